@@ -1,0 +1,65 @@
+"""One folder per engine, the same two files in each.
+
+compile.py  host side:   compile(graph, target, out) -> Compiled
+run.py      device side: probe() -> Probe and Session(files, threads) (numpy in, numpy out)
+
+`edgecv.backends.<engine>.run` imports with numpy alone; the engine itself is imported inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from types import ModuleType
+from typing import Protocol
+
+import numpy as np
+
+from edgecv.runtime.spec import TensorSpec
+
+ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt")
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What a compiler made.
+
+    files:    names in the out folder, the main one first, under the names that engine's users
+              expect (model.onnx; model.xml, model.bin; model.tflite; model.engine)
+    inputs, outputs: the tensors of the compiled network
+    versions: tool name -> version, of every tool that shaped the files
+    compiled: False when the vendor's compiler was not there and the file is its input instead
+    notes:    what the user should know, one sentence each
+    """
+
+    files: tuple[str, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    versions: dict[str, str] = field(default_factory=dict)
+    compiled: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class Session(Protocol):
+    """A compiled network, loaded. Not thread-safe; one per thread."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name in; fresh arrays by output name out (engine dtype, no casts)."""
+
+    def executed(self) -> dict[str, int]:
+        """How many compute layers (convolution, dense) the engine really runs, by precision:
+        {"int8": 9, "fp32": 1}. Read back from the engine, never from the request."""
+
+
+def run_module(engine: str) -> ModuleType:
+    """edgecv.backends.<engine>.run, which imports with numpy alone."""
+    return import_module(f"edgecv.backends.{engine}.run")
+
+
+def compile_module(engine: str) -> ModuleType:
+    """edgecv.backends.<engine>.compile, host side."""
+    return import_module(f"edgecv.backends.{engine}.compile")

@@ -1,0 +1,128 @@
+"""The error tree. Every failure a user can cause is one of these, and says three things.
+
+    EdgecvError(where, what, hint)          exit code
+    ├── RecipeError         2   a recipe, an option or a parameter is wrong
+    ├── DataError           2   images, labels or arrays are wrong
+    ├── ModelError          2   a network, a Model folder or an ONNX file is wrong
+    ├── TargetError         2   an unknown target, or one that cannot do what was asked
+    ├── UnsupportedError    2   a layer or a feature that the engine cannot run
+    ├── StageError          2   a stage could not finish (NaN loss, diverged)
+    ├── StoreError          2   results could not be written (full disk)
+    ├── BundleError         2   a bundle is damaged, or from a newer edgecv
+    ├── MissingExtraError   3   something is not installed; the hint names the extra
+    ├── NoCudaDevice        3   the engine needs a GPU and there is none
+    ├── EngineError         1   an engine's own code crashed or refused
+    ├── ParityError         1   a step's output differs from the step before beyond tolerance
+    └── BudgetError         1   a limit that the user set was not met
+
+Exit codes: 0 done, 1 a gate, a check or a budget was not met, 2 the input is wrong,
+3 something is not installed, 4 inconclusive, 70 a bug in edgecv, 130 interrupted.
+
+This module is imported on devices: the standard library only.
+"""
+
+from __future__ import annotations
+
+
+class EdgecvError(Exception):
+    """A failure with a place, a fact and a way out.
+
+    where: the file, key, step or layer concerned ("recipe.yaml: stages[1].prune.ratio")
+    what:  what is wrong there, with the value seen
+    hint:  what to do about it; may be empty
+    """
+
+    exit_code = 1
+
+    def __init__(self, where: str, what: str, hint: str = "") -> None:
+        super().__init__(where, what, hint)
+        self.where, self.what, self.hint = str(where), str(what), str(hint)
+
+    def __str__(self) -> str:
+        line = f"{self.where}: {self.what}"
+        return f"{line} ({self.hint})" if self.hint else line
+
+
+class RecipeError(EdgecvError):
+    """A recipe, an option or a parameter is wrong."""
+
+    exit_code = 2
+
+
+class DataError(EdgecvError):
+    """Images, labels or arrays are wrong."""
+
+    exit_code = 2
+
+
+class ModelError(EdgecvError):
+    """A network, a Model folder or an ONNX file is wrong."""
+
+    exit_code = 2
+
+
+class TargetError(EdgecvError):
+    """An unknown target, or one that cannot do what was asked of it."""
+
+    exit_code = 2
+
+
+class UnsupportedError(EdgecvError):
+    """A layer or a feature that the engine cannot run."""
+
+    exit_code = 2
+
+
+class StageError(EdgecvError):
+    """A stage could not finish: NaN weights, NaN loss, divergence."""
+
+    exit_code = 2
+
+
+class StoreError(EdgecvError):
+    """Results could not be written: a full disk, no permission."""
+
+    exit_code = 2
+
+
+class BundleError(EdgecvError):
+    """A bundle is damaged, incomplete, or from a newer edgecv."""
+
+    exit_code = 2
+
+
+class MissingExtraError(EdgecvError):
+    """Something is not installed; the hint names the extra that brings it."""
+
+    exit_code = 3
+
+
+class NoCudaDevice(EdgecvError):
+    """The engine needs an NVIDIA GPU and this machine has none."""
+
+    exit_code = 3
+
+
+class EngineError(EdgecvError):
+    """An engine's own code crashed, or refused its input."""
+
+    exit_code = 1
+
+
+class ParityError(EdgecvError):
+    """A step's outputs differ from the step before it beyond tolerance."""
+
+    exit_code = 1
+
+
+class BudgetError(EdgecvError):
+    """A limit that the user set (time, accuracy, size) was not met."""
+
+    exit_code = 1
+
+
+def missing(package: str, extra: str, where: str = "edgecv") -> MissingExtraError:
+    """The error for a package that is not installed, naming the extra that brings it."""
+    return MissingExtraError(
+        where, f"{package} is not installed", f"pip install 'edgecv[{extra}]'"
+    )

@@ -1,0 +1,61 @@
+"""Graph: what `export` and `quantize` make and `compile` reads. One file, ONNX or TFLite.
+
+A Graph is a folder with `model.onnx` or `model.tflite` (weights inside, no external data) and
+`graph.json`. A user who brings an .onnx file enters the house here (`edgecv.importing`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecv.runtime.spec import TensorSpec
+
+FORMATS = ("onnx", "tflite")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A network as a file.
+
+    path:      the .onnx or .tflite file
+    format:    "onnx" or "tflite"
+    precision: "fp32" or "int8" (what its weights and activations hold)
+    inputs, outputs: tensors in the graph's own order, batch 1, static shapes
+    facts:     what the maker wants remembered (opset, quantizer, op counts); plain JSON
+    """
+
+    path: Path
+    format: str
+    precision: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save_facts(self) -> None:
+        """Write graph.json beside the file."""
+        data = {
+            "schema": 1,
+            "file": self.path.name,
+            "format": self.format,
+            "precision": self.precision,
+            "inputs": [t.to_json() for t in self.inputs],
+            "outputs": [t.to_json() for t in self.outputs],
+            "facts": self.facts,
+        }
+        text = json.dumps(data, indent=1, sort_keys=True) + "\n"
+        (self.path.parent / "graph.json").write_text(text)
+
+    @staticmethod
+    def load(folder: Path) -> Graph:
+        data = json.loads((folder / "graph.json").read_text())
+        return Graph(
+            path=folder / data["file"],
+            format=data["format"],
+            precision=data["precision"],
+            inputs=tuple(TensorSpec.from_json(t) for t in data["inputs"]),
+            outputs=tuple(TensorSpec.from_json(t) for t in data["outputs"]),
+            facts=data["facts"],
+        )

@@ -1,0 +1,128 @@
+"""Target: a device profile. YAML in `targets/`, looked up in the working folder first.
+
+A profile names its backend (the engine), the precisions it offers, the integer grid it runs
+fast and exactly, the channel alignment its kernels like, and what the device holds. `extends:`
+takes everything from another profile and changes some of it. A new board is a new YAML file.
+"""
+
+from __future__ import annotations
+
+import difflib
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from edgecv.errors import TargetError
+
+PRECISIONS = ("fp32", "int8")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Grid(_Frozen):
+    """The int8 grid that an engine runs fast and exactly: real = scale * (q - zero_point).
+
+    activations:  "uint8" (x86: s8 activations do not fuse in ONNX Runtime) or "int8"
+    symmetric:    activations have zero point 0 (TensorRT)
+    per_channel:  convolution weights have one scale per output channel
+    dense_per_channel: fully connected weights too (false on the Edge TPU)
+    quantize_bias: bias becomes int32 with scale s_w*s_x (false for TensorRT)
+    reduce_range: 7-bit weights, for CPUs whose u8*s8 dot product saturates int16 (no VNNI)
+    """
+
+    activations: Literal["uint8", "int8"] = "uint8"
+    symmetric: bool = False
+    per_channel: bool = True
+    dense_per_channel: bool = True
+    quantize_bias: bool = True
+    reduce_range: bool = False
+
+
+class Target(_Frozen):
+    """A checked device profile.
+
+    backend:    folder in edgecv/backends/ whose compile.py and run.py serve it
+    graph:      the format that backend reads
+    precisions: what a recipe may ask of it, the first is the reference
+    alignment:  channel counts are kept a multiple of this when pruning
+    io:         dtype of the compiled network's image input ("float32", "int8" or "uint8")
+    runs_on_host: whether this machine's engine is the device's engine, so that a latency
+                measured here speaks for it (false: profiles of other boards)
+    """
+
+    name: str
+    description: str = ""
+    backend: Literal["onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt"]
+    graph: Literal["onnx", "tflite"]
+    precisions: tuple[Literal["fp32", "int8"], ...] = ("fp32", "int8")
+    grid: Grid = Grid()
+    alignment: int = Field(default=16, ge=1)
+    threads: int = Field(default=1, ge=1)
+    io: Literal["float32", "int8", "uint8"] = "float32"
+    runs_on_host: bool = True
+    compute_capability: str | None = None
+    memory_mb: int | None = Field(default=None, ge=1)
+    cpu_features: tuple[str, ...] = ()
+
+
+def folders() -> list[Path]:
+    """Where profiles are looked up, first match wins: ./targets, then the package's own."""
+    here = Path(__file__).parent
+    return [Path("targets"), here / "_targets", here.parent / "targets"]
+
+
+def names() -> list[str]:
+    """Every profile that can be named, sorted."""
+    return sorted({f.stem for d in folders() if d.is_dir() for f in d.glob("*.yaml")})
+
+
+def load(name: str) -> Target:
+    """The profile of that name, or of that path if it ends in .yaml.
+
+    Raises TargetError: unknown name (with the nearest), circular extends, wrong keys.
+    """
+    data = _read(name, ())
+    try:
+        return Target(**{**data, "name": Path(name).stem if name.endswith(".yaml") else name})
+    except ValidationError as e:
+        first = e.errors()[0]
+        key = ".".join(str(p) for p in first["loc"])
+        raise TargetError(f"targets/{name}: {key}", first["msg"], "see docs/targets.md") from None
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise TargetError(f"target {name!r}", f"extends itself: {' -> '.join((*seen, name))}")
+    data = dict(_parse(_find(name)))
+    parent = data.pop("extends", None)
+    if parent is None:
+        return data
+    base = _read(parent, (*seen, name))
+    grid = {**base.get("grid", {}), **data.get("grid", {})}
+    return {**base, **data, **({"grid": grid} if grid else {})}
+
+
+def _find(name: str) -> Path:
+    tries = [Path(name)] if name.endswith(".yaml") else [d / f"{name}.yaml" for d in folders()]
+    for path in tries:
+        if path.is_file():
+            return path.resolve()
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+    raise TargetError(f"target {name!r}", "unknown target", hint)
+
+
+@cache
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as e:
+        raise TargetError(str(path), f"not valid YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(data, dict):
+        raise TargetError(str(path), "a profile is a mapping of keys")
+    return data
