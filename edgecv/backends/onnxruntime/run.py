@@ -1,0 +1,134 @@
+"""ONNX Runtime on a CPU, device side. Imports with numpy alone.
+
+Precision is read back from a profile of one real run (ONNX Runtime's own JSON): the optimised
+graph decides what executes, and Q/DQ nodes in the file promise nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import EngineError, missing
+from edgecv.runtime.spec import Probe, TensorSpec
+
+ENGINE = "onnxruntime"
+EXTRA = "ort"
+
+# Compute kernels by the precision they multiply in; every other op (Add, pooling, Q/DQ) is not
+# counted. Contrib and NCHWc variants included: docs/ContribOperators.md of ONNX Runtime.
+INT8_OPS = frozenset(
+    "QLinearConv QLinearConvTranspose QGemm QLinearMatMul ConvInteger ConvIntegerToFloat "
+    "MatMulInteger MatMulInteger16 MatMulIntegerToFloat DynamicQuantizeMatMul QAttention".split()
+)
+FP32_OPS = frozenset("Conv FusedConv ConvTranspose Gemm FusedGemm MatMul FusedMatMul".split())
+
+DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(uint8)": "uint8",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(bool)": "bool",
+}
+
+
+def probe() -> Probe:
+    """Whether ONNX Runtime is here, and which."""
+    try:
+        import onnxruntime as ort
+    except ImportError as e:
+        return Probe(ENGINE, False, None, f"onnxruntime is not installed ({e})", EXTRA)
+    return Probe(ENGINE, True, ort.__version__)
+
+
+class Session:
+    """An .onnx file, loaded. Not thread-safe.
+
+    files:   the model's bytes first; there is no second file
+    threads: computing threads, 1 is the caller's own
+    Raises MissingExtraError, EngineError (the bytes are no model that ONNX Runtime can run).
+    """
+
+    def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
+        try:
+            import onnxruntime as ort
+        except ImportError:
+            raise missing("onnxruntime", EXTRA, ENGINE) from None
+        self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
+        self._session = self._open(self._options())
+        self.inputs = tuple(map(_spec, self._session.get_inputs()))
+        self.outputs = tuple(map(_spec, self._session.get_outputs()))
+        self._names = [t.name for t in self.outputs]
+        self._run = self._session.run
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name in (shape and dtype of `inputs`), arrays by output name out.
+
+        Raises EngineError: a missing or unknown name, a wrong shape or dtype.
+        """
+        try:
+            return dict(zip(self._names, self._run(self._names, feeds), strict=True))
+        except Exception as e:
+            raise EngineError(ENGINE, _line(e), "feed the shapes and dtypes of .inputs") from None
+
+    def executed(self) -> dict[str, int]:
+        """Compute layers by precision, from the profile of one run on zeros: {"int8": 9}."""
+        with tempfile.TemporaryDirectory() as folder:
+            options = self._options()
+            options.enable_profiling = True
+            options.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._open(options)
+            session.run(self._names, {t.name: np.zeros(t.shape, t.dtype) for t in self.inputs})
+            events = json.loads(Path(session.end_profiling()).read_text())
+        ran = {
+            e["name"]: e["args"]["op_name"]
+            for e in events
+            if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")
+        }
+        return dict(Counter(kind for op in ran.values() if (kind := precision_of(op))))
+
+    def close(self) -> None:
+        """Free the engine's memory; the session cannot run after."""
+        self._session = self._run = None
+
+    def _options(self) -> Any:
+        options = self._ort.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = self._threads, 1
+        options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
+        # Idle workers that spin would take CPU time from whatever is measured next to this.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.log_severity_level = 4  # errors are raised, not printed as well
+        return options
+
+    def _open(self, options: Any) -> Any:
+        try:
+            return self._ort.InferenceSession(
+                self._model, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as e:
+            raise EngineError(ENGINE, _line(e), "is this a whole .onnx file?") from None
+
+
+def precision_of(op: str) -> str | None:
+    """"int8" or "fp32" for a compute kernel's op type, None for anything else."""
+    return "int8" if op in INT8_OPS else "fp32" if op in FP32_OPS else None
+
+
+def _spec(arg: Any) -> TensorSpec:
+    shape = tuple(d if isinstance(d, int) else 1 for d in arg.shape)
+    layout = "NCHW" if len(shape) == 4 else "NC"
+    return TensorSpec(arg.name, DTYPES.get(arg.type, arg.type), shape, layout)
+
+
+def _line(error: Exception) -> str:
+    """The first 300 characters of an engine's message, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,163 @@
+"""Read, edit and write .tflite files, host side (schema: TensorFlow Lite `schema.fbs`).
+
+The editor is LiteRT's own `ai_edge_litert.tools.flatbuffer_utils`, used in this one place.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import ModelError, missing
+
+# Enough for one classifier, and what LiteRT's own converter calls it.
+SIGNATURE = b"serving_default"
+
+
+def read(path: Path) -> Any:
+    """The file as an editable ModelT. Raises ModelError when it is not a .tflite file."""
+    tools = _tools()
+    content = path.read_bytes()
+    if content[4:8] != b"TFL3":
+        raise ModelError(str(path), "is not a .tflite file")
+    try:
+        return tools.read_model_from_bytearray(bytearray(content))
+    except Exception as e:
+        # A truncated flatbuffer fails in any of a dozen ways, none with a type of its own.
+        raise ModelError(str(path), "is truncated or damaged") from e
+
+
+def write(model: Any, path: Path) -> None:
+    """Write the model; the same model gives the same bytes."""
+    path.write_bytes(bytes(_tools().convert_object_to_bytearray(model)))
+
+
+def op_name(model: Any, op: Any) -> str:
+    """"CONV_2D" for an operator of that model; the custom name for a custom one."""
+    code = model.operatorCodes[op.opcodeIndex]
+    if code.customCode:
+        return str(bytes(code.customCode).decode())
+    return _builtin_names()[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def op_counts(model: Any) -> dict[str, int]:
+    """Operators by name, sorted: {"ADD": 9, "CONV_2D": 33}."""
+    return dict(sorted(Counter(op_name(model, op) for op in graph_of(model).operators).items()))
+
+
+def graph_of(model: Any) -> Any:
+    """Its one subgraph. Raises ModelError for control flow (more than one)."""
+    if len(model.subgraphs) != 1:
+        raise ModelError("graph", f"has {len(model.subgraphs)} subgraphs, one is supported")
+    return model.subgraphs[0]
+
+
+def constant(model: Any, tensor: Any) -> np.ndarray | None:
+    """A constant tensor's values (a copy), or None for an activation."""
+    data = model.buffers[tensor.buffer].data
+    if data is None or len(data) == 0:
+        return None
+    dtype = _numpy_types()[tensor.type]
+    return np.frombuffer(bytes(data), dtype).reshape(tuple(tensor.shape)).copy()
+
+
+def set_constant(model: Any, tensor: Any, values: np.ndarray) -> None:
+    """Give a tensor new values in a buffer of its own (buffers may be shared)."""
+    schema = _tools().schema_fb
+    buffer = schema.BufferT()
+    buffer.data = np.frombuffer(np.ascontiguousarray(values).tobytes(), np.uint8)
+    model.buffers.append(buffer)
+    tensor.buffer = len(model.buffers) - 1
+
+
+def add_op(model: Any, name: str, version: int = 1) -> int:
+    """Index of that builtin's operator code, appended if the model has none."""
+    schema = _tools().schema_fb
+    builtin = getattr(schema.BuiltinOperator, name)
+    for i, code in enumerate(model.operatorCodes):
+        if max(code.builtinCode, code.deprecatedBuiltinCode) == builtin:
+            return i
+    code = schema.OperatorCodeT()
+    # The old one-byte field saturates; readers take the larger of the two.
+    code.builtinCode, code.deprecatedBuiltinCode = builtin, min(builtin, 127)
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def new(kind: str) -> Any:
+    """An empty schema object: new("TensorT")."""
+    return getattr(_tools().schema_fb, kind)()
+
+
+def enum(kind: str, name: str) -> int:
+    """A schema constant: enum("TensorType", "INT8")."""
+    return int(getattr(getattr(_tools().schema_fb, kind), name))
+
+
+def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Names that do not depend on who converted it: the bytes are then a function of the network.
+
+    Tensors are named after the operator that makes or reads them ("conv_2d_3", "conv_2d_3.1" its
+    second operand); inputs and outputs as given, in the file's signature too. Metadata (converter
+    versions, conversion reports) and debug strings go.
+    """
+    graph = graph_of(model)
+    model.description = b"edgecv"
+    model.metadata = model.metadataBuffer = None
+    graph.name = b"main"
+    names: dict[int, str] = {}
+    for i, op in enumerate(graph.operators):
+        own = f"{op_name(model, op).lower()}_{i}"
+        for k, t in enumerate(op.outputs):
+            names.setdefault(int(t), own if k == 0 else f"{own}:{k}")
+        for k, t in enumerate(op.inputs):
+            names.setdefault(int(t), f"{own}.{k}")
+    names |= dict(zip(map(int, graph.inputs), inputs, strict=True))
+    names |= dict(zip(map(int, graph.outputs), outputs, strict=True))
+    for i, tensor in enumerate(graph.tensors):
+        tensor.name = names.get(i, f"unused_{i}").encode()
+    sign(model, inputs, outputs)
+
+
+def sign(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
+    """Give the file one signature, with these names for its graph's inputs and outputs."""
+    graph, signature = graph_of(model), new("SignatureDefT")
+    signature.signatureKey, signature.subgraphIndex = SIGNATURE, 0
+
+    def entries(names: tuple[str, ...], tensors: Any) -> list[Any]:
+        made = []
+        for name, index in zip(names, tensors, strict=True):
+            entry = new("TensorMapT")
+            entry.name, entry.tensorIndex = name.encode(), int(index)
+            made.append(entry)
+        return made
+
+    signature.inputs = entries(inputs, graph.inputs)
+    signature.outputs = entries(outputs, graph.outputs)
+    model.signatureDefs = [signature]
+
+
+def _tools() -> Any:
+    try:
+        from ai_edge_litert.tools import flatbuffer_utils
+    except ModuleNotFoundError:
+        raise missing("ai-edge-litert", "tflite", "tflite") from None
+    return flatbuffer_utils
+
+
+@cache
+def _builtin_names() -> dict[int, str]:
+    members = vars(_tools().schema_fb.BuiltinOperator)
+    return {v: k for k, v in members.items() if isinstance(v, int)}
+
+
+@cache
+def _numpy_types() -> dict[int, Any]:
+    known = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64}
+    known |= {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "BOOL": np.bool_}
+    return {enum("TensorType", name): dtype for name, dtype in known.items()}

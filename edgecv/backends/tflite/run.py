@@ -1,0 +1,181 @@
+"""LiteRT (TensorFlow Lite) on the device: a .tflite file in memory, numpy in, numpy out.
+
+The engine is `ai_edge_litert`, else `tflite_runtime` (armv7). On x86-64 and aarch64 its XNNPACK
+delegate runs the layers; `Session.executed` reads back on what dtype, `Session.delegated` how
+many of them. Both read the interpreter's own node list, so they need no other package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from importlib import import_module, metadata
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import DataError, EngineError, missing
+from edgecv.runtime.spec import Probe, TensorSpec
+
+# Layers that multiply and accumulate; the rest (ADD, PAD, MEAN) follows their dtype.
+COMPUTE = frozenset(
+    ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
+)
+_PRECISION = {"uint8": "int8", "float32": "fp32", "float16": "fp16"}
+_PACKAGES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
+
+
+def probe() -> Probe:
+    """What LiteRT says of itself here; never raises."""
+    for module, package in _PACKAGES:
+        try:
+            import_module(f"{module}.interpreter")
+        except Exception as e:
+            reason = f"{package}: {' '.join(str(e).split())}"
+            if isinstance(e, ModuleNotFoundError) and e.name == module:
+                continue
+            return Probe("tflite", False, None, reason, "tflite")
+        return Probe("tflite", True, f"{package} {metadata.version(package)}", "", "tflite")
+    return Probe("tflite", False, None, "ai-edge-litert is not installed", "tflite")
+
+
+def engine() -> ModuleType:
+    """The interpreter module of whichever LiteRT package is installed.
+
+    Raises MissingExtraError when neither is.
+    """
+    for module, _ in _PACKAGES:
+        try:
+            return import_module(f"{module}.interpreter")
+        except ModuleNotFoundError as e:
+            if e.name != module:
+                raise EngineError(module, f"does not import: {e}") from e
+    raise missing("ai-edge-litert", "tflite", "LiteRT")
+
+
+class Session:
+    """A .tflite network, loaded. Not thread-safe; one per thread.
+
+    files: bytes by name, the .tflite first. threads: of the engine's own pool.
+    options: passed to the engine's Interpreter (a delegate, for instance).
+    Raises EngineError when the engine refuses the file.
+    """
+
+    def __init__(self, files: Mapping[str, bytes], threads: int = 1, **options: Any) -> None:
+        name, content = next(iter(files.items()))
+        make = engine().Interpreter
+        try:
+            with quiet():
+                self._engine = make(model_content=bytes(content), num_threads=threads, **options)
+                self._engine.allocate_tensors()
+        except (ValueError, RuntimeError) as e:
+            raise EngineError(name, f"LiteRT refuses it: {' '.join(str(e).split())}") from e
+        inputs, outputs = self._engine.get_input_details(), self._engine.get_output_details()
+        names = _signature_names(self._engine)
+        self.inputs = tuple(_spec(t, names) for t in inputs)
+        self.outputs = tuple(_spec(t, names) for t in outputs)
+        self._in = [(s.name, t["index"]) for s, t in zip(self.inputs, inputs, strict=True)]
+        self._out = [(s.name, t["index"]) for s, t in zip(self.outputs, outputs, strict=True)]
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name in, in the spec's shape and dtype; fresh arrays out, no casts.
+
+        Raises DataError for a missing name, a wrong shape or a wrong dtype.
+        """
+        net = self._engine
+        try:
+            for name, index in self._in:
+                net.set_tensor(index, feeds[name])
+        except (KeyError, ValueError, TypeError, AttributeError) as e:
+            raise self._refusal(feeds) from e
+        try:
+            net.invoke()
+        except RuntimeError as e:
+            raise EngineError("LiteRT", f"run failed: {' '.join(str(e).split())}") from e
+        return {name: net.get_tensor(index) for name, index in self._out}
+
+    def executed(self) -> dict[str, int]:
+        """Compute layers by the dtype that the engine's kernels work on: {"int8": 9, "fp32": 1}.
+
+        It is the dtype of a layer's result as the interpreter holds it: a hybrid kernel (int8
+        weights, float activations) accumulates in float and counts as fp32.
+        """
+        count: dict[str, int] = {}
+        for op in self._compute():
+            kind = np.dtype(op["result_types"][0]).name
+            precision = _PRECISION.get(kind, kind)
+            count[precision] = count.get(precision, 0) + 1
+        return count
+
+    def delegated(self) -> int:
+        """How many compute layers a delegate (XNNPACK, Edge TPU) took over.
+
+        A delegate node lists the constants of the layers that it replaced among its inputs.
+        """
+        ops = self._engine._get_ops_details()
+        taken = {int(t) for op in ops if op["op_name"] == "DELEGATE" for t in op["inputs"]}
+        return sum(int(op["inputs"][1]) in taken for op in self._compute())
+
+    def close(self) -> None:
+        """Give the memory back; the session cannot run afterwards."""
+        self._engine = None
+
+    def _compute(self) -> list[dict[str, Any]]:
+        return [op for op in self._engine._get_ops_details() if op["op_name"] in COMPUTE]
+
+    def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError:
+        want = ", ".join(f"{s.name}: {s.dtype} {s.shape}" for s in self.inputs)
+        got = ", ".join(f"{k}: {_describe(v)}" for k, v in feeds.items())
+        return DataError("input", f"the network takes {want}, got {got or 'nothing'}")
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Silence file descriptor 2: the engine's C++ writes "INFO: Created ..." straight to it.
+
+    Errors are not lost: the engine raises them with their text as well.
+    """
+    try:
+        saved = os.dup(2)
+    except OSError:  # a daemon without stderr
+        yield
+        return
+    null = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(null, 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(null)
+
+
+def _describe(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {value.shape}"
+    return type(value).__name__
+
+
+def _signature_names(net: Any) -> dict[int, str]:
+    """Tensor index -> the name in the file's signature, which is what its maker called it."""
+    signatures = net._get_full_signature_list() if hasattr(net, "_get_full_signature_list") else {}
+    if len(signatures) != 1:
+        return {}
+    (only,) = signatures.values()
+    return {int(i): name for side in ("inputs", "outputs") for name, i in only[side].items()}
+
+
+def _spec(tensor: Mapping[str, Any], names: Mapping[int, str]) -> TensorSpec:
+    grid = tensor["quantization_parameters"]
+    integer = len(grid["scales"]) == 1
+    shape = tuple(int(n) for n in tensor["shape"])
+    return TensorSpec(
+        name=names.get(int(tensor["index"]), tensor["name"]),
+        dtype=np.dtype(tensor["dtype"]).name,
+        shape=shape,
+        layout="NHWC" if len(shape) == 4 else "NC",
+        scale=float(grid["scales"][0]) if integer else None,
+        zero_point=int(grid["zero_points"][0]) if integer else None,
+    )

@@ -1,0 +1,251 @@
+"""Model: a builder, a list of edits, and weights. No pickle anywhere.
+
+A Model folder holds `model.json` and `weights.safetensors`. Loading it is: build the dense network
+(a zoo name, or `module:function` with arguments), replay the edits, load the weights. A stage never
+changes its input; it saves a new Model with one more edit.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import sys
+import traceback
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecv import edits as editing
+from edgecv.errors import EdgecvError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network that can be built again anywhere.
+
+    builder:    "zoo:resnet8" or "package.module:function"
+    args:       keyword arguments of the builder, plain JSON
+    edits:      structural edits since, in order (`edgecv.edits`)
+    input:      runtime Preprocess as JSON: size, channels, mean, std, ...
+    labels:     class names by index, or None
+    facts:      what the stages measured on the way, by step name; shown, never relied on
+    """
+
+    builder: str
+    args: dict[str, Any] = field(default_factory=dict)
+    edits: tuple[editing.Edit, ...] = ()
+    input: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def with_edit(self, edit: editing.Edit) -> Model:
+        return replace(self, edits=(*self.edits, edit))
+
+    def with_facts(self, step: str, facts: dict[str, Any]) -> Model:
+        return replace(self, facts={**self.facts, step: facts})
+
+    def build(self) -> torch.nn.Module:
+        """The network with every edit replayed and weights as the builder left them."""
+        module = build(self.builder, self.args)
+        for edit in self.edits:
+            editing.replay(module, edit)
+        return module.eval()
+
+    def save(self, folder: Path, module: torch.nn.Module) -> None:
+        """Write model.json and weights.safetensors. Raises ModelError on NaN or Inf weights."""
+        from safetensors.torch import save_file
+
+        check_finite(module, self.builder)
+        state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(state, folder / "weights.safetensors")
+        data = {
+            "schema": SCHEMA,
+            "builder": self.builder,
+            "source_sha256": source_digest(self.builder),
+            "args": self.args,
+            "edits": list(self.edits),
+            "input": self.input,
+            "labels": self.labels,
+            "facts": self.facts,
+        }
+        (folder / "model.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
+
+    @staticmethod
+    def read(folder: Path) -> Model:
+        """The description alone: needs no torch and runs no code of the network's."""
+        data = _read_json(folder)
+        return Model(
+            builder=data["builder"],
+            args=data["args"],
+            edits=tuple(data["edits"]),
+            input=data["input"],
+            labels=tuple(data["labels"]) if data["labels"] else None,
+            facts=data["facts"],
+        )
+
+    @staticmethod
+    def load(folder: Path) -> tuple[Model, torch.nn.Module]:
+        """Build, replay the edits, load the weights. Bit-equal to what was saved.
+
+        Raises ModelError: not a Model folder, damaged weights, or code that no longer fits them.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        model = Model.read(folder)
+        saved = _read_json(folder)["source_sha256"]
+        if saved is not None and saved != source_digest(model.builder):
+            log.warning("%s: the code of %s has changed since it was saved", folder, model.builder)
+        module = model.build()
+        try:
+            module.load_state_dict(load_file(folder / "weights.safetensors"))
+        except FileNotFoundError:
+            raise ModelError(str(folder), "weights.safetensors is missing") from None
+        except (SafetensorError, RuntimeError) as e:
+            first = " ".join(str(e).split())[:200]
+            raise ModelError(
+                str(folder), f"weights do not fit {model.builder}: {first}", "was its code edited?"
+            ) from None
+        return model, module.eval()
+
+
+def _read_json(folder: Path) -> dict[str, Any]:
+    path = folder / "model.json"
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(str(folder), "is no Model folder: model.json is missing") from None
+    except ValueError as e:
+        raise ModelError(str(path), f"is not valid JSON: {e}") from None
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        raise ModelError(str(path), f"schema {data.get('schema')!r}, expected {SCHEMA}")
+    return data
+
+
+def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
+    """Call the builder. Raises ModelError: no such module, function or argument; not a Module."""
+    import torch
+
+    if builder.startswith("zoo:"):
+        from edgecv import zoo
+
+        return zoo.build(builder.removeprefix("zoo:"), **args)
+    function = resolve(builder)
+    try:
+        module = function(**args)
+    except EdgecvError:
+        raise
+    except Exception as e:
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        raise ModelError(builder, f"raised {type(e).__name__} at {place}: {e}") from e
+    if not isinstance(module, torch.nn.Module):
+        raise ModelError(builder, f"returned a {type(module).__name__}, not a torch.nn.Module")
+    return module
+
+
+def resolve(reference: str) -> Any:
+    """The function that "package.module:function" names; the working folder is searched first."""
+    name, _, attribute = reference.partition(":")
+    if not name or not attribute:
+        raise ModelError(reference, "is not of the form package.module:function")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        module = importlib.import_module(name)
+    except ModuleNotFoundError as e:
+        hint = f"is {name.split('.')[0]}.py in the working folder or installed?"
+        raise ModelError(reference, str(e), hint if e.name and name.startswith(e.name) else "") from e
+    except Exception as e:
+        last = traceback.extract_tb(e.__traceback__)[-1]
+        place = f"{Path(last.filename).name}:{last.lineno}"
+        raise ModelError(reference, f"{type(e).__name__} at {place}: {e}") from e
+    found = getattr(module, attribute, None)
+    if not callable(found):
+        near = difflib.get_close_matches(attribute, dir(module), 1)
+        hint = f"did you mean {near[0]!r}?" if near else ""
+        raise ModelError(reference, f"module {name} has no function {attribute!r}", hint)
+    return found
+
+
+def source_digest(reference: str) -> str | None:
+    """SHA-256 of the code behind a builder: its module, and its whole package if it is in one.
+
+    Found without importing it. None when there is no such file (built in, or not there).
+    """
+    name = "edgecv.zoo" if reference.startswith("zoo:") else reference.partition(":")[0]
+    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    top = "edgecv.zoo" if name.startswith("edgecv.") else name.split(".")[0]
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None or spec.origin is None:
+        return None
+    origin = Path(spec.origin)
+    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
+    sha = hashlib.sha256()
+    for path in files:
+        sha.update(path.relative_to(origin.parent).as_posix().encode() + b"\0")
+        sha.update(path.read_bytes())
+    return sha.hexdigest()
+
+
+def check_finite(module: torch.nn.Module, where: str) -> None:
+    """Raises ModelError naming the first weight that holds NaN or Inf."""
+    import torch
+
+    for name, value in module.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise ModelError(where, f"weight {name!r} holds NaN or Inf", "train it again")
+
+
+def check_outputs(
+    module: torch.nn.Module, where: str, size: tuple[int, int], channels: int, classes: int | None
+) -> int:
+    """Run one zero image through; return the number of classes.
+
+    Raises ModelError: the forward pass fails, returns a tuple or dict, is not (1, classes), or has
+    another class count than the data.
+    """
+    import torch
+
+    was = module.training
+    module.eval()
+    try:
+        with torch.inference_mode():
+            out = module(torch.zeros(1, channels, *size))
+    except Exception as e:
+        shape = f"1x{channels}x{size[0]}x{size[1]}"
+        first = " ".join(str(e).split())[:200]
+        raise ModelError(
+            where, f"fails on a {shape} input: {first}", "check data.size and the channels"
+        ) from e
+    finally:
+        module.train(was)
+    if not isinstance(out, torch.Tensor):
+        kind = type(out).__name__
+        raise ModelError(
+            where, f"returns a {kind}, not one tensor", "wrap it so that forward returns the logits"
+        )
+    if out.ndim != 2:
+        raise ModelError(where, f"returns shape {tuple(out.shape)}, expected (1, classes)")
+    if classes is not None and out.shape[1] != classes:
+        raise ModelError(
+            where,
+            f"has {out.shape[1]} outputs and the data {classes} classes",
+            "give the builder the class count of the data",
+        )
+    return int(out.shape[1])

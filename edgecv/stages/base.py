@@ -1,0 +1,96 @@
+"""What every stage is: a checked set of recipe parameters with one `run`.
+
+A stage is one file named by the word a recipe uses. Its fields are its recipe parameters; its
+docstring opens with its equation and its paper; its class variables say what it takes and gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from edgecv.target import Target
+
+if TYPE_CHECKING:
+    from edgecv.data.images import Images
+    from edgecv.runtime.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Yes when empty; otherwise the reasons for saying no, one sentence each."""
+
+    reasons: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return not self.reasons
+
+
+def no_progress(done: int, total: int, note: str = "") -> None:
+    """A progress callback that shows nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage may know of the run besides its own parameters and its inputs.
+
+    out:        folder to write the result into; a resumable stage finds its checkpoint here
+    preprocess: how pixels become network input, the same code as on the device
+    images:     split name ("train", "test") -> uint8 NHWC images with labels
+    threads:    torch threads
+    alignment:  channel counts are kept a multiple of this (the targets' strictest)
+    progress:   called as progress(done, total, note)
+    """
+
+    out: Path
+    seed: int
+    preprocess: Preprocess
+    images: Callable[[str], Images]
+    target: Target | None = None
+    threads: int = 1
+    alignment: int = 1
+    progress: Callable[..., None] = no_progress
+    where: str = "step"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+class Stage(BaseModel):
+    """One step of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    word: ClassVar[str] = ""
+    produces: ClassVar[Literal["model", "graph"]] = "model"
+    per_target: ClassVar[bool] = False
+    resumable: ClassVar[bool] = False
+    splits: ClassVar[tuple[str, ...]] = ()
+    libraries: ClassVar[tuple[str, ...]] = ()
+    sources: ClassVar[tuple[str, ...]] = ()
+
+    name: str = Field(
+        default="",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$|^$",
+        description="how other steps, files and tables call this step",
+    )
+    from_: str | None = Field(
+        default=None, alias="from", description="the step it reads; default: the one before"
+    )
+    ship: bool = Field(
+        default=False, description="compile and measure it although another step reads it"
+    )
+
+    def parameters(self) -> dict[str, Any]:
+        """What the result depends on: every field that is not mere naming."""
+        return self.model_dump(mode="json", exclude={"name", "from_", "ship"})
+
+    def check(self, target: Target) -> Verdict:  # noqa: ARG002
+        """Whether this stage can serve that target."""
+        return Verdict()
+
+    def run(self, source: Any, context: Context) -> None:
+        """Read the input, write the result into context.out. Never change the input."""
+        raise TypeError(f"{type(self).__name__} has no run")

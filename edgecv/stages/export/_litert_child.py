@@ -1,0 +1,49 @@
+"""The child process of `export_tflite`: an ExportedProgram file in, a .tflite file out.
+
+LiteRT's converter brings jax and half a gigabyte with it, writes progress to the console and
+has aborted on graphs that it did not know; none of that belongs in the caller's process.
+
+    python -m edgecv.stages.export._litert_child program.pt2 out.tflite report.json
+
+report.json: {"versions": {...}, "suspects": [...]} or {"error": "one line"}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "litert-torch", "litert-converter")
+
+
+def main(program: Path, out: Path) -> dict[str, Any]:
+    """Convert, channels-last; the report."""
+    import litert_torch
+    import torch
+
+    from edgecv.stages.export._nhwc import keep_channels_last, suspects
+
+    exported = torch.export.load(program)
+    (example,) = exported.example_inputs[0]
+    network = exported.module()
+    image_out = next(iter(exported.graph.find_nodes(op="output"))).args[0][0].meta["val"].ndim == 4
+    keep_channels_last(network)
+    found = suspects(network)
+    network = litert_torch.to_channel_last_io(network, args=[0], outputs=[0] if image_out else [])
+    # The ATen graph is already in eval mode; the flag only silences a warning.
+    network.training = False
+    litert_torch.convert(network, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(out))
+    return {"versions": {p: version(p) for p in PACKAGES}, "suspects": found}
+
+
+if __name__ == "__main__":
+    source, target, report = map(Path, sys.argv[1:])
+    try:
+        answer = main(source, target)
+    except Exception as e:
+        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+        answer = {"error": " ".join([type(e).__name__ + ":", *lines])[:2000]}
+    report.write_text(json.dumps(answer))

@@ -1,0 +1,111 @@
+"""Rewrites that keep a network channels-last: what would force a TRANSPOSE is said otherwise.
+
+    mean(x, H and W)            = adaptive_avg_pool2d(x, 1)            (MEAN over NHWC axes)
+    linear(flatten(x, 1), W, b) = flatten(conv2d(x, W[o, C, H, W], b)) (a kernel as large as x)
+
+Both are exact in real arithmetic. An ATen graph (`ExportedProgram.module()`) comes in and is
+edited in place.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+_aten = torch.ops.aten
+_FLATTEN = (_aten.flatten.using_ints, _aten.view.default, _aten.reshape.default)
+# What may stand between a flatten and its linear without reading the order of the features.
+_ELEMENTWISE = (_aten.dropout.default, _aten.relu.default, _aten.clone.default)
+
+
+def keep_channels_last(program: GraphModule) -> None:
+    """Rewrite every spatial mean and every dense layer over a flattened image."""
+    for node in list(program.graph.nodes):
+        if node.op != "call_function":
+            continue
+        if node.target is _aten.mean.dim:
+            _pool(program, node)
+        elif node.target is _aten.linear.default:
+            _convolve(program, node)
+    program.graph.eliminate_dead_code()
+    program.recompile()
+
+
+def suspects(program: GraphModule) -> list[str]:
+    """The lines that read a channels-first order: what to name when a TRANSPOSE is left."""
+    found = []
+    for node in program.graph.nodes:
+        sources = [n for n in node.all_input_nodes if len(_shape(n)) == 4]
+        if node.op != "call_function" or not sources or _unordered(_shape(sources[0])):
+            continue
+        name = str(node.target).split(".")[1]
+        if name in ("flatten", "view", "reshape", "permute", "transpose", "mean", "sum", "amax"):
+            found.append(f"{name} of a {_shape(sources[0])} tensor{_line(node)}")
+    return found
+
+
+def _pool(program: GraphModule, node: Node) -> None:
+    """mean(x, [2, 3]) -> adaptive_avg_pool2d(x, 1), flattened unless keepdim."""
+    x, dims = node.args[0], node.args[1]
+    keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
+    if not isinstance(x, Node) or not isinstance(dims, (list, tuple)) or len(_shape(x)) != 4:
+        return
+    if {int(d) % 4 for d in dims} != {2, 3}:  # type: ignore[arg-type]
+        return
+    with program.graph.inserting_before(node):
+        new = _call(program, _aten.adaptive_avg_pool2d.default, (x, [1, 1]), node)
+        if not keep:
+            new = _call(program, _aten.flatten.using_ints, (new, 1), node)
+    node.replace_all_uses_with(new)
+
+
+def _convolve(program: GraphModule, node: Node) -> None:
+    """linear(flatten(x, 1), W, b) -> flatten(conv2d(x, W as [out, C, H, W], b), 1)."""
+    chain, x = [], node.args[0]
+    while isinstance(x, Node) and x.target in _ELEMENTWISE:
+        chain.append(x)
+        x = x.args[0]
+    if not isinstance(x, Node) or x.target not in _FLATTEN or not isinstance(x.args[0], Node):
+        return
+    image = x.args[0]
+    shape, flat = _shape(image), _shape(x)
+    if len(shape) != 4 or flat != (shape[0], prod(shape[1:])) or _unordered(shape):
+        return
+    weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
+    assert isinstance(weight, Node)
+    with program.graph.inserting_before(node):
+        for step in reversed(chain):
+            image = _call(program, step.target, (image, *step.args[1:]), step)
+        size = [_shape(weight)[0], *shape[1:]]
+        kernel = _call(program, _aten.reshape.default, (weight, size), node)
+        new = _call(program, _aten.conv2d.default, (image, kernel, bias), node)
+        new = _call(program, _aten.flatten.using_ints, (new, 1), node)
+    node.replace_all_uses_with(new)
+
+
+def _call(program: GraphModule, target: Any, args: tuple[Any, ...], like: Node) -> Node:
+    """A new node, with its value's shape (later rewrites read it) and its source line."""
+    node = program.graph.call_function(target, args)
+    values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
+    node.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
+    node.meta["val"] = target(*values)
+    return node
+
+
+def _shape(node: Node) -> tuple[int, ...]:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def _unordered(shape: tuple[int, ...]) -> bool:
+    """True where channels-first and channels-last are the same order: 1x1 images, one channel."""
+    return shape[1] == 1 or shape[2] * shape[3] == 1
+
+
+def _line(node: Node) -> str:
+    """The user's own source line, from the trace that torch.export keeps."""
+    trace = [t.strip() for t in str(node.meta.get("stack_trace") or "").splitlines() if t.strip()]
+    return f" in `{trace[-1]}`" if trace else ""

@@ -1,0 +1,180 @@
+"""Store: every finished step's result, kept under the digest of everything it was made from.
+
+    <root>/done/<digest>/       a finished result: its files, and key.json
+    <root>/partial/<digest>/    a result in the making; a killed step finds its checkpoint here
+    <root>/last/<node>.json     the key a node had when it last finished, to explain a rerun
+    <root>/lock                 held by the one run that writes
+
+A result appears in done/ by one rename after all its files are on disk, so it is whole or absent.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from edgecv.errors import StoreError
+
+Key = dict[str, Any]
+
+
+def canonical(data: Any) -> str:
+    """JSON with one spelling: sorted keys, no spaces."""
+    return json.dumps(data, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def digest(data: Any) -> str:
+    """32 hex digits of the SHA-256 of the canonical JSON."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:32]
+
+
+def fsync(path: Path) -> None:
+    """Ask the disk to keep a file or a folder's list of names."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Write a text file that is either the old one or the new one, never half of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as f:
+            f.write(text)
+            f.flush()
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync(path.parent)
+
+
+def publish(source: Path, path: Path) -> None:
+    """Put a copy of a finished file (or folder) where the user looks for it, atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        if source.is_dir():
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("key.json"))
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            shutil.copyfile(source, temporary)
+        temporary.replace(path)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class Store:
+    """Results by digest. Readers need no lock; one run writes at a time (`locked`)."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def get(self, digest: str) -> Path | None:
+        """The folder of a finished result, or None (also when files of it were deleted)."""
+        folder = self.root / "done" / digest
+        try:
+            sizes = json.loads((folder / "key.json").read_text())["files"]
+            whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
+        except (OSError, ValueError, KeyError):
+            return None
+        return folder if whole else None
+
+    def begin(self, digest: str, resumable: bool) -> Path:
+        """A folder to make a result in. A resumable one keeps what a killed run left there."""
+        folder = self.root / "partial" / digest
+        if not resumable:
+            shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def commit(self, node: str, digest: str, key: Key) -> Path:
+        """Move a result that is whole from partial/ to done/, and remember its key."""
+        folder, final = self.root / "partial" / digest, self.root / "done" / digest
+        sizes = {}
+        for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+            fsync(path)
+            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
+        write_atomic(folder / "key.json", json.dumps({"key": key, "files": sizes}, indent=1))
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(final, ignore_errors=True)
+        folder.rename(final)
+        fsync(final.parent)
+        self.remember(node, key)
+        return final
+
+    def discard(self, digest: str) -> None:
+        """Throw away a result in the making."""
+        shutil.rmtree(self.root / "partial" / digest, ignore_errors=True)
+
+    def remember(self, node: str, key: Key) -> None:
+        """Keep the key a node was last satisfied with."""
+        if self.recall(node) != key:
+            (self.root / "last").mkdir(parents=True, exist_ok=True)
+            write_atomic(self.root / "last" / f"{digest(node)}.json", json.dumps(key))
+
+    def recall(self, node: str) -> Key | None:
+        """The key the node had when it last finished, or None."""
+        try:
+            data = json.loads((self.root / "last" / f"{digest(node)}.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return data if isinstance(data, dict) else None
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the store for writing. Raises StoreError when another run holds it."""
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            handle = (self.root / "lock").open("w")
+        with handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StoreError(
+                    str(self.root), "another run is writing here", "wait for it, or use --out"
+                ) from None
+            yield
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into a StoreError; nothing that was finished is lost.
+
+    Libraries wrap the operating system's error in types of their own (safetensors, torch, zip), so
+    any failure while the disk is full is laid to the disk.
+    """
+    try:
+        yield
+    except OSError as e:
+        if e.errno in FULL:
+            raise _full(where) from e
+        if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+            place = str(e.filename or where)
+            raise StoreError(place, f"cannot be written: {e.strerror}", "use another --out") from e
+        raise
+    except Exception as e:
+        if any(word in str(e) for word in ("No space left", "StorageFull", "os error 28")):
+            raise _full(where) from e
+        raise
+
+
+def _full(where: Path) -> StoreError:
+    hint = "free some space and run the same command again: finished steps are kept"
+    return StoreError(str(where), "no space left on the disk", hint)

@@ -1,0 +1,233 @@
+"""One training loop, for `train` and for the fine-tuning after other stages.
+
+Deterministic for a seed and a number of threads: everything random is drawn from a generator seeded
+by (seed, step, epoch), so a run that was killed goes on from its last epoch and ends in the same
+bytes as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecv.errors import StageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.data.images import Images
+    from edgecv.stages.base import Context
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train. Learning rate in the optimizer's units; shift in pixels."""
+
+    epochs: int
+    batch_size: int = 128
+    optimizer: str = "adamw"
+    lr: float = 3e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.9
+    schedule: str = "cosine"
+    warmup_epochs: float = 0.5
+    label_smoothing: float = 0.0
+    ema: float = 0.0
+    flip: bool = True
+    shift: int = 2
+
+
+def learning_rate(plan: Plan, step: int, steps_per_epoch: int) -> float:
+    """lr(t): linear warm-up, then cosine to zero (Loshchilov & Hutter 2017), step, or constant."""
+    total = max(1, plan.epochs * steps_per_epoch)
+    warm = plan.warmup_epochs * steps_per_epoch
+    if step < warm:
+        return plan.lr * (step + 1) / (warm + 1)
+    t = (step - warm) / max(1.0, total - warm)
+    if plan.schedule == "cosine":
+        return plan.lr * 0.5 * (1.0 + math.cos(math.pi * min(1.0, t)))
+    if plan.schedule == "step":
+        return plan.lr * (0.1 ** (int(t >= 0.5) + int(t >= 0.75)))
+    return plan.lr
+
+
+def augment(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Random mirror and shift of a uint8 (N,H,W,C) batch; the border is repeated."""
+    n, h, w, _ = pixels.shape
+    if plan.flip:
+        mirror = rng.random(n) < 0.5
+        pixels = np.where(mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
+    if plan.shift:
+        s = plan.shift
+        padded = np.pad(pixels, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
+        dy, dx = rng.integers(0, 2 * s + 1, n), rng.integers(0, 2 * s + 1, n)
+        rows = dy[:, None] + np.arange(h)
+        columns = dx[:, None] + np.arange(w)
+        pixels = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return np.ascontiguousarray(pixels)
+
+
+def top1(module: torch.nn.Module, images: Images, context: Context, batch: int = 256) -> float:
+    """Share of images whose best class is the label, 0..1, by the torch network."""
+    import torch
+
+    module.eval()
+    right = 0
+    with torch.inference_mode():
+        for i in range(0, len(images.labels), batch):
+            x = torch.from_numpy(context.preprocess.normalise(images.pixels[i : i + batch]))
+            best = module(x.contiguous(memory_format=torch.channels_last)).argmax(1).numpy()
+            right += int((best == images.labels[i : i + batch]).sum())
+    return right / len(images.labels)
+
+
+class Trainer:
+    """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out."""
+
+    def __init__(self, module: torch.nn.Module, images: Images, plan: Plan, context: Context):
+        import torch
+
+        torch.set_num_threads(context.threads)
+        torch.manual_seed(context.seed)
+        self.module = module.to(memory_format=torch.channels_last)
+        self.images, self.plan, self.context = images, plan, context
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer = self._optimizer()
+        self.ema = {k: v.clone() for k, v in module.state_dict().items()} if plan.ema else {}
+        self.losses: list[float] = []
+        self.checkpoint = context.out / "checkpoint.safetensors"
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        import torch
+
+        decayed = [p for p in self.parameters if p.ndim > 1]
+        plain = [p for p in self.parameters if p.ndim <= 1]  # biases and batch norm: no decay
+        groups = [
+            {"params": decayed, "weight_decay": self.plan.weight_decay},
+            {"params": plain, "weight_decay": 0.0},
+        ]
+        if self.plan.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.plan.lr, momentum=self.plan.momentum)
+        return torch.optim.AdamW(groups, lr=self.plan.lr)
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end (from the last checkpoint, if one is there); return facts.
+
+        Raises StageError when the loss is not finite.
+        """
+        epoch = self._restore()
+        total = self.plan.epochs * self._steps()
+        while epoch < self.plan.epochs:
+            self._epoch(epoch, total)
+            epoch += 1
+            self._keep(epoch)
+        if self.ema:
+            self.module.load_state_dict(self.ema)
+        self.checkpoint.unlink(missing_ok=True)
+        return {"epochs": self.plan.epochs, "loss": [round(v, 6) for v in self.losses]}
+
+    def _steps(self) -> int:
+        return max(1, len(self.images.labels) // self.plan.batch_size)
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
+        import torch
+
+        # crc32 and not hash(): Python salts hash() anew in every process.
+        where = zlib.crc32(self.context.where.encode())
+        rng = np.random.default_rng([self.context.seed, where, epoch])
+        order = rng.permutation(len(self.images.labels))
+        size = min(self.plan.batch_size, len(order))
+        for i in range(self._steps()):
+            chosen = np.sort(order[i * size : (i + 1) * size])
+            pixels = augment(self.images.pixels[chosen], self.plan, rng)
+            x = torch.from_numpy(self.context.preprocess.normalise(pixels))
+            yield (
+                x.contiguous(memory_format=torch.channels_last),
+                torch.from_numpy(self.images.labels[chosen]),
+            )
+
+    def _epoch(self, epoch: int, total: int) -> None:
+        import torch
+
+        torch.manual_seed(self.context.seed * 100_003 + epoch)
+        self.module.train()
+        running = 0.0
+        for i, (x, y) in enumerate(self._batches(epoch)):
+            step = epoch * self._steps() + i
+            for group in self.optimizer.param_groups:
+                group["lr"] = learning_rate(self.plan, step, self._steps())
+            loss = torch.nn.functional.cross_entropy(
+                self.module(x), y, label_smoothing=self.plan.label_smoothing
+            )
+            value = float(loss)
+            if not math.isfinite(value):
+                raise StageError(
+                    self.context.where,
+                    f"loss is {value} at epoch {epoch + 1}, batch {i + 1}",
+                    f"lower lr (now {self.plan.lr}) or check the data's mean and std",
+                )
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self._average()
+            running += value
+            note = f"epoch {epoch + 1}/{self.plan.epochs}, loss {running / (i + 1):.3f}"
+            self.context.progress(step + 1, total, note)
+        self.losses.append(running / self._steps())
+
+    def _average(self) -> None:
+        """Exponential moving average of the weights; counters are copied."""
+        for name, value in self.module.state_dict().items() if self.ema else ():
+            if value.is_floating_point():
+                self.ema[name].lerp_(value, 1.0 - self.plan.ema)
+            else:
+                self.ema[name].copy_(value)
+
+    def _keep(self, epoch: int) -> None:
+        """Write the checkpoint of an epoch boundary, atomically."""
+        from safetensors.torch import save_file
+
+        tensors = {f"model.{k}": v.contiguous() for k, v in self.module.state_dict().items()}
+        tensors |= {f"ema.{k}": v.contiguous() for k, v in self.ema.items()}
+        for i, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"opt.{i}.{k}": v.contiguous() for k, v in state.items()}
+        notes = {"epoch": str(epoch), "losses": json.dumps(self.losses)}
+        temporary = self.checkpoint.with_suffix(".tmp")
+        save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=notes)
+        temporary.replace(self.checkpoint)
+
+    def _restore(self) -> int:
+        """Load the checkpoint if one is there; return the number of finished epochs."""
+        import torch
+        from safetensors import SafetensorError, safe_open
+
+        if not self.checkpoint.exists():
+            return 0
+        try:
+            with safe_open(self.checkpoint, "pt") as f:
+                notes = f.metadata()
+                tensors = {k: f.get_tensor(k) for k in f.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError):
+            return 0  # a torn file: start again
+        pick = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
+        self.module.load_state_dict(pick("model."))
+        for name, value in pick("ema.").items():
+            self.ema[name].copy_(value)
+        ordered = [p for g in self.optimizer.param_groups for p in g["params"]]
+        for key, value in pick("opt.").items():
+            index, name = key.split(".", 1)
+            p = ordered[int(index)]
+            # The same memory format as the parameter, so that the same kernels run.
+            same = torch.empty_like(p).copy_(value) if value.shape == p.shape else value
+            self.optimizer.state[p][name] = same
+        self.losses = json.loads(notes["losses"])
+        return int(notes["epoch"])
+
+
