@@ -8,9 +8,7 @@ changes its input; it saves a new Model with one more edit.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import importlib
-import importlib.util
 import json
 import logging
 import sys
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecv import edits as editing
 from edgecv.errors import EdgecvError, ModelError
+from edgecv.versions import source
 
 if TYPE_CHECKING:
     import torch
@@ -72,7 +71,7 @@ class Model:
         data = {
             "schema": SCHEMA,
             "builder": self.builder,
-            "source_sha256": source_digest(self.builder),
+            "source_digest": source_digest(self.builder),
             "args": self.args,
             "edits": list(self.edits),
             "input": self.input,
@@ -104,7 +103,7 @@ class Model:
         from safetensors.torch import load_file
 
         model = Model.read(folder)
-        saved = _read_json(folder)["source_sha256"]
+        saved = _read_json(folder)["source_digest"]
         if saved is not None and saved != source_digest(model.builder):
             log.warning("%s: the code of %s has changed since it was saved", folder, model.builder)
         module = model.build()
@@ -160,8 +159,7 @@ def resolve(reference: str) -> Any:
     name, _, attribute = reference.partition(":")
     if not name or not attribute:
         raise ModelError(reference, "is not of the form package.module:function")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    _search_working_folder()
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as e:
@@ -180,27 +178,20 @@ def resolve(reference: str) -> Any:
 
 
 def source_digest(reference: str) -> str | None:
-    """SHA-256 of the code behind a builder: its module, and its whole package if it is in one.
+    """Digest of the code behind a builder: its module, or its whole package if it is in one.
 
-    Found without importing it. None when there is no such file (built in, or not there).
+    Found without importing it. None when there is no such file.
     """
-    name = "edgecv.zoo" if reference.startswith("zoo:") else reference.partition(":")[0]
-    if str(Path.cwd()) not in sys.path and "" not in sys.path:
+    _search_working_folder()
+    zoo = reference.startswith("zoo:") or reference.startswith("edgecv.")
+    found = source("edgecv.zoo" if zoo else reference.partition(":")[0].split(".")[0])
+    return None if found == "absent" else found
+
+
+def _search_working_folder() -> None:
+    """Let `import mynet` find ./mynet.py also when started by the `edgecv` command."""
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
-    top = "edgecv.zoo" if name.startswith("edgecv.") else name.split(".")[0]
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None or spec.origin is None:
-        return None
-    origin = Path(spec.origin)
-    files = sorted(origin.parent.rglob("*.py")) if origin.name == "__init__.py" else [origin]
-    sha = hashlib.sha256()
-    for path in files:
-        sha.update(path.relative_to(origin.parent).as_posix().encode() + b"\0")
-        sha.update(path.read_bytes())
-    return sha.hexdigest()
 
 
 def check_finite(module: torch.nn.Module, where: str) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from types import ModuleType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
+if TYPE_CHECKING:  # the runtime imports this module
+    import numpy as np
 
-from edgecv.runtime.spec import TensorSpec
+    from edgecv.runtime.spec import TensorSpec
 
 ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt")
 

@@ -1,0 +1,167 @@
+"""Where images come from, by the word a recipe uses.
+
+    imagefolder:PATH           one sub-folder for each class (edgecv.data.imagefolder)
+    npz:PATH                   arrays (edgecv.data.npz)
+    fashion-mnist[-sample]     registered sets (edgecv.data.fashion_mnist)
+    package.module:function    a torch Dataset of yours (edgecv.data.function)
+
+`materialise` decodes a split once, through the device's own resize and crop, into arrays on disk;
+`fingerprint` says whether a split changed, without decoding it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import re
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.data.decode import calibration_images, decode
+from edgecv.data.images import Images, check_labels, check_same_classes, save_labels
+from edgecv.data.source import SPLITS, Items
+from edgecv.errors import DataError
+from edgecv.runtime.preprocess import Preprocess
+
+__all__ = [
+    "Images",
+    "Source",
+    "calibration_images",
+    "check_same_classes",
+    "decode",
+    "fingerprint",
+    "materialise",
+    "names",
+    "parse",
+]
+
+Progress = Callable[[int, int], None]
+
+_PATHS = ("imagefolder", "npz")
+_NAMES = ("fashion-mnist", "fashion-mnist-sample")
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+def names() -> tuple[str, ...]:
+    """The registered data sets."""
+    return _NAMES
+
+
+@dataclass(frozen=True)
+class Source:
+    """A parsed source: `kind` is the module of edgecv.data that reads `argument`."""
+
+    kind: str
+    argument: str
+
+    def items(self, split: str) -> Items:
+        """The items of "train" or "test". Raises DataError."""
+        return self._module(split).items(self.argument, split)
+
+    def fingerprint(self, split: str) -> str:
+        """SHA-256 (hex) that changes when the split's data do. Raises DataError."""
+        return self._module(split).fingerprint(self.argument, split)
+
+    def _module(self, split: str) -> Any:
+        if split not in SPLITS:
+            raise DataError("data", f"no split {split!r}", f"splits are {' and '.join(SPLITS)}")
+        return importlib.import_module(f"edgecv.data.{self.kind}")
+
+
+def parse(source: str) -> Source:
+    """What `source` means; nothing is opened. Raises DataError for a word that means nothing."""
+    if source in _NAMES:
+        return Source("fashion_mnist", source)
+    kind, colon, argument = source.partition(":")
+    if colon and kind in _PATHS:
+        if not argument:
+            raise DataError("data", f"{source!r} names no path", f"write {kind}:PATH")
+        return Source(kind, argument)
+    if _FUNCTION.fullmatch(source):
+        return Source("function", source)
+    close = difflib.get_close_matches(kind, (*_PATHS, *_NAMES), n=1)
+    sources = "imagefolder:PATH, npz:PATH, package.module:function, " + ", ".join(_NAMES)
+    hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"
+    raise DataError("data", f"unknown source {source!r}", hint)
+
+
+def fingerprint(source: str, split: str) -> str:
+    """SHA-256 (hex) over names and content of the split "train" or "test"; nothing is decoded.
+
+    Raises DataError where the source cannot be read.
+    """
+    return parse(source).fingerprint(split)
+
+
+def materialise(
+    source: str,
+    split: str,
+    size: tuple[int, int],
+    channels: int | None,
+    crop_pct: float,
+    interpolation: str,
+    out: Path,
+    progress: Progress | None = None,
+) -> Images:
+    """Decode, resize and crop a split into the folder `out`, and open it.
+
+    size:     (height, width) in pixels
+    channels: 1 or 3; None takes the data's own (an image folder: 3)
+    progress: called with (images done, images in all)
+    Pixels are written to a memory map, so a split larger than memory is fine.
+    Raises DataError, naming the file or item at fault.
+    """
+    items = parse(source).items(split)
+    if items.count == 0:
+        raise DataError(source, "holds no images")
+    channels = channels or items.channels or _channels(items.item(0)[0])
+    geometry = Preprocess(size, channels, (0.0,), (1.0,), crop_pct, interpolation).geometry
+    out.mkdir(parents=True, exist_ok=True)
+    shape = (items.count, *size, channels)
+    pixels = np.lib.format.open_memmap(out / "pixels.npy", "w+", np.uint8, shape)
+    labels = np.empty(items.count, np.int64)
+
+    def one(index: int) -> None:
+        image, labels[index] = items.item(index)
+        try:
+            pixels[index] = geometry(image)
+        except DataError as error:
+            raise DataError(f"{source} item {index}", error.what, error.hint) from error
+
+    for done in _run(one, items.count, items.parallel):
+        if progress:
+            progress(done, items.count)
+    pixels.flush()
+    classes = items.classes or tuple(str(k) for k in range(int(labels.max()) + 1))
+    check_labels(source, labels, len(classes))
+    save_labels(out, labels, classes)
+    return Images.load(out)
+
+
+def _channels(image: np.ndarray) -> int:
+    return 1 if image.ndim == 2 or image.shape[2] == 1 else 3
+
+
+def _run(one: Callable[[int], None], count: int, parallel: bool) -> Iterable[int]:
+    """Do every index, yielding how many are done; the first error, by index, comes through."""
+    if not parallel:
+        for index in range(count):
+            one(index)
+            yield index + 1
+        return
+    # Pillow decodes outside the interpreter's lock
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        futures = [pool.submit(one, index) for index in range(count)]
+        try:
+            for done, future in enumerate(futures, 1):
+                future.result()
+                yield done
+        finally:
+            for future in futures:
+                future.cancel()

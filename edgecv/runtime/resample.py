@@ -1,4 +1,4 @@
-"""Antialiased separable resampling of uint8 images, equal to Pillow's in every pixel.
+"""Antialiased separable resampling of uint8 images, equal to Pillow's.
 
     out[i] = clip((sum_j k[i, j] * in[j] + 2^21) >> 22),   k = round(2^22 * w / sum(w))
     w[i, j] = f((j + 0.5 - c_i) / max(s, 1)),              c_i = (i + 0.5) * s,  s = in / out
@@ -8,6 +8,11 @@ f is the triangle (bilinear) or the Keys cubic with a = -0.5 (bicubic), stretche
 image shrinks, which is what makes it antialiased. k are 23-bit integers and pixels 8-bit, so a
 float64 matrix product holds every sum exactly: the answer does not depend on the CPU, its
 BLAS or its threads, and it is Pillow's own. Only the window that is asked for is computed.
+
+From version 13 on Pillow goes along the columns first where the height shrinks much more than
+the width is worth (python-pillow/Pillow#9549: in practice, photographs more than twice as tall
+as wide), and rounds differently there, by a level or so. Here rows always come first, as in
+every Pillow before it: a device must not depend on which Pillow the host had.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -22,8 +27,11 @@ from math import ceil
 import numpy as np
 
 _BITS = 22  # Pillow's PRECISION_BITS for 8-bit pixels
-_SPAN = 192  # source samples of one band: wide enough for the product, narrow enough to be dense
-_ROWS = 256  # image rows converted to float64 at a time, so that the copy stays in the cache
+# One product takes _ROWS rows, or _VALUES values of a row, and one band of at most _SPAN source
+# samples and _OUTPUTS outputs: narrow, so that few of its weights are zero; in the cache; and
+# below the 2^18 multiplications from which OpenBLAS wakes its threads, which on a busy machine
+# made a resize eight times slower and on a free one hardly faster.
+_SPAN, _OUTPUTS, _ROWS, _VALUES = 96, 12, 64, 224
 
 
 def _triangle(x: np.ndarray) -> np.ndarray:
@@ -95,7 +103,9 @@ def _columns(image: np.ndarray, bands: tuple[Band, ...], first: int, height: int
     for band in bands:
         n, outputs = band.weights.shape
         source = flat[band.src0 - first : band.src0 - first + n].astype(np.float64)
-        out[band.out0 : band.out0 + outputs] = _to_uint8(band.weights.T @ source)
+        for x in range(0, source.shape[1], _VALUES):
+            sums = band.weights.T @ source[:, x : x + _VALUES]
+            out[band.out0 : band.out0 + outputs, x : x + _VALUES] = _to_uint8(sums)
     return out.reshape(height, width, channels)
 
 
@@ -126,9 +136,8 @@ def _bands(source: int, target: int, start: int, count: int, how: str) -> tuple[
     fixed = np.trunc(weights * (1 << _BITS) + np.copysign(0.5, weights))
     bands, i = [], 0
     while i < count:
-        # as many outputs as fit in _SPAN source samples beyond the first one's own reach
         j = int(np.searchsorted(high, max(low[i] + _SPAN, high[i]), side="right"))
-        j = min(max(j, i + 1), count)
+        j = min(max(j, i + 1), i + _OUTPUTS, count)
         block = np.zeros((int(high[j - 1] - low[i]), j - i))
         for row in range(i, j):
             n, at = int(high[row] - low[row]), int(low[row] - low[i])

@@ -66,6 +66,7 @@ class Stage(BaseModel):
     word: ClassVar[str] = ""
     produces: ClassVar[Literal["model", "graph"]] = "model"
     per_target: ClassVar[bool] = False
+    compresses: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ()
     libraries: ClassVar[tuple[str, ...]] = ()
@@ -86,6 +87,14 @@ class Stage(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """What the result depends on: every field that is not mere naming."""
         return self.model_dump(mode="json", exclude={"name", "from_", "ship"})
+
+    def libraries_for(self, target: Target | None) -> tuple[str, ...]:  # noqa: ARG002
+        """Distributions whose version the result depends on."""
+        return self.libraries
+
+    def target_key(self, target: Target) -> dict[str, Any]:
+        """What of the target the result depends on (per-target stages only)."""
+        return target.model_dump(mode="json")
 
     def check(self, target: Target) -> Verdict:  # noqa: ARG002
         """Whether this stage can serve that target."""

@@ -32,6 +32,7 @@ class Prune(Training):
     """Remove whole channels, then fine-tune."""
 
     word: ClassVar[str] = "prune"
+    compresses: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "torch-pruning")
 
     method: Literal["l1", "l2", "taylor"] = "taylor"
@@ -77,6 +78,7 @@ class Prune(Training):
                 "found no layer whose channels can be removed",
                 "the dependency graph needs convolutions or dense layers before the last one",
             )
+        names = {layer: name for name, layer in module.named_modules()}
         removed: dict[str, dict[str, set[int]]] = {}
         for (graph, root, score), keep in zip(groups, self._widths(groups, align), strict=True):
             if keep >= len(score):
@@ -84,8 +86,10 @@ class Prune(Training):
             worst = torch.argsort(score, stable=True)[: len(score) - keep].tolist()
             group = graph.get_pruning_group(root.target.module, root.handler, worst)
             for dep, indices in group:
+                name = names.get(dep.target.module)
+                if name is None:  # an operation without weights: addition, reshape
+                    continue
                 side = "out" if graph.is_out_channel_pruning_fn(dep.handler) else "in"
-                name = graph._module2name[dep.target.module]
                 removed.setdefault(name, {}).setdefault(side, set()).update(map(int, indices))
         if not removed:
             widths = sorted({len(score) for _, _, score in groups})
@@ -115,12 +119,12 @@ class Prune(Training):
         head = _head(module, example)
         found = []
         for group in graph.get_all_groups(ignored_layers=[head]):
-            names = [graph._module2name.get(dep.target.module) for dep, _ in group]
+            name = graph._module2name.get(group[0].dep.target.module)
             if any(dep.target.type == tp.ops.OPTYPE.PARAMETER for dep, _ in group):
-                log.warning("%s: %s hangs on a bare parameter: kept", context.where, names[0])
+                log.warning("%s: %s hangs on a bare parameter: kept", context.where, name)
                 continue
             if any(_grouped(dep.target.module) for dep, _ in group):
-                log.warning("%s: %s feeds a grouped convolution: kept", context.where, names[0])
+                log.warning("%s: %s feeds a grouped convolution: kept", context.where, name)
                 continue
             score = importance(group)
             if score is not None:

@@ -43,7 +43,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
     try:
         return getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
-        if error.name == "torch":
+        if (error.name or "").split(".")[0] == "torch":
             raise missing("torch", "compress", f"zoo {name}") from error
         raise
 

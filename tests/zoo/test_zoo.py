@@ -32,7 +32,8 @@ def test_names_are_listed_without_torch():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     first, second = done.stdout.splitlines()
     assert first.split() == sorted(PARAMETERS)
-    assert second.startswith("MissingExtraError") and "edgecv[compress]" in second
+    assert second.startswith("MissingExtraError")
+    assert "edgecv[compress]" in second
 
 
 @pytest.mark.parametrize("name", sorted(PARAMETERS))

@@ -1,0 +1,12 @@
+"""Coral Edge TPU: a full-integer .tflite, compiled by the edgetpu_compiler that the user has."""
+
+import os
+import shutil
+
+LIBRARIES = ("ai-edge-litert",)
+
+
+def environment() -> dict[str, object]:
+    """What of this machine decides how far a bundle gets."""
+    found = os.environ.get("EDGETPU_COMPILER") or shutil.which("edgetpu_compiler")
+    return {"edgetpu_compiler": bool(found)}

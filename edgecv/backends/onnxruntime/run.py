@@ -21,13 +21,26 @@ from edgecv.runtime.spec import Probe, TensorSpec
 ENGINE = "onnxruntime"
 EXTRA = "ort"
 
-# Compute kernels by the precision they multiply in; every other op (Add, pooling, Q/DQ) is not
+# Compute kernels and the precision they multiply in; every other op (Add, pooling, Q/DQ) is not
 # counted. Contrib and NCHWc variants included: docs/ContribOperators.md of ONNX Runtime.
-INT8_OPS = frozenset(
-    "QLinearConv QLinearConvTranspose QGemm QLinearMatMul ConvInteger ConvIntegerToFloat "
-    "MatMulInteger MatMulInteger16 MatMulIntegerToFloat DynamicQuantizeMatMul QAttention".split()
-)
-FP32_OPS = frozenset("Conv FusedConv ConvTranspose Gemm FusedGemm MatMul FusedMatMul".split())
+KERNELS = {
+    "QLinearConv": "int8",
+    "QLinearConvTranspose": "int8",
+    "QGemm": "int8",
+    "QLinearMatMul": "int8",
+    "ConvInteger": "int8",
+    "MatMulInteger": "int8",
+    "MatMulIntegerToFloat": "int8",
+    "DynamicQuantizeMatMul": "int8",
+    "QAttention": "int8",
+    "Conv": "fp32",
+    "FusedConv": "fp32",
+    "ConvTranspose": "fp32",
+    "Gemm": "fp32",
+    "FusedGemm": "fp32",
+    "MatMul": "fp32",
+    "FusedMatMul": "fp32",
+}
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -94,11 +107,11 @@ class Session:
             for e in events
             if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")
         }
-        return dict(Counter(kind for op in ran.values() if (kind := precision_of(op))))
+        return dict(Counter(KERNELS[op] for op in ran.values() if op in KERNELS))
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
-        self._session = self._run = None
+        self._session, self._run = None, _closed
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -118,9 +131,8 @@ class Session:
             raise EngineError(ENGINE, _line(e), "is this a whole .onnx file?") from None
 
 
-def precision_of(op: str) -> str | None:
-    """"int8" or "fp32" for a compute kernel's op type, None for anything else."""
-    return "int8" if op in INT8_OPS else "fp32" if op in FP32_OPS else None
+def _closed(*_: object) -> Any:
+    raise RuntimeError("the session was closed")
 
 
 def _spec(arg: Any) -> TensorSpec:

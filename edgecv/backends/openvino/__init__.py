@@ -1,0 +1,3 @@
+"""OpenVINO: Intel CPUs, and other x86-64 ones."""
+
+LIBRARIES = ("openvino",)

@@ -1,0 +1,10 @@
+"""TensorRT: NVIDIA GPUs. Engines are built without one, and run only on one."""
+
+from pathlib import Path
+
+LIBRARIES = ("tensorrt-rtx", "tensorrt")
+
+
+def environment() -> dict[str, object]:
+    """What of this machine decides how far a bundle gets."""
+    return {"nvidia_gpu": Path("/dev/nvidiactl").exists()}

@@ -1,0 +1,3 @@
+"""LiteRT (TensorFlow Lite): phones and small boards."""
+
+LIBRARIES = ("ai-edge-litert",)

@@ -20,15 +20,19 @@ SIGNATURE = b"serving_default"
 
 def read(path: Path) -> Any:
     """The file as an editable ModelT. Raises ModelError when it is not a .tflite file."""
+    return parse(path.read_bytes(), str(path))
+
+
+def parse(content: bytes, where: str) -> Any:
+    """Bytes as an editable ModelT; where names them in the error."""
     tools = _tools()
-    content = path.read_bytes()
     if content[4:8] != b"TFL3":
-        raise ModelError(str(path), "is not a .tflite file")
+        raise ModelError(where, "is not a .tflite file")
     try:
         return tools.read_model_from_bytearray(bytearray(content))
     except Exception as e:
         # A truncated flatbuffer fails in any of a dozen ways, none with a type of its own.
-        raise ModelError(str(path), "is truncated or damaged") from e
+        raise ModelError(where, "is truncated or damaged") from e
 
 
 def write(model: Any, path: Path) -> None:
@@ -37,7 +41,7 @@ def write(model: Any, path: Path) -> None:
 
 
 def op_name(model: Any, op: Any) -> str:
-    """"CONV_2D" for an operator of that model; the custom name for a custom one."""
+    """ "CONV_2D" for an operator of that model; the custom name for a custom one."""
     code = model.operatorCodes[op.opcodeIndex]
     if code.customCode:
         return str(bytes(code.customCode).decode())
@@ -158,6 +162,7 @@ def _builtin_names() -> dict[int, str]:
 
 @cache
 def _numpy_types() -> dict[int, Any]:
+    known: dict[str, Any]
     known = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64}
     known |= {"INT8": np.int8, "UINT8": np.uint8, "INT16": np.int16, "BOOL": np.bool_}
     return {enum("TensorType", name): dtype for name, dtype in known.items()}

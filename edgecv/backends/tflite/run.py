@@ -125,7 +125,9 @@ class Session:
     def _compute(self) -> list[dict[str, Any]]:
         return [op for op in self._engine._get_ops_details() if op["op_name"] in COMPUTE]
 
-    def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError:
+    def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError | EngineError:
+        if self._engine is None:
+            return EngineError("LiteRT", "the session is closed")
         want = ", ".join(f"{s.name}: {s.dtype} {s.shape}" for s in self.inputs)
         got = ", ".join(f"{k}: {_describe(v)}" for k, v in feeds.items())
         return DataError("input", f"the network takes {want}, got {got or 'nothing'}")

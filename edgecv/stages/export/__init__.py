@@ -1,0 +1,79 @@
+"""f(x) in PyTorch → the same f(x) as a file: ONNX for ONNX engines, NHWC TFLite for TFLite ones.
+
+The file's outputs are compared with the network's on real images; a file that computes something
+else is a ParityError, not a bundle. An .onnx file that the user brought passes through as it is; for
+a TFLite target it is read into PyTorch first (`edgecv.importing`).
+
+onnx.py and tflite.py hold the two roads; a target profile says which one it needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from edgecv.stages.base import Context, Stage
+from edgecv.target import Target
+
+
+class Export(Stage):
+    """Write the network as the graph file that a target's engine reads."""
+
+    word: ClassVar[str] = "export"
+    produces: ClassVar[Literal["model", "graph"]] = "graph"
+    per_target: ClassVar[bool] = True
+    splits: ClassVar[tuple[str, ...]] = ("train",)
+    sources: ClassVar[tuple[str, ...]] = ("edgecv.parity", "edgecv.replay", "edgecv.importing")
+
+    opset: int = Field(default=18, ge=18, le=24, description="ONNX opset of the file")
+
+    def target_key(self, target: Target) -> dict[str, Any]:
+        """What of the target changes the result: shared by all that read the same format."""
+        return {"graph": target.graph}
+
+    def libraries_for(self, target: Target | None) -> tuple[str, ...]:
+        if target is None or target.graph == "onnx":
+            return ("torch", "onnx", "onnxscript", "onnxruntime")
+        return ("torch", "onnx", "litert-torch", "litert-converter", "ai-edge-litert")
+
+    def run(self, source: Any, context: Context) -> None:
+        """source: (Model, module), or the Path of a user's .onnx file."""
+        from edgecv.parity import EXPORT, check
+        from edgecv.replay import graph_outputs, sample, torch_outputs
+
+        module = None if not isinstance(source, tuple) else source[1]
+        target = context.target
+        assert target is not None
+        if target.graph == "onnx" and module is None:
+            from edgecv.stages.export.onnx import load_onnx
+
+            load_onnx(source, context.out).save_facts()
+            return
+        if module is None:
+            from edgecv.importing import onnx_to_torch
+
+            module = onnx_to_torch(source)
+        graph = self._export(module, context, target)
+        pixels = sample(context.images("train").pixels, 64)
+        parity = check(
+            f"export of {context.where} to {target.graph}",
+            torch_outputs(module, pixels, context.preprocess),
+            graph_outputs(graph, pixels, context.preprocess),
+            EXPORT,
+        )
+        graph.facts["parity"] = parity.to_json()
+        graph.save_facts()
+
+    def _export(self, module: Any, context: Context, target: Target) -> Any:
+        import torch
+
+        torch.set_num_threads(context.threads)
+        example = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        if target.graph == "onnx":
+            from edgecv.stages.export.onnx import export_onnx
+
+            return export_onnx(module.eval(), example, context.out, self.opset)
+        from edgecv.stages.export.tflite import export_tflite
+
+        return export_tflite(module.eval(), example, context.out)

@@ -29,10 +29,11 @@ def main(program: Path, out: Path) -> dict[str, Any]:
     exported = torch.export.load(program)
     (example,) = exported.example_inputs[0]
     network = exported.module()
-    image_out = next(iter(exported.graph.find_nodes(op="output"))).args[0][0].meta["val"].ndim == 4
-    keep_channels_last(network)
+    (result,) = next(iter(exported.graph.find_nodes(op="output"))).args[0]
+    keep_channels_last(network, example)
     found = suspects(network)
-    network = litert_torch.to_channel_last_io(network, args=[0], outputs=[0] if image_out else [])
+    outputs = [0] if result.meta["val"].ndim == 4 else []
+    network = litert_torch.to_channel_last_io(network, args=[0], outputs=outputs)
     # The ATen graph is already in eval mode; the flag only silences a warning.
     network.training = False
     litert_torch.convert(network, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(out))

@@ -1,6 +1,7 @@
 """Rewrites that keep a network channels-last: what would force a TRANSPOSE is said otherwise.
 
     mean(x, H and W)            = adaptive_avg_pool2d(x, 1)            (MEAN over NHWC axes)
+    amax(x, H and W)            = max_pool2d(x, (H, W))
     linear(flatten(x, 1), W, b) = flatten(conv2d(x, W[o, C, H, W], b)) (a kernel as large as x)
 
 Both are exact in real arithmetic. An ATen graph (`ExportedProgram.module()`) comes in and is
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.passes.shape_prop import ShapeProp
 
 _aten = torch.ops.aten
 _FLATTEN = (_aten.flatten.using_ints, _aten.view.default, _aten.reshape.default)
@@ -21,12 +23,16 @@ _FLATTEN = (_aten.flatten.using_ints, _aten.view.default, _aten.reshape.default)
 _ELEMENTWISE = (_aten.dropout.default, _aten.relu.default, _aten.clone.default)
 
 
-def keep_channels_last(program: GraphModule) -> None:
-    """Rewrite every spatial mean and every dense layer over a flattened image."""
+def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
+    """Rewrite every spatial mean or maximum and every dense layer over a flattened image.
+
+    example: (1, C, H, W), run once to learn the shapes.
+    """
+    ShapeProp(program).propagate(example)
     for node in list(program.graph.nodes):
         if node.op != "call_function":
             continue
-        if node.target is _aten.mean.dim:
+        if node.target in (_aten.mean.dim, _aten.amax.default):
             _pool(program, node)
         elif node.target is _aten.linear.default:
             _convolve(program, node)
@@ -48,15 +54,18 @@ def suspects(program: GraphModule) -> list[str]:
 
 
 def _pool(program: GraphModule, node: Node) -> None:
-    """mean(x, [2, 3]) -> adaptive_avg_pool2d(x, 1), flattened unless keepdim."""
-    x, dims = node.args[0], node.args[1]
+    """mean, amax(x, [2, 3]) -> a pool over the whole image, flattened unless keepdim."""
+    x, dims = node.args[0], node.args[1] if len(node.args) > 1 else None
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
     if not isinstance(x, Node) or not isinstance(dims, (list, tuple)) or len(_shape(x)) != 4:
         return
     if {int(d) % 4 for d in dims} != {2, 3}:  # type: ignore[arg-type]
         return
     with program.graph.inserting_before(node):
-        new = _call(program, _aten.adaptive_avg_pool2d.default, (x, [1, 1]), node)
+        if node.target is _aten.mean.dim:
+            new = _call(program, _aten.adaptive_avg_pool2d.default, (x, [1, 1]), node)
+        else:
+            new = _call(program, _aten.max_pool2d.default, (x, list(_shape(x)[2:])), node)
         if not keep:
             new = _call(program, _aten.flatten.using_ints, (new, 1), node)
     node.replace_all_uses_with(new)
@@ -87,17 +96,15 @@ def _convolve(program: GraphModule, node: Node) -> None:
 
 
 def _call(program: GraphModule, target: Any, args: tuple[Any, ...], like: Node) -> Node:
-    """A new node, with its value's shape (later rewrites read it) and its source line."""
+    """A new node that keeps the source line of the one it stands for."""
     node = program.graph.call_function(target, args)
-    values = [a.meta["val"] if isinstance(a, Node) else a for a in args]
     node.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
-    node.meta["val"] = target(*values)
     return node
 
 
 def _shape(node: Node) -> tuple[int, ...]:
-    value = node.meta.get("val")
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+    """Of the value that ShapeProp saw; () for a node made since, or no tensor."""
+    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
 
 
 def _unordered(shape: tuple[int, ...]) -> bool:

@@ -17,6 +17,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,9 @@ OLDEST_OPSET = 13  # per-channel QuantizeLinear begins here
 FILE = "model.onnx"
 
 
-def export_onnx(module: torch.nn.Module, example: torch.Tensor, out: Path, opset: int = OPSET) -> Graph:
+def export_onnx(
+    module: torch.nn.Module, example: torch.Tensor, out: Path, opset: int = OPSET
+) -> Graph:
     """Write out/model.onnx: input "input" (1, C, H, W) float32, output "logits" (1, classes).
 
     module:  traced in eval mode on the CPU; its own mode is restored
@@ -44,11 +47,8 @@ def export_onnx(module: torch.nn.Module, example: torch.Tensor, out: Path, opset
     """
     _check_module(module, example)
     out.mkdir(parents=True, exist_ok=True)
-    training = module.training
-    try:
-        model = _trace(module.eval(), example, opset)
-    finally:
-        module.train(training)
+    with _evaluating(module):
+        model = _trace(module, example, opset)
     saved = next((o.version for o in model.opset_import if o.domain == ""), None)
     if saved != opset:
         raise ModelError(
@@ -161,19 +161,18 @@ def _check_module(module: torch.nn.Module, example: torch.Tensor) -> None:
             raise ModelError(f"{where}.{name}", "holds NaN or infinite values", "train it again")
     if example.ndim != 4 or example.shape[0] != 1:
         raise ModelError(where, f"example is {tuple(example.shape)}, not (1, C, H, W)")
-    training = module.training
     try:
-        with torch.no_grad():
-            y = module.eval()(example)
+        with torch.no_grad(), _evaluating(module):
+            y = module(example)
     except Exception as e:
         raise ModelError(
             where, f"fails on an input of {tuple(example.shape)}: {_line(e)}", "check data.size"
         ) from None
-    finally:
-        module.train(training)
     if not isinstance(y, torch.Tensor):
         raise ModelError(
-            where, f"returns a {type(y).__name__}, not one tensor", "wrap it: return the logits only"
+            where,
+            f"returns a {type(y).__name__}, not one tensor",
+            "wrap it: return the logits only",
         )
     if y.ndim != 2 or y.shape[0] != 1:
         raise ModelError(where, f"returns shape {tuple(y.shape)}, not (1, classes)")
@@ -209,16 +208,28 @@ def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int) -> Any:
     )
 
 
-class _quiet:  # noqa: N801 - a context manager reads like a verb
+@contextmanager
+def _evaluating(module: torch.nn.Module) -> Iterator[None]:
+    """Eval mode inside; every submodule's own mode after (a frozen BatchNorm stays frozen)."""
+    modes = [(m, m.training) for m in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
     """Hold back the exporters' own log lines (they name packages nobody asked for)."""
-
-    def __enter__(self) -> None:
-        self._log = logging.getLogger("torch.onnx")
-        self._level = self._log.level
-        self._log.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        self._log.setLevel(self._level)
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
 
 
 def _inline_external(model: Any, folder: Path, where: str) -> None:

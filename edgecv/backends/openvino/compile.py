@@ -1,0 +1,61 @@
+"""ONNX → OpenVINO IR (model.xml, model.bin), host side. Weights keep their precision."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from pathlib import Path
+
+from edgecv.backends import Compiled
+from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
+from edgecv.errors import EngineError, UnsupportedError, missing
+from edgecv.graph import Graph
+from edgecv.target import Target
+
+FILES = ("model.xml", "model.bin")
+
+# The converter's own notes at the end of the .xml: its version and how it was called.
+NOTES = re.compile(rb"\t<rt_info>(?:(?!<rt_info>).)*</rt_info>\s*(?=</net>\s*$)", re.DOTALL)
+
+
+def compile(graph: Graph, target: Target, out: Path) -> Compiled:
+    """Write out/model.xml and out/model.bin, after loading them once.
+
+    Raises UnsupportedError (not an ONNX graph), MissingExtraError, EngineError.
+    """
+    if graph.format != "onnx":
+        raise UnsupportedError(target.name, f"OpenVINO reads .onnx, not .{graph.format}")
+    found = probe()
+    if not found.available:
+        raise missing(ENGINE, EXTRA, target.name)
+    with tempfile.TemporaryDirectory() as folder:
+        xml = Path(folder) / FILES[0]
+        _convert(graph, xml)
+        data = {name: (xml.parent / name).read_bytes() for name in FILES}
+    data[FILES[0]] = NOTES.sub(b"", data[FILES[0]])
+    session = Session(data, target.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, content in data.items():
+        (out / name).write_bytes(content)
+    return Compiled(
+        files=FILES,
+        inputs=session.inputs,
+        outputs=session.outputs,
+        versions={ENGINE: str(found.version)},
+    )
+
+
+def _convert(graph: Graph, xml: Path) -> None:
+    import openvino as ov
+
+    try:
+        model = ov.convert_model(str(graph.path))
+        for port, spec in (
+            *zip(model.inputs, graph.inputs, strict=True),
+            *zip(model.outputs, graph.outputs, strict=True),
+        ):
+            port.get_tensor().set_names({spec.name})
+        # The default halves float weights to fp16: a different network.
+        ov.save_model(model, str(xml), compress_to_fp16=False)
+    except Exception as e:
+        raise EngineError(ENGINE, " ".join(str(e).split())[:300], "see the layer named") from None

@@ -1,0 +1,125 @@
+"""OpenVINO on a CPU, device side. Imports with numpy alone.
+
+OpenVINO runs in bf16 on CPUs that have it unless it is told not to: every session asks for f32,
+so that a float row is a float row. Integer layers stay integer under that hint. Precision is
+read back from the compiled graph (`get_runtime_model`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import EngineError, missing
+from edgecv.runtime.spec import Probe, TensorSpec
+
+ENGINE = "openvino"
+EXTRA = "openvino"
+
+# ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
+LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution"}
+PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16"}
+DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}
+
+
+def probe() -> Probe:
+    """Whether OpenVINO is here, and which."""
+    try:
+        import openvino
+    except ImportError as e:
+        return Probe(ENGINE, False, None, f"openvino is not installed ({e})", EXTRA)
+    return Probe(ENGINE, True, str(openvino.__version__).split("-")[0])
+
+
+class Session:
+    """model.xml and model.bin, loaded. Not thread-safe.
+
+    files:   the .xml's bytes first, the .bin's second
+    threads: computing threads
+    Raises MissingExtraError, EngineError (not a network that OpenVINO can read).
+    """
+
+    def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
+        try:
+            import openvino as ov
+        except ImportError:
+            raise missing("openvino", EXTRA, ENGINE) from None
+        config = {
+            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            # pinned threads of two engines would share a core while they are compared
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            xml, weights = [*files.values(), b""][:2]
+            core = ov.Core()
+            self._compiled: Any = core.compile_model(core.read_model(xml, weights), "CPU", config)
+            self._request: Any = self._compiled.create_infer_request()
+        except Exception as e:
+            raise EngineError(
+                ENGINE, _line(e), "are .xml and .bin whole and of one pair?"
+            ) from None
+        self.inputs = tuple(map(_spec, self._compiled.inputs))
+        self.outputs = tuple(map(_spec, self._compiled.outputs))
+        # The engine's own buffers: copying in and out is quicker than passing arrays each call.
+        request = self._request
+        self._in = [(t.name, request.get_input_tensor(i).data) for i, t in enumerate(self.inputs)]
+        self._out = [
+            (t.name, request.get_output_tensor(i).data) for i, t in enumerate(self.outputs)
+        ]
+        self._infer = request.infer
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name in (shape and dtype of `inputs`), arrays by output name out.
+
+        Raises EngineError: a missing or unknown name, a wrong shape or dtype.
+        """
+        if len(feeds) != len(self._in):
+            raise self._refuse(feeds)
+        for name, buffer in self._in:
+            array = feeds.get(name)
+            if array is None or array.shape != buffer.shape or array.dtype != buffer.dtype:
+                raise self._refuse(feeds)
+            buffer[...] = array
+        try:
+            self._infer()
+        except Exception as e:
+            raise EngineError(ENGINE, _line(e)) from None
+        return {name: buffer.copy() for name, buffer in self._out}
+
+    def executed(self) -> dict[str, int]:
+        """Compute layers by precision, from the compiled graph: {"int8": 9, "fp32": 1}."""
+        found: Counter[str] = Counter()
+        for node in self._compiled.get_runtime_model().get_ops():
+            info = node.get_rt_info()
+            if info["layerType"].astype(str) in LAYERS:
+                kind = info["runtimePrecision"].astype(str)
+                found[PRECISIONS.get(kind, kind)] += 1
+        return dict(found)
+
+    def close(self) -> None:
+        """Free the engine's memory; the session cannot run after."""
+        self._in, self._out = [], []
+        self._compiled = self._request = self._infer = None
+
+    def _refuse(self, feeds: Mapping[str, np.ndarray]) -> EngineError:
+        got = ", ".join(f"{k} {v.dtype}{v.shape}" for k, v in feeds.items()) or "nothing"
+        want = ", ".join(f"{t.name} {t.dtype}{t.shape}" for t in self.inputs)
+        return EngineError(ENGINE, f"was fed {got}", f"it takes {want}")
+
+
+def _spec(port: Any) -> TensorSpec:
+    shape = tuple(int(d) for d in port.shape)
+    kind = port.element_type.get_type_name()
+    layout = "NCHW" if len(shape) == 4 else "NC"
+    return TensorSpec(port.any_name, DTYPES.get(kind, kind), shape, layout)
+
+
+def _line(error: Exception) -> str:
+    """The first 300 characters of an engine's message, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

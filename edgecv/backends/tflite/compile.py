@@ -1,0 +1,50 @@
+"""A .tflite graph is its own artifact: LiteRT reads on the device the file that was exported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edgecv.backends import Compiled
+from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite.run import Session, probe
+from edgecv.errors import UnsupportedError
+from edgecv.graph import Graph
+from edgecv.target import Target
+
+FILE = "model.tflite"
+
+
+def compile(graph: Graph, target: Target, out: Path) -> Compiled:
+    """Copy the graph to out/model.tflite, having loaded it and seen only builtin operators.
+
+    Raises UnsupportedError (not a .tflite, custom operators, which need code of their own on the
+    device), ModelError (damaged) and EngineError (LiteRT refuses it).
+    """
+    content = load(graph, target)
+    session = Session({FILE: content}, target.threads)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / FILE).write_bytes(content)
+    return Compiled((FILE,), session.inputs, session.outputs, versions())
+
+
+def load(graph: Graph, target: Target) -> bytes:
+    """The file's bytes, checked: TFLite, one subgraph, builtin operators."""
+    where = f"compile for {target.name}"
+    if graph.format != "tflite":
+        raise UnsupportedError(where, f"takes a .tflite, got .{graph.format}", "export to tflite")
+    content = graph.path.read_bytes()
+    model = flatbuffer.parse(content, str(graph.path))
+    custom = [
+        flatbuffer.op_name(model, op)
+        for op in flatbuffer.graph_of(model).operators
+        if model.operatorCodes[op.opcodeIndex].customCode
+    ]
+    if custom:
+        raise UnsupportedError(where, f"{custom[0]} is not a builtin operator of TensorFlow Lite")
+    return content
+
+
+def versions() -> dict[str, str]:
+    """{"ai-edge-litert": "2.3.0"}: the engine that loaded the file."""
+    name, _, version = (probe().version or "").partition(" ")
+    return {name: version} if name else {}

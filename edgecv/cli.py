@@ -1,0 +1,99 @@
+"""The command line: parse, call, print. Heavy things are imported by the command that needs them.
+
+argparse, so that `edgecv bench` and `edgecv verify` work on a device that has numpy and one engine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from edgecv import __version__
+from edgecv.errors import EdgecvError
+
+Handler = Callable[[argparse.Namespace], int]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code. Errors are one line on stderr unless --traceback."""
+    from edgecv.logs import quiet
+
+    parser = build_parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "handler"):
+        parser.print_help()
+        return 2
+    quiet(options.verbose)
+    try:
+        return int(options.handler(options))
+    except EdgecvError as e:
+        if options.traceback:
+            traceback.print_exc()
+        hint = f"\n  hint: {e.hint}" if e.hint and sys.stderr.isatty() else ""
+        line = f"{e.where}: {e.what}" if hint else str(e)
+        print(f"error: {line}{hint}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader (head, less) has what it wanted. Keep the exit from flushing into the void.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as e:
+        if options.traceback:
+            traceback.print_exc()
+        first = " ".join(str(e).split())[:300]
+        print(
+            f"error: edgecv {__version__}: {type(e).__name__}: {first} "
+            "(a bug: please report it with the output of the same command and --traceback)",
+            file=sys.stderr,
+        )
+        return 70
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    from edgecv.commands import bundles, exporting, running, telling
+
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error was raised")
+    common.add_argument("-v", "--verbose", action="store_true", help="log what happens inside")
+    parser = argparse.ArgumentParser(
+        prog="edgecv",
+        description="Compress a vision network, compile it for a small machine, and prove both.",
+        epilog="Exit codes: 0 done, 1 a gate or budget was not met, 2 the input is wrong, "
+        "3 something is not installed, 4 inconclusive, 70 a bug, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"edgecv {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, handler: Handler, help_: str, json_: bool = True) -> Any:
+        made = commands.add_parser(name, help=help_, description=help_, parents=[common])
+        made.set_defaults(handler=handler)
+        if json_:
+            made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+        return made
+
+    for module in (running, exporting, bundles, telling):
+        module.register(command)
+    return parser
+
+
+def print_json(data: Any) -> None:
+    """One JSON document on stdout."""
+    print(json.dumps(data, indent=1, default=str))
+
+
+def existing(text: str) -> Path:
+    """An argparse type: a path that is there."""
+    path = Path(text)
+    if not path.exists():
+        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
+    return path

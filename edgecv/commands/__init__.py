@@ -1,0 +1,1 @@
+"""The commands of `edgecv`, by what they are about. Each module registers its own."""

@@ -1,0 +1,139 @@
+"""`edgecv bench`, `edgecv verify`, `edgecv inspect`: commands about bundles. Work on a device."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+
+def register(command: Any) -> None:
+    from edgecv.cli import existing
+
+    bench = command("bench", run_bench, "Measure bundles side by side, against the first.")
+    bench.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
+    bench.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
+    bench.add_argument("--rounds", type=int, default=40, help="interleaved rounds (default 40)")
+    bench.add_argument("--burst-ms", type=float, default=15.0, help="one turn in a round, ms")
+    verify = command("verify", run_verify, "Replay a bundle's golden inputs and compare.")
+    verify.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
+    verify.add_argument("--threads", type=int, default=1)
+    inspect = command("inspect", run_inspect, "Show what a bundle or a Model folder is.")
+    inspect.add_argument("path", type=existing, help=".edgecv file or Model folder")
+
+
+def run_bench(options: argparse.Namespace) -> int:
+    from edgecv.bench.measure import measure
+    from edgecv.cli import print_json
+    from edgecv.errors import RecipeError
+    from edgecv.tables import table
+
+    for name, least in (("threads", 1), ("rounds", 3), ("burst_ms", 0.001)):
+        if getattr(options, name) < least:
+            given = getattr(options, name)
+            raise RecipeError(f"--{name.replace('_', '-')}", f"is {given}", f"at least {least}")
+    data = measure(options.bundles, options.threads, options.rounds, options.burst_ms)
+    if options.json:
+        print_json(data)
+        return 0
+    rows = []
+    for b in data["bundles"]:
+        t, (low, high) = b["latency_ms"], b["latency_ratio_quartiles"]
+        rows.append([
+            b["bundle"], *(f"{t[k]:.3f}" for k in ("p50", "p90", "p99")), f"{b['cpu_ms']:.3f}",
+            f"{b['latency_ratio']:.3f}", f"{low:.3f}-{high:.3f}", f"{b['cpu_time_ratio']:.3f}",
+            f"{b['size_bytes']:,}", "busy" if b["busy"] else "",
+        ])  # fmt: skip
+    head = ["bundle", "p50 ms", "p90", "p99", "cpu ms", "ratio", "quartiles", "cpu ratio", "bytes"]
+    table([*head, ""], rows, right=range(1, 9))
+    m = data["machine"]
+    print(f"{m['cpu']}, {m['cores']} cores, {data['threads']} thread(s), {data['rounds']} rounds")
+    if any(b["busy"] for b in data["bundles"]):
+        print("busy: wall time was well above CPU time; trust the ratios, not the milliseconds")
+    return 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    from edgecv.cli import print_json
+    from edgecv.runtime.verify import verify
+
+    reports = [verify(path, options.threads) for path in options.bundles]
+    if options.json:
+        print_json([r.to_json() for r in reports])
+    for r in () if options.json else reports:
+        sqnr = "exact" if r.exact else f"SQNR {r.sqnr_db:.1f} dB"
+        verdict = "ok" if r.ok else f"FAILED: {r.reason}"
+        print(f"{r.bundle}: {verdict} ({r.engine}, {r.precision}, {r.samples} inputs, {sqnr})")
+    return 0 if all(r.ok for r in reports) else 1
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    from edgecv.cli import print_json
+
+    path: Path = options.path
+    data = _model(path) if path.is_dir() else _bundle(path)
+    if options.json:
+        print_json(data)
+        return 0
+    for key, value in data.items():
+        if isinstance(value, list) and value and isinstance(value[0], str):
+            print(f"{key}:")
+            for i, line in enumerate(value):
+                print(f"  {i + 1}. {line}" if key == "history" else f"  {line}")
+        else:
+            print(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
+    return 0
+
+
+def _bundle(path: Path) -> dict[str, Any]:
+    from edgecv.runtime.archive import read_bundle
+
+    manifest = dict(read_bundle(path).manifest)
+    labels = manifest.pop("labels") or []
+    shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
+    members = [f"{digest[:12]} {name}" for name, digest in manifest.pop("members").items()]
+    return {**manifest, "classes": f"{len(labels)}: {shown}" if labels else "no labels",
+            "members": members}  # fmt: skip
+
+
+def _model(path: Path) -> dict[str, Any]:
+    from edgecv.edits import describe
+    from edgecv.model import Model
+
+    model = Model.read(path)
+    history = [f"built by {model.builder}({_arguments(model.args)})"]
+    trained = [step for step in model.facts if step not in {e["step"] for e in model.edits}]
+    for step in trained:
+        history.append(f"{step}: {_facts(model.facts[step])}")
+    for edit in model.edits:
+        history.append(describe(edit))
+        if edit["step"] in model.facts:
+            history.append(f"{edit['step']}: {_facts(model.facts[edit['step']])}")
+    return {
+        "model": str(path),
+        "builder": model.builder,
+        "args": model.args,
+        "input": model.input,
+        "labels": ", ".join(model.labels or ()),
+        "history": history,
+        "edits": len(model.edits),
+    }
+
+
+def _arguments(args: dict[str, Any]) -> str:
+    return ", ".join(f"{k}={v!r}" for k, v in args.items())
+
+
+def _facts(facts: dict[str, Any]) -> str:
+    """A stage's measurements on one line."""
+    parts = []
+    if "macs" in facts:
+        parts.append(f"{facts['macs_before']:,} → {facts['macs']:,} MACs")
+    if "top1_before_finetuning" in facts:
+        parts.append(f"top1 {facts['top1_before_finetuning']:.4f} before fine-tuning")
+    if "epochs" in facts:
+        parts.append(f"{facts['epochs']} epochs, loss {facts['loss'][-1]:.3f}")
+    if "top1" in facts:
+        parts.append(f"top1 {facts['top1']:.4f}")
+    return ", ".join(parts) or json.dumps(facts)

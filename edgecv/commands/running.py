@@ -1,0 +1,75 @@
+"""`edgecv run` and `edgecv plan`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from edgecv.errors import missing
+
+
+def register(command: Any) -> None:
+    for name, handler, text in (
+        ("run", run, "Run a recipe: train, compress, compile, measure. Resumes where it stopped."),
+        ("plan", plan, "Show what a run would do, what it would reuse, and why."),
+    ):
+        made = command(name, handler, text)
+        made.add_argument("recipe", type=Path, help="recipe file (or the name of one of edgecv's)")
+        made.add_argument("--out", type=Path, metavar="DIR", help="default: runs/<recipe>")
+        made.add_argument(
+            "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+            help="override, e.g. prune.ratio=0.4 or seed=1; may be repeated",
+        )  # fmt: skip
+        made.add_argument(
+            "--target", action="append", default=[], help="this target only; may be repeated"
+        )
+
+
+def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
+    try:
+        from edgecv import recipe
+    except ImportError as e:
+        raise missing(e.name or "pydantic", "compress", "edgecv run") from None
+    loaded = recipe.load(options.recipe, options.settings, options.target)
+    return loaded, options.out or Path("runs") / loaded.name
+
+
+def run(options: argparse.Namespace) -> int:
+    from edgecv.cli import print_json
+    from edgecv.console import Progress, results_table
+
+    recipe, out = _recipe(options)
+    from edgecv import pipeline, results
+
+    pipeline.check_space(out)
+    with Progress(quiet=options.json) as progress:
+        outcome = pipeline.run(recipe, out, progress)
+    pipeline.publish_results(outcome, out)
+    data = results.collect(outcome)
+    path = results.write(data, out)
+    if options.json:
+        print_json(data)
+    else:
+        results_table(data, outcome, path)
+    return 1 if any(row["status"] == "failed" for row in data["results"]) else 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    from edgecv.cli import print_json
+    from edgecv.console import plan_table
+
+    recipe, out = _recipe(options)
+    from edgecv import pipeline
+    from edgecv.store import Store
+
+    lines = pipeline.plan(recipe, Store(out / "store"))
+    if options.json:
+        nodes = [
+            {"node": p.node.id, "action": p.action, "why": list(p.why), "digest": p.node.digest}
+            for p in lines
+        ]
+        print_json({"recipe": recipe.name, "out": str(out), "nodes": nodes})
+    else:
+        plan_table(recipe.name, out, lines)
+    return 0

@@ -1,0 +1,126 @@
+"""What a person sees of a run: a progress bar while it works, a table at the end. Uses rich."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+from rich.text import Text
+
+from edgecv.nodes import Node
+from edgecv.pipeline import Outcome, Planned
+
+MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
+
+
+class Progress:
+    """A pipeline Reporter: bars on a terminal, one line per step elsewhere, silence when quiet."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self.live = not quiet and self.console.is_terminal
+        self.bars = Bars(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.live,
+        )
+        self.whole = self.bars.add_task("recipe", total=None, note="")
+        self.one = self.bars.add_task("", total=None, note="", visible=False)
+
+    def __enter__(self) -> Progress:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.bars.stop()
+
+    def start(self, node: Node, index: int, total: int) -> None:
+        self.bars.update(self.whole, completed=index, total=total)
+        self.bars.reset(self.one, total=None, description=node.id, note="", visible=True)
+
+    def progress(self, done: int, total: int, note: str = "") -> None:
+        self.bars.update(self.one, completed=done, total=total, note=note)
+
+    def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None:
+        self.bars.update(self.one, visible=False)
+        if self.quiet or (status == "reused" and not self.live):
+            return
+        line = f"{MARKS[status]} {node.id}"
+        line += f"  {seconds:.1f} s" if status == "made" else f"  {status}"
+        self.console.print(Text(f"{line}  {note}" if note else line))
+
+
+def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
+    """The table at the end of a run."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table(title=f"{data['recipe']['name']}: {data['machine']['cpu']}", title_justify="left")
+    for name in ("target", "step", "precision"):
+        table.add_column(name, no_wrap=True)
+    for name in ("top-1", "vs fp32", "p50 ms", "p90", "p99", "× fp32", "cpu ×", "KB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("status", overflow="fold")
+    before = None
+    for row in data["results"]:
+        if before not in (None, row["target"]):
+            table.add_section()
+        before = row["target"]
+        table.add_row(*_cells(row))
+    console.print(table)
+    made, reused = len(outcome.made), len(outcome.reused)
+    console.print(
+        f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused. "
+        "× fp32: median wall-time ratio to fp32 on the same engine, interleaved in one run; "
+        "lower is faster."
+    )
+    console.print(f"{path}   bundles: {path.parent / 'bundles'}", soft_wrap=True)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    metric, latency = row["metric"] or {}, row["latency_ms"] or {}
+    value, reference = metric.get("value"), metric.get("reference")
+    change = "" if value is None or reference is None else f"{100 * (value - reference):+.2f}"
+    status = row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}"
+    return [
+        row["target"],
+        row["step"],
+        row["precision"],
+        "" if value is None else f"{100 * value:.2f}",
+        change,
+        *(f"{latency[k]:.3f}" if latency else "" for k in ("p50", "p90", "p99")),
+        "" if row["latency_ratio"] is None else f"{row['latency_ratio']:.2f}",
+        "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}",
+        "" if row["size_bytes"] is None else f"{row['size_bytes'] / 1024:.0f}",
+        status,
+    ]
+
+
+def plan_table(name: str, out: Path, lines: list[Planned]) -> None:
+    """What a run would do."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+    table = Table(title=f"{name} → {out}", title_justify="left")
+    for column in ("node", "action"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("why", overflow="fold")
+    for p in lines:
+        style = "dim" if p.action == "reuse" else ""
+        table.add_row(p.node.id, p.action, "; ".join(p.why), style=style)
+    console.print(table)
+    again = sum(p.action != "reuse" for p in lines)
+    console.print(f"{again} of {len(lines)} to run")

@@ -1,0 +1,131 @@
+"""`package.module:function`: a function of yours that returns a torch Dataset.
+
+It is called with `split="train"` or `split="test"` if it takes that argument. Items are
+(image, label): a Pillow image, a uint8 array (H, W) or (H, W, C), or a float tensor (C, H, W) in
+0..1 as torchvision's ToTensor makes it. Images are not to be normalised or augmented: edgecv does
+both, and keeps the images it was given. `dataset.classes` names the classes if it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.data.source import Items
+from edgecv.errors import DataError
+
+PROBES = 64  # items that the fingerprint reads
+
+
+def items(argument: str, split: str) -> Items:
+    """The dataset's items. Raises DataError for what is not a dataset of images."""
+    dataset = _dataset(argument, split)
+
+    def item(index: int) -> tuple[np.ndarray, int]:
+        where = f"{argument} item {index}"
+        try:
+            image, label = dataset[index]
+        except (TypeError, ValueError) as error:
+            raise DataError(where, f"not a pair (image, label): {error}") from error
+        return _pixels(where, image), _label(where, label)
+
+    classes = getattr(dataset, "classes", None)
+    names = tuple(str(name) for name in classes) if classes is not None else None
+    return Items(len(dataset), item, names, channels=None)
+
+
+def fingerprint(argument: str, split: str) -> str:
+    """SHA-256 over the module's source, the length and up to 64 items spread over the dataset.
+
+    Reading every item would decode everything; a change that touches none of these is not seen.
+    Raises DataError where an item is not the same twice: augmented data cannot be kept.
+    """
+    source = items(argument, split)
+    module_file = Path(inspect.getfile(_function(argument)))
+    digest = hashlib.sha256(f"{argument} {split} {source.count}".encode())
+    digest.update(module_file.read_bytes())
+    for index in np.unique(np.linspace(0, source.count - 1, min(PROBES, source.count), dtype=int)):
+        image, label = source.item(int(index))
+        digest.update(f"{image.shape} {label} ".encode())
+        digest.update(image.tobytes())
+        if index == 0 and not np.array_equal(image, source.item(0)[0]):
+            what = "differs between two reads"
+            raise DataError(f"{argument} item 0", what, "leave augmentation to the train stage")
+    return digest.hexdigest()
+
+
+def _function(argument: str) -> Any:
+    module_name, _, name = argument.partition(":")
+    sys.path.insert(0, str(Path.cwd()))  # a recipe may stand beside its Python file
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # a module that is there, but imports something that is not, keeps its own error
+        if error.name and module_name.startswith(error.name):
+            hint = "a source is imagefolder:PATH, npz:PATH, a registered name, or module:function"
+            raise DataError(argument, f"no module named {error.name!r}", hint) from error
+        raise DataError(argument, f"its import failed: {error}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise DataError(argument, f"{module_name} has no function {name!r}")
+    return function
+
+
+def _dataset(argument: str, split: str) -> Any:
+    function = _function(argument)
+    takes_split = "split" in inspect.signature(function).parameters
+    dataset = function(split=split) if takes_split else function()
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        what = f"returned {type(dataset).__name__}, not a dataset with a length and items"
+        raise DataError(argument, what, "return a torch.utils.data.Dataset")
+    if len(dataset) == 0:
+        raise DataError(argument, f"the {split} dataset is empty")
+    return dataset
+
+
+def _pixels(where: str, image: Any) -> np.ndarray:
+    """uint8 (H, W) or (H, W, C) from a Pillow image, an array or a tensor."""
+    if hasattr(image, "detach"):  # a tensor, by its manner: torch need not be imported here
+        return _from_tensor(where, image.detach().cpu().numpy())
+    if hasattr(image, "convert"):
+        grey = image.mode in ("L", "1")
+        image = image.convert("L" if grey else "RGB")
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
+        hint = "a Pillow image, a uint8 array (H, W, C), or a float tensor (C, H, W) in 0..1"
+        raise DataError(where, f"the image is {array.dtype} {array.shape}", hint)
+    return array
+
+
+def _from_tensor(where: str, array: np.ndarray) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or array.shape[0] not in (1, 3):
+        raise DataError(where, f"the tensor has shape {array.shape}, not (C, H, W), C 1 or 3")
+    if array.dtype.kind == "f":
+        low, high = float(array.min()), float(array.max())
+        if not (low >= 0 and high <= 1):  # this way round NaN is refused too
+            what = f"the tensor reaches from {low:.3g} to {high:.3g}, not within 0..1"
+            raise DataError(where, what, "leave normalisation to the recipe's mean and std")
+        array = np.rint(array * 255).astype(np.uint8)
+    if array.dtype != np.uint8:
+        raise DataError(where, f"the tensor is {array.dtype}, not float 0..1 or uint8")
+    return np.ascontiguousarray(array.transpose(1, 2, 0))
+
+
+def _label(where: str, label: Any) -> int:
+    try:
+        number = int(label)
+    except (TypeError, ValueError) as error:
+        raise DataError(where, f"the label {label!r} is not an integer") from error
+    if number != label:
+        raise DataError(where, f"the label {label!r} is not an integer")
+    return number

@@ -1,0 +1,93 @@
+"""Images: one split of a data set as arrays on disk, ready for training and measuring.
+
+A folder with `pixels.npy` (uint8, memory-mapped when read), `labels.npy` (int64) and
+`classes.json`. No pickle: arrays are read with allow_pickle=False.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from edgecv.errors import DataError
+
+
+@dataclass(frozen=True)
+class Images:
+    """uint8 images of one size with their labels.
+
+    pixels:  uint8 (N, H, W, C), possibly a read-only memory map
+    labels:  int64 (N,), each in 0..len(classes)-1
+    classes: names, in the order of the network's outputs
+
+    Raises DataError where these do not hold.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
+            seen = f"{self.pixels.dtype} {self.pixels.shape}"
+            raise DataError("images", f"pixels must be uint8 (N, H, W, C), not {seen}")
+        if self.labels.shape != self.pixels.shape[:1] or self.labels.dtype != np.int64:
+            seen = f"{self.labels.dtype} {self.labels.shape} for {len(self.pixels)} images"
+            raise DataError("images", f"labels must be int64, one for each image, not {seen}")
+        if len(self.labels) == 0:
+            raise DataError("images", "there are none")
+        check_labels("images", self.labels, len(self.classes))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def save(self, folder: Path) -> None:
+        """Write the three files into `folder`, made if it is not there."""
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / "pixels.npy", self.pixels, allow_pickle=False)
+        save_labels(folder, self.labels, self.classes)
+
+    @staticmethod
+    def load(folder: Path) -> Images:
+        """Read a folder that `save` wrote. Pixels stay on disk until they are touched."""
+        try:
+            pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+            labels = np.load(folder / "labels.npy", allow_pickle=False)
+            classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise DataError(str(folder), f"not a folder of images: {error}") from error
+        return Images(pixels, labels, classes)
+
+
+def save_labels(folder: Path, labels: np.ndarray, classes: tuple[str, ...]) -> None:
+    """Write `labels.npy` and `classes.json`."""
+    np.save(folder / "labels.npy", labels, allow_pickle=False)
+    text = json.dumps(list(classes), ensure_ascii=False, indent=0) + "\n"
+    (folder / "classes.json").write_text(text, encoding="utf-8")
+
+
+def check_labels(where: str, labels: np.ndarray, classes: int) -> None:
+    """Raises DataError, naming the first label that is not in 0..classes-1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        first = int(wrong[0])
+        what = f"label {int(labels[first])} of image {first} is not in 0..{classes - 1}"
+        raise DataError(where, what, f"{wrong.size} labels are out of range")
+
+
+def check_same_classes(train: Images, test: Images) -> None:
+    """Raises DataError unless a label means the same class in both splits.
+
+    The test split may lack the last classes (its labels then still index the right names), but
+    folders named differently would be scored against the wrong outputs.
+    """
+    if test.classes != train.classes[: len(test.classes)]:
+        pairs = zip(train.classes, test.classes, strict=False)
+        odd = next((pair for pair in pairs if pair[0] != pair[1]), None)
+        what = f"has {len(test.classes)} classes where train has {len(train.classes)}"
+        if odd:
+            what = f"class {odd[1]!r} stands where train has {odd[0]!r}"
+        raise DataError("data.test", what, "both splits need the same class names")

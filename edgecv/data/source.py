@@ -1,0 +1,41 @@
+"""What every kind of source offers: items to decode, and a fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Items:
+    """One split of a source, decoded an item at a time.
+
+    count:    number of items
+    item:     index -> (uint8 image (H, W) or (H, W, C) of any size, label)
+    classes:  names, or None where only the labels say how many there are
+    channels: 1 or 3, or None where the first image says it
+    parallel: whether `item` may be called from several threads
+    """
+
+    count: int
+    item: Callable[[int], tuple[np.ndarray, int]]
+    classes: tuple[str, ...] | None
+    channels: int | None
+    parallel: bool = False
+
+
+def hash_files(named: list[tuple[str, Path]]) -> str:
+    """SHA-256 (hex) over names, sizes and contents, in the order given."""
+    digest = hashlib.sha256()
+    for name, path in named:
+        content = path.read_bytes()
+        digest.update(f"{len(name)} {len(content)} ".encode())
+        digest.update(name.encode("utf-8", "surrogateescape"))
+        digest.update(content)
+    return digest.hexdigest()

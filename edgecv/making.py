@@ -1,0 +1,192 @@
+"""How each kind of node is made: inputs' folders in, a result folder out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecv import child
+from edgecv import data as datasets
+from edgecv.data.images import Images
+from edgecv.errors import EdgecvError, ModelError, RecipeError
+from edgecv.nodes import Expansion, Node
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.stages.base import Context
+
+FACTS = "facts.json"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One node to make.
+
+    inputs:   role -> folder of a finished result
+    images:   split -> folder of decoded images
+    progress: called as progress(done, total, note)
+    """
+
+    expansion: Expansion
+    node: Node
+    inputs: dict[str, Path]
+    images: dict[str, Path]
+    out: Path
+    progress: Callable[..., None]
+
+    def preprocess(self) -> Preprocess:
+        pixels = Images.load(self.images["train"]).pixels
+        given = self.expansion.input()
+        channels = int(pixels.shape[-1])
+        for key in ("mean", "std"):
+            if len(given[key]) not in (1, channels):
+                what = f"{len(given[key])} values for images of {channels} channel"
+                raise RecipeError(f"data.{key}", what, "give one value, or one per channel")
+        return Preprocess(channels=channels, **given)
+
+    def context(self) -> Context:
+        recipe = self.expansion.recipe
+        return Context(
+            out=self.out,
+            seed=recipe.seed,
+            preprocess=self.preprocess(),
+            images=lambda split: Images.load(self.images[split]),
+            target=self.node.target,
+            threads=recipe.threads,
+            alignment=self.expansion.alignment(),
+            progress=self.progress,
+            where=self.node.step or self.node.id,
+        )
+
+
+def make(work: Work) -> None:
+    """Make a node's result in work.out. Raises EdgecvError."""
+    MAKERS[work.node.kind](work)
+
+
+def _data(work: Work) -> None:
+    options = work.expansion.recipe.data
+    split = work.node.facts["split"]
+    datasets.materialise(
+        work.expansion.source(split),
+        split,
+        options.height_width,
+        options.channels,
+        options.crop_pct,
+        options.interpolation,
+        work.out,
+        work.progress,
+    )
+
+
+def _model(work: Work) -> None:
+    """The network as it comes: built with the seed, or copied from where the user has it."""
+    source = work.expansion.recipe.model
+    if source.kind == "onnx":
+        path = Path(source.name)
+        if not path.is_file():
+            raise ModelError(source.name, "no such file")
+        work.out.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, work.out / "source.onnx")
+        return
+    import torch
+
+    from edgecv.model import Model, check_finite, check_outputs
+
+    preprocess, images = work.preprocess(), Images.load(work.images["train"])
+    classes = len(images.classes)
+    torch.set_num_threads(work.expansion.recipe.threads)
+    torch.manual_seed(work.expansion.recipe.seed)
+    if source.kind == "folder":
+        model, module = Model.load(Path(source.name))
+    else:
+        builder, args = source.name, dict(source.args)
+        if source.kind == "zoo":
+            builder = f"zoo:{source.name}"
+            args = {"classes": classes, "channels": preprocess.channels, **args}
+        model = Model(builder, args)
+        module = model.build()
+    check_finite(module, model.builder)
+    check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
+    described = Model(
+        model.builder, model.args, model.edits, preprocess.to_json(), images.classes, model.facts
+    )
+    described.save(work.out, module)
+
+
+def _stage(work: Work) -> None:
+    stage = work.node.stage
+    assert stage is not None
+    source: Any
+    if "graph" in work.inputs:
+        from edgecv.graph import Graph
+
+        source = Graph.load(work.inputs["graph"])
+    elif (work.inputs["model"] / "source.onnx").exists():
+        source = work.inputs["model"] / "source.onnx"
+    else:
+        from edgecv.model import Model
+
+        source = Model.load(work.inputs["model"])
+    stage.run(source, work.context())
+
+
+def _bundle(work: Work) -> None:
+    node, images = work.node, Images.load(work.images["train"])
+    assert node.target is not None
+    job = {
+        "graph": str(work.inputs["graph"]),
+        "target": node.target.model_dump(mode="json"),
+        "preprocess": work.preprocess().to_json(),
+        "labels": list(images.classes) or None,
+        "images": str(work.images["train"]),
+        "test": str(work.images["test"]) if "test" in work.images else None,
+        "name": f"{node.step}.{node.target.name}",
+        "made_from": work.expansion.nodes[node.inputs["graph"]].digest,
+        "out": str(work.out),
+    }
+    facts = child.call("edgecv.packing", job, node.id.removeprefix("bundle:"))
+    (work.out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+
+
+def _measure(work: Work) -> None:
+    """Latencies of the bundles that run here, against the first (the fp32 reference)."""
+    recipe, target = work.expansion.recipe, work.node.target
+    assert target is not None
+    runnable = []
+    for role in sorted(work.inputs, key=int):
+        folder = work.inputs[role]
+        facts = json.loads((folder / FACTS).read_text())
+        if facts["executed"] and facts["compiled"]:
+            runnable.append(folder / facts["bundle"])
+    answer: dict[str, Any] = {"bundles": []}
+    if runnable and target.runs_on_host:
+        job = {
+            "bundles": [str(p) for p in runnable],
+            "threads": target.threads,
+            "rounds": recipe.bench.rounds,
+            "burst_ms": recipe.bench.burst_ms,
+        }
+        answer = child.call("edgecv.bench.measure", job, work.node.id)
+    (work.out / FACTS).write_text(json.dumps(answer, indent=1, sort_keys=True) + "\n")
+
+
+MAKERS: dict[str, Callable[[Work], None]] = {
+    "data": _data,
+    "model": _model,
+    "stage": _stage,
+    "bundle": _bundle,
+    "measure": _measure,
+}
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    """The facts a bundle or measure node left."""
+    data = json.loads((folder / FACTS).read_text())
+    if not isinstance(data, dict):
+        raise EdgecvError(str(folder), "facts are damaged", "delete the folder and run again")
+    return data
+
+

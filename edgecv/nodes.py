@@ -1,0 +1,244 @@
+"""A recipe, expanded into nodes: what is made from what, under which key, and by which code.
+
+    data:train, data:test   decoded images            model         the network as it comes
+    <step>                  a Model (train, prune)     <step>.onnx   an exported Graph
+    <step>@<target>         a quantized Graph          bundle:<step>@<target>
+    measure:<target>        latencies of a target's bundles, interleaved
+
+A node's key holds everything its result depends on: inputs' digests, parameters, source, library
+versions, seed, data. All keys are known before anything runs, which is what `plan` shows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from edgecv import data as datasets
+from edgecv.bench.machine import machine
+from edgecv.model import source_digest
+from edgecv.recipe import Recipe, Step
+from edgecv.stages.base import Stage
+from edgecv.stages.export import Export
+from edgecv.store import Key, digest
+from edgecv.target import Target
+from edgecv.versions import sources, versions
+
+
+@dataclass(frozen=True)
+class Node:
+    """One thing to make. inputs: role -> node id; per_target nodes may fail alone."""
+
+    id: str
+    kind: str
+    inputs: dict[str, str]
+    key: Key
+    stage: Stage | None = None
+    step: str = ""
+    target: Target | None = None
+    precision: str = "fp32"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        return digest(self.key)
+
+    @property
+    def per_target(self) -> bool:
+        return self.target is not None
+
+
+class Expansion:
+    """Builds the nodes of a recipe in an order in which each comes after its inputs."""
+
+    def __init__(self, recipe: Recipe, progress: Callable[[str], None] = lambda text: None) -> None:
+        self.recipe = recipe
+        self.nodes: dict[str, Node] = {}
+        for split in ("train", "test"):
+            progress(f"reading data.{split}")
+            self._data(split)
+        self._model()
+        for step in recipe.steps:
+            if step.stage.produces == "model":
+                self._stage(step)
+        for target in recipe.targets:
+            self._target(target)
+
+    def _add(self, node: Node) -> str:
+        self.nodes.setdefault(node.id, node)
+        return node.id
+
+    def _digests(self, inputs: dict[str, str]) -> dict[str, str]:
+        return {role: self.nodes[name].digest for role, name in inputs.items()}
+
+    def source(self, split: str) -> str:
+        """data.train or data.test with its path found."""
+        return found_source(getattr(self.recipe.data, split), self.recipe.folder)
+
+    def _data(self, split: str) -> None:
+        options = self.recipe.data
+        key = {
+            "kind": "data",
+            "content": datasets.fingerprint(self.source(split), split),
+            "size": list(options.height_width),
+            "channels": options.channels,
+            "crop_pct": options.crop_pct,
+            "interpolation": options.interpolation,
+            "source": sources(("edgecv.data", "edgecv.runtime.preprocess")),
+            "versions": versions(("numpy", "pillow")),
+        }
+        self._add(Node(f"data:{split}", "data", {}, key, facts={"split": split}))
+
+    def _model(self) -> None:
+        model = self.recipe.model
+        inputs = {"train": "data:train"}
+        key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
+        key |= {"input": self.input(), "source": sources(("edgecv.model", "edgecv.edits"))}
+        if model.kind in ("zoo", "module"):
+            builder = model.name if model.kind == "module" else f"zoo:{model.name}"
+            key |= {"builder": builder, "code": source_digest(builder), "seed": self.recipe.seed}
+            key["versions"] = versions(("torch",))
+        else:
+            key["content"] = file_digest(Path(model.name))
+        self._add(Node("model", "model", inputs, key))
+
+    def input(self) -> dict[str, Any]:
+        """How pixels become input, as the recipe says (the channels come with the data)."""
+        d = self.recipe.data
+        return {
+            "size": list(d.height_width),
+            "mean": [255.0 * v for v in d.mean],
+            "std": [255.0 * v for v in d.std],
+            "crop_pct": d.crop_pct,
+            "interpolation": d.interpolation,
+        }
+
+    def alignment(self) -> int:
+        return max(t.alignment for t in self.recipe.targets)
+
+    def _stage(self, step: Step) -> None:
+        inputs = {"model": step.source, **{s: f"data:{s}" for s in step.stage.splits}}
+        key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
+        key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
+        if step.stage.word == "prune":
+            key["alignment"] = self.alignment()
+        self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
+
+    def _target(self, target: Target) -> None:
+        bundles = [
+            self._bundle(name, target)
+            for name in self.measured()
+            if self.precision(name) in target.precisions
+        ]
+        inputs = {str(i): name for i, name in enumerate(bundles)}
+        key = {
+            "kind": "measure",
+            "inputs": self._digests(inputs),
+            "threads": self.recipe.threads,
+            "bench": self.recipe.bench.model_dump(),
+            "machine": machine(),
+            "source": sources(("edgecv.bench", "edgecv.runtime", f"edgecv.backends.{target.backend}")),
+        }
+        self._add(Node(f"measure:{target.name}", "measure", inputs, key, target=target))
+
+    def measured(self) -> Iterator[str]:
+        """Names of the steps that become bundles: references first, then what is shipped."""
+        shipped = [s.name for s in self.recipe.shipped()]
+        yield from dict.fromkeys([*(self.reference(s) for s in shipped), *shipped])
+
+    def reference(self, name: str) -> str:
+        """The float network that a step is compared with: what its chain was before compression."""
+        chain = [name]
+        while chain[-1] != "model":
+            chain.append(self.recipe.step(chain[-1]).source)
+        for after, before in zip(reversed(chain[:-1]), reversed(chain), strict=False):
+            if self.recipe.step(after).stage.compresses:
+                return before
+        return name
+
+    def precision(self, name: str) -> str:
+        stage = None if name == "model" else self.recipe.step(name).stage
+        return str(getattr(stage, "precision", "fp32"))
+
+    def _bundle(self, name: str, target: Target) -> str:
+        step = None if name == "model" else self.recipe.step(name)
+        quantized = step is not None and step.stage.word == "quantize"
+        graph = self._quantized(step, target) if quantized and step else self._graph(name, target)
+        inputs = {"graph": graph, "train": "data:train", "test": "data:test"}
+        engine = import_module(f"edgecv.backends.{target.backend}")
+        key = {
+            "kind": "bundle",
+            "inputs": self._digests(inputs),
+            "input": self.input(),
+            "target": target.model_dump(mode="json", exclude={"description", "alignment"}),
+            "versions": versions(engine.LIBRARIES),
+            "environment": engine.environment() if hasattr(engine, "environment") else {},
+            "source": sources(
+                ("edgecv.packing", "edgecv.runtime", f"edgecv.backends.{target.backend}")
+            ),
+            "name": name,
+        }
+        made = Node(
+            f"bundle:{name}@{target.name}", "bundle", inputs, key,
+            step=name, target=target, precision=self.precision(name),
+        )  # fmt: skip
+        return self._add(made)
+
+    def _quantized(self, step: Step, target: Target) -> str:
+        inputs = {"graph": self._graph(step.source, target), "train": "data:train"}
+        return self._per_target(f"{step.name}@{target.name}", step.stage, step.name, inputs, target)
+
+    def _graph(self, name: str, target: Target) -> str:
+        """The node of a step's float graph in the target's format."""
+        step = None if name == "model" else self.recipe.step(name)
+        explicit = step is not None and step.stage.word == "export"
+        stage = step.stage if explicit and step else Export()
+        source = step.source if explicit and step else name
+        inputs = {"model": source, "train": "data:train"}
+        return self._per_target(f"{name}.{target.graph}", stage, name, inputs, target)
+
+    def _per_target(
+        self, name: str, stage: Stage, step: str, inputs: dict[str, str], target: Target
+    ) -> str:
+        key = {**stage_key(stage, target), "inputs": self._digests(inputs), "input": self.input()}
+        key["target"] = stage.target_key(target)
+        return self._add(Node(name, "stage", inputs, key, stage, step, target))
+
+
+def stage_key(stage: Stage, target: Target | None) -> Key:
+    modules = (type(stage).__module__, *stage.sources)
+    return {
+        "kind": stage.word,
+        stage.word: stage.parameters(),
+        "source": sources(modules),
+        "versions": versions(stage.libraries_for(target)),
+    }
+
+
+def found_source(text: str, folder: Path) -> str:
+    """A data source with its path looked up as recipes do."""
+    from edgecv.recipe import locate
+
+    kind, colon, argument = text.partition(":")
+    if colon and kind in ("imagefolder", "npz"):
+        return f"{kind}:{locate(argument, folder)}"
+    return text
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file, or of a Model folder's two files. "" when it is not there."""
+    files = [path / "model.json", path / "weights.safetensors"] if path.is_dir() else [path]
+    sha = hashlib.sha256()
+    for file in files:
+        if not file.is_file():
+            return ""
+        with file.open("rb") as f:
+            while block := f.read(1 << 20):
+                sha.update(block)
+    return sha.hexdigest()
+
+

@@ -1,0 +1,171 @@
+"""Graph → bundle: compile for the target, then prove what came out, in a process of its own.
+
+    compile ─▶ load ─▶ precision read back ─▶ parity with the graph ─▶ accuracy ─▶ pack with goldens
+
+Everything measured here is measured through the session of the compiled artifact itself. Where the
+engine compiles but cannot run on this machine (no GPU, no Edge TPU), the bundle carries no golden
+outputs and no accuracy, and says why.
+
+Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import __version__, parity
+from edgecv.backends import Compiled, compile_module, run_module
+from edgecv.child import serve
+from edgecv.data.images import Images
+from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
+from edgecv.graph import Graph
+from edgecv.replay import adapted, graph_outputs, sample, session_outputs
+from edgecv.runtime.archive import write_bundle
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.target import Target
+
+GOLDENS = 4
+PARITY_SAMPLES = 64
+# At least this share of the compute layers must run in the precision that was asked for.
+MIN_SHARE = 0.8
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """One job: keys graph, target, preprocess, labels, images (folder), test (folder or None),
+    name, made_from, out. Returns the facts that `results.json` and the report need."""
+    graph = Graph.load(Path(job["graph"]))
+    target = Target(**job["target"])
+    preprocess = Preprocess.from_json(job["preprocess"])
+    out = Path(job["out"])
+    engine_files = out / "engine"
+    compiled = compile_module(target.backend).compile(graph, target, engine_files)
+    files = {name: (engine_files / name).read_bytes() for name in compiled.files}
+    proof = _prove(job, graph, target, compiled, files, preprocess)
+    manifest = _manifest(job, graph, target, compiled, preprocess, proof)
+    bundle = out / f"{job['name']}.edgecv"
+    write_bundle(bundle, manifest, files, proof["golden_inputs"], proof["golden_outputs"])
+    return {
+        "bundle": bundle.name,
+        "size_bytes": bundle.stat().st_size,
+        "artifact_bytes": sum(map(len, files.values())),
+        "engine": target.backend,
+        "compiled": compiled.compiled,
+        "notes": list(compiled.notes),
+        "reason": proof["reason"],
+        "metric": proof["metric"],
+        "executed": proof["executed"],
+        "parity": proof["parity"],
+    }
+
+
+def _prove(
+    job: dict[str, Any],
+    graph: Graph,
+    target: Target,
+    compiled: Compiled,
+    files: dict[str, bytes],
+    preprocess: Preprocess,
+) -> dict[str, Any]:
+    """Load the artifact and measure it, as far as this machine can."""
+    proof: dict[str, Any] = {
+        "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "parity": None,
+        "reason": "", "scores": "logits",
+    }  # fmt: skip
+    images = Images.load(Path(job["images"]))
+    where = f"{job['name']} ({target.backend})"
+    try:
+        session = run_module(target.backend).Session(files, threads=1)
+    except (NoCudaDevice, MissingExtraError) as e:
+        proof["reason"] = e.what
+        return proof
+    try:
+        proof["executed"] = session.executed()
+        _assert_precision(where, graph.precision, proof["executed"])
+        pixels = sample(images.pixels, PARITY_SAMPLES)
+        outputs = session_outputs(session, pixels, preprocess)
+        tolerance = parity.COMPILE_FP32 if graph.precision == "fp32" else parity.COMPILE_INT8
+        reference = graph_outputs(graph, pixels, preprocess)
+        proof["parity"] = parity.check(where, reference, outputs, tolerance).to_json()
+        proof["scores"] = _scores(outputs)
+        proof["golden_inputs"], proof["golden_outputs"] = _goldens(session, pixels, preprocess)
+        if job["test"]:
+            proof["metric"] = _accuracy(job, session, preprocess)
+    finally:
+        session.close()
+    if not compiled.compiled:
+        proof["reason"] = "; ".join(compiled.notes)
+    return proof
+
+
+def _goldens(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> tuple[dict, dict]:
+    """A few real inputs as the engine takes them, stacked, with the outputs it gave."""
+    source = session.inputs[0]
+    inputs = adapted(preprocess, source).normalise(sample(pixels, GOLDENS))
+    runs = [session.run({source.name: inputs[i : i + 1]}) for i in range(len(inputs))]
+    outputs = {t.name: np.concatenate([r[t.name] for r in runs]) for t in session.outputs}
+    return {source.name: inputs}, outputs
+
+
+def _scores(outputs: np.ndarray) -> str:
+    """Whether the network ends in a softmax already."""
+    summed = np.abs(outputs.sum(1) - 1.0).max() < 0.05
+    return "probabilities" if summed and outputs.min() >= 0 else "logits"
+
+
+def _accuracy(job: dict[str, Any], session: Any, preprocess: Preprocess) -> dict[str, Any]:
+    """Top-1 over the whole evaluation set; predictions are kept for paired comparisons."""
+    test = Images.load(Path(job["test"]))
+    best = session_outputs(session, test.pixels, preprocess).argmax(1)
+    np.save(Path(job["out"]) / "predictions.npy", best.astype(np.int32), allow_pickle=False)
+    right = int((best == test.labels).sum())
+    return {"name": "top1", "value": right / len(best), "samples": len(best)}
+
+
+def _assert_precision(where: str, asked: str, executed: dict[str, int]) -> None:
+    """Precision is read back, not assumed. Raises ParityError when too little ran as asked."""
+    total = sum(executed.values())
+    if total and executed.get(asked, 0) < MIN_SHARE * total:
+        ran = ", ".join(f"{n} in {p}" for p, n in sorted(executed.items()))
+        raise ParityError(
+            where,
+            f"asked for {asked}, but of {total} compute layers the engine ran {ran}",
+            "the graph does not fuse on this engine: check the target's grid",
+        )
+
+
+def _manifest(
+    job: dict[str, Any],
+    graph: Graph,
+    target: Target,
+    compiled: Compiled,
+    preprocess: Preprocess,
+    proof: dict[str, Any],
+) -> dict[str, Any]:
+    source = compiled.inputs[0]
+    return {
+        "name": job["name"],
+        "task": "classification",
+        "target": target.name,
+        "engine": target.backend,
+        "precision": graph.precision,
+        "compiled": compiled.compiled,
+        "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
+        "inputs": [t.to_json() for t in compiled.inputs],
+        "outputs": [t.to_json() for t in compiled.outputs],
+        "labels": job["labels"],
+        "scores": proof["scores"],
+        "metric": proof["metric"],
+        "executed": proof["executed"],
+        "parity": proof["parity"],
+        "notes": list(compiled.notes),
+        "tools": {"edgecv": __version__, **compiled.versions},
+        "recipe_digest": job["made_from"],
+    }
+
+
+if __name__ == "__main__":
+    serve(work)

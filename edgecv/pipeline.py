@@ -1,0 +1,232 @@
+"""plan, run, explain: what would be made and why; making it; resuming after a kill."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from edgecv import making
+from edgecv.errors import (
+    EdgecvError,
+    EngineError,
+    MissingExtraError,
+    ParityError,
+    StoreError,
+    UnsupportedError,
+)
+from edgecv.nodes import Expansion, Node
+from edgecv.recipe import Recipe
+from edgecv.store import Key, Store, disk_errors, publish
+
+log = logging.getLogger(__name__)
+
+
+class Reporter(Protocol):
+    """What a run tells while it works."""
+
+    def start(self, node: Node, index: int, total: int) -> None: ...
+    def progress(self, done: int, total: int, note: str = "") -> None: ...
+    def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None: ...
+
+
+class Silent:
+    """A Reporter that says nothing."""
+
+    def start(self, node: Node, index: int, total: int) -> None: ...
+    def progress(self, done: int, total: int, note: str = "") -> None: ...
+    def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None: ...
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One line of a plan. action is "reuse", "resume" or "run"; why is empty for reuse."""
+
+    node: Node
+    action: str
+    why: tuple[str, ...] = ()
+
+
+@dataclass
+class Outcome:
+    """What a run made: node id -> result folder, and what went wrong for single targets."""
+
+    expansion: Expansion
+    folders: dict[str, Path] = field(default_factory=dict)
+    failures: dict[str, EdgecvError] = field(default_factory=dict)
+    made: list[str] = field(default_factory=list)
+    reused: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def plan(recipe: Recipe, store: Store) -> list[Planned]:
+    """What `run` would do, node by node, and why. Writes nothing."""
+    return [_planned(node, store) for node in Expansion(recipe).nodes.values()]
+
+
+def _planned(node: Node, store: Store) -> Planned:
+    if store.get(node.digest):
+        return Planned(node, "reuse")
+    if (store.root / "partial" / node.digest / "checkpoint.safetensors").exists():
+        return Planned(node, "resume", ("was interrupted: goes on from its last epoch",))
+    before = store.recall(node.id)
+    if before is None:
+        return Planned(node, "run", ("not made yet",))
+    if before == node.key:
+        return Planned(node, "run", ("its result was deleted or is damaged",))
+    return Planned(node, "run", tuple(explain(before, node.key)))
+
+
+def explain(before: Key, after: Key) -> Iterator[str]:
+    """What changed between two keys, one sentence each: "changed: prune.ratio 0.4 → 0.5"."""
+    old, new = dict(_flat(before)), dict(_flat(after))
+    for path in sorted(old.keys() | new.keys()):
+        a, b = old.get(path), new.get(path)
+        if a == b:
+            continue
+        head, *rest = path.split(".")
+        name = ".".join(rest)
+        if head == "inputs":
+            yield f"input {name} changed"
+        elif head in ("source", "code"):
+            yield f"edgecv's own code changed: {name}" if name else "the network's code changed"
+        elif head == "versions":
+            yield f"version of {name} {a} → {b}"
+        elif head == "content":
+            yield "the files' content changed"
+        else:
+            yield f"changed: {path} {a} → {b}"
+
+
+def _flat(key: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    # Names with dots (edgecv.data, module names) stay one path: only the first level is split.
+    if isinstance(key, dict):
+        for name, value in key.items():
+            yield from _flat(value, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, key
+
+
+def run(
+    recipe: Recipe, out: Path, reporter: Reporter | None = None, store: Store | None = None
+) -> Outcome:
+    """Make every node that is not in the store yet.
+
+    A step that fails for one target is a failed row; a step that all targets need stops the run.
+    Raises EdgecvError; whatever was finished is kept.
+    """
+    reporter, store = reporter or Silent(), store or Store(out / "store")
+    expansion = Expansion(recipe)
+    outcome = Outcome(expansion)
+    with store.locked():
+        total = len(expansion.nodes)
+        for index, node in enumerate(expansion.nodes.values()):
+            _visit(node, outcome, store, reporter, (index, total))
+    return outcome
+
+
+# Failures that belong to one engine or one graph, and leave the other targets alone.
+CONTAINED = (EngineError, MissingExtraError, ParityError, UnsupportedError)
+
+
+def _visit(
+    node: Node, outcome: Outcome, store: Store, reporter: Reporter, place: tuple[int, int]
+) -> None:
+    if node.kind == "measure":
+        node = _without_failed(node, outcome)
+    blocked = [name for name in node.inputs.values() if name in outcome.failures]
+    if blocked:
+        outcome.failures[node.id] = outcome.failures[blocked[0]]
+        return
+    found = store.get(node.digest)
+    if found:
+        outcome.folders[node.id] = found
+        outcome.reused.append(node.id)
+        store.remember(node.id, node.key)
+        reporter.finish(node, "reused", 0.0)
+        return
+    reporter.start(node, *place)
+    began = time.perf_counter()
+    try:
+        outcome.folders[node.id] = _make(node, outcome, store, reporter)
+    except CONTAINED as e:
+        if not node.per_target:
+            raise
+        store.discard(node.digest)
+        outcome.failures[node.id] = e
+        status = "unavailable" if isinstance(e, MissingExtraError) else "failed"
+        reporter.finish(node, status, time.perf_counter() - began, str(e))
+        return
+    outcome.made.append(node.id)
+    outcome.seconds[node.id] = time.perf_counter() - began
+    reporter.finish(node, "made", outcome.seconds[node.id])
+
+
+def _without_failed(node: Node, outcome: Outcome) -> Node:
+    """A measurement goes on with the bundles that could be made."""
+    good = {k: v for k, v in node.inputs.items() if v not in outcome.failures}
+    if len(good) == len(node.inputs):
+        return node
+    nodes = outcome.expansion.nodes
+    key = {**node.key, "inputs": {role: nodes[name].digest for role, name in good.items()}}
+    return Node(node.id, node.kind, good, key, target=node.target)
+
+
+def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Path:
+    resumable = bool(node.stage and node.stage.resumable)
+    with disk_errors(store.root):
+        work = making.Work(
+            expansion=outcome.expansion,
+            node=node,
+            inputs={role: outcome.folders[name] for role, name in node.inputs.items()},
+            images={
+                split: outcome.folders[f"data:{split}"]
+                for split in ("train", "test")
+                if f"data:{split}" in outcome.folders
+            },
+            out=store.begin(node.digest, resumable),
+            progress=reporter.progress,
+        )
+        try:
+            making.make(work)
+        except (EdgecvError, OSError):
+            if not resumable:
+                store.discard(node.digest)
+            raise
+        return store.commit(node.id, node.digest, node.key)
+
+
+def publish_results(outcome: Outcome, out: Path) -> None:
+    """Copy bundles and Model folders from the store to where users look for them."""
+    with disk_errors(out):
+        for node in outcome.expansion.nodes.values():
+            folder = outcome.folders.get(node.id)
+            if folder is None:
+                continue
+            if node.kind == "bundle":
+                name = making.facts_of(folder)["bundle"]
+                _publish(folder / name, out / "bundles" / name)
+            elif (folder / "model.json").exists() and node.kind == "stage":
+                _publish(folder, out / "models" / node.step)
+
+
+def _publish(source: Path, path: Path) -> None:
+    """Publish unless the same is there already (sizes and times say so)."""
+    files = [source] if source.is_file() else [p for p in source.iterdir() if p.name != "key.json"]
+    there = [path if source.is_file() else path / f.name for f in files]
+    if all(t.is_file() and _same(f, t) for f, t in zip(files, there, strict=True)):
+        return
+    publish(source, path)
+
+
+def _same(a: Path, b: Path) -> bool:
+    return a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes()
+
+
+def check_space(out: Path) -> None:
+    """Raises StoreError when `out` cannot be a folder."""
+    if out.exists() and not out.is_dir():
+        raise StoreError(str(out), "is a file, not a folder", "use another --out")

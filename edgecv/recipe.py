@@ -1,0 +1,416 @@
+"""Recipe: YAML → checked steps. Everything is checked before anything runs.
+
+    model:   a zoo name, "package.module:function", "net.onnx", a Model folder; or a mapping with
+             arguments: {zoo: resnet8, width: 16}, {module: mynet:make, width: 32}
+    data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}
+    seed:    everything random is drawn from it
+    stages:  a list of {word: {parameters}}; a step reads the one before, or `from:` an earlier one
+    targets: names of device profiles (`edgecv targets`)
+
+Unknown keys are errors that name the nearest known one; every error names file and line.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edgecv import stages, target
+from edgecv.errors import RecipeError, TargetError
+from edgecv.stages.base import Stage
+from edgecv.target import Target
+
+
+class _Checked(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Data(_Checked):
+    """Where images come from and how pixels become network input (the device does the same).
+
+    mean and std are in units of 0..1 (a pixel of 255 is 1.0), one value or one per channel.
+    """
+
+    train: str = Field(description="imagefolder:PATH, npz:PATH, a registered name, module:function")
+    test: str = Field(description="the same, for the accuracy that is reported")
+    size: int | tuple[int, int] = Field(description="input size in pixels, or [height, width]")
+    mean: tuple[float, ...] = Field(default=(0.5,), min_length=1)
+    std: tuple[float, ...] = Field(default=(0.5,), min_length=1)
+    channels: Literal[1, 3] | None = Field(default=None, description="default: the data's own")
+    crop_pct: float = Field(
+        default=0.875, gt=0, le=1, description="short side becomes size / crop_pct before the crop"
+    )
+    interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+
+    @field_validator("size")
+    @classmethod
+    def _positive(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+        sides = (value, value) if isinstance(value, int) else value
+        if min(sides) < 1 or max(sides) > 4096:
+            raise ValueError("a side is between 1 and 4096 pixels")
+        return value
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _unit(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (1, 3):
+            raise ValueError("give one value, or one per channel")
+        if max(abs(v) for v in value) > 4:
+            raise ValueError("units are 0..1 here: divide by 255")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _nonzero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if min(value) <= 0:
+            raise ValueError("a standard deviation is above 0")
+        return value
+
+    @property
+    def height_width(self) -> tuple[int, int]:
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+
+class Bench(_Checked):
+    """How long the latency of what was built is measured, per target."""
+
+    rounds: int = Field(default=40, ge=3, description="interleaved rounds")
+    burst_ms: float = Field(default=15.0, gt=0, description="length of one bundle's turn in a round")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `model:` names. kind is "zoo", "module", "onnx" or "folder"."""
+
+    kind: str
+    name: str
+    args: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe with its name and the name of the step it reads ("model" is the input)."""
+
+    name: str
+    source: str
+    stage: Stage
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A checked recipe."""
+
+    name: str
+    folder: Path
+    model: ModelSource
+    data: Data
+    seed: int
+    threads: int
+    bench: Bench
+    steps: tuple[Step, ...]
+    targets: tuple[Target, ...]
+
+    def step(self, name: str) -> Step:
+        return next(s for s in self.steps if s.name == name)
+
+    def shipped(self) -> list[Step]:
+        """The leaves, and every step that says `ship: true`, in order."""
+        read = {s.source for s in self.steps}
+        return [s for s in self.steps if s.stage.ship or s.name not in read]
+
+
+TOP = ("model", "data", "seed", "threads", "bench", "stages", "targets")
+
+
+def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe file.
+
+    settings: "prune.ratio=0.4" overrides, by stage word, step name or top-level key
+    targets:  replaces the recipe's own list when not empty
+    Raises RecipeError, TargetError: where (file, line and key), what and a hint.
+    """
+    path = find(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        raise RecipeError(str(path), f"cannot be read: {e}") from None
+    try:
+        data = yaml.safe_load(text)
+        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    except yaml.YAMLError as e:
+        raise RecipeError(str(path), f"is not valid YAML: {' '.join(str(e).split())}") from None
+    if not isinstance(data, dict):
+        raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
+    for setting in settings:
+        _set(data, setting)
+    if targets:
+        data["targets"] = list(targets)
+    return check(data, path, lines)
+
+
+def find(path: Path) -> Path:
+    """The file of that name, in the working folder first, then among edgecv's own recipes."""
+    here = Path(__file__).parent
+    tries = [path, here / "_recipes" / path.name, here.parent / "recipes" / path.name]
+    if path.suffix == "":
+        tries += [t.with_suffix(".yaml") for t in tries]
+    for candidate in tries:
+        if candidate.is_file():
+            return candidate
+    raise RecipeError(str(path), "no such file", "give the path of a recipe, e.g. quickstart.yaml")
+
+
+class _Where:
+    """Turns a key path into "recipe.yaml:12: stages[1].prune.ratio"."""
+
+    def __init__(self, path: Path, lines: dict[tuple[Any, ...], int]) -> None:
+        self.path, self.lines = path, lines
+
+    def __call__(self, *keys: Any) -> str:
+        line = next((self.lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in self.lines), 0)
+        dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
+        return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
+
+
+def check(data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int]) -> Recipe:
+    """Check a parsed recipe."""
+    where = _Where(path, lines)
+    for key in data:
+        if key not in TOP:
+            raise RecipeError(where(key), f"unknown key {key!r}", _near(str(key), TOP))
+    for key in ("model", "data", "stages", "targets"):
+        if key not in data:
+            raise RecipeError(path.name, f"key {key!r} is missing")
+    if not isinstance(data["targets"], list) or not data["targets"]:
+        raise RecipeError(where("targets"), "give a list of at least one target")
+    profiles = tuple(target.load(str(name)) for name in dict.fromkeys(data["targets"]))
+    steps = _steps(data["stages"], where)
+    recipe = Recipe(
+        name=path.stem,
+        folder=path.parent,
+        model=_model(data["model"], path.parent, where),
+        data=_validated(Data, data["data"], where, "data"),
+        seed=_integer(data.get("seed", 0), where, "seed", 0),
+        threads=_integer(data.get("threads", 1), where, "threads", 1),
+        bench=_validated(Bench, data.get("bench") or {}, where, "bench"),
+        steps=steps,
+        targets=profiles,
+    )
+    _check_flow(recipe, where)
+    return recipe
+
+
+def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
+    if not isinstance(items, list) or not items:
+        raise RecipeError(where("stages"), "give a list of at least one stage")
+    steps: list[Step] = []
+    for i, item in enumerate(items):
+        if isinstance(item, str):
+            item = {item: {}}
+        if not isinstance(item, dict) or len(item) != 1:
+            raise RecipeError(where("stages", i), "a stage is one word with its parameters")
+        ((word, parameters),) = item.items()
+        cls = stages.find(str(word), where("stages", i))
+        stage = _validated(cls, parameters or {}, where, "stages", i, word)
+        names = [s.name for s in steps]
+        name = stage.name or _unused(str(word), names)
+        if name in names or name == "model":
+            raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
+        source = stage.from_ or (names[-1] if names else "model")
+        if source != "model" and source not in names:
+            raise RecipeError(
+                where("stages", i, word, "from"), f"no earlier step {source!r}", _near(source, names)
+            )
+        steps.append(Step(name, source, stage))
+    return tuple(steps)
+
+
+def _unused(word: str, names: list[str]) -> str:
+    candidates = [word, *(f"{word}-{i}" for i in range(2, len(names) + 3))]
+    return next(c for c in candidates if c not in names)
+
+
+def _check_flow(recipe: Recipe, where: _Where) -> None:
+    """Whether every step can read what it reads, and every target offer what is asked of it."""
+    for i, step in enumerate(recipe.steps):
+        place = where("stages", i, step.stage.word)
+        gives = "model" if recipe.model.kind != "onnx" else "graph"
+        if step.source != "model":
+            before = recipe.step(step.source).stage
+            gives = before.produces
+            if before.word == step.stage.word == "quantize":
+                raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
+        if gives == "graph" and step.stage.produces == "model":
+            raise RecipeError(
+                place,
+                f"needs a PyTorch network, and {step.source!r} is a graph file",
+                "an .onnx file joins at quantize or export; use module:function to train or prune",
+            )
+        if step in recipe.shipped():
+            for profile in recipe.targets:
+                precision = getattr(step.stage, "precision", "fp32")
+                offers(profile, precision, place)
+                verdict = step.stage.check(profile)
+                if not verdict:
+                    raise TargetError(place, f"target {profile.name!r}: {'; '.join(verdict.reasons)}")
+
+
+def offers(profile: Target, precision: str, where: str) -> None:
+    """Raise TargetError unless the target offers that precision."""
+    if precision not in profile.precisions:
+        raise TargetError(
+            where,
+            f"target {profile.name!r} does not offer {precision}",
+            f"it offers {', '.join(profile.precisions)}",
+        )
+
+
+def _model(value: Any, folder: Path, where: _Where) -> ModelSource:
+    if isinstance(value, str):
+        return source_of(value, {}, folder)
+    kinds = ("zoo", "module", "onnx", "folder")
+    if isinstance(value, dict):
+        named = [k for k in kinds if k in value]
+        if len(named) == 1:
+            args = {str(k): v for k, v in value.items() if k != named[0]}
+            name = str(value[named[0]])
+            if named[0] in ("onnx", "folder"):
+                name = str(locate(name, folder))
+            return ModelSource(named[0], name, args)
+    raise RecipeError(where("model"), f"give one of {', '.join(kinds)}", "e.g. {zoo: resnet8}")
+
+
+def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
+    """What a model written as one word means: .onnx file, Model folder, module:function or zoo."""
+    if text.endswith(".onnx"):
+        return ModelSource("onnx", str(locate(text, folder)), args)
+    if (locate(text, folder) / "model.json").is_file():
+        return ModelSource("folder", str(locate(text, folder)), args)
+    if ":" in text and not text.startswith("zoo:"):
+        return ModelSource("module", text, args)
+    if "/" in text:
+        raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
+    return ModelSource("zoo", text.removeprefix("zoo:"), args)
+
+
+def locate(text: str, folder: Path) -> Path:
+    """A path of a recipe: in the working folder first, then beside the recipe."""
+    path = Path(text).expanduser()
+    beside = folder / path
+    return path if path.exists() or path.is_absolute() or not beside.exists() else beside
+
+
+def _validated(cls: Any, values: Any, where: _Where, *keys: Any) -> Any:
+    if not isinstance(values, dict):
+        raise RecipeError(where(*keys), f"expected keys and values, found {values!r}")
+    known = [f.alias or n for n, f in cls.model_fields.items()]
+    for key in values:
+        if key not in known:
+            raise RecipeError(where(*keys, key), f"unknown key {key!r}", _near(str(key), known))
+    try:
+        return cls.model_validate(values)
+    except ValidationError as e:
+        error = e.errors()[0]
+        place = [k for k in error["loc"] if k not in ("int", "tuple[int, int]")]
+        message = error["msg"].removeprefix("Value error, ")
+        if error["type"] == "missing":
+            raise RecipeError(where(*keys), f"key {place[-1]!r} is missing") from None
+        raise RecipeError(where(*keys, *place), f"{message}, found {error['input']!r}") from None
+
+
+def _integer(value: Any, where: _Where, key: str, least: int) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise RecipeError(where(key), f"a whole number from {least} on, found {value!r}")
+    return value
+
+
+def _near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def _set(data: dict[str, Any], setting: str) -> None:
+    """Apply one "prune.ratio=0.4" to the parsed recipe."""
+    key, equals, text = setting.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {setting}", "is not of the form key=value", "prune.ratio=0.4")
+    value, (head, *rest) = yaml.safe_load(text), key.strip().split(".")
+    if head in TOP and head not in ("stages", "targets"):
+        if not rest:
+            data[head] = value
+            return
+        if isinstance(data.get(head), str) and head == "model":
+            data[head] = {"zoo": data[head]}
+        data.setdefault(head, {})[".".join(rest)] = value
+        return
+    hits = []
+    for item in data.get("stages") or []:
+        for word, parameters in (item.items() if isinstance(item, dict) else ()):
+            if head in (word, (parameters or {}).get("name")):
+                hits.append((item, word))
+    if not hits or len(rest) != 1:
+        known = [w for item in data.get("stages") or [] if isinstance(item, dict) for w in item]
+        known += [k for k in TOP if k not in ("stages", "targets")]
+        raise RecipeError(f"--set {setting}", f"the recipe has no {head!r}", _near(head, known))
+    for item, word in hits:
+        item[word] = {**(item[word] or {}), rest[0]: value}
+
+
+def _lines(node: yaml.Node | None, keys: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
+    """Key path -> line number, from 1."""
+    found: dict[tuple[Any, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*keys, key.value)
+            found[inner] = key.start_mark.line + 1
+            found |= _lines(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            found[(*keys, i)] = value.start_mark.line + 1
+            found |= _lines(value, (*keys, i))
+    return found
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a recipe."""
+    definitions: dict[str, Any] = {}
+
+    def of(cls: type[BaseModel]) -> dict[str, Any]:
+        made = cls.model_json_schema(by_alias=True)
+        definitions.update(made.pop("$defs", {}))
+        return made
+
+    step = [
+        {
+            "type": "object",
+            "properties": {word: of(cls)},
+            "required": [word],
+            "additionalProperties": False,
+        }
+        for word, cls in stages.words().items()
+    ]
+    model = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    properties = {
+        "model": model,
+        "data": of(Data),
+        "seed": {"type": "integer", "minimum": 0, "default": 0},
+        "threads": {"type": "integer", "minimum": 1, "default": 1},
+        "bench": of(Bench),
+        "stages": {"type": "array", "minItems": 1, "items": {"anyOf": step}},
+        "targets": {"type": "array", "minItems": 1, "items": {"type": "string"}},
+    }
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "edgecv recipe",
+        "type": "object",
+        "properties": properties,
+        "required": ["model", "data", "stages", "targets"],
+        "additionalProperties": False,
+        **({"$defs": definitions} if definitions else {}),
+    }

@@ -1,0 +1,94 @@
+"""Running real images through a network in any of its forms, for comparison and for measuring.
+
+Every form gets the same pixels through the one preprocessing (`edgecv.runtime.preprocess`) and gives
+float logits of shape (N, classes), so that torch, ONNX, TFLite and a compiled engine compare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecv.backends import Session, run_module
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.graph import Graph
+
+# The engine that replays a graph file for comparison, whatever the target compiles it with.
+REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite"}
+
+
+def sample(pixels: np.ndarray, count: int) -> np.ndarray:
+    """`count` images spread evenly over the set; all of them when there are fewer."""
+    return pixels[_spread(len(pixels), count)]
+
+
+def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
+    """Images that `sample(pixels, used)` left out; the same ones when it left fewer than 16."""
+    rest = np.setdiff1d(np.arange(len(pixels)), _spread(len(pixels), used))
+    if len(rest) < 16:
+        return sample(pixels, count)
+    return pixels[rest[_spread(len(rest), count)]]
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
+
+
+def adapted(preprocess: Preprocess, spec: TensorSpec) -> Preprocess:
+    """The same preprocessing, ending in the dtype, layout and grid of an engine's input."""
+    return replace(
+        preprocess,
+        layout=spec.layout,
+        dtype=spec.dtype,
+        scale=spec.scale,
+        zero_point=spec.zero_point,
+    )
+
+
+def real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Engine output as real numbers: scale * (q - zero_point) for integers."""
+    if spec.scale is None:
+        return values.astype(np.float32)
+    return (values.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
+
+
+def session_outputs(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Logits (N, classes) float32 of uint8 (N,H,W,C) images, one call per image as on a device."""
+    (source, *_), (result, *_) = session.inputs, session.outputs
+    into = adapted(preprocess, source)
+    rows: list[np.ndarray] = []
+    for image in pixels:
+        outputs = session.run({source.name: into.normalise(image[None])})
+        rows.append(real(outputs[result.name], result)[0])
+    return np.stack(rows)
+
+
+def graph_outputs(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Logits of a graph file, by the reference engine of its format."""
+    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
+    session: Any = run_module(REFERENCE[graph.format]).Session(files)
+    try:
+        return session_outputs(session, pixels, preprocess)
+    finally:
+        session.close()
+
+
+def torch_outputs(
+    module: torch.nn.Module, pixels: np.ndarray, preprocess: Preprocess
+) -> np.ndarray:
+    """Logits of a torch network, one image at a time."""
+    import torch
+
+    into = replace(preprocess, layout="NCHW", dtype="float32")
+    module.eval()
+    with torch.inference_mode():
+        rows = [module(torch.from_numpy(into.normalise(p[None]))).numpy()[0] for p in pixels]
+    return np.stack(rows)

@@ -1,0 +1,395 @@
+"""The bundle as a file: a zip that is read, never executed and never unpacked to a disk.
+
+    manifest.json                  what it is (below); the first member
+    engine/<name>                  the engine's own files
+    golden/inputs/<tensor>.npy     a few inputs, stacked on the batch axis, engine dtype
+    golden/outputs/<tensor>.npy    what the engine answered where the bundle was made
+
+Members are stored uncompressed, sorted, with fixed timestamps: the same contents give the same
+bytes. Characters of a tensor's name other than A-Z a-z 0-9 _ . - are written as %XX (UTF-8).
+
+manifest.json, SCHEMA 1 (no timestamps, no latencies, no paths of the machine that wrote it):
+
+    schema         1                                                        set by write_bundle
+    edgecv         version that wrote it                                    set by write_bundle
+    name, target, engine, precision      strings; task is "classification"
+    input          {"name", "shape", "preprocess": Preprocess.to_json()}    the image's input
+    inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes
+    scores         "logits" (the default when absent) or "probabilities": what outputs[0] holds
+    labels         one string per class, or null
+    metric         null, or {"name", "value", "samples", "reference"}       optional, as are all
+    executed       {precision: layers that ran in it}                       below it
+    compiled       false when a vendor's compiler was not there
+    notes          one sentence each
+    tools          {name: version}
+    recipe_digest, model_digest          strings or null
+    files          the engine's files in its own order, the main one first  set by write_bundle
+    size_bytes     of the engine's files                                    set by write_bundle
+    members        {member: SHA-256, hex}, all but manifest.json            set by write_bundle
+
+Imported on devices: numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecv import __version__
+from edgecv.errors import BundleError, DataError, StoreError
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import TensorSpec
+
+if TYPE_CHECKING:
+    from zipfile import ZipFile, ZipInfo
+
+SCHEMA = 1
+MANIFEST = "manifest.json"
+_MANIFEST_LIMIT = 64 << 20  # bytes; a million labels fit
+_AGAIN = "the file is damaged: copy it again, or make it again with edgecv export"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
+_REQUIRED: dict[str, type] = {
+    **dict.fromkeys(("edgecv", "name", "task", "target", "engine", "precision"), str),
+    **{"input": dict, "inputs": list, "outputs": list, "files": list, "members": dict},
+}
+_OPTIONAL: dict[str, type] = {
+    **{"labels": list, "metric": dict, "executed": dict, "compiled": bool, "notes": list},
+    **{"tools": dict, "recipe_digest": str, "model_digest": str, "size_bytes": int, "scores": str},
+}
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A bundle that was read and checked.
+
+    files:   name -> bytes of the engine's files, the main one first
+    golden_inputs, golden_outputs: tensor name -> (samples, ...) array in the engine's dtype;
+             both empty when the bundle carries none
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    files: dict[str, bytes]
+    preprocess: Preprocess
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    golden_inputs: dict[str, np.ndarray] = field(default_factory=dict)
+    golden_outputs: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def write_bundle(
+    path: str | Path,
+    manifest: Mapping[str, Any],
+    files: Mapping[str, bytes],
+    golden_inputs: Mapping[str, np.ndarray],
+    golden_outputs: Mapping[str, np.ndarray],
+) -> Path:
+    """Write a bundle: all of it or nothing, and the same bytes for the same contents.
+
+    manifest: as in this module's docstring, without the keys that are set here
+    files:    base name -> bytes, the main one first
+    golden_*: tensor name -> (samples, ...) in the engine's dtype; may be empty
+
+    Raises BundleError (a manifest or a golden array that read_bundle would refuse) and
+    StoreError (a full disk, no permission); neither leaves a file behind.
+    """
+    from hashlib import sha256
+
+    path = Path(path)
+    members = {f"engine/{name}": bytes(data) for name, data in files.items()}
+    for kind, arrays in (("inputs", golden_inputs), ("outputs", golden_outputs)):
+        members |= {_golden_name(kind, name): _npy(array) for name, array in arrays.items()}
+    full = {
+        **manifest,
+        "schema": SCHEMA,
+        "edgecv": __version__,
+        "files": list(files),
+        "size_bytes": sum(map(len, files.values())),
+        "members": {name: sha256(members[name]).hexdigest() for name in sorted(members)},
+    }
+    _contents(path, full, members)  # what cannot be read is not written
+    _replace(path, {MANIFEST: _json(path, full), **dict(sorted(members.items()))})
+    return path
+
+
+def read_bundle(path: str | Path) -> Contents:
+    """Load a bundle into memory and check all of it: names, sizes, digests, schema.
+
+    Raises BundleError, which names the file and the member: not a zip, cut short, a member
+    that is missing, changed, compressed, a link, or named to leave its folder; a manifest that
+    is not one, or of a newer schema.
+    """
+    from struct import error as StructError
+    from zipfile import BadZipFile, ZipFile
+
+    path = Path(path)
+    try:
+        with path.open("rb") as handle, ZipFile(handle) as archive:
+            members = _members(path, archive, os.fstat(handle.fileno()).st_size)
+    except FileNotFoundError:
+        raise BundleError(str(path), "no such file", "a bundle is a .edgecv file") from None
+    except (BadZipFile, OSError, EOFError, ValueError, RuntimeError, StructError) as e:
+        # RuntimeError: encrypted, or a zip feature that Python does not know
+        raise BundleError(str(path), f"not a readable bundle: {_line(e)}", _AGAIN) from None
+    manifest = _manifest(path, members.pop(MANIFEST, None))
+    _digests(path, manifest, members)
+    return _contents(path, manifest, members)
+
+
+# reading
+
+
+def _members(path: Path, archive: ZipFile, size: int) -> dict[str, bytes]:
+    """Member name -> bytes. Nothing is decompressed, so nothing is larger than the file."""
+    infos = archive.infolist()
+    names: set[str] = set()
+    for info in infos:
+        name = info.orig_filename
+        if problem := _suspicious(info) or ("is there twice" if name in names else ""):
+            raise BundleError(f"{path}: {name!r}", problem, "edgecv writes no such member")
+        names.add(name)
+    if (total := sum(i.file_size for i in infos)) > size:
+        raise BundleError(str(path), f"declares {total} bytes in a file of {size}", _AGAIN)
+    return {info.filename: archive.read(info) for info in infos}
+
+
+def _suspicious(info: ZipInfo) -> str:
+    """Why a member is refused, "" when it is not."""
+    name = info.orig_filename
+    parts = name.split("/")
+    if "\\" in name or "\0" in name or ":" in parts[0] or any(p in ("", ".", "..") for p in parts):
+        return "is a name that could leave its folder"
+    mode = info.external_attr >> 16
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        return "is a link or a special file"
+    if info.compress_type != 0 or info.compress_size != info.file_size:
+        return "is compressed; members of a bundle are stored"
+    if name == MANIFEST and info.file_size > _MANIFEST_LIMIT:
+        return f"has {info.file_size} bytes"
+    return ""
+
+
+def _manifest(path: Path, data: bytes | None) -> dict[str, Any]:
+    import json
+
+    where = f"{path}: {MANIFEST}"
+    if data is None:
+        raise BundleError(where, "is missing", "is this a file that edgecv export wrote?")
+    try:
+        manifest = json.loads(data)
+    except (ValueError, RecursionError) as e:
+        raise BundleError(where, f"is not JSON: {_line(e)}", _AGAIN) from None
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if type(schema) is not int or schema < 1:
+        raise BundleError(where, f"schema {schema!r} is not a number from 1 up", _AGAIN)
+    if schema > SCHEMA:
+        hint = "upgrade: pip install -U edgecv"
+        raise BundleError(where, f"schema {schema} is newer than {SCHEMA}", hint)
+    return manifest
+
+
+def _digests(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]) -> None:
+    from hashlib import sha256
+
+    listed = manifest.get("members")
+    if not isinstance(listed, dict):
+        raise BundleError(f"{path}: {MANIFEST}", "members is not a mapping", _AGAIN)
+    for name in sorted(listed.keys() | members.keys()):
+        where = f"{path}: {name}"
+        if name not in members:
+            raise BundleError(where, "is missing", _AGAIN)
+        if name not in listed:
+            raise BundleError(where, "is not in the manifest", "edgecv writes no such member")
+        found = sha256(members[name]).hexdigest()
+        if found != listed[name]:
+            said = str(listed[name])[:12]
+            raise BundleError(where, f"SHA-256 is {found[:12]}..., not {said}...", _AGAIN)
+
+
+# what the manifest says
+
+
+def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]) -> Contents:
+    """The manifest and the members, checked against each other."""
+    where = f"{path}: {MANIFEST}"
+    _types(where, manifest)
+    try:
+        preprocess = Preprocess.from_json(manifest["input"]["preprocess"])
+        inputs, outputs = (
+            tuple(TensorSpec.from_json(t) for t in manifest[key]) for key in ("inputs", "outputs")
+        )
+        _agree(manifest, preprocess, inputs, outputs)
+        files = {name: members[f"engine/{name}"] for name in manifest["files"]}
+    except KeyError as e:
+        raise BundleError(where, f"{e.args[0]!r} is missing", _AGAIN) from None
+    except (TypeError, ValueError, AttributeError, IndexError, DataError) as e:
+        raise BundleError(where, _line(e), _AGAIN) from None
+    golden = [
+        _golden(path, members, kind, specs)
+        for kind, specs in (("inputs", inputs), ("outputs", outputs))
+    ]
+    samples = {len(a) for arrays in golden for a in arrays.values()}
+    if len(samples) > 1 or bool(golden[0]) != bool(golden[1]):
+        raise BundleError(f"{path}: golden", "inputs and outputs do not pair up", _AGAIN)
+    return Contents(path, manifest, files, preprocess, inputs, outputs, *golden)
+
+
+def _types(where: str, manifest: Mapping[str, Any]) -> None:
+    for key, kind in _REQUIRED.items():
+        if not isinstance(manifest.get(key), kind):
+            what = f"{key} is {manifest.get(key)!r:.60}, not a {kind.__name__}"
+            raise BundleError(where, what, _AGAIN)
+    for key, kind in _OPTIONAL.items():
+        if not isinstance(manifest.get(key), kind | None):
+            what = f"{key} is {manifest.get(key)!r:.60}, not a {kind.__name__} or null"
+            raise BundleError(where, what, _AGAIN)
+
+
+def _agree(
+    manifest: Mapping[str, Any],
+    preprocess: Preprocess,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+) -> None:
+    """Raises ValueError where two parts of a manifest contradict each other."""
+    from edgecv.backends import ENGINES
+
+    if manifest["engine"] not in ENGINES:
+        raise ValueError(f"engine {manifest['engine']!r} is not one of {', '.join(ENGINES)}")
+    if manifest["task"] != "classification":
+        raise ValueError(f"task {manifest['task']!r} is not classification")
+    if manifest.get("scores", "logits") not in ("logits", "probabilities"):
+        raise ValueError(f"scores {manifest['scores']!r} is not logits or probabilities")
+    for spec in inputs + outputs:
+        if not isinstance(spec.name, str) or not all(type(d) is int and d > 0 for d in spec.shape):
+            raise ValueError(f"tensor {spec.name!r} has shape {spec.shape}")
+        if np.dtype(spec.dtype).kind not in "fiub":
+            raise ValueError(f"tensor {spec.name!r} has dtype {spec.dtype}")
+    image = {spec.name: spec for spec in inputs}[manifest["input"]["name"]]
+    h, w, c = (*preprocess.size, preprocess.channels)
+    shape = (1, c, h, w) if preprocess.layout == "NCHW" else (1, h, w, c)
+    if (image.shape, image.dtype) != (shape, preprocess.dtype):
+        made = f"{preprocess.dtype} {shape}"
+        raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
+    plain = all(isinstance(n, str) and not set(n) & set("/\\") for n in manifest["files"])
+    if not manifest["files"] or not plain:
+        raise ValueError(f"files {manifest['files']!r:.80} are not base names")
+    classes = int(np.prod(outputs[0].shape))
+    if (labels := manifest.get("labels")) is not None and len(labels) != classes:
+        raise ValueError(f"{len(labels)} labels for {classes} classes")
+    if not all(isinstance(label, str) for label in labels or ()):
+        raise ValueError("labels are not strings")
+
+
+def _golden(
+    path: Path, members: Mapping[str, bytes], kind: str, specs: Iterable[TensorSpec]
+) -> dict[str, np.ndarray]:
+    """Tensor name -> array, for every spec; {} when the bundle carries none of that kind."""
+    if not any(name.startswith(f"golden/{kind}/") for name in members):
+        return {}
+    arrays = {}
+    for spec in specs:
+        member = _golden_name(kind, spec.name)
+        where = f"{path}: {member}"
+        if member not in members:
+            raise BundleError(where, "is missing", _AGAIN)
+        try:
+            array = _from_npy(members[member])
+        except (ValueError, TypeError, OverflowError, SyntaxError) as e:
+            raise BundleError(where, f"is not a plain .npy array: {_line(e)}", _AGAIN) from None
+        wanted = (spec.dtype, spec.shape[1:])
+        if (array.dtype.name, array.shape[1:]) != wanted or array.ndim != len(spec.shape):
+            what = f"{array.dtype} {array.shape} does not match {spec.dtype} {spec.shape}"
+            raise BundleError(where, what, _AGAIN)
+        arrays[spec.name] = array
+    return arrays
+
+
+# bytes
+
+
+def _golden_name(kind: str, tensor: str) -> str:
+    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
+    safe = "".join(chr(b) if b in plain else f"%{b:02X}" for b in tensor.encode())
+    return f"golden/{kind}/{safe}.npy"
+
+
+def _npy(array: np.ndarray) -> bytes:
+    buffer = BytesIO()
+    np.lib.format.write_array(
+        buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
+    )
+    return buffer.getvalue()
+
+
+def _from_npy(data: bytes) -> np.ndarray:
+    """np.load for bytes of unknown origin: no pickle, and a header cannot ask for memory."""
+    buffer = BytesIO(data)
+    if (version := np.lib.format.read_magic(buffer)) != (1, 0):
+        raise ValueError(f".npy version {version}")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if dtype.hasobject or fortran:
+        raise ValueError("an array of objects, or in Fortran order")
+    return np.frombuffer(data, dtype, offset=buffer.tell()).reshape(shape)
+
+
+def _json(path: Path, manifest: Mapping[str, Any]) -> bytes:
+    import json
+
+    try:
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as e:
+        raise BundleError(f"{path}: {MANIFEST}", f"is not plain JSON: {e}") from None
+    return (text + "\n").encode()
+
+
+def _replace(path: Path, members: Mapping[str, bytes]) -> None:
+    """Write the zip beside its place, flush it to the disk, then move it into place."""
+    # not tempfile, whose files only their owner can read
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{os.urandom(4).hex()}.tmp")
+    try:
+        with temporary.open("xb") as handle:
+            _zip(handle, members)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except BaseException as e:
+        temporary.unlink(missing_ok=True)
+        if isinstance(e, OSError):
+            what = f"could not be written: {e.strerror or e}"
+            raise StoreError(str(path), what, "free some space or choose another folder") from None
+        raise
+
+
+def _zip(handle: IO[bytes], members: Mapping[str, bytes]) -> None:
+    from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+    with ZipFile(handle, "w", ZIP_STORED) as archive:
+        for name, data in members.items():
+            info = ZipInfo(name, _EPOCH)
+            info.create_system = 3  # Unix, wherever it is written
+            info.external_attr = (stat.S_IFREG | 0o644) << 16
+            archive.writestr(info, data)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the new name survive a power cut; only POSIX can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

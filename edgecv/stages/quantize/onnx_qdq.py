@@ -1,0 +1,212 @@
+"""ONNX float → ONNX int8 (Q/DQ nodes), by ONNX Runtime's own quantizer.
+
+q = clip(round(x / s) + z),  s = (hi − lo) / 255,  z = round(−lo / s);  b' = b + E[(w − ŵ) * x]
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference" (CVPR 2018); the bias correction b' is Nagel et al., "Data-Free Quantization through
+Weight Equalization and Bias Correction" (ICCV 2019), measured on the samples. Weights are
+symmetric int8, one scale per output channel where the grid says so; activations take the
+grid's type.
+
+Pitfalls: s8 activations do not fuse in ONNX Runtime on x86; its calibrators keep every
+activation of every image before they reduce, so ranges are measured here; its default op list
+has the order of a set, which changes between processes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, StageError, missing
+from edgecv.graph import Graph
+from edgecv.stages.export.onnx import FILE, is_quantized, strip
+from edgecv.stages.quantize.onnx_ranges import CALIBRATIONS, Range, measure_ranges, measure_shift
+from edgecv.target import Grid
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm")  # input 1 is the weight, input 2 the bias
+DEFAULT = "percentile"
+
+
+def quantize_onnx(
+    graph: Graph,
+    samples: np.ndarray,
+    grid: Grid,
+    out: Path,
+    calibration: str = DEFAULT,
+    bias_correction: bool = True,
+) -> Graph:
+    """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
+
+    graph:       a float ONNX graph with one input
+    samples:     (N, C, H, W) float32, normalised as the network expects; a few hundred at most
+    calibration: "minmax", "percentile" (99.99 % kept) or "mse"
+    Raises DataError (no samples, wrong shape, NaN), ModelError (not a float ONNX graph, nothing
+    to quantize), StageError (unknown calibration, NaN activations), EngineError (the quantizer
+    failed).
+    """
+    onnx = _onnx()
+    if graph.format != "onnx" or graph.precision != "fp32":
+        raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
+    if calibration not in CALIBRATIONS:
+        known = ", ".join(CALIBRATIONS)
+        raise StageError("quantize.calibration", f"unknown: {calibration!r}", f"one of {known}")
+    _check_samples(samples, graph)
+    model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
+    try:
+        ranges = measure_ranges(model, samples, CALIBRATIONS[calibration], grid.symmetric)
+        quantized = _quantize(model, ranges, grid)
+        if bias_correction:
+            shift = measure_shift(model, _weight_errors(model, quantized), samples)
+            quantized = _quantize(_with_shift(model, shift), ranges, grid)
+    except EdgecvError:
+        raise
+    except Exception as e:
+        raise EngineError("quantize", f"ONNX Runtime's quantizer: {_line(e)}") from None
+    if not is_quantized(quantized):
+        raise ModelError(graph.path.name, "has no layer that ONNX Runtime can quantize")
+    strip(quantized)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE
+    path.write_bytes(quantized.SerializeToString(deterministic=True))
+    facts = {
+        **graph.facts,
+        "ops": dict(sorted(Counter(n.op_type for n in quantized.graph.node).items())),
+        "quantizer": "onnxruntime",
+        "calibration": calibration,
+        "bias_correction": bias_correction,
+        "samples": len(samples),
+        "grid": grid.model_dump(),
+    }
+    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
+    result.save_facts()
+    return result
+
+
+def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
+    """The Q/DQ graph as an onnx.ModelProto; the model given is not changed."""
+    onnx = _onnx()
+    from onnxruntime.quantization import QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
+    from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    data = {
+        name: TensorData(lowest=np.float32(lo), highest=np.float32(hi))
+        for name, (lo, hi) in ranges.items()
+    }
+    per_tensor = set() if grid.dense_per_channel else _dense_weights(model)
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)  # the quantizer logs its advice on the root logger
+    try:
+        quantizer = QDQQuantizer(
+            copy,
+            per_channel=grid.per_channel,
+            reduce_range=grid.reduce_range,
+            weight_qType=QuantType.QInt8,
+            activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
+            tensors_range=TensorsData(CalibrationMethod.MinMax, data),
+            nodes_to_quantize=[],
+            nodes_to_exclude=[],
+            op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
+            extra_options={
+                "ActivationSymmetric": grid.symmetric,
+                "WeightSymmetric": True,
+                "QuantizeBias": grid.quantize_bias,
+                "AddQDQPairToWeight": False,
+                "TensorQuantOverrides": {
+                    name: [{"quant_type": QuantType.QInt8, "symmetric": True}]
+                    for name in per_tensor
+                },
+            },
+        )
+        quantizer.quantize_model()
+    finally:
+        root.setLevel(level)
+    return quantizer.model.model
+
+
+def _dense_weights(model: Any) -> set[str]:
+    """Names of the weights of fully connected layers."""
+    held = {t.name for t in model.graph.initializer}
+    return {n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "MatMul")} & held
+
+
+def _weight_errors(model: Any, quantized: Any) -> dict[str, np.ndarray]:
+    """w − ŵ by layer output name, ŵ being what the quantized graph really holds."""
+    from onnx import numpy_helper
+
+    weights = {t.name: t for t in model.graph.initializer}
+    held = {t.name: t for t in quantized.graph.initializer}
+    rounded: dict[str, np.ndarray] = {}
+    for node in quantized.graph.node:
+        base = node.input[0].removesuffix("_quantized") if node.input else ""
+        if node.op_type != "DequantizeLinear" or base not in weights or base == node.input[0]:
+            continue
+        q, scale, zero = (numpy_helper.to_array(held[n]) for n in node.input)
+        side = [1] * q.ndim
+        if scale.size > 1:
+            side[next((a.i for a in node.attribute if a.name == "axis"), 1)] = -1
+        rounded[base] = (q.astype(np.float32) - zero.reshape(side)) * scale.reshape(side)
+    return {
+        n.output[0]: numpy_helper.to_array(weights[n.input[1]]) - rounded[n.input[1]]
+        for n in model.graph.node
+        if n.op_type in LAYERS and n.input[1] in rounded
+    }
+
+
+def _with_shift(model: Any, shift: dict[str, np.ndarray]) -> Any:
+    """A copy of the model with each layer's shift added to its bias."""
+    onnx = _onnx()
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    held = {t.name: t for t in copy.graph.initializer}
+    for node in copy.graph.node:
+        if not node.output or node.output[0] not in shift:
+            continue
+        bias = shift[node.output[0]]
+        if len(node.input) > 2 and node.input[2]:
+            if node.input[2] not in held:
+                continue  # a computed bias: leave the layer as it is
+            bias = bias + onnx.numpy_helper.to_array(held[node.input[2]])
+        del node.input[2:]
+        node.input.append(f"{node.output[0]}/bias")
+        copy.graph.initializer.append(onnx.numpy_helper.from_array(bias, node.input[2]))
+    used = {n for node in copy.graph.node for n in node.input}
+    kept = [t for t in copy.graph.initializer if t.name in used]
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(kept)
+    return copy
+
+
+def _check_samples(samples: np.ndarray, graph: Graph) -> None:
+    where = "quantize: calibration samples"
+    if len(samples) == 0:
+        raise DataError(where, "there are none", "give at least a few dozen images")
+    expected = graph.inputs[0].shape[1:]
+    if samples.shape[1:] != expected:
+        raise DataError(where, f"each is {samples.shape[1:]}, the network takes {expected}")
+    for i, image in enumerate(samples):
+        if not np.isfinite(image).all():
+            raise DataError(where, f"number {i} holds NaN or infinite values")
+
+
+def _onnx() -> Any:
+    try:
+        import onnx
+        import onnxruntime  # noqa: F401 - the quantizer is part of it
+    except ImportError as e:
+        raise missing(e.name or "onnx", "compress", "quantize") from None
+    return onnx
+
+
+def _line(error: Exception) -> str:
+    """The first 300 characters of a library's message, on one line."""
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,28 @@
+"""Plain text tables for the commands that also run on a device. Standard library only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
+    """Print rows under a head, columns aligned; columns named in `right` to the right."""
+    print("\n".join(lines(head, rows, right)))
+
+
+def lines(
+    head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()
+) -> list[str]:
+    """The table's lines."""
+    every = [list(head), *(list(map(str, row)) for row in rows)]
+    widths = [max(len(row[i]) for row in every) for i in range(len(head))]
+    to_right = set(right)
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.rjust(width) if i in to_right else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return [line(every[0]), "  ".join("-" * w for w in widths), *map(line, every[1:])]

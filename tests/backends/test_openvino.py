@@ -1,0 +1,129 @@
+"""OpenVINO computes what ONNX Runtime computes, from files that are the same every time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_graphs as graphs
+import pytest
+
+from edgecv.backends.onnxruntime.run import Session as Reference
+from edgecv.backends.openvino.compile import FILES, compile
+from edgecv.backends.openvino.run import Session, probe
+from edgecv.errors import EngineError, UnsupportedError
+from edgecv.graph import Graph
+from edgecv.target import Target
+
+TARGET = Target(name="t", backend="openvino", graph="onnx")
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return graphs.float_graph(tmp_path_factory.mktemp("fp32"))
+
+
+@pytest.fixture(scope="module")
+def int8(fp32: Graph, tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return graphs.int8_graph(fp32, tmp_path_factory.mktemp("int8"))
+
+
+def files(graph: Graph, out: Path) -> dict[str, bytes]:
+    compile(graph, TARGET, out)
+    return {name: (out / name).read_bytes() for name in FILES}
+
+
+def test_probe_names_the_installed_version() -> None:
+    found = probe()
+    assert found.available
+    assert found.version is not None
+    assert found.version.split(".")[0].isdigit()
+
+
+def test_numbers_that_can_be_checked_on_paper(tmp_path: Path) -> None:
+    run = Session(files(graphs.by_hand(tmp_path / "graph"), tmp_path))
+    outputs = run.run({"input": graphs.BY_HAND_INPUT})
+    np.testing.assert_allclose(outputs["logits"], graphs.BY_HAND_LOGITS, atol=1e-6)
+
+
+def test_float_means_float32_and_not_bf16(fp32: Graph, tmp_path: Path) -> None:
+    run, feeds = Session(files(fp32, tmp_path)), {"input": graphs.images(1)}
+    assert run.executed() == {"fp32": graphs.LAYERS}
+    expected = Reference({"m": fp32.path.read_bytes()}).run(feeds)["logits"]
+    np.testing.assert_allclose(run.run(feeds)["logits"], expected, atol=1e-5)
+
+
+def test_an_int8_graph_runs_in_int8(int8: Graph, tmp_path: Path) -> None:
+    run, feeds = Session(files(int8, tmp_path)), {"input": graphs.images(1)}
+    assert run.executed() == {"int8": graphs.LAYERS}
+    expected = Reference({"m": int8.path.read_bytes()}).run(feeds)["logits"]
+    assert np.abs(run.run(feeds)["logits"] - expected).max() < 0.05 * np.ptp(expected)
+
+
+def test_names_and_shapes_are_the_graphs(int8: Graph, tmp_path: Path) -> None:
+    made = compile(int8, TARGET, tmp_path)
+    assert made.files == FILES
+    assert made.inputs == int8.inputs
+    assert made.outputs == int8.outputs
+
+
+def test_results_are_fresh_arrays(fp32: Graph, tmp_path: Path) -> None:
+    run = Session(files(fp32, tmp_path))
+    first = run.run({"input": graphs.images(1, seed=1)})["logits"]
+    kept = first.copy()
+    again = run.run({"input": graphs.images(1, seed=2)})["logits"]
+    np.testing.assert_array_equal(first, kept)
+    assert not np.array_equal(first, again)
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {},
+        {"wrong": graphs.images(1)},
+        {"input": graphs.images(1)[:, :1]},
+        {"input": graphs.images(1).astype(np.float64)},
+        {"input": graphs.images(1), "more": graphs.images(1)},
+    ],
+    ids=["nothing", "name", "shape that broadcasts", "dtype", "too many"],
+)
+def test_wrong_feeds_are_refused(
+    fp32: Graph, tmp_path: Path, feeds: dict[str, np.ndarray]
+) -> None:
+    with pytest.raises(EngineError, match="it takes input float32"):
+        Session(files(fp32, tmp_path)).run(feeds)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_damaged_files_are_refused(fp32: Graph, tmp_path: Path, name: str) -> None:
+    whole = files(fp32, tmp_path)
+    with pytest.raises(EngineError) as caught:
+        Session({**whole, name: whole[name][:100]})
+    assert "\n" not in str(caught.value)
+
+
+def test_two_processes_write_the_same_bytes(int8: Graph, tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path\n"
+        "from edgecv.graph import Graph\n"
+        "from edgecv.target import Target\n"
+        "from edgecv.backends.openvino.compile import compile\n"
+        f"graph = Graph.load(Path({str(int8.path.parent)!r}))\n"
+        "target = Target(name='t', backend='openvino', graph='onnx')\n"
+        f"compile(graph, target, Path({str(tmp_path / 'other')!r}))"
+    )
+    graphs.python(code, PYTHONHASHSEED="7")
+    mine = files(int8, tmp_path / "mine")
+    assert mine == {name: (tmp_path / "other" / name).read_bytes() for name in FILES}
+    assert str(tmp_path).encode() not in mine["model.xml"]
+    assert b"conversion_parameters" not in mine["model.xml"]
+
+
+def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
+    tflite = Graph(fp32.path, "tflite", "fp32", fp32.inputs, fp32.outputs)
+    with pytest.raises(UnsupportedError):
+        compile(tflite, TARGET, tmp_path)
+
+
+def test_the_device_side_imports_without_torch() -> None:
+    graphs.imports_without_torch("openvino")

@@ -1,0 +1,115 @@
+"""TensorRT engines are built without a GPU, and running one without a GPU says so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnx_graphs as graphs
+import pytest
+
+from edgecv.backends.tensorrt.compile import compile
+from edgecv.backends.tensorrt.run import Cuda, Session, count_layers, probe
+from edgecv.errors import EngineError, NoCudaDevice, TargetError, UnsupportedError
+from edgecv.graph import Graph
+from edgecv.target import Grid, Target
+
+GRID = Grid(activations="int8", symmetric=True, quantize_bias=False)
+
+
+def target(capability: str | None) -> Target:
+    return Target(
+        name="t", backend="tensorrt", graph="onnx", grid=GRID, compute_capability=capability
+    )
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return graphs.float_graph(tmp_path_factory.mktemp("fp32"), width=128)
+
+
+@pytest.fixture(scope="module")
+def no_gpu() -> None:
+    try:
+        Cuda()
+    except NoCudaDevice:
+        return
+    pytest.skip("this machine has an NVIDIA GPU")
+
+
+def test_engines_are_built_and_int8_is_another_engine(fp32: Graph, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    int8 = graphs.int8_graph(fp32, tmp_path / "graph", GRID)
+    first = compile(fp32, target("8.9"), tmp_path / "a")
+    compile(fp32, target("8.9"), tmp_path / "b")
+    compile(int8, target("8.9"), tmp_path / "c")
+    assert first.files == ("model.engine", "model.onnx")
+    assert first.compiled
+    assert "tensorrt_rtx" in first.versions
+    a, b, c = ((tmp_path / d / "model.engine").read_bytes() for d in "abc")
+    assert a == b, "two builds of one network differ"
+    assert a != c
+    assert (tmp_path / "a" / "model.onnx").read_bytes() == fp32.path.read_bytes()
+
+
+def test_a_capability_that_is_not_offered_delivers_the_network(
+    fp32: Graph, tmp_path: Path, no_gpu: None
+) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    made = compile(fp32, target("8.7"), tmp_path)
+    assert not made.compiled
+    assert made.files == ("model.onnx",)
+    assert not (tmp_path / "model.engine").exists()
+    assert "8.7" in made.notes[0]
+    assert "trtexec" in made.notes[0]
+
+
+def test_a_network_it_cannot_read_is_one_line(fp32: Graph, tmp_path: Path) -> None:
+    pytest.importorskip("tensorrt_rtx")
+    damaged = tmp_path / "model.onnx"
+    damaged.write_bytes(fp32.path.read_bytes()[:3000])
+    graph = Graph(damaged, "onnx", "fp32", fp32.inputs, fp32.outputs)
+    with pytest.raises(EngineError) as caught:
+        compile(graph, target("8.9"), tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out" / "model.engine").exists()
+
+
+@pytest.mark.parametrize("capability", [None, "89", "8.9.1", "ada"])
+def test_a_profile_must_name_a_capability(
+    fp32: Graph, tmp_path: Path, capability: str | None
+) -> None:
+    with pytest.raises(TargetError, match="compute_capability"):
+        compile(fp32, target(capability), tmp_path)
+
+
+def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
+    tflite = Graph(fp32.path, "tflite", "fp32", fp32.inputs, fp32.outputs)
+    with pytest.raises(UnsupportedError):
+        compile(tflite, target("8.9"), tmp_path)
+
+
+def test_running_without_a_gpu_says_so(no_gpu: None) -> None:
+    with pytest.raises(NoCudaDevice, match="NVIDIA"):
+        Session({"model.engine": b"any"})
+    found = probe()
+    assert not found.available
+    assert found.reason
+
+
+def test_the_inspectors_layers_are_counted_by_input_precision() -> None:
+    def layer(kind: str, datatype: str) -> dict[str, object]:
+        return {"LayerType": kind, "Inputs": [{"Name": "x", "Format/Datatype": datatype}]}
+
+    information = {
+        "Layers": [
+            layer("CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format"),
+            layer("CaskGemmConvolution", "Row major linear FP32"),
+            layer("PoolingV2", "Row major linear FP32"),
+            "a layer of an engine without details",
+        ]
+    }
+    assert count_layers(information) == {"int8": 1, "fp32": 1}
+
+
+def test_the_device_side_imports_without_torch() -> None:
+    graphs.imports_without_torch("tensorrt")

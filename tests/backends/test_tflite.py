@@ -1,0 +1,180 @@
+"""LiteRT: what a session says of a file, what it computes, what it refuses."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv import target
+from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite.compile import compile
+from edgecv.backends.tflite.run import Session, probe
+from edgecv.errors import DataError, EngineError, ModelError, UnsupportedError
+from tests.backends.tflite_graphs import float_graph, images, int8_graph, torch_logits
+
+
+def session(graph) -> Session:
+    return Session({graph.path.name: graph.path.read_bytes()})
+
+
+def test_probe_names_the_package_and_its_version():
+    found = probe()
+    assert found.available
+    assert found.version and found.version.startswith(("ai-edge-litert ", "tflite-runtime "))
+
+
+def test_a_float_session_computes_what_pytorch_does():
+    net = session(float_graph())
+    (x,), (y,) = net.inputs, net.outputs
+    assert (x.name, x.dtype, x.shape, x.layout) == ("input", "float32", (1, 24, 24, 3), "NHWC")
+    assert (y.name, y.dtype, y.shape, y.layout) == ("logits", "float32", (1, 10), "NC")
+    assert x.scale is None and x.zero_point is None
+    got = np.concatenate([net.run({"input": i[None]})["logits"] for i in images()])
+    np.testing.assert_allclose(got, torch_logits(images()), atol=1e-5)
+
+
+def test_results_are_fresh_arrays():
+    net = session(float_graph())
+    first = net.run({"input": images()[:1]})["logits"]
+    kept = first.copy()
+    net.run({"input": images()[1:2]})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_executed_is_read_from_the_engine():
+    assert session(float_graph()).executed() == {"fp32": 6}
+    assert session(int8_graph()).executed() == {"int8": 6}
+
+
+def test_xnnpack_takes_every_layer():
+    assert session(int8_graph()).delegated() == 6
+
+
+def test_integer_tensors_carry_their_grid():
+    (x,), (y,) = session(int8_graph()).inputs, session(int8_graph()).outputs
+    assert (x.dtype, y.dtype) == ("int8", "int8")
+    assert x.scale == pytest.approx((images()[:16].max() - images()[:16].min()) / 255, rel=0.01)
+    assert y.scale and -128 <= y.zero_point <= 127
+
+
+@pytest.mark.parametrize(
+    "feeds",
+    [
+        {},
+        {"image": images()[:1]},
+        {"input": images()[:2]},
+        {"input": images()[:1].astype(np.float64)},
+        {"input": None},
+    ],
+    ids=["missing", "misnamed", "two images", "float64", "none"],
+)
+def test_a_wrong_input_says_what_the_network_takes(feeds):
+    with pytest.raises(DataError, match=r"takes input: float32 \(1, 24, 24, 3\), got"):
+        session(float_graph()).run(feeds)
+
+
+def test_a_strided_view_is_a_good_input():
+    net, image = session(float_graph()), images()[:1]
+    flipped = image[:, ::-1, ::-1]
+    want = net.run({"input": np.ascontiguousarray(flipped)})["logits"]
+    np.testing.assert_array_equal(net.run({"input": flipped})["logits"], want)
+
+
+@pytest.mark.parametrize("content", [b"not a network", b""], ids=["text", "empty"])
+def test_a_damaged_file_is_an_engine_error(content):
+    with pytest.raises(EngineError, match=r"broken\.tflite: LiteRT refuses it"):
+        Session({"broken.tflite": content})
+
+
+def test_a_closed_session_says_so():
+    net = session(float_graph())
+    net.close()
+    with pytest.raises(EngineError, match="closed"):
+        net.run({"input": images()[:1]})
+
+
+def test_the_wrapper_costs_microseconds():
+    net, image = session(float_graph()), images()[:1]
+    engine, x, y = net._engine, net._in[0][1], net._out[0][1]
+
+    def bare():
+        engine.set_tensor(x, image)
+        engine.invoke()
+        return {"logits": engine.get_tensor(y)}
+
+    cost: dict[str, list[float]] = {"bare": [], "wrapped": []}
+    for _ in range(2000):
+        for name, call in (("bare", bare), ("wrapped", lambda: net.run({"input": image}))):
+            start = time.perf_counter()
+            call()
+            cost[name].append(time.perf_counter() - start)
+    extra_us = (np.median(cost["wrapped"]) - np.median(cost["bare"])) * 1e6
+    assert extra_us < 10
+
+
+@pytest.mark.parametrize("engine", ["tflite", "edgetpu"])
+def test_the_device_side_needs_numpy_alone(engine):
+    code = f"""
+import sys
+for name in ("torch", "pydantic", "rich", "yaml", "jax", "litert_torch", "ai_edge_quantizer"):
+    sys.modules[name] = None
+import edgecv.backends.{engine}.run as run
+assert "ai_edge_litert" not in sys.modules
+session = run.Session({{"m": open(sys.argv[1], "rb").read()}})
+assert session.executed() == {{"int8": 6}}
+assert run.probe().engine == "{engine}"
+"""
+    path = str(int8_graph().path)
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "Created TensorFlow Lite" not in done.stderr
+
+
+def test_compile_copies_the_graph_and_loads_it(tmp_path: Path):
+    graph = int8_graph()
+    made = compile(graph, target.load("rpi5"), tmp_path)
+    assert made.files == ("model.tflite",) and made.compiled
+    assert (tmp_path / "model.tflite").read_bytes() == graph.path.read_bytes()
+    assert made.inputs == graph.inputs and made.outputs == graph.outputs
+    assert "ai-edge-litert" in made.versions
+
+
+def test_compile_refuses_onnx(tmp_path: Path):
+    onnx = replace(float_graph(), format="onnx")
+    with pytest.raises(UnsupportedError, match=r"takes a \.tflite, got \.onnx"):
+        compile(onnx, target.load("tflite"), tmp_path)
+
+
+def test_compile_refuses_a_custom_operator(tmp_path: Path):
+    model = flatbuffer.read(float_graph().path)
+    model.operatorCodes[0].customCode = b"MyOwnConv"
+    flatbuffer.write(model, tmp_path / "custom.tflite")
+    graph = replace(float_graph(), path=tmp_path / "custom.tflite")
+    with pytest.raises(UnsupportedError, match="MyOwnConv is not a builtin"):
+        compile(graph, target.load("tflite"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("keep", [0, 7, 400, 0.5, 0.9])
+def test_a_truncated_file_is_a_model_error_or_an_engine_error(tmp_path: Path, keep):
+    content = float_graph().path.read_bytes()
+    (tmp_path / "cut.tflite").write_bytes(content[: keep if keep > 1 else int(keep * len(content))])
+    graph = replace(float_graph(), path=tmp_path / "cut.tflite")
+    with pytest.raises((ModelError, EngineError)):
+        compile(graph, target.load("tflite"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_writing_what_was_read_changes_nothing_that_runs(tmp_path: Path):
+    model = flatbuffer.read(int8_graph().path)
+    flatbuffer.write(model, tmp_path / "again.tflite")
+    again = Session({"m": (tmp_path / "again.tflite").read_bytes()})
+    feeds = {"input": np.zeros((1, 24, 24, 3), np.int8)}
+    want = session(int8_graph()).run(feeds)["logits"]
+    np.testing.assert_array_equal(again.run(feeds)["logits"], want)

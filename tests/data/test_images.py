@@ -1,0 +1,64 @@
+"""Images: what holds in memory holds after a round through the disk."""
+
+import json
+
+import numpy as np
+import pytest
+
+from edgecv.data.images import Images, check_same_classes
+from edgecv.errors import DataError
+
+PIXELS = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+LABELS = np.array([1, 0], np.int64)
+
+
+def test_save_and_load(tmp_path):
+    Images(PIXELS, LABELS, ("naïve", "b")).save(tmp_path / "new" / "folder")
+    back = Images.load(tmp_path / "new" / "folder")
+    assert np.array_equal(back.pixels, PIXELS)
+    assert np.array_equal(back.labels, LABELS)
+    assert back.classes == ("naïve", "b")
+    assert not back.pixels.flags.writeable
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "says"),
+    [
+        (PIXELS.astype(np.float32), LABELS, "pixels must be uint8"),
+        (PIXELS[0], LABELS, "pixels must be uint8"),
+        (PIXELS, LABELS[:1], "one for each image"),
+        (PIXELS, LABELS.astype(np.uint8), "labels must be int64"),
+        (PIXELS, LABELS + 1, "label 2 of image 0 is not in 0..1"),
+        (PIXELS, LABELS - 1, "label -1 of image 1"),
+        (PIXELS[:0], LABELS[:0], "there are none"),
+    ],
+)
+def test_refusals(pixels, labels, says):
+    with pytest.raises(DataError) as caught:
+        Images(pixels, labels, ("a", "b"))
+    assert says in str(caught.value)
+
+
+def test_a_pickle_is_never_loaded(tmp_path):
+    Images(PIXELS, LABELS, ("a", "b")).save(tmp_path)
+    np.save(tmp_path / "labels.npy", np.array([{}, {}], object), allow_pickle=True)
+    with pytest.raises(DataError, match="not a folder of images"):
+        Images.load(tmp_path)
+
+
+def test_damaged_folder(tmp_path):
+    with pytest.raises(DataError, match="not a folder of images"):
+        Images.load(tmp_path / "absent")
+    Images(PIXELS, LABELS, ("a", "b")).save(tmp_path)
+    (tmp_path / "classes.json").write_text(json.dumps(["a", "b"])[:-1])
+    with pytest.raises(DataError, match="not a folder of images"):
+        Images.load(tmp_path)
+
+
+def test_splits_must_name_the_same_classes():
+    train = Images(PIXELS, LABELS, ("a", "b", "c"))
+    check_same_classes(train, Images(PIXELS, LABELS, ("a", "b")))
+    with pytest.raises(DataError, match="'c' stands where train has 'b'"):
+        check_same_classes(train, Images(PIXELS, LABELS, ("a", "c")))
+    with pytest.raises(DataError, match="has 4 classes where train has 3"):
+        check_same_classes(train, Images(PIXELS, LABELS, ("a", "b", "c", "d")))

@@ -1,0 +1,191 @@
+"""int8 .tflite: the dtypes asked for, the accuracy kept, the traps of the quantizer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite.run import Session
+from edgecv.errors import DataError, ModelError, TargetError
+from edgecv.stages.export.tflite import export_tflite
+from edgecv.stages.quantize import tflite_int8
+from edgecv.stages.quantize.tflite_int8 import calibrate, quantize_tflite
+from edgecv.target import Grid
+from tests.backends.tflite_graphs import GRID, float_graph, images, int8_graph, torch_logits
+
+
+def logits(graph, batch: np.ndarray) -> np.ndarray:
+    """Real-valued answers of a graph, whatever its own input and output are."""
+    net = Session({"m": graph.path.read_bytes()})
+    (x,), (y,) = net.inputs, net.outputs
+    answers = []
+    for image in batch[:, None]:
+        if x.scale is not None:
+            limits = np.iinfo(x.dtype)
+            image = np.rint(image / x.scale) + x.zero_point
+            image = image.clip(limits.min, limits.max).astype(x.dtype)
+        out = net.run({x.name: image})[y.name].astype(np.float64)
+        answers.append(out if y.scale is None else y.scale * (out - y.zero_point))
+    return np.concatenate(answers)
+
+
+def sqnr_db(want: np.ndarray, got: np.ndarray) -> float:
+    return float(10 * np.log10((want**2).sum() / ((want - got) ** 2).sum()))
+
+
+@pytest.mark.parametrize(
+    ("io", "extra", "dtypes"),
+    [
+        ("int8", {}, ("int8", "int8")),
+        ("uint8", {"QUANTIZE": 1}, ("uint8", "int8")),
+        ("float32", {"QUANTIZE": 1, "DEQUANTIZE": 1}, ("float32", "float32")),
+    ],
+)
+def test_io_is_what_was_asked_for(io, extra, dtypes):
+    graph = int8_graph(io)
+    assert graph.facts["ops"] == {**float_graph().facts["ops"], **extra}
+    assert (graph.inputs[0].dtype, graph.outputs[0].dtype) == dtypes
+    assert (graph.inputs[0].name, graph.outputs[0].name) == ("input", "logits")
+    assert graph.precision == "int8" and graph.facts["executed"] == {"int8": 6}
+
+
+@pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
+def test_int8_is_close_to_pytorch_on_other_images(io):
+    held_out = images()[16:]
+    assert sqnr_db(torch_logits(held_out), logits(int8_graph(io), held_out)) > 25
+
+
+def test_uint8_is_the_same_grid_128_higher():
+    signed, unsigned = int8_graph("int8").inputs[0], int8_graph("uint8").inputs[0]
+    assert unsigned.scale == signed.scale
+    assert unsigned.zero_point == signed.zero_point + 128
+    batch = images()[:4]
+    np.testing.assert_array_equal(
+        logits(int8_graph("int8"), batch), logits(int8_graph("uint8"), batch)
+    )
+
+
+def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
+    for io in tflite_int8.IO:
+        again = quantize_tflite(float_graph(), images()[:16], GRID, io, tmp_path / io)
+        assert again.path.read_bytes() == int8_graph(io).path.read_bytes()
+
+
+def test_the_console_stays_quiet(tmp_path: Path, capfd):
+    quantize_tflite(float_graph(), images()[:2], GRID, "int8", tmp_path)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_float_graph_is_not_touched(tmp_path: Path):
+    before = float_graph().path.read_bytes()
+    quantize_tflite(float_graph(), images()[:2], GRID, "int8", tmp_path)
+    assert float_graph().path.read_bytes() == before
+
+
+def test_ranges_are_the_extremes_over_all_samples():
+    seen = calibrate(float_graph(), images())
+    assert (seen["input"].low, seen["input"].high) == (images().min(), images().max())
+    np.testing.assert_allclose(seen["input"].mean, images().mean((0, 1, 2)), atol=1e-6)
+    want = torch_logits(images())
+    assert seen["logits"].high == pytest.approx(want.max(), abs=1e-5)
+    np.testing.assert_allclose(seen["logits"].mean, want.mean(0), atol=1e-5)
+
+
+class Hard(nn.Module):
+    """A dead channel with a bias, a grouped and a widening depthwise layer, outlier weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a = nn.Conv2d(3, 16, 3, padding=1)
+        self.b = nn.Conv2d(16, 32, 3, padding=1, groups=16)
+        self.c = nn.Conv2d(32, 16, 1, groups=4)
+        self.head = nn.Linear(16, 8)
+        with torch.no_grad():
+            self.a.weight[3] *= 1e-10
+            self.a.bias[3] = 2.0
+            for layer in (self.b, self.c):
+                layer.weight.flatten(1)[:, 0] *= 12
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.c(torch.relu(self.b(torch.relu(self.a(x))))))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def hard(tmp_path_factory):
+    return export_tflite(
+        Hard().eval(), torch.zeros(1, 3, 24, 24), tmp_path_factory.mktemp("hard") / "f"
+    )
+
+
+def test_a_dead_channel_keeps_the_sign_of_its_bias(hard, tmp_path: Path):
+    graph = quantize_tflite(hard, images()[:16], GRID, "int8", tmp_path)
+    assert graph.facts["raised_weight_scales"] == 1
+    model = flatbuffer.read(graph.path)
+    main = flatbuffer.graph_of(model)
+    bias = main.tensors[main.operators[0].inputs[2]]
+    value = flatbuffer.constant(model, bias)[3] * bias.quantization.scale[3]
+    assert value == pytest.approx(2.0, rel=1e-5)
+
+
+def test_bias_correction_takes_out_the_shift_of_the_mean(hard, tmp_path: Path, monkeypatch):
+    held_out = images()[16:]
+    want = logits(hard, held_out)
+    good = logits(quantize_tflite(hard, images()[:16], GRID, "int8", tmp_path / "a"), held_out)
+    correct = tflite_int8.correct_biases
+
+    def uncorrected(model, float_model, means):
+        return correct(model, float_model, {k: np.zeros_like(v) for k, v in means.items()})
+
+    monkeypatch.setattr(tflite_int8, "correct_biases", uncorrected)
+    bad = logits(quantize_tflite(hard, images()[:16], GRID, "int8", tmp_path / "b"), held_out)
+    assert np.abs((good - want).mean(0)).mean() < 0.8 * np.abs((bad - want).mean(0)).mean()
+    assert sqnr_db(want, good) > sqnr_db(want, bad)
+
+
+BAD = images()[:3].copy()
+BAD[1, 2, 3, 0] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("samples", "what"),
+    [
+        (images()[:0], "empty"),
+        (BAD, "sample 1 holds NaN"),
+        (images()[0], r"are float32 \(24, 24, 3\)"),
+        (images()[:2, :20], r"\(2, 20, 24, 3\)"),
+        (images()[:2].astype(np.float64), "float64"),
+    ],
+    ids=["empty", "nan", "one image", "wrong size", "float64"],
+)
+def test_bad_samples(samples, what, tmp_path: Path):
+    with pytest.raises(DataError, match=what):
+        quantize_tflite(float_graph(), samples, GRID, "int8", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"activations": "uint8"}, {"symmetric": True}, {"quantize_bias": False}, {"reduce_range": 1}],
+    ids=str,
+)
+def test_a_grid_that_tflite_does_not_compute_on(change, tmp_path: Path):
+    grid = Grid(**{"activations": "int8", **change})
+    with pytest.raises(TargetError, match="grid"):
+        quantize_tflite(float_graph(), images()[:2], grid, "int8", tmp_path / "out")
+
+
+def test_an_unknown_io_and_an_integer_graph(tmp_path: Path):
+    with pytest.raises(TargetError, match="'int16' is not one of"):
+        quantize_tflite(float_graph(), images()[:2], GRID, "int16", tmp_path)
+    with pytest.raises(ModelError, match="takes a float"):
+        quantize_tflite(int8_graph(), images()[:2], GRID, "int8", tmp_path)
+    with pytest.raises(ModelError, match="onnx"):
+        quantize_tflite(replace(float_graph(), format="onnx"), images()[:2], GRID, "int8", tmp_path)
