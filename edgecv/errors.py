@@ -97,7 +97,7 @@ class MissingExtraError(EdgecvError):
     exit_code = 3
 
 
-class NoCudaDevice(EdgecvError):
+class NoCudaDevice(EdgecvError):  # noqa: N818 - a state of the machine, as its users call it
     """The engine needs an NVIDIA GPU and this machine has none."""
 
     exit_code = 3
@@ -123,6 +123,4 @@ class BudgetError(EdgecvError):
 
 def missing(package: str, extra: str, where: str = "edgecv") -> MissingExtraError:
     """The error for a package that is not installed, naming the extra that brings it."""
-    return MissingExtraError(
-        where, f"{package} is not installed", f"pip install 'edgecv[{extra}]'"
-    )
+    return MissingExtraError(where, f"{package} is not installed", f"pip install 'edgecv[{extra}]'")

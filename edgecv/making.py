@@ -79,6 +79,8 @@ def _data(work: Work) -> None:
         work.out,
         work.progress,
     )
+    if split == "test":
+        datasets.check_same_classes(Images.load(work.images["train"]), Images.load(work.out))
 
 
 def _model(work: Work) -> None:
@@ -96,7 +98,8 @@ def _model(work: Work) -> None:
     from edgecv.model import Model, check_finite, check_outputs
 
     preprocess, images = work.preprocess(), Images.load(work.images["train"])
-    classes = len(images.classes)
+    labels = work.expansion.recipe.labels or images.classes
+    classes = len(labels) or None
     torch.set_num_threads(work.expansion.recipe.threads)
     torch.manual_seed(work.expansion.recipe.seed)
     if source.kind == "folder":
@@ -105,13 +108,14 @@ def _model(work: Work) -> None:
         builder, args = source.name, dict(source.args)
         if source.kind == "zoo":
             builder = f"zoo:{source.name}"
-            args = {"classes": classes, "channels": preprocess.channels, **args}
+            args = {"channels": preprocess.channels, **args}
+        args = {"classes": classes, **args} if classes else args
         model = Model(builder, args)
         module = model.build()
     check_finite(module, model.builder)
     check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
     described = Model(
-        model.builder, model.args, model.edits, preprocess.to_json(), images.classes, model.facts
+        model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
 
@@ -140,9 +144,10 @@ def _bundle(work: Work) -> None:
         "graph": str(work.inputs["graph"]),
         "target": node.target.model_dump(mode="json"),
         "preprocess": work.preprocess().to_json(),
-        "labels": list(images.classes) or None,
+        "labels": list(work.expansion.recipe.labels or images.classes) or None,
         "images": str(work.images["train"]),
-        "test": str(work.images["test"]) if "test" in work.images else None,
+        # Images without labels (`edgecv export`) calibrate, and tell nothing of accuracy.
+        "test": str(work.images["test"]) if images.classes else None,
         "name": f"{node.step}.{node.target.name}",
         "made_from": work.expansion.nodes[node.inputs["graph"]].digest,
         "out": str(work.out),
@@ -188,5 +193,3 @@ def facts_of(folder: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise EdgecvError(str(folder), "facts are damaged", "delete the folder and run again")
     return data
-
-

@@ -163,8 +163,9 @@ def resolve(reference: str) -> Any:
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as e:
-        hint = f"is {name.split('.')[0]}.py in the working folder or installed?"
-        raise ModelError(reference, str(e), hint if e.name and name.startswith(e.name) else "") from e
+        own = bool(e.name) and name.startswith(e.name or "")
+        hint = f"is {name.split('.')[0]}.py in the working folder or installed?" if own else ""
+        raise ModelError(reference, str(e), hint) from e
     except Exception as e:
         last = traceback.extract_tb(e.__traceback__)[-1]
         place = f"{Path(last.filename).name}:{last.lineno}"

@@ -12,7 +12,7 @@ versions, seed, data. All keys are known before anything runs, which is what `pl
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -55,11 +55,11 @@ class Node:
 class Expansion:
     """Builds the nodes of a recipe in an order in which each comes after its inputs."""
 
-    def __init__(self, recipe: Recipe, progress: Callable[[str], None] = lambda text: None) -> None:
-        self.recipe = recipe
+    def __init__(self, recipe: Recipe, compare: bool = True) -> None:
+        """compare: also build the fp32 references and measure latencies."""
+        self.recipe, self.compare = recipe, compare
         self.nodes: dict[str, Node] = {}
         for split in ("train", "test"):
-            progress(f"reading data.{split}")
             self._data(split)
         self._model()
         for step in recipe.steps:
@@ -97,7 +97,8 @@ class Expansion:
         model = self.recipe.model
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
-        key |= {"input": self.input(), "source": sources(("edgecv.model", "edgecv.edits"))}
+        key |= {"input": self.input(), "labels": self.recipe.labels}
+        key["source"] = sources(("edgecv.model", "edgecv.edits"))
         if model.kind in ("zoo", "module"):
             builder = model.name if model.kind == "module" else f"zoo:{model.name}"
             key |= {"builder": builder, "code": source_digest(builder), "seed": self.recipe.seed}
@@ -111,8 +112,8 @@ class Expansion:
         d = self.recipe.data
         return {
             "size": list(d.height_width),
-            "mean": [255.0 * v for v in d.mean],
-            "std": [255.0 * v for v in d.std],
+            "mean": [round(255.0 * v, 6) for v in d.mean],
+            "std": [round(255.0 * v, 6) for v in d.std],
             "crop_pct": d.crop_pct,
             "interpolation": d.interpolation,
         }
@@ -134,6 +135,8 @@ class Expansion:
             for name in self.measured()
             if self.precision(name) in target.precisions
         ]
+        if not self.compare:
+            return
         inputs = {str(i): name for i, name in enumerate(bundles)}
         key = {
             "kind": "measure",
@@ -141,14 +144,17 @@ class Expansion:
             "threads": self.recipe.threads,
             "bench": self.recipe.bench.model_dump(),
             "machine": machine(),
-            "source": sources(("edgecv.bench", "edgecv.runtime", f"edgecv.backends.{target.backend}")),
+            "source": sources(
+                ("edgecv.bench", "edgecv.runtime", f"edgecv.backends.{target.backend}")
+            ),
         }
         self._add(Node(f"measure:{target.name}", "measure", inputs, key, target=target))
 
     def measured(self) -> Iterator[str]:
         """Names of the steps that become bundles: references first, then what is shipped."""
         shipped = [s.name for s in self.recipe.shipped()]
-        yield from dict.fromkeys([*(self.reference(s) for s in shipped), *shipped])
+        references = [self.reference(s) for s in shipped] if self.compare else []
+        yield from dict.fromkeys([*references, *shipped])
 
     def reference(self, name: str) -> str:
         """The float network that a step is compared with: what its chain was before compression."""
@@ -181,6 +187,7 @@ class Expansion:
                 ("edgecv.packing", "edgecv.runtime", f"edgecv.backends.{target.backend}")
             ),
             "name": name,
+            "labels": self.recipe.labels,
         }
         made = Node(
             f"bundle:{name}@{target.name}", "bundle", inputs, key,
@@ -240,5 +247,3 @@ def file_digest(path: Path) -> str:
             while block := f.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
-
-

@@ -11,7 +11,6 @@ Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from edgecv import __version__, parity
 from edgecv.backends import Compiled, compile_module, run_module
 from edgecv.child import serve
 from edgecv.data.images import Images
-from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
+from edgecv.errors import MissingExtraError, ModelError, NoCudaDevice, ParityError
 from edgecv.graph import Graph
 from edgecv.replay import adapted, graph_outputs, sample, session_outputs
 from edgecv.runtime.archive import write_bundle
@@ -43,6 +42,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     out = Path(job["out"])
     engine_files = out / "engine"
     compiled = compile_module(target.backend).compile(graph, target, engine_files)
+    _check_labels(job["labels"], compiled)
     files = {name: (engine_files / name).read_bytes() for name in compiled.files}
     proof = _prove(job, graph, target, compiled, files, preprocess)
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
@@ -60,6 +60,16 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "executed": proof["executed"],
         "parity": proof["parity"],
     }
+
+
+def _check_labels(labels: list[str] | None, compiled: Compiled) -> None:
+    """Raises ModelError when the network has another class count than the data or the labels."""
+    classes = int(np.prod(compiled.outputs[0].shape))
+    if labels and len(labels) != classes:
+        raise ModelError(
+            "network", f"has {classes} outputs, and there are {len(labels)} classes",
+            "use the data it was made for, or a labels file with one line per output",
+        )  # fmt: skip
 
 
 def _prove(

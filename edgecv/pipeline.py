@@ -111,15 +111,20 @@ def _flat(key: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def run(
-    recipe: Recipe, out: Path, reporter: Reporter | None = None, store: Store | None = None
+    recipe: Recipe,
+    out: Path,
+    reporter: Reporter | None = None,
+    store: Store | None = None,
+    compare: bool = True,
 ) -> Outcome:
-    """Make every node that is not in the store yet.
+    """Make every node that is not in the store yet (without fp32 references
+    and latencies when not `compare`).
 
     A step that fails for one target is a failed row; a step that all targets need stops the run.
     Raises EdgecvError; whatever was finished is kept.
     """
     reporter, store = reporter or Silent(), store or Store(out / "store")
-    expansion = Expansion(recipe)
+    expansion = Expansion(recipe, compare)
     outcome = Outcome(expansion)
     with store.locked():
         total = len(expansion.nodes)

@@ -81,7 +81,7 @@ class Bench(_Checked):
     """How long the latency of what was built is measured, per target."""
 
     rounds: int = Field(default=40, ge=3, description="interleaved rounds")
-    burst_ms: float = Field(default=15.0, gt=0, description="length of one bundle's turn in a round")
+    burst_ms: float = Field(default=15.0, gt=0, description="one bundle's turn in a round")
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe with its name and the name of the step it reads ("model" is the input)."""
+    """One stage with its name and the name of the step it reads ("model" is the input)."""
 
     name: str
     source: str
@@ -115,6 +115,7 @@ class Recipe:
     bench: Bench
     steps: tuple[Step, ...]
     targets: tuple[Target, ...]
+    labels: tuple[str, ...] | None = None  # instead of the data's own class names
 
     def step(self, name: str) -> Step:
         return next(s for s in self.steps if s.name == name)
@@ -173,7 +174,8 @@ class _Where:
         self.path, self.lines = path, lines
 
     def __call__(self, *keys: Any) -> str:
-        line = next((self.lines[keys[:i]] for i in range(len(keys), 0, -1) if keys[:i] in self.lines), 0)
+        known = (keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in self.lines)
+        line = self.lines.get(next(known, ()), 0)
         dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
         return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
 
@@ -224,9 +226,8 @@ def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
             raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
         source = stage.from_ or (names[-1] if names else "model")
         if source != "model" and source not in names:
-            raise RecipeError(
-                where("stages", i, word, "from"), f"no earlier step {source!r}", _near(source, names)
-            )
+            place = where("stages", i, word, "from")
+            raise RecipeError(place, f"no earlier step {source!r}", _near(source, names))
         steps.append(Step(name, source, stage))
     return tuple(steps)
 
@@ -258,7 +259,8 @@ def _check_flow(recipe: Recipe, where: _Where) -> None:
                 offers(profile, precision, place)
                 verdict = step.stage.check(profile)
                 if not verdict:
-                    raise TargetError(place, f"target {profile.name!r}: {'; '.join(verdict.reasons)}")
+                    reasons = "; ".join(verdict.reasons)
+                    raise TargetError(place, f"target {profile.name!r}: {reasons}")
 
 
 def offers(profile: Target, precision: str, where: str) -> None:
@@ -316,12 +318,28 @@ def _validated(cls: Any, values: Any, where: _Where, *keys: Any) -> Any:
     try:
         return cls.model_validate(values)
     except ValidationError as e:
-        error = e.errors()[0]
-        place = [k for k in error["loc"] if k not in ("int", "tuple[int, int]")]
-        message = error["msg"].removeprefix("Value error, ")
-        if error["type"] == "missing":
-            raise RecipeError(where(*keys), f"key {place[-1]!r} is missing") from None
-        raise RecipeError(where(*keys, *place), f"{message}, found {error['input']!r}") from None
+        inner, message = _first(e)
+        if message == "missing":
+            raise RecipeError(where(*keys), f"key {inner[-1]!r} is missing") from None
+        raise RecipeError(where(*keys, *inner), message) from None
+
+
+def checked(cls: Any, values: dict[str, Any], where: str) -> Any:
+    """Build a checked type from options. Raises RecipeError naming the option."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as e:
+        inner, message = _first(e)
+        raise RecipeError(f"{where}: {'.'.join(map(str, inner))}", message) from None
+
+
+def _first(error: ValidationError) -> tuple[list[Any], str]:
+    """The place and the message of a validation's first error."""
+    first = error.errors()[0]
+    place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
+    if first["type"] == "missing":
+        return place, "missing"
+    return place, f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
 
 
 def _integer(value: Any, where: _Where, key: str, least: int) -> int:
@@ -351,7 +369,7 @@ def _set(data: dict[str, Any], setting: str) -> None:
         return
     hits = []
     for item in data.get("stages") or []:
-        for word, parameters in (item.items() if isinstance(item, dict) else ()):
+        for word, parameters in item.items() if isinstance(item, dict) else ():
             if head in (word, (parameters or {}).get("name")):
                 hits.append((item, word))
     if not hits or len(rest) != 1:

@@ -1,7 +1,7 @@
 """Running real images through a network in any of its forms, for comparison and for measuring.
 
-Every form gets the same pixels through the one preprocessing (`edgecv.runtime.preprocess`) and gives
-float logits of shape (N, classes), so that torch, ONNX, TFLite and a compiled engine compare.
+Every form gets the same pixels through the one preprocessing (`edgecv.runtime.preprocess`) and
+gives float logits of shape (N, classes), so that torch, ONNX, TFLite and a compiled engine compare.
 """
 
 from __future__ import annotations

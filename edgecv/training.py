@@ -12,7 +12,6 @@ import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -96,7 +95,7 @@ class Trainer:
 
         torch.set_num_threads(context.threads)
         torch.manual_seed(context.seed)
-        self.module = module.to(memory_format=torch.channels_last)
+        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = self._optimizer()
@@ -166,7 +165,7 @@ class Trainer:
             loss = torch.nn.functional.cross_entropy(
                 self.module(x), y, label_smoothing=self.plan.label_smoothing
             )
-            value = float(loss)
+            value = float(loss.detach())
             if not math.isfinite(value):
                 raise StageError(
                     self.context.where,
@@ -229,5 +228,3 @@ class Trainer:
             self.optimizer.state[p][name] = same
         self.losses = json.loads(notes["losses"])
         return int(notes["epoch"])
-
-

@@ -1,8 +1,8 @@
 """Interleaved measurement: bundles take turns in random order, so drift hits them alike.
 
-A round gives every bundle one burst of calls; a ratio is the median over rounds of the two bursts'
-medians. Per-call wall time gives p50/p90/p99; process CPU time per burst stands beside it, since on a
-busy machine wall time also holds what others did. Needs numpy and the engine alone.
+A round gives every bundle one burst of calls; a ratio is the median over rounds of the two
+bursts' medians. Per-call wall time gives p50/p90/p99; process CPU time per burst stands beside it,
+since on a busy machine wall time also holds what others did. Needs numpy and the engine alone.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ def measure(
     rounds: int = 40,
     burst_ms: float = 15.0,
     seed: int = 0,
-    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Measure bundles against the first one.
 
@@ -58,11 +57,10 @@ def measure(
     order = list(range(len(series)))
     rng = random.Random(seed)
     before = load_average()
-    for i in range(rounds):
+    for _ in range(rounds):
         rng.shuffle(order)
         for j in order:
             _burst(series[j])
-        progress(i + 1, rounds)
     return {
         "schema": 1,
         "machine": machine(),
@@ -140,7 +138,8 @@ def _summary(series: Series, base: Series, threads: int) -> dict[str, Any]:
 
 
 def _work(job: dict[str, Any]) -> dict[str, Any]:
-    return measure([Path(p) for p in job["bundles"]], job["threads"], job["rounds"], job["burst_ms"])
+    bundles = [Path(p) for p in job["bundles"]]
+    return measure(bundles, job["threads"], job["rounds"], job["burst_ms"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,116 @@
 """`edgecv export`: a network to a bundle, with no recipe."""
 
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
 from typing import Any
+
+from edgecv.errors import RecipeError, missing
 
 
 def register(command: Any) -> None:
-    pass
+    made = command("export", export, "Export, quantize and compile one network for one target.")
+    made.add_argument("model", help="Model folder, .onnx file, package.module:function or zoo name")
+    made.add_argument("--target", required=True, help="a device profile (`edgecv targets`)")
+    made.add_argument(
+        "--precision", choices=("fp32", "int8"), help="default: int8 with --calibration"
+    )
+    made.add_argument("--calibration", type=Path, metavar="DIR", help="images, in any sub-folders")
+    made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
+    made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
+    made.add_argument("--channels", type=int, choices=(1, 3), help="default 3")
+    made.add_argument("--mean", metavar="M[,M,M]", help="pixel mean, units of 0..255 (default 0)")
+    made.add_argument("--std", metavar="S[,S,S]", help="pixel deviation, 0..255 (default 255)")
+    made.add_argument(
+        "--crop-pct", type=float, help="short side is resized to input-size / this (0.875)"
+    )
+    made.add_argument("--interpolation", choices=("bicubic", "bilinear", "nearest"))
+    made.add_argument("--layout", choices=("NCHW",), default="NCHW", help="of the model's input")
+    made.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
+    made.add_argument("--opset", type=int, default=18, help="ONNX opset (18)")
+    made.add_argument(
+        "--arg", action="append", default=[], metavar="KEY=VALUE", help="argument of the builder"
+    )
+    made.add_argument("--name", help="file name of what is written (default: from the model)")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def export(options: argparse.Namespace) -> int:
+    from edgecv.cli import print_json
+
+    try:
+        from edgecv.console import Progress
+        from edgecv.exporting import Request, export
+    except ImportError as e:
+        raise missing(e.name or "pydantic", "compress", "edgecv export") from None
+    request = Request(
+        model=options.model,
+        target=options.target,
+        precision=options.precision or ("int8" if options.calibration else "fp32"),
+        calibration=options.calibration,
+        size=_size(options.input_size),
+        channels=options.channels,
+        mean=_numbers("--mean", options.mean),
+        std=_numbers("--std", options.std),
+        crop_pct=options.crop_pct,
+        interpolation=options.interpolation,
+        labels=options.labels,
+        samples=options.samples,
+        opset=options.opset,
+        name=options.name,
+        args=_arguments(options.arg),
+    )
+    with Progress(quiet=options.json) as progress:
+        exported = export(request, options.out, progress)
+    facts = exported.facts
+    if options.json:
+        files = [str(p) for p in exported.files]
+        print_json({**facts, "bundle": str(exported.bundle), "files": files})
+        return 0
+    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts["executed"].items()))
+    print(f"{exported.bundle}  {facts['size_bytes']:,} bytes")
+    for path in exported.files:
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    print(f"ran: {ran}" if ran else f"not run here: {facts['reason']}")
+    for note in facts["notes"]:
+        print(f"note: {note}")
+    if options.mean is None and options.std is None and "model.json" not in _inside(options.model):
+        print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
+    return 0
+
+
+def _inside(text: str) -> list[str]:
+    path = Path(text)
+    return [p.name for p in path.iterdir()] if path.is_dir() else []
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
+        raise RecipeError("--input-size", f"{text!r} is no size", "224, or 192x256 (HxW)")
+    return int(parts[0]), int(parts[-1])
+
+
+def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(float(p) for p in text.split(","))
+    except ValueError:
+        hint = "127 or 123.7,116.3,103.5"
+        raise RecipeError(name, f"{text!r} is no list of numbers", hint) from None
+
+
+def _arguments(items: list[str]) -> dict[str, Any]:
+    import yaml
+
+    found = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise RecipeError(f"--arg {item}", "is not of the form key=value")
+        found[key] = yaml.safe_load(value)
+    return found

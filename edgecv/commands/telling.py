@@ -74,8 +74,10 @@ def stages(options: argparse.Namespace) -> int:
     for word, cls in words().items():
         print(f"{word}: {(cls.__doc__ or '').splitlines()[0]}")
         for name, field in found[word].items():
-            kind = field.get("enum") or field.get("type") or "/".join(
-                str(t.get("type")) for t in field.get("anyOf", [])
+            kind = (
+                field.get("enum")
+                or field.get("type")
+                or "/".join(str(t.get("type")) for t in field.get("anyOf", []))
             )
             shown = "|".join(map(str, kind)) if isinstance(kind, list) else kind
             about = field.get("description", "")

@@ -4,6 +4,7 @@
     npz:PATH                   arrays (edgecv.data.npz)
     fashion-mnist[-sample]     registered sets (edgecv.data.fashion_mnist)
     package.module:function    a torch Dataset of yours (edgecv.data.function)
+    images:PATH, synthetic:N   images without labels, for `edgecv export` (edgecv.data.plain)
 
 `materialise` decodes a split once, through the device's own resize and crop, into arrays on disk;
 `fingerprint` says whether a split changed, without decoding it.
@@ -26,7 +27,7 @@ import numpy as np
 from edgecv.data.decode import calibration_images, decode
 from edgecv.data.images import Images, check_labels, check_same_classes, save_labels
 from edgecv.data.source import SPLITS, Items
-from edgecv.errors import DataError
+from edgecv.errors import DataError, StoreError
 from edgecv.runtime.preprocess import Preprocess
 
 __all__ = [
@@ -43,7 +44,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 
-_PATHS = ("imagefolder", "npz")
+_PATHS = ("imagefolder", "npz", "images")
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -79,10 +80,12 @@ def parse(source: str) -> Source:
     if source in _NAMES:
         return Source("fashion_mnist", source)
     kind, colon, argument = source.partition(":")
+    if kind == "synthetic" and argument.isdigit() and int(argument):
+        return Source("plain", source)
     if colon and kind in _PATHS:
         if not argument:
             raise DataError("data", f"{source!r} names no path", f"write {kind}:PATH")
-        return Source(kind, argument)
+        return Source(kind, argument) if kind != "images" else Source("plain", source)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
     close = difflib.get_close_matches(kind, (*_PATHS, *_NAMES), n=1)
@@ -115,16 +118,14 @@ def materialise(
     channels: 1 or 3; None takes the data's own (an image folder: 3)
     progress: called with (images done, images in all)
     Pixels are written to a memory map, so a split larger than memory is fine.
-    Raises DataError, naming the file or item at fault.
+    Raises DataError, naming the file or item at fault, and StoreError for a full disk.
     """
     items = parse(source).items(split)
     if items.count == 0:
         raise DataError(source, "holds no images")
     channels = channels or items.channels or _channels(items.item(0)[0])
     geometry = Preprocess(size, channels, (0.0,), (1.0,), crop_pct, interpolation).geometry
-    out.mkdir(parents=True, exist_ok=True)
-    shape = (items.count, *size, channels)
-    pixels = np.lib.format.open_memmap(out / "pixels.npy", "w+", np.uint8, shape)
+    pixels = _reserved(out / "pixels.npy", (items.count, *size, channels))
     labels = np.empty(items.count, np.int64)
 
     def one(index: int) -> None:
@@ -138,10 +139,31 @@ def materialise(
         if progress:
             progress(done, items.count)
     pixels.flush()
-    classes = items.classes or tuple(str(k) for k in range(int(labels.max()) + 1))
-    check_labels(source, labels, len(classes))
+    classes = items.classes
+    if classes is None:
+        classes = tuple(str(k) for k in range(int(labels.max()) + 1))
+    if classes:
+        check_labels(source, labels, len(classes))
     save_labels(out, labels, classes)
     return Images.load(out)
+
+
+def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """A writable uint8 memory map whose disk blocks are allocated, not promised.
+
+    Touching a page of a sparse file on a full disk kills the process (SIGBUS); asking for the
+    blocks beforehand is an error that can be reported.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pixels = np.lib.format.open_memmap(path, "w+", np.uint8, shape)
+        if hasattr(os, "posix_fallocate"):  # not on macOS or Windows
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise StoreError(str(path), f"cannot be written: {error.strerror}") from error
+    return pixels
 
 
 def _channels(image: np.ndarray) -> int:

@@ -47,9 +47,16 @@ def decode(path: Path, channels: int | None = None) -> np.ndarray:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Every image file below `folder`, sorted by relative path. Hidden files are passed over."""
+    """Every image file below `folder`, sorted by relative path. Hidden files are passed over.
+
+    Raises DataError naming a folder that cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(str(error.filename), f"cannot be listed: {error.strerror}") from error
+
     found = []
-    for root, folders, files in os.walk(folder):
+    for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [
             Path(root, name)

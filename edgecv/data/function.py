@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,11 +30,10 @@ def items(argument: str, split: str) -> Items:
 
     def item(index: int) -> tuple[np.ndarray, int]:
         where = f"{argument} item {index}"
-        try:
-            image, label = dataset[index]
-        except (TypeError, ValueError) as error:
-            raise DataError(where, f"not a pair (image, label): {error}") from error
-        return _pixels(where, image), _label(where, label)
+        pair = _called(where, lambda: dataset[index])
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise DataError(where, f"is {type(pair).__name__}, not a pair (image, label)")
+        return _pixels(where, pair[0]), _label(where, pair[1])
 
     classes = getattr(dataset, "classes", None)
     names = tuple(str(name) for name in classes) if classes is not None else None
@@ -47,9 +47,9 @@ def fingerprint(argument: str, split: str) -> str:
     Raises DataError where an item is not the same twice: augmented data cannot be kept.
     """
     source = items(argument, split)
-    module_file = Path(inspect.getfile(_function(argument)))
+    module_file = sys.modules[argument.partition(":")[0]].__file__
     digest = hashlib.sha256(f"{argument} {split} {source.count}".encode())
-    digest.update(module_file.read_bytes())
+    digest.update(Path(module_file).read_bytes() if module_file else b"")
     for index in np.unique(np.linspace(0, source.count - 1, min(PROBES, source.count), dtype=int)):
         image, label = source.item(int(index))
         digest.update(f"{image.shape} {label} ".encode())
@@ -60,19 +60,30 @@ def fingerprint(argument: str, split: str) -> str:
     return digest.hexdigest()
 
 
+def _called(where: str, step: Callable[[], Any]) -> Any:
+    """Runs code that is not ours: whatever it raises becomes a DataError with that as its cause."""
+    try:
+        return step()
+    except Exception as error:
+        what = f"it raised {type(error).__name__}: {error}"
+        raise DataError(where, what, "--traceback shows where") from error
+
+
 def _function(argument: str) -> Any:
     module_name, _, name = argument.partition(":")
-    sys.path.insert(0, str(Path.cwd()))  # a recipe may stand beside its Python file
+    here = str(Path.cwd())  # a recipe may stand beside its Python file
+    sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
+        module = _called(argument, lambda: importlib.import_module(module_name))
+    except DataError as error:
+        absent = error.__cause__
         # a module that is there, but imports something that is not, keeps its own error
-        if error.name and module_name.startswith(error.name):
+        if isinstance(absent, ModuleNotFoundError) and module_name.startswith(absent.name or " "):
             hint = "a source is imagefolder:PATH, npz:PATH, a registered name, or module:function"
-            raise DataError(argument, f"no module named {error.name!r}", hint) from error
-        raise DataError(argument, f"its import failed: {error}") from error
+            raise DataError(argument, f"no module named {absent.name!r}", hint) from absent
+        raise
     finally:
-        sys.path.remove(str(Path.cwd()))
+        sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
         raise DataError(argument, f"{module_name} has no function {name!r}")
@@ -81,8 +92,8 @@ def _function(argument: str) -> Any:
 
 def _dataset(argument: str, split: str) -> Any:
     function = _function(argument)
-    takes_split = "split" in inspect.signature(function).parameters
-    dataset = function(split=split) if takes_split else function()
+    keys = {"split": split} if "split" in inspect.signature(function).parameters else {}
+    dataset = _called(argument, lambda: function(**keys))
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         what = f"returned {type(dataset).__name__}, not a dataset with a length and items"
         raise DataError(argument, what, "return a torch.utils.data.Dataset")

@@ -21,7 +21,7 @@ class Images:
 
     pixels:  uint8 (N, H, W, C), possibly a read-only memory map
     labels:  int64 (N,), each in 0..len(classes)-1
-    classes: names, in the order of the network's outputs
+    classes: names, in the order of the network's outputs; none for images without labels
 
     Raises DataError where these do not hold.
     """
@@ -39,7 +39,8 @@ class Images:
             raise DataError("images", f"labels must be int64, one for each image, not {seen}")
         if len(self.labels) == 0:
             raise DataError("images", "there are none")
-        check_labels("images", self.labels, len(self.classes))
+        if self.classes:
+            check_labels("images", self.labels, len(self.classes))
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecv.errors import DataError
+
 SPLITS = ("train", "test")
 
 
@@ -31,11 +33,18 @@ class Items:
 
 
 def hash_files(named: list[tuple[str, Path]]) -> str:
-    """SHA-256 (hex) over names, sizes and contents, in the order given."""
+    """SHA-256 (hex) over names, sizes and contents, in the order given.
+
+    Raises DataError naming the file that cannot be read.
+    """
     digest = hashlib.sha256()
     for name, path in named:
-        content = path.read_bytes()
-        digest.update(f"{len(name)} {len(content)} ".encode())
-        digest.update(name.encode("utf-8", "surrogateescape"))
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise DataError(str(path), f"cannot be read: {error.strerror}") from error
+        label = name.encode("utf-8", "surrogateescape")
+        digest.update(f"{len(label)} {len(content)} ".encode())
+        digest.update(label)
         digest.update(content)
     return digest.hexdigest()

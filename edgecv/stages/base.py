@@ -100,6 +100,6 @@ class Stage(BaseModel):
         """Whether this stage can serve that target."""
         return Verdict()
 
-    def run(self, source: Any, context: Context) -> None:
+    def run(self, source: Any, context: Context) -> None:  # noqa: ARG002
         """Read the input, write the result into context.out. Never change the input."""
         raise TypeError(f"{type(self).__name__} has no run")

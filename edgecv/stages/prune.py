@@ -1,9 +1,9 @@
 """keep_g = top-k over channels c of group g by score I(c): remove whole filters, then fine-tune.
 
-I(c) = Σ |w|  (l1), √Σ w²  (l2), or |Σ w · ∂L/∂w|  (taylor: Molchanov et al., CVPR 2019), summed over
-every layer that shares the channel. Which layers share one (residual additions, concatenations,
-depthwise convolutions, the consumer's input side) is found by the dependency graph of Torch-Pruning
-(Fang et al., "DepGraph", CVPR 2023).
+I(c) = Σ |w|  (l1), √Σ w²  (l2), or |Σ w · ∂L/∂w|  (taylor: Molchanov et al., CVPR 2019), summed
+over every layer that shares the channel. Which layers share one (residual additions,
+concatenations, depthwise convolutions, the consumer's input side) is found by the dependency graph
+of Torch-Pruning (Fang et al., "DepGraph", CVPR 2023).
 
 Pitfalls: accuracy before fine-tuning says little, do not judge by it. Engines run a width of 24 no
 faster than 32, so widths stay multiples of the targets' alignment: with few channels a ratio may
@@ -95,7 +95,7 @@ class Prune(Training):
             widths = sorted({len(score) for _, _, score in groups})
             raise StageError(
                 context.where,
-                f"ratio {self.ratio} removes nothing: widths {widths} are kept multiples of {align}",
+                f"ratio {self.ratio} removes nothing: widths {widths} stay multiples of {align}",
                 "raise ratio, widen the model, or set align lower",
             )
         layers = dict(module.named_modules())

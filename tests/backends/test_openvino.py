@@ -87,9 +87,7 @@ def test_results_are_fresh_arrays(fp32: Graph, tmp_path: Path) -> None:
     ],
     ids=["nothing", "name", "shape that broadcasts", "dtype", "too many"],
 )
-def test_wrong_feeds_are_refused(
-    fp32: Graph, tmp_path: Path, feeds: dict[str, np.ndarray]
-) -> None:
+def test_wrong_feeds_are_refused(fp32: Graph, tmp_path: Path, feeds: dict[str, np.ndarray]) -> None:
     with pytest.raises(EngineError, match="it takes input float32"):
         Session(files(fp32, tmp_path)).run(feeds)
 

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import onnx_graphs as graphs
 import pytest
+import torch
+from torch import nn
 
 from edgecv.backends.tensorrt.compile import compile
 from edgecv.backends.tensorrt.run import Cuda, Session, count_layers, probe
 from edgecv.errors import EngineError, NoCudaDevice, TargetError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.stages.export.onnx import export_onnx
 from edgecv.target import Grid, Target
 
 GRID = Grid(activations="int8", symmetric=True, quantize_bias=False)
@@ -51,9 +54,18 @@ def test_engines_are_built_and_int8_is_another_engine(fp32: Graph, tmp_path: Pat
     assert (tmp_path / "a" / "model.onnx").read_bytes() == fp32.path.read_bytes()
 
 
-def test_a_capability_that_is_not_offered_delivers_the_network(
-    fp32: Graph, tmp_path: Path, no_gpu: None
-) -> None:
+def test_constants_in_arithmetic_do_not_stop_an_int8_engine(tmp_path: Path) -> None:
+    """GELU is written with constants, which TensorRT takes in float only."""
+    pytest.importorskip("tensorrt_rtx")
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(768, 64), nn.GELU(), nn.Linear(64, 10))
+    graph = export_onnx(net, torch.zeros(graphs.SHAPE), tmp_path / "graph")
+    int8 = graphs.int8_graph(graph, tmp_path / "int8", GRID)
+    assert compile(int8, target("8.9"), tmp_path / "out").compiled
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_capability_that_is_not_offered_delivers_the_network(fp32: Graph, tmp_path: Path) -> None:
     pytest.importorskip("tensorrt_rtx")
     made = compile(fp32, target("8.7"), tmp_path)
     assert not made.compiled
@@ -88,12 +100,29 @@ def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
         compile(tflite, target("8.9"), tmp_path)
 
 
-def test_running_without_a_gpu_says_so(no_gpu: None) -> None:
+@pytest.mark.usefixtures("no_gpu")
+def test_running_without_a_gpu_says_so() -> None:
     with pytest.raises(NoCudaDevice, match="NVIDIA"):
         Session({"model.engine": b"any"})
     found = probe()
     assert not found.available
     assert found.reason
+
+
+def test_the_session_calls_what_the_installed_tensorrt_has() -> None:
+    """All that a machine without a GPU can prove of the run path."""
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert callable(trt.nptype)
+    assert {"INPUT", "OUTPUT"} <= set(dir(trt.TensorIOMode))
+    assert "JSON" in dir(trt.LayerInformationFormat)
+    for kind, names in (
+        (trt.Runtime, "deserialize_cuda_engine"),
+        (trt.ICudaEngine, "create_execution_context create_engine_inspector num_io_tensors"),
+        (trt.ICudaEngine, "get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype"),
+        (trt.IExecutionContext, "set_tensor_address execute_async_v3"),
+        (trt.EngineInspector, "get_engine_information"),
+    ):
+        assert set(names.split()) <= set(dir(kind))
 
 
 def test_the_inspectors_layers_are_counted_by_input_precision() -> None:

@@ -26,7 +26,8 @@ def session(graph) -> Session:
 def test_probe_names_the_package_and_its_version():
     found = probe()
     assert found.available
-    assert found.version and found.version.startswith(("ai-edge-litert ", "tflite-runtime "))
+    assert found.version
+    assert found.version.startswith(("ai-edge-litert ", "tflite-runtime "))
 
 
 def test_a_float_session_computes_what_pytorch_does():
@@ -34,7 +35,8 @@ def test_a_float_session_computes_what_pytorch_does():
     (x,), (y,) = net.inputs, net.outputs
     assert (x.name, x.dtype, x.shape, x.layout) == ("input", "float32", (1, 24, 24, 3), "NHWC")
     assert (y.name, y.dtype, y.shape, y.layout) == ("logits", "float32", (1, 10), "NC")
-    assert x.scale is None and x.zero_point is None
+    assert x.scale is None
+    assert x.zero_point is None
     got = np.concatenate([net.run({"input": i[None]})["logits"] for i in images()])
     np.testing.assert_allclose(got, torch_logits(images()), atol=1e-5)
 
@@ -60,7 +62,8 @@ def test_integer_tensors_carry_their_grid():
     (x,), (y,) = session(int8_graph()).inputs, session(int8_graph()).outputs
     assert (x.dtype, y.dtype) == ("int8", "int8")
     assert x.scale == pytest.approx((images()[:16].max() - images()[:16].min()) / 255, rel=0.01)
-    assert y.scale and -128 <= y.zero_point <= 127
+    assert y.scale
+    assert -128 <= y.zero_point <= 127
 
 
 @pytest.mark.parametrize(
@@ -139,9 +142,11 @@ assert run.probe().engine == "{engine}"
 def test_compile_copies_the_graph_and_loads_it(tmp_path: Path):
     graph = int8_graph()
     made = compile(graph, target.load("rpi5"), tmp_path)
-    assert made.files == ("model.tflite",) and made.compiled
+    assert made.files == ("model.tflite",)
+    assert made.compiled
     assert (tmp_path / "model.tflite").read_bytes() == graph.path.read_bytes()
-    assert made.inputs == graph.inputs and made.outputs == graph.outputs
+    assert made.inputs == graph.inputs
+    assert made.outputs == graph.outputs
     assert "ai-edge-litert" in made.versions
 
 

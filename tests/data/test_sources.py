@@ -1,5 +1,8 @@
 """Sources, end to end: what materialise makes of them, and what they refuse."""
 
+import errno
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edgecv import data
-from edgecv.errors import DataError
+from edgecv.errors import DataError, StoreError
 
 
 def make_folder(root, classes=("ant", "bee"), per_class=3, size=(40, 30)):
@@ -141,6 +144,26 @@ def test_fingerprint_does_not_decode(tmp_path):
     assert len(data.fingerprint(f"imagefolder:{root}", "train")) == 64
 
 
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    root = make_folder(tmp_path / "in")
+    (root / "ant" / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    with pytest.raises(DataError, match=r"gone\.jpg: cannot be read"):
+        data.fingerprint(f"imagefolder:{root}", "train")
+    assert "gone.jpg" in refusal(f"imagefolder:{root}", tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve blocks")
+def test_a_full_disk_is_an_error_not_a_crash(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    root = make_folder(tmp_path / "in")
+    with pytest.raises(StoreError, match="No space left"):
+        materialise(f"imagefolder:{root}", tmp_path / "out")
+    assert not (tmp_path / "out" / "pixels.npy").exists()
+
+
 # --- npz -----------------------------------------------------------------------------------
 
 RNG = np.random.default_rng(0)
@@ -243,6 +266,8 @@ def named(): return Made(lambda i: (grey(i), "cat"))
 def negative(): return Made(lambda i: (grey(i), i - 1))
 def empty(): return Made(None, 0)
 def number(): return 5
+def broken(): raise KeyError("no such column")
+def broken_item(): return Made(lambda i: 1 / 0)
 def random(): return Made(lambda i: (torch.rand(3, 8, 8), 0))
 """
 
@@ -276,7 +301,9 @@ def test_function_is_told_the_split(mine, tmp_path):
     ("name", "says"),
     [
         ("normalised", "reaches from -0.5 to -0.5"),
-        ("lonely", "item 0: not a pair"),
+        ("lonely", "item 0: is uint8, not a pair"),
+        ("broken", "it raised KeyError: 'no such column'"),
+        ("broken_item", "item 0: it raised ZeroDivisionError"),
         ("named", "the label 'cat' is not an integer"),
         ("negative", "label -1 of image 0"),
         ("empty", "is empty"),
@@ -288,9 +315,27 @@ def test_function_refusals(mine, tmp_path, name, says):
     assert says in refusal(f"{mine}:{name}", tmp_path / "out")
 
 
+def test_a_module_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imports_absent.py").write_text("import absent_library")
+    assert "No module named 'absent_library'" in refusal("imports_absent:f", tmp_path / "out")
+    (tmp_path / "no_python.py").write_text("def f(:")
+    assert "it raised SyntaxError" in refusal("no_python:f", tmp_path / "out")
+    assert sys.path.count(str(tmp_path)) == 0
+
+
 def test_augmented_data_are_refused(mine):
     with pytest.raises(DataError, match="differs between two reads"):
         data.fingerprint(f"{mine}:random", "train")
+
+
+def test_data_need_no_torch():
+    code = (
+        "import sys; sys.modules['torch'] = sys.modules['PIL'] = None\n"
+        "from edgecv import data; print(data.parse('fashion-mnist-sample').items('test').count)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "3000\n"
 
 
 # --- parse ---------------------------------------------------------------------------------

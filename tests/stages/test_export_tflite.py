@@ -73,13 +73,13 @@ def test_a_flattened_image_becomes_a_convolution(tmp_path: Path):
 
 
 def test_a_layout_transpose_that_is_left_is_refused_with_its_line(tmp_path: Path):
-    def positions(self, x):
+    def positions(_, x):
         return (x.flatten(2) * torch.arange(576.0)).flatten(1)
 
     with pytest.raises(UnsupportedError) as refused:
         export_tflite(Forward(positions), IMAGE, tmp_path / "out")
     assert "TRANSPOSE is left by flatten of a (1, 4, 24, 24) tensor" in refused.value.what
-    assert "x.flatten(2) * torch.arange" in refused.value.what
+    assert "in `return self.then(self, self.conv(x))`" in refused.value.what
     assert not (tmp_path / "out" / "model.tflite").exists()
 
 
@@ -128,13 +128,28 @@ def test_the_module_is_left_in_the_mode_it_was_in(tmp_path: Path):
         lambda _, x: x.mean((2, 3)),
         lambda _, x: x.mean((-1, -2), keepdim=True),
         lambda _, x: x.amax((2, 3)),
+        lambda _, x: nn.functional.max_pool2d(x.relu(), 3, 2, 1),
+        lambda _, x: nn.functional.max_pool2d(x.relu(), (4, 3), 2, (2, 0)),
+        lambda _, x: nn.functional.max_pool2d(x, 3, 2, 1),
         lambda _, x: x.mean(3),
         lambda _, x: x.mean((1, 2)),
         lambda self, x: self.head(x.flatten(1)),
         lambda self, x: self.head(torch.relu(x.reshape(1, -1))).relu(),
         lambda self, x: nn.functional.linear(x.mean((2, 3)).flatten(1), self.head.weight[:, :4]),
     ],
-    ids=["mean", "keepdim", "max", "rows", "channels", "flatten", "reshape", "mean-linear"],
+    ids=[
+        "mean",
+        "keepdim",
+        "max",
+        "padded",
+        "uneven",
+        "plain",
+        "rows",
+        "channels",
+        "flatten",
+        "reshape",
+        "mean-linear",
+    ],
 )
 def test_rewrites_keep_the_value(then):
     image = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
@@ -142,6 +157,16 @@ def test_rewrites_keep_the_value(then):
     program = torch.export.export(module, (image,)).module()
     keep_channels_last(program, image)
     torch.testing.assert_close(program(image), module(image), atol=1e-5, rtol=1e-5)
+
+
+def test_a_padded_max_pool_after_relu_pads_with_zero():
+    image = torch.zeros(1, 3, 24, 24)
+    module = Forward(lambda _, x: nn.functional.max_pool2d(x.relu(), 3, 2, 1)).eval()
+    program = torch.export.export(module, (image,)).module()
+    keep_channels_last(program, image)
+    (pool,) = program.graph.find_nodes(op="call_function", target=torch.ops.aten.max_pool2d.default)
+    assert pool.args[3] == [0, 0]
+    assert pool.args[0].target is torch.ops.aten.pad.default
 
 
 def test_only_what_reads_the_layout_is_suspect():
@@ -154,4 +179,6 @@ def test_only_what_reads_the_layout_is_suspect():
 
     assert after(lambda _, x: x.mean((2, 3))) == []
     assert after(lambda self, x: self.head(x.flatten(1))) == []
+    gate = after(lambda _, x: x * x.mean((2, 3)).view(1, 4, 1, 1))
+    assert gate[0].startswith("view to a (1, 4, 1, 1) tensor")
     assert "permute of a (1, 4, 24, 24)" in after(lambda _, x: x.permute(0, 3, 1, 2).exp())[0]

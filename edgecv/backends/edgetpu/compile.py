@@ -68,21 +68,24 @@ _INTEGERS = ("INT8", "UINT8", "INT32", "INT64", "BOOL")
 class Log:
     """What `edgetpu_compiler -s` printed.
 
-    tpu_ops, cpu_ops: operators by where they will run; None when it did not say
+    tpu_ops, cpu_ops: operators by where they will run; None when it did not say (it is silent on
+        the CPU when there are none)
     cached_bytes, streamed_bytes: parameters held on the chip, and fetched at every inference
     left: (operator, count, reason) for each that stays on the CPU
     """
 
     version: str | None
     tpu_ops: int | None
-    cpu_ops: int | None
+    cpu_ops: int
     cached_bytes: int | None
     streamed_bytes: int | None
     left: tuple[tuple[str, int, str], ...]
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the user."""
-        said = [f"{self.tpu_ops} operators run on the Edge TPU, {self.cpu_ops or 0} on the CPU."]
+        if self.tpu_ops is None:
+            return ("edgetpu_compiler did not say how many operators it mapped.",)
+        said = [f"{self.tpu_ops} operators run on the Edge TPU, {self.cpu_ops} on the CPU."]
         said += [f"{n} {op} on the CPU: {why}." for op, n, why in self.left]
         if self.streamed_bytes:
             said.append(f"{self.streamed_bytes} bytes of weights are streamed at every inference.")

@@ -17,6 +17,10 @@ FILES = ("model.xml", "model.bin")
 # The converter's own notes at the end of the .xml: its version and how it was called.
 NOTES = re.compile(rb"\t<rt_info>(?:(?!<rt_info>).)*</rt_info>\s*(?=</net>\s*$)", re.DOTALL)
 
+# Names that OpenVINO made up end in a count of all nodes this process ever made: the layer's own
+# number takes its place, so that the same network gives the same bytes.
+MADE_UP = re.compile(rb'(<layer id="(\d+)" name="[A-Za-z]+_)\d+(" type="(?!Parameter|Result))')
+
 
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """Write out/model.xml and out/model.bin, after loading them once.
@@ -32,7 +36,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         xml = Path(folder) / FILES[0]
         _convert(graph, xml)
         data = {name: (xml.parent / name).read_bytes() for name in FILES}
-    data[FILES[0]] = NOTES.sub(b"", data[FILES[0]])
+    data[FILES[0]] = MADE_UP.sub(rb"\1\2\3", NOTES.sub(b"", data[FILES[0]]))
     session = Session(data, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     for name, content in data.items():

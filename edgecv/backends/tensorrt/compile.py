@@ -74,14 +74,18 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     No file and no versions where that module builds none for the capability.
     """
     trt = import_module(job["module"])
-    aim = _ahead_of_time if job["module"] == "tensorrt_rtx" else _for_this_gpu
+    ahead, capability = job["module"] == "tensorrt_rtx", job["capability"]
+    # full TensorRT is asked for nothing where there is no GPU: parts of it crash there
+    if not (_offers(trt, capability) if ahead else _is_this_gpu(capability)):
+        return {}
     errors: list[str] = []
     try:
         logger = _logger(trt, errors)
         builder = trt.Builder(logger)
         config = builder.create_builder_config()
-        if not aim(trt, config, job["capability"]):
-            return {}
+        if ahead:
+            config.num_compute_capabilities = 1
+            config.set_compute_capability(_offers(trt, capability), 0)
         blob = _build(trt, logger, builder, config, job["onnx"])
     except (RuntimeError, TypeError) as e:
         errors.append(str(e))
@@ -107,17 +111,13 @@ def _build(trt: Any, logger: Any, builder: Any, config: Any, onnx: str) -> Any:
     return builder.build_serialized_network(network, config)
 
 
-def _ahead_of_time(trt: Any, config: Any, capability: str) -> bool:
-    """Aim TensorRT for RTX at the capability; False where it is not offered."""
-    wanted = getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""), None)
-    if wanted is None:
-        return False
-    config.num_compute_capabilities = 1
-    return bool(config.set_compute_capability(wanted, 0))
+def _offers(trt: Any, capability: str) -> Any:
+    """TensorRT for RTX's own name of the capability; None where it builds for no such GPU."""
+    return getattr(trt.ComputeCapability, "SM" + capability.replace(".", ""), None)
 
 
-def _for_this_gpu(trt: Any, config: Any, capability: str) -> bool:  # noqa: ARG001
-    """Whether the GPU here, which full TensorRT builds for, is the target's kind."""
+def _is_this_gpu(capability: str) -> bool:
+    """Whether the GPU here, which full TensorRT builds for, is of that capability."""
     try:
         return Cuda().capability() == capability
     except EdgecvError:

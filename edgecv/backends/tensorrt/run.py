@@ -47,7 +47,7 @@ def probe() -> Probe:
 
 
 class Cuda:
-    """The CUDA driver, by ctypes: eleven calls, no package (CUDA Driver API reference).
+    """The CUDA driver, by ctypes: a dozen calls, no package (CUDA Driver API reference).
 
     Raises NoCudaDevice (no driver, no device), EngineError (a call failed).
     """
@@ -167,6 +167,8 @@ class Session:
             self._cuda.call("cuMemFree_v2", pointer)
         self._buffers = {}
         self._context = self._engine = None
+        self._cuda.call("cuStreamDestroy_v2", self._stream)
+        self._cuda.call("cuDevicePrimaryCtxRelease_v2", self._device)
 
     def _load(self, blob: bytes) -> Any:
         found = []

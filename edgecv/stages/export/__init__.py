@@ -1,8 +1,8 @@
 """f(x) in PyTorch → the same f(x) as a file: ONNX for ONNX engines, NHWC TFLite for TFLite ones.
 
 The file's outputs are compared with the network's on real images; a file that computes something
-else is a ParityError, not a bundle. An .onnx file that the user brought passes through as it is; for
-a TFLite target it is read into PyTorch first (`edgecv.importing`).
+else is a ParityError, not a bundle. An .onnx file that the user brought passes through as it is;
+for a TFLite target it is read into PyTorch first (`edgecv.importing`).
 
 onnx.py and tflite.py hold the two roads; a target profile says which one it needs.
 """

@@ -2,9 +2,10 @@
 
     mean(x, H and W)            = adaptive_avg_pool2d(x, 1)            (MEAN over NHWC axes)
     amax(x, H and W)            = max_pool2d(x, (H, W))
+    max_pool2d(relu(x), pad p)  = max_pool2d(pad(relu(x), p))          (0 for -inf: int8 has none)
     linear(flatten(x, 1), W, b) = flatten(conv2d(x, W[o, C, H, W], b)) (a kernel as large as x)
 
-Both are exact in real arithmetic. An ATen graph (`ExportedProgram.module()`) comes in and is
+All are exact in real arithmetic. An ATen graph (`ExportedProgram.module()`) comes in and is
 edited in place.
 """
 
@@ -19,8 +20,15 @@ from torch.fx.passes.shape_prop import ShapeProp
 
 _aten = torch.ops.aten
 _FLATTEN = (_aten.flatten.using_ints, _aten.view.default, _aten.reshape.default)
+_POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)
 # What may stand between a flatten and its linear without reading the order of the features.
 _ELEMENTWISE = (_aten.dropout.default, _aten.relu.default, _aten.clone.default)
+
+
+# Operators whose result depends on where the channels are, or whose lowering forgets it.
+_ORDERED: tuple[str, ...]
+_ORDERED = ("flatten", "view", "reshape", "permute", "transpose", "mean", "sum", "amax", "softmax")
+_ORDERED += ("channel_shuffle", "pixel_shuffle", "group_norm", "layer_norm", "elu")
 
 
 def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
@@ -34,6 +42,8 @@ def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
             continue
         if node.target in (_aten.mean.dim, _aten.amax.default):
             _pool(program, node)
+        elif node.target is _aten.max_pool2d.default:
+            _pad(program, node)
         elif node.target is _aten.linear.default:
             _convolve(program, node)
     program.graph.eliminate_dead_code()
@@ -44,12 +54,13 @@ def suspects(program: GraphModule) -> list[str]:
     """The lines that read a channels-first order: what to name when a TRANSPOSE is left."""
     found = []
     for node in program.graph.nodes:
-        sources = [n for n in node.all_input_nodes if len(_shape(n)) == 4]
-        if node.op != "call_function" or not sources or _unordered(_shape(sources[0])):
+        if node.op != "call_function" or not node.all_input_nodes:
             continue
-        name = str(node.target).split(".")[1]
-        if name in ("flatten", "view", "reshape", "permute", "transpose", "mean", "sum", "amax"):
-            found.append(f"{name} of a {_shape(sources[0])} tensor{_line(node)}")
+        name, shape = str(node.target).split(".")[1], _shape(node.all_input_nodes[0])
+        if len(shape) == 4 and not _unordered(shape) and name in _ORDERED:
+            found.append(f"{name} of a {shape} tensor{_line(node)}")
+        elif len(shape) == 2 and len(_shape(node)) == 4:  # features put back as an image
+            found.append(f"{name} to a {_shape(node)} tensor{_line(node)}")
     return found
 
 
@@ -59,7 +70,7 @@ def _pool(program: GraphModule, node: Node) -> None:
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
     if not isinstance(x, Node) or not isinstance(dims, (list, tuple)) or len(_shape(x)) != 4:
         return
-    if {int(d) % 4 for d in dims} != {2, 3}:  # type: ignore[arg-type]
+    if {int(d) % 4 for d in dims} != {2, 3}:
         return
     with program.graph.inserting_before(node):
         if node.target is _aten.mean.dim:
@@ -68,7 +79,21 @@ def _pool(program: GraphModule, node: Node) -> None:
             new = _call(program, _aten.max_pool2d.default, (x, list(_shape(x)[2:])), node)
         if not keep:
             new = _call(program, _aten.flatten.using_ints, (new, 1), node)
-    node.replace_all_uses_with(new)
+    _replace(node, new)
+
+
+def _pad(program: GraphModule, node: Node) -> None:
+    """max_pool2d(relu(x), k, s, p) -> max_pool2d(pad(relu(x), p, 0), k, s, 0)."""
+    x, padding = node.args[0], node.args[3] if len(node.args) > 3 else 0
+    both = list(padding) * 2 if isinstance(padding, (list, tuple)) else [padding] * 2
+    if not isinstance(x, Node) or x.target not in _POSITIVE or not any(both):
+        return
+    height, width = both[:2]
+    with program.graph.inserting_before(node):
+        padded = _call(program, _aten.pad.default, (x, [width, width, height, height]), node)
+        args = (padded, *node.args[1:3], [0, 0], *node.args[4:])
+        new = _call(program, node.target, args, node)
+    _replace(node, new)
 
 
 def _convolve(program: GraphModule, node: Node) -> None:
@@ -92,6 +117,11 @@ def _convolve(program: GraphModule, node: Node) -> None:
         kernel = _call(program, _aten.reshape.default, (weight, size), node)
         new = _call(program, _aten.conv2d.default, (image, kernel, bias), node)
         new = _call(program, _aten.flatten.using_ints, (new, 1), node)
+    _replace(node, new)
+
+
+def _replace(node: Node, new: Node) -> None:
+    new.meta = dict(node.meta)  # the same value, from the same line
     node.replace_all_uses_with(new)
 
 

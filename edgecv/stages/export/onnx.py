@@ -46,7 +46,6 @@ def export_onnx(
     weights, a layer that cannot be exported, an opset that the exporter did not honour.
     """
     _check_module(module, example)
-    out.mkdir(parents=True, exist_ok=True)
     with _evaluating(module):
         model = _trace(module, example, opset)
     saved = next((o.version for o in model.opset_import if o.domain == ""), None)
@@ -80,7 +79,6 @@ def load_onnx(path: Path, out: Path) -> Graph:
     _inline_external(model, path.parent, where)
     _check_opset(model, where)
     _fix_input(model, where)
-    out.mkdir(parents=True, exist_ok=True)
     return write_clean(model, out, where)
 
 
@@ -99,6 +97,7 @@ def write_clean(model: Any, out: Path, where: str) -> Graph:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:
         raise ModelError(where, f"not valid ONNX: {_line(e)}", "export it again") from None
+    out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     path.write_bytes(model.SerializeToString(deterministic=True))
     ops = Counter(n.op_type for n in model.graph.node)
@@ -284,6 +283,9 @@ def _fix_input(model: Any, where: str) -> None:
     """Check the input and output; a dynamic batch becomes 1."""
     weights = {t.name for t in model.graph.initializer}
     inputs = [i for i in model.graph.input if i.name not in weights]
+    del model.graph.input[:]  # old files list their weights here, which keeps them from folding
+    model.graph.input.extend(inputs)
+    inputs = list(model.graph.input)
     for kind, found in (("input", inputs), ("output", list(model.graph.output))):
         if len(found) != 1:
             names = ", ".join(repr(i.name) for i in found) or "none"

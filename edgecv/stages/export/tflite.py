@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 import edgecv
@@ -127,10 +126,12 @@ def _refuse_transposes(model: Any, suspects: list[str]) -> None:
         if flatbuffer.op_name(model, op) != "TRANSPOSE":
             continue
         order = flatbuffer.constant(model, graph.tensors[op.inputs[1]])
-        if order is None or tuple(np.asarray(order).tolist()) in _LAYOUT:
-            cause = suspects[0] if suspects else "an operator that needs channels first"
-            hint = "pool with adaptive_avg_pool2d(x, 1).flatten(1); flatten only 1x1 images"
-            raise UnsupportedError("export: TFLite", f"a TRANSPOSE is left by {cause}", hint)
+        if order is None or tuple(order.tolist()) in _LAYOUT:
+            readers = [o for o in graph.operators if op.outputs[0] in list(o.inputs)]
+            reader = flatbuffer.op_name(model, readers[0]) if readers else "the output"
+            cause = f"by {suspects[0]}" if suspects else f"before {reader}"
+            hint = "pool with adaptive_avg_pool2d(x, 1), gate with 1x1 convolutions, not with view"
+            raise UnsupportedError("export: TFLite", f"a TRANSPOSE is left {cause}", hint)
 
 
 @contextmanager

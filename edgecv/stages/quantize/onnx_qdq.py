@@ -63,13 +63,14 @@ def quantize_onnx(
         if bias_correction:
             shift = measure_shift(model, _weight_errors(model, quantized), samples)
             quantized = _quantize(_with_shift(model, shift), ranges, grid)
+        strip(quantized)
+        onnx.checker.check_model(quantized, full_check=True)
     except EdgecvError:
         raise
     except Exception as e:
         raise EngineError("quantize", f"ONNX Runtime's quantizer: {_line(e)}") from None
     if not is_quantized(quantized):
         raise ModelError(graph.path.name, "has no layer that ONNX Runtime can quantize")
-    strip(quantized)
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     path.write_bytes(quantized.SerializeToString(deterministic=True))
@@ -114,7 +115,7 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
             activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=[],
-            nodes_to_exclude=[],
+            nodes_to_exclude=_left_float(copy) if grid.symmetric else [],
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={
                 "ActivationSymmetric": grid.symmetric,
@@ -130,7 +131,21 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
         quantizer.quantize_model()
     finally:
         root.setLevel(level)
+    quantizer.model.topological_sort()
     return quantizer.model.model
+
+
+def _left_float(model: Any) -> list[str]:
+    """Elementwise nodes with a constant operand, named: TensorRT takes no quantized constant
+    there ("Quantized constant is only allowed before DQ").
+    """
+    held = {t.name for t in model.graph.initializer}
+    left = []
+    for node in model.graph.node:
+        node.name = node.name or node.output[0]
+        if node.op_type in ("Add", "Sub", "Mul", "Div") and held & set(node.input):
+            left.append(node.name)
+    return left
 
 
 def _dense_weights(model: Any) -> set[str]:

@@ -111,7 +111,9 @@ def calibrate(graph: Graph, samples: np.ndarray) -> dict[str, Activation]:
             mean = value.reshape(-1, value.shape[-1]).mean(0, dtype=np.float64) / len(samples)
             low, high = float(value.min()), float(value.max())
             if not np.isfinite([low, high]).all():
-                raise ModelError("quantize", f"{name} becomes NaN or infinite on the samples")
+                what = f"tensor {name} becomes NaN or infinite on the samples"
+                hint = "is it max pooling with padding? put it after a ReLU: int8 has no -inf"
+                raise ModelError("quantize", what, hint if "padv2" in name else "")
             old = seen.get(name, Activation(low, high, np.zeros_like(mean)))
             seen[name] = Activation(min(low, old.low), max(high, old.high), old.mean + mean)
     return seen
@@ -197,7 +199,8 @@ def _check_integer(model: Any, io: str) -> None:
         if any(graph.tensors[t].type == real and int(t) not in ends for t in op.outputs):
             name = flatbuffer.op_name(model, op)
             if name != "DEQUANTIZE":
-                raise UnsupportedError("quantize", f"{name} stays float", "see docs/supported.md")
+                hint = "ReLU, ReLU6 fused with a layer, Hardswish and SiLU become integers"
+                raise UnsupportedError("quantize", f"{name} stays float", hint)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,36 @@
+# `make demo` and `make test` need git, Python 3.11+ and make; everything else goes into .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format docs clean
+
+demo: $(INSTALLED)  ## train, compress, compile and measure the quickstart recipe
+	$(BIN)/edgecv run recipes/quickstart.yaml
+
+test: $(INSTALLED)  ## all tests
+	$(BIN)/python -m pytest -q
+
+check: $(INSTALLED)  ## lint, formatting, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(INSTALLED)  ## the generated pages
+	$(BIN)/python scripts/make_docs.py
+
+clean:
+	rm -rf $(VENV) runs build dist
+
+# torch is pinned in constraints.txt; an unpinned one may bring gigabytes of CUDA libraries.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+	  { echo "edgecv needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

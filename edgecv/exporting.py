@@ -1,0 +1,179 @@
+"""One network to one bundle, with no recipe: what `edgecv export` does.
+
+The command's options become a recipe of one step, so that export and run share every line of code
+that matters; its results live in a temporary store and what is asked for is copied out.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgecv import making, pipeline, target
+from edgecv.errors import DataError, ModelError, RecipeError
+from edgecv.recipe import Bench, Data, ModelSource, Recipe, Step, checked, offers, source_of
+from edgecv.stages.export import Export
+from edgecv.stages.quantize import Quantize
+from edgecv.store import Store, disk_errors, publish
+
+SYNTHETIC = 32
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to export and how images become its input.
+
+    model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
+    mean, std: in units of 0..255 pixels; None takes the Model folder's own, else 0 and 255
+    size:  input side in pixels; None takes what the model says, else 224
+    """
+
+    model: str
+    target: str
+    precision: str = "fp32"
+    calibration: Path | None = None
+    size: tuple[int, int] | None = None
+    channels: int | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop_pct: float | None = None
+    interpolation: str | None = None
+    labels: Path | None = None
+    samples: int = 256
+    opset: int = 18
+    name: str | None = None
+    args: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. facts: as `edgecv.packing` found them."""
+
+    bundle: Path
+    files: tuple[Path, ...]
+    facts: dict[str, Any]
+
+
+def export(request: Request, out: Path, reporter: pipeline.Reporter | None = None) -> Exported:
+    """Export, quantize, compile, prove, and write one bundle with the engine's files beside it.
+
+    Raises EdgecvError; nothing is written to `out` unless everything went well.
+    """
+    pipeline.check_space(out)
+    recipe = _recipe(request)
+    with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
+        outcome = pipeline.run(recipe, out, reporter, Store(Path(room)), compare=False)
+        for failure in outcome.failures.values():
+            raise failure
+        (node,) = (n for n in outcome.expansion.nodes.values() if n.kind == "bundle")
+        return _write(outcome.folders[node.id], recipe.steps[0].name, out)
+
+
+def _write(folder: Path, name: str, out: Path) -> Exported:
+    facts = making.facts_of(folder)
+    files = []
+    with disk_errors(out):
+        for source in sorted((folder / "engine").iterdir()):
+            path = out / source.name.replace("model", name, 1)
+            publish(source, path)
+            files.append(path)
+        bundle = out / f"{name}.edgecv"
+        publish(folder / facts["bundle"], bundle)
+    return Exported(bundle, tuple(files), facts)
+
+
+def _recipe(request: Request) -> Recipe:
+    """The recipe of one step that the request amounts to."""
+    profile = target.load(request.target)
+    offers(profile, request.precision, "--precision")
+    source = source_of(request.model, request.args, Path())
+    known = _known(source)
+    name = request.name or f"{_stem(source)}-{request.precision}"
+    if request.precision == "int8":
+        if request.calibration is None:
+            raise DataError(
+                "--calibration", "int8 needs images to calibrate on", "give a folder of images"
+            )
+        stage = checked(Quantize, {"name": name, "samples": request.samples}, "edgecv export")
+    else:
+        stage = checked(Export, {"name": name, "opset": request.opset}, "edgecv export")
+    return Recipe(
+        name=name,
+        folder=Path(),
+        model=source,
+        data=_data(request, known),
+        seed=0,
+        threads=1,
+        bench=Bench(),
+        steps=(Step(name, "model", stage),),
+        targets=(profile,),
+        labels=_labels(request.labels) or known.get("labels"),
+    )
+
+
+def _stem(source: ModelSource) -> str:
+    """A file name from "zoo", "pkg.mod:make", "net.onnx" or a Model folder."""
+    if source.kind in ("onnx", "folder"):
+        return Path(source.name).stem
+    return source.name.rpartition(":")[0].rpartition(".")[2] or source.name
+
+
+def _known(source: ModelSource) -> dict[str, Any]:
+    """What the model itself says of its input and labels."""
+    if source.kind == "folder":
+        from edgecv.model import Model
+
+        model = Model.read(Path(source.name))
+        return {**model.input, "labels": model.labels}
+    if source.kind == "onnx":
+        from edgecv.stages.export.onnx import load_onnx
+
+        with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
+            _, channels, height, width = load_onnx(Path(source.name), Path(room)).inputs[0].shape
+        if channels not in (1, 3):
+            raise ModelError(source.name, f"takes {channels} channels", "images have 1 or 3")
+        return {"size": [height, width], "channels": channels}
+    return {}
+
+
+def _data(request: Request, known: dict[str, Any]) -> Data:
+    size = request.size or tuple(known.get("size", (224, 224)))
+    fixed = known.get("size")
+    if fixed and request.size and tuple(fixed) != request.size:
+        raise RecipeError("--input-size", f"{request.size} given, the model takes {fixed}")
+    mean = request.mean or known.get("mean") or (0.0,)
+    std = request.std or known.get("std") or (255.0,)
+    if max(std) <= 4 and max(mean) <= 4:
+        raise RecipeError("--mean, --std", f"{mean} and {std} look like units of 0..1",
+                          "the units are 0..255 pixels: multiply by 255")  # fmt: skip
+    images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
+    return checked(
+        Data,
+        {
+            "train": images,
+            "test": images,
+            "size": size,
+            "channels": request.channels or known.get("channels", 3),
+            "mean": [v / 255.0 for v in mean],
+            "std": [v / 255.0 for v in std],
+            "crop_pct": request.crop_pct or known.get("crop_pct", 0.875),
+            "interpolation": request.interpolation or known.get("interpolation", "bicubic"),
+        },
+        "edgecv export",
+    )
+
+
+def _labels(path: Path | None) -> tuple[str, ...] | None:
+    """One label a line."""
+    if path is None:
+        return None
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise DataError(str(path), f"cannot be read: {e}") from None
+    labels = tuple(line.strip() for line in lines if line.strip())
+    if not labels:
+        raise DataError(str(path), "holds no labels", "one label a line")
+    return labels

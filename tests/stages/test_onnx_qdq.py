@@ -1,0 +1,232 @@
+"""quantize_onnx keeps the function, the target's grid and the same bytes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from edgecv.backends.onnxruntime.run import Session
+from edgecv.errors import DataError, ModelError, StageError
+from edgecv.graph import Graph
+from edgecv.stages.export.onnx import export_onnx, load_onnx
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.stages.quantize.onnx_ranges import BINS, CALIBRATIONS, measure_ranges, mse, percentile
+from edgecv.target import Grid
+
+ROOT = Path(__file__).parent.parent.parent
+X86, TENSORRT = Grid(), Grid(activations="int8", symmetric=True, quantize_bias=False)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, groups=16, bias=False)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.b(nn.functional.relu6(self.a(x) * 4)))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+def images(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(count, 3, 12, 12)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fp32(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path_factory.mktemp("fp32"))
+
+
+def outputs(graph: Graph, batch: np.ndarray) -> np.ndarray:
+    session = Session({"model.onnx": graph.path.read_bytes()})
+    return np.concatenate([session.run({"input": x[None]})["logits"] for x in batch])
+
+
+def sqnr_db(expected: np.ndarray, got: np.ndarray) -> float:
+    return float(10 * np.log10((expected**2).sum() / ((expected - got) ** 2).sum()))
+
+
+def constants(graph: Graph) -> dict[str, np.ndarray]:
+    model = onnx.load(str(graph.path))
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize("grid", [X86, TENSORRT, Grid(per_channel=False)], ids=["x86", "trt", "pt"])
+def test_the_function_stays_and_the_layers_are_int8(
+    fp32: Graph, tmp_path: Path, calibration: str, grid: Grid
+) -> None:
+    graph = quantize_onnx(fp32, images(32), grid, tmp_path, calibration)
+    assert graph.precision == "int8"
+    assert graph == Graph.load(tmp_path)
+    assert graph.facts["calibration"] == calibration
+    unseen = images(32, seed=1)
+    assert sqnr_db(outputs(fp32, unseen), outputs(graph, unseen)) > 25
+    if grid is not TENSORRT:
+        assert Session({"m": graph.path.read_bytes()}).executed() == {"int8": 3}
+
+
+def test_the_bytes_are_the_same_in_another_process(fp32: Graph, tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from test_onnx_qdq import *\n"
+        "quantize_onnx(Graph.load(Path(sys.argv[1])), images(8), X86, Path(sys.argv[2]))"
+    )
+    path = os.pathsep.join([str(Path(__file__).parent), str(ROOT), *sys.path])
+    subprocess.run(
+        [sys.executable, "-c", code, str(fp32.path.parent), str(tmp_path / "other")],
+        env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "7"},
+        check=True,
+        capture_output=True,
+    )
+    mine = quantize_onnx(fp32, images(8), X86, tmp_path / "mine").path.read_bytes()
+    assert mine == (tmp_path / "other" / "model.onnx").read_bytes()
+
+
+def test_the_tensorrt_grid_is_symmetric_signed_and_its_bias_float(
+    fp32: Graph, tmp_path: Path
+) -> None:
+    held = constants(quantize_onnx(fp32, images(8), TENSORRT, tmp_path))
+    zeros = [v for k, v in held.items() if k.endswith("zero_point")]
+    assert zeros
+    assert all(z.dtype == np.int8 and not z.any() for z in zeros)
+    assert not any(v.dtype == np.int32 and v.ndim == 1 and v.size >= 10 for v in held.values())
+
+
+def test_the_x86_grid_is_unsigned_with_a_scale_per_channel(fp32: Graph, tmp_path: Path) -> None:
+    held = constants(quantize_onnx(fp32, images(8), X86, tmp_path))
+    assert held["input_zero_point"].dtype == np.uint8
+    scales = {v.size for k, v in held.items() if k.endswith("_scale")}
+    assert {1, 16, 10} <= scales
+
+
+def test_a_dense_layer_can_have_one_scale(fp32: Graph, tmp_path: Path) -> None:
+    held = constants(
+        quantize_onnx(fp32, images(8), Grid(dense_per_channel=False), tmp_path, "minmax")
+    )
+    assert held["head.weight_scale"].size == 1
+
+
+def test_reduced_range_weights_hold_seven_bits(fp32: Graph, tmp_path: Path) -> None:
+    def widest(grid: Grid, out: Path) -> int:
+        held = constants(quantize_onnx(fp32, images(8), grid, out))
+        weights = [v for v in held.values() if v.dtype == np.int8 and v.ndim > 1]
+        return max(int(np.abs(w.astype(int)).max()) for w in weights)
+
+    assert widest(X86, tmp_path / "full") == 127
+    assert widest(Grid(reduce_range=True), tmp_path / "reduced") <= 64
+
+
+def test_bias_correction_takes_out_the_mean_error_of_rounding(fp32: Graph, tmp_path: Path) -> None:
+    """With one scale for all channels, depthwise weights round coarsely: the means drift."""
+    grid, seen = Grid(per_channel=False, reduce_range=True), images(64)
+    expected = outputs(fp32, seen)
+
+    def drift(correct: bool) -> float:
+        graph = quantize_onnx(fp32, seen, grid, tmp_path / str(correct), "minmax", correct)
+        return float(np.abs((outputs(graph, seen) - expected).mean(axis=0)).max())
+
+    assert drift(correct=True) < 0.5 * drift(correct=False)
+
+
+def test_ranges_are_the_minimum_and_maximum(fp32: Graph) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(fp32.path)))
+    ranges, batch = measure_ranges(model, images(16), None, symmetric=False), images(16)
+    logits = outputs(fp32, batch)
+    assert ranges["input"] == (batch.min(), batch.max())
+    np.testing.assert_allclose(ranges["logits"], (logits.min(), logits.max()), rtol=1e-5)
+
+
+def test_percentile_cuts_a_lone_outlier_and_keeps_a_small_sample() -> None:
+    histogram = np.zeros(BINS, np.int64)
+    histogram[: BINS // 10] = 1000
+    histogram[-1] = 1
+    low, high = percentile(histogram, (0.0, 100.0), symmetric=False)
+    assert low == 0
+    assert 9.5 < high < 10.5
+    assert percentile(np.minimum(histogram, 1), (0.0, 100.0), symmetric=False) == (0, 100)
+
+
+def test_mse_shrinks_for_outliers_and_not_for_uniform_values() -> None:
+    uniform = np.full(BINS, 100, np.int64)
+    assert mse(uniform, (-1.0, 1.0), symmetric=False) == (-1, 1)
+    tailed = np.zeros(BINS, np.int64)
+    tailed[: BINS // 4] = 100_000
+    tailed[-1] = 1
+    low, high = mse(tailed, (0.0, 4.0), symmetric=False)
+    assert low == 0
+    assert high < 2
+    low, high = mse(tailed, (0.0, 4.0), symmetric=True)
+    assert low == -high
+
+
+def poisoned() -> np.ndarray:
+    batch = images(4)
+    batch[2, 0, 0, 0] = np.nan
+    return batch
+
+
+@pytest.mark.parametrize(
+    ("samples", "says"),
+    [
+        (images(0), "there are none"),
+        (images(2)[:, :1], r"\(1, 12, 12\)"),
+        (poisoned(), "number 2 holds NaN"),
+    ],
+    ids=["none", "shape", "nan"],
+)
+def test_bad_samples_are_named(fp32: Graph, tmp_path: Path, samples: np.ndarray, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        quantize_onnx(fp32, samples, X86, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_unknown_calibration_and_a_quantized_graph_are_refused(
+    fp32: Graph, tmp_path: Path
+) -> None:
+    with pytest.raises(StageError, match="minmax"):
+        quantize_onnx(fp32, images(4), X86, tmp_path, "median")
+    graph = quantize_onnx(fp32, images(4), X86, tmp_path)
+    with pytest.raises(ModelError, match="int8 onnx"):
+        quantize_onnx(graph, images(4), X86, tmp_path / "again")
+
+
+def test_overflowing_activations_are_named(tmp_path: Path) -> None:
+    module = Net()
+    module.head.weight.data *= 1e38  # a float32 scalar holds no more
+    module.head.weight.data *= 12
+    graph = export_onnx(module, torch.zeros(1, 3, 12, 12), tmp_path / "g")
+    with pytest.raises(StageError, match=r"'logits'.*infinite"):
+        quantize_onnx(graph, images(4) * 100, X86, tmp_path)
+
+
+def test_nothing_is_printed_and_no_file_is_left(
+    fp32: Graph, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temp"))
+    monkeypatch.chdir(tmp_path)
+    quantize_onnx(fp32, images(4), X86, tmp_path / "out")
+    assert capfd.readouterr() == ("", "")
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "graph.json",
+        "model.onnx",
+        "out",
+        "temp",
+    ]
+
+
+def test_a_quantized_users_file_passes_as_int8(fp32: Graph, tmp_path: Path) -> None:
+    graph = quantize_onnx(fp32, images(8), X86, tmp_path / "a")
+    again = load_onnx(graph.path, tmp_path / "b")
+    assert again.precision == "int8"
+    np.testing.assert_array_equal(outputs(again, images(2)), outputs(graph, images(2)))
