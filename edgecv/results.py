@@ -1,8 +1,10 @@
 """results.json: one row for every step and target, with figures only where something was measured.
 
-    {"schema": 1, "recipe", "machine", "results": [{"step", "target", "engine", "precision",
-     "bundle", "metric": {"name", "value", "reference", "samples"}, "latency_ms": {"p50", "p90", "p99"},
-     "latency_ratio", "cpu_time_ratio", "size_bytes", "status", "reason"}]}
+    {"schema": 1, "recipe", "machine", "results": [row, ...]}
+    row: {"step", "target", "engine", "precision", "bundle",
+          "metric": {"name", "value", "reference", "samples"},
+          "latency_ms": {"p50", "p90", "p99"}, "latency_ratio", "cpu_time_ratio",
+          "size_bytes", "status", "reason"}
 
 status is "ok" (built, measured), "unavailable" (something is not installed, or the device is not
 here; reason says what, and what was measured all the same) or "failed". Ratios are against the fp32

@@ -61,14 +61,13 @@ def augment(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndar
     """Random mirror and shift of a uint8 (N,H,W,C) batch; the border is repeated."""
     n, h, w, _ = pixels.shape
     if plan.flip:
-        mirror = rng.random(n) < 0.5
+        mirror = np.asarray(rng.random(n) < 0.5)
         pixels = np.where(mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
     if plan.shift:
         s = plan.shift
         padded = np.pad(pixels, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
-        dy, dx = rng.integers(0, 2 * s + 1, n), rng.integers(0, 2 * s + 1, n)
-        rows = dy[:, None] + np.arange(h)
-        columns = dx[:, None] + np.arange(w)
+        dy, dx = rng.integers(0, 2 * s + 1, (2, n, 1))
+        rows, columns = dy + np.arange(h), dx + np.arange(w)
         pixels = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return np.ascontiguousarray(pixels)
 

@@ -1,0 +1,151 @@
+"""Write the pages that are generated from the code, and the README's tables from results.
+
+    python scripts/make_docs.py            write them
+    python scripts/make_docs.py --check    exit 1 when one is not current (the test does this)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from edgecv import recipe, stages, target  # noqa: E402
+
+BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
+
+
+def targets_page() -> str:
+    rows = ["| target | engine | precisions | int8 grid | align | device |", "|---" * 6 + "|"]
+    for name in target.names():
+        t = target.load(name)
+        rows.append(
+            f"| `{name}` | {t.backend} | {', '.join(t.precisions)} | {_grid(t)} | {t.alignment} | "
+            f"{t.description} |"
+        )
+    return (
+        "# Targets\n\nGenerated from `targets/*.yaml` by `make docs`. A file of the same form in "
+        "`./targets` of the working folder is found first, so a new board is one new file:\n\n"
+        "```yaml\n# targets/myboard.yaml\nextends: rpi5\ndescription: my board\nthreads: 2\n```\n\n"
+        + "\n".join(rows)
+        + "\n\nalign: pruning keeps channel counts a multiple of this, because kernels run a width "
+        "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n"
+    )
+
+
+def _grid(t: target.Target) -> str:
+    g = t.grid
+    bits = "7-bit" if g.reduce_range else "s8"
+    parts = [
+        f"{'u8' if g.activations == 'uint8' else 's8'}{' symmetric' if g.symmetric else ''} / "
+        f"{bits} per {'channel' if g.per_channel else 'tensor'}"
+    ]
+    if not g.dense_per_channel:
+        parts.append("dense per tensor")
+    if not g.quantize_bias:
+        parts.append("float bias")
+    return ", ".join(parts)
+
+
+def stages_page() -> str:
+    parts = [
+        "# Stages\n\nGenerated from `edgecv/stages/` by `make docs`. Every stage also takes "
+        "`name` (how others call it), `from` (the step it reads; default the one before) and "
+        "`ship` (compile it although another step reads it).\n"
+    ]
+    for word, cls in stages.words().items():
+        module = sys.modules[cls.__module__]
+        parts.append(f"\n## {word}\n\n{(module.__doc__ or '').strip()}\n")
+        parts.append("\n| parameter | type | default | |\n|---|---|---|---|\n")
+        for name, field in cls.model_json_schema()["properties"].items():
+            if name in ("name", "from", "ship"):
+                continue
+            default = json.dumps(field.get("default"))
+            about = field.get("description", "")
+            parts.append(f"| `{name}` | {_type(field)} | {default} | {about} |\n")
+    return "".join(parts)
+
+
+def _type(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return " \\| ".join(field["enum"])
+    if "const" in field:
+        return str(field["const"])
+    kind = field.get("type") or " or ".join(t.get("type", "?") for t in field.get("anyOf", []))
+    limits = [
+        f"{sign} {field[key]}"
+        for key, sign in (
+            ("minimum", "≥"), ("exclusiveMinimum", ">"), ("maximum", "≤"), ("exclusiveMaximum", "<")
+        )
+        if key in field
+    ]  # fmt: skip
+    return " ".join([str(kind), *limits])
+
+
+def quickstart_table() -> str:
+    data = json.loads((ROOT / "benchmarks/results/quickstart.json").read_text())
+    rows = [
+        "| target | step | precision | top-1 | vs fp32 | p50 ms | time × fp32 | CPU × fp32 | KB | |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for r in data["results"]:
+        m, t = r["metric"], r["latency_ms"]
+        change = "" if not m else f"{100 * (m['value'] - m['reference']):+.2f}"
+        cells = [
+            r["target"], r["step"], r["precision"], f"{100 * m['value']:.2f}" if m else "", change,
+            f"{t['p50']:.3f}" if t else "", f"{r['latency_ratio']:.2f}" if t else "",
+            f"{r['cpu_time_ratio']:.2f}" if t else "", f"{r['size_bytes'] / 1024:.0f}",
+            "" if r["status"] == "ok" else f"{_short(r['reason'])}",
+        ]  # fmt: skip
+        rows.append("| " + " | ".join(cells) + " |")
+    m = data["machine"]
+    about = (
+        f"\n{m['cpu']}, {m['cores']} cores, AVX-512 VNNI {'yes' if 'avx512_vnni' in m['features'] else 'no'}, "
+        f"one thread, batch 1, edgecv {data['edgecv']}, seed {data['recipe']['seed']}; "
+        "[results file](benchmarks/results/quickstart.json)."
+    )
+    return "\n".join(rows) + "\n" + about
+
+
+def _short(reason: str) -> str:
+    return "not run here: " + reason.split(";")[0]
+
+
+def pages() -> dict[Path, str]:
+    """Every generated file and what it should hold."""
+    readme = (ROOT / "README.md").read_text()
+    readme = _between(readme, "quickstart", quickstart_table())
+    return {
+        ROOT / "docs/targets.md": targets_page(),
+        ROOT / "docs/stages.md": stages_page(),
+        ROOT / "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
+        ROOT / "README.md": readme,
+    }
+
+
+def _between(text: str, name: str, body: str) -> str:
+    begin, end = BEGIN.format(name), END.format(name)
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n{body}\n{end}{tail}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = [p for p, text in pages().items() if not p.exists() or p.read_text() != text]
+    for path in stale:
+        print(f"{'stale' if check else 'written'}: {path.relative_to(ROOT)}")
+        if not check:
+            path.write_text(pages()[path])
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
