@@ -55,7 +55,7 @@ class Work:
             images=lambda split: Images.load(self.images[split]),
             target=self.node.target,
             threads=recipe.threads,
-            alignment=self.expansion.alignment(),
+            alignment=recipe.alignment,
             progress=self.progress,
             where=self.node.step or self.node.id,
         )

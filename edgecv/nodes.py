@@ -118,15 +118,12 @@ class Expansion:
             "interpolation": d.interpolation,
         }
 
-    def alignment(self) -> int:
-        return max(t.alignment for t in self.recipe.targets)
-
     def _stage(self, step: Step) -> None:
         inputs = {"model": step.source, **{s: f"data:{s}" for s in step.stage.splits}}
         key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word == "prune":
-            key["alignment"] = self.alignment()
+            key["alignment"] = self.recipe.alignment
         self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
 
     def _target(self, target: Target) -> None:

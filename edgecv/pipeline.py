@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,11 +77,14 @@ def _planned(node: Node, store: Store) -> Planned:
         return Planned(node, "run", ("not made yet",))
     if before == node.key:
         return Planned(node, "run", ("its result was deleted or is damaged",))
-    return Planned(node, "run", tuple(explain(before, node.key)))
+    return Planned(node, "run", tuple(explain(before, node.key, node.inputs)))
 
 
-def explain(before: Key, after: Key) -> Iterator[str]:
-    """What changed between two keys, one sentence each: "changed: prune.ratio 0.4 → 0.5"."""
+def explain(before: Key, after: Key, inputs: Mapping[str, str] | None = None) -> Iterator[str]:
+    """What changed between two keys, one sentence each: "changed: prune.ratio 0.4 → 0.5".
+
+    inputs: role -> node id, to call an input by its name
+    """
     old, new = dict(_flat(before)), dict(_flat(after))
     for path in sorted(old.keys() | new.keys()):
         a, b = old.get(path), new.get(path)
@@ -90,7 +93,7 @@ def explain(before: Key, after: Key) -> Iterator[str]:
         head, *rest = path.split(".")
         name = ".".join(rest)
         if head == "inputs":
-            yield f"input {name} changed"
+            yield f"input {(inputs or {}).get(name, name)} changed"
         elif head in ("source", "code"):
             yield f"edgecv's own code changed: {name}" if name else "the network's code changed"
         elif head == "versions":
@@ -102,7 +105,6 @@ def explain(before: Key, after: Key) -> Iterator[str]:
 
 
 def _flat(key: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    # Names with dots (edgecv.data, module names) stay one path: only the first level is split.
     if isinstance(key, dict):
         for name, value in key.items():
             yield from _flat(value, f"{path}.{name}" if path else str(name))
@@ -197,7 +199,10 @@ def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Pat
         )
         try:
             making.make(work)
-        except (EdgecvError, OSError):
+        except EdgecvError:
+            store.discard(node.digest)
+            raise
+        except OSError:
             if not resumable:
                 store.discard(node.digest)
             raise

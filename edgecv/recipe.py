@@ -13,6 +13,7 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,6 +116,7 @@ class Recipe:
     bench: Bench
     steps: tuple[Step, ...]
     targets: tuple[Target, ...]
+    alignment: int = 1  # channel counts stay a multiple of this, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
 
     def step(self, name: str) -> Step:
@@ -150,9 +152,7 @@ def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) 
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
         _set(data, setting)
-    if targets:
-        data["targets"] = list(targets)
-    return check(data, path, lines)
+    return check(data, path, lines, targets)
 
 
 def find(path: Path) -> Path:
@@ -180,8 +180,10 @@ class _Where:
         return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
 
 
-def check(data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int]) -> Recipe:
-    """Check a parsed recipe."""
+def check(
+    data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int], only: Sequence[str] = ()
+) -> Recipe:
+    """Check a parsed recipe; with `only`, for these targets instead of its own."""
     where = _Where(path, lines)
     for key in data:
         if key not in TOP:
@@ -191,7 +193,8 @@ def check(data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int]) -
             raise RecipeError(path.name, f"key {key!r} is missing")
     if not isinstance(data["targets"], list) or not data["targets"]:
         raise RecipeError(where("targets"), "give a list of at least one target")
-    profiles = tuple(target.load(str(name)) for name in dict.fromkeys(data["targets"]))
+    listed = [target.load(str(name)) for name in dict.fromkeys(data["targets"])]
+    profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
     recipe = Recipe(
         name=path.stem,
@@ -203,6 +206,8 @@ def check(data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int]) -
         bench=_validated(Bench, data.get("bench") or {}, where, "bench"),
         steps=steps,
         targets=profiles,
+        # From the recipe's own list, so that `--target` reuses what a whole run has made.
+        alignment=math.lcm(*(t.alignment for t in listed)),
     )
     _check_flow(recipe, where)
     return recipe
