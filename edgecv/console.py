@@ -1,8 +1,7 @@
-"""What a person sees of a run: a progress bar while it works, a table at the end. Uses rich."""
+"""What a person sees of a run: a progress bar (rich) while it works, a table at the end."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
 from rich.text import Text
 
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
+from edgecv.tables import table
 
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
 
@@ -67,36 +66,39 @@ class Progress:
         self.console.print(Text(f"{line}  {note}" if note else line))
 
 
+HEAD = ("target", "step", "precision", "top-1", "vs fp32", "p50 ms", "p90", "p99", "× fp32",
+        "cpu ×", "KB", "status")  # fmt: skip
+
+
 def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
-    """The table at the end of a run."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    table = Table(title=f"{data['recipe']['name']}: {data['machine']['cpu']}", title_justify="left")
-    for name in ("target", "step", "precision"):
-        table.add_column(name, no_wrap=True)
-    for name in ("top-1", "vs fp32", "p50 ms", "p90", "p99", "× fp32", "cpu ×", "KB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("status", overflow="fold")
-    before = None
-    for row in data["results"]:
-        if before not in (None, row["target"]):
-            table.add_section()
-        before = row["target"]
-        table.add_row(*_cells(row))
-    console.print(table)
+    """The table at the end of a run; what there is to say of a row stands below it."""
+    notes: list[str] = []
+    rows: list[list[str]] = []
+    for i, row in enumerate(data["results"]):
+        if i and row["target"] != data["results"][i - 1]["target"]:
+            rows.append([""] * len(HEAD))
+        rows.append(_cells(row, notes))
+    print(f"{data['recipe']['name']}  ({data['machine']['cpu']})\n")
+    table(HEAD, rows, right=range(3, 11))
+    print()
+    for i, note in enumerate(notes, 1):
+        print(f"[{i}] {note}")
+    print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds")
     made, reused = len(outcome.made), len(outcome.reused)
-    console.print(
-        f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused. "
-        "× fp32: median wall-time ratio to fp32 on the same engine, interleaved in one run; "
-        "lower is faster."
-    )
-    console.print(f"{path}   bundles: {path.parent / 'bundles'}", soft_wrap=True)
+    print(f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused")
+    print(f"{path}, bundles in {path.parent / 'bundles'}")
 
 
-def _cells(row: dict[str, Any]) -> list[str]:
+def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
     metric, latency = row["metric"] or {}, row["latency_ms"] or {}
     value, reference = metric.get("value"), metric.get("reference")
     change = "" if value is None or reference is None else f"{100 * (value - reference):+.2f}"
-    status = row["status"] if not row["reason"] else f"{row['status']}: {row['reason']}"
+    status = row["status"]
+    if row["reason"]:
+        note = f"{row['reason']}"
+        if note not in notes:
+            notes.append(note)
+        status += f" [{notes.index(note) + 1}]"
     return [
         row["target"],
         row["step"],
@@ -113,14 +115,7 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def plan_table(name: str, out: Path, lines: list[Planned]) -> None:
     """What a run would do."""
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-    table = Table(title=f"{name} → {out}", title_justify="left")
-    for column in ("node", "action"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("why", overflow="fold")
-    for p in lines:
-        style = "dim" if p.action == "reuse" else ""
-        table.add_row(p.node.id, p.action, "; ".join(p.why), style=style)
-    console.print(table)
+    print(f"{name} → {out}\n")
+    table(("node", "action", "why"), [(p.node.id, p.action, "; ".join(p.why)) for p in lines])
     again = sum(p.action != "reuse" for p in lines)
-    console.print(f"{again} of {len(lines)} to run")
+    print(f"\n{again} of {len(lines)} to run")

@@ -41,6 +41,14 @@ def describe(edit: Edit) -> str:
     return f"{edit['step']}: kept channels of {len(widths)} layers: {', '.join(widths)}"
 
 
+def can_shrink(layer: torch.nn.Module) -> bool:
+    """Whether `keep_channels` knows how to take channels from a layer of this type."""
+    from torch import nn
+
+    known = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
+    return isinstance(layer, known)
+
+
 def _keep_channels(module: torch.nn.Module, edit: Edit) -> None:
     for name, kept in edit["modules"].items():
         try:
@@ -53,7 +61,7 @@ def _keep_channels(module: torch.nn.Module, edit: Edit) -> None:
             ) from None
         try:
             _shrink(layer, kept.get("out"), kept.get("in"))
-        except (IndexError, RuntimeError) as e:
+        except (IndexError, KeyError, RuntimeError) as e:
             raise ModelError("model.json", f"edit does not fit layer {name!r}: {e}") from None
 
 

@@ -43,7 +43,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Planned:
-    """One line of a plan. action is "reuse", "resume" or "run"; why is empty for reuse."""
+    """One line of a plan. action is "reuse", "resume" or "run", and why."""
 
     node: Node
     action: str
@@ -64,7 +64,15 @@ class Outcome:
 
 def plan(recipe: Recipe, store: Store) -> list[Planned]:
     """What `run` would do, node by node, and why. Writes nothing."""
-    return [_planned(node, store) for node in Expansion(recipe).nodes.values()]
+    lines: list[Planned] = []
+    first: dict[str, str] = {}  # two targets with one grid share a quantized graph
+    for node in Expansion(recipe).nodes.values():
+        line = _planned(node, store)
+        if line.action != "reuse" and node.digest in first:
+            line = Planned(node, "reuse", (f"the same as {first[node.digest]}",))
+        first.setdefault(node.digest, node.id)
+        lines.append(line)
+    return lines
 
 
 def _planned(node: Node, store: Store) -> Planned:

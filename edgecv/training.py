@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """How to train. Learning rate in the optimizer's units; shift in pixels."""
+    """How to train. Learning rate in the optimizer's units; shift in pixels.
+
+    batch_size: None is 64, or a power of two that leaves 16 steps in an epoch of a small set
+    """
 
     epochs: int
-    batch_size: int = 128
+    batch_size: int | None = None
     optimizer: str = "adamw"
     lr: float = 3e-3
     weight_decay: float = 0.01
@@ -41,6 +44,12 @@ class Plan:
     ema: float = 0.0
     flip: bool = True
     shift: int = 2
+
+    def batch(self, images: int) -> int:
+        """Images per step."""
+        if self.batch_size:
+            return min(self.batch_size, images)
+        return min(64, max(4, 1 << max(1, images // 16).bit_length() - 1), images)
 
 
 def learning_rate(plan: Plan, step: int, steps_per_epoch: int) -> float:
@@ -96,6 +105,7 @@ class Trainer:
         torch.manual_seed(context.seed)
         self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
+        self.batch = plan.batch(len(images.labels))
         self.parameters = [p for p in module.parameters() if p.requires_grad]
         self.optimizer = self._optimizer()
         self.ema = {k: v.clone() for k, v in module.state_dict().items()} if plan.ema else {}
@@ -132,7 +142,7 @@ class Trainer:
         return {"epochs": self.plan.epochs, "loss": [round(v, 6) for v in self.losses]}
 
     def _steps(self) -> int:
-        return max(1, len(self.images.labels) // self.plan.batch_size)
+        return max(1, len(self.images.labels) // self.batch)
 
     def _batches(self, epoch: int) -> Iterator[tuple[Any, Any]]:
         import torch
@@ -141,9 +151,8 @@ class Trainer:
         where = zlib.crc32(self.context.where.encode())
         rng = np.random.default_rng([self.context.seed, where, epoch])
         order = rng.permutation(len(self.images.labels))
-        size = min(self.plan.batch_size, len(order))
         for i in range(self._steps()):
-            chosen = np.sort(order[i * size : (i + 1) * size])
+            chosen = np.sort(order[i * self.batch : (i + 1) * self.batch])
             pixels = augment(self.images.pixels[chosen], self.plan, rng)
             x = torch.from_numpy(self.context.preprocess.normalise(pixels))
             yield (

@@ -87,9 +87,9 @@ class Bundle:
             z = np.exp(z - np.maximum.reduce(z))
             z /= np.add.reduce(z)
         # stable: of equal scores the lower index comes first
-        best = (-z).argsort(kind="stable")[:top].tolist()
-        scores, labels = z.tolist(), self.labels
-        return [_new(Prediction, (i, labels[i], scores[i])) for i in best]
+        best = (-z).argsort(kind="stable")[:top]
+        labels, pairs = self.labels, zip(best.tolist(), z[best].tolist(), strict=True)
+        return [_new(Prediction, (i, labels[i], score)) for i, score in pairs]
 
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out, without preprocessing.

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.edits import Edit, describe, replay
-from edgecv.errors import StageError, UnsupportedError
+from edgecv.edits import Edit, can_shrink, describe, replay
+from edgecv.errors import ModelError, StageError, UnsupportedError
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
@@ -56,8 +56,7 @@ class Prune(Training):
         edit = self._choose(module, context, images)
         for parameter in module.parameters():
             parameter.grad = None
-        replay(module, edit)
-        facts |= {"macs": macs(module, context), "channels": describe(edit)}
+        facts |= {"macs": _shrunk(module, edit, context), "channels": describe(edit)}
         facts["top1_before_finetuning"] = top1(module, context.images("test"), context)
         if self.finetune_epochs:
             trainer = Trainer(module, images, self.plan(self.finetune_epochs, self.lr), context)
@@ -87,8 +86,8 @@ class Prune(Training):
             group = graph.get_pruning_group(root.target.module, root.handler, worst)
             for dep, indices in group:
                 name = names.get(dep.target.module)
-                if name is None:  # an operation without weights: addition, reshape
-                    continue
+                if name is None or _one_for_all(dep.target.module):
+                    continue  # an operation without weights: addition, reshape
                 side = "out" if graph.is_out_channel_pruning_fn(dep.handler) else "in"
                 removed.setdefault(name, {}).setdefault(side, set()).update(map(int, indices))
         if not removed:
@@ -116,17 +115,19 @@ class Prune(Training):
             norm = {"l1": 1, "l2": 2}[self.method]
             importance = tp.importance.GroupMagnitudeImportance(p=norm)
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
-        head = _head(module, example)
+        head = _head(module, example, context.where)
+        layers = set(module.modules())
         found = []
         for group in graph.get_all_groups(ignored_layers=[head]):
             name = graph._module2name.get(group[0].dep.target.module)
-            if any(dep.target.type == tp.ops.OPTYPE.PARAMETER for dep, _ in group):
-                log.warning("%s: %s hangs on a bare parameter: kept", context.where, name)
-                continue
-            if any(_grouped(dep.target.module) for dep, _ in group):
-                log.warning("%s: %s feeds a grouped convolution: kept", context.where, name)
-                continue
-            score = importance(group)
+            reason, score = _refusal(group, layers), None
+            if not reason:
+                try:
+                    score = importance(group)
+                except (IndexError, RuntimeError) as e:  # a pixel shuffle: channels become pixels
+                    reason = f"has channels that cannot be followed ({e})"
+            if reason:
+                log.warning("%s: %s %s: kept", context.where, name, reason)
             if score is not None:
                 found.append((graph, group[0].dep, score.detach()))
         return found
@@ -182,13 +183,52 @@ def _kept(layer: Any, sides: dict[str, set[int]]) -> dict[str, Any]:
     return kept
 
 
+def _refusal(group: Any, layers: set[torch.nn.Module]) -> str:
+    """Why the channels of a group have to stay, or ""."""
+    from torch_pruning.ops import OPTYPE
+
+    for dep, _ in group:
+        layer, kind = dep.target.module, dep.target.type
+        if kind == OPTYPE.PARAMETER:
+            return "hangs on a bare parameter"
+        if kind in (OPTYPE.SPLIT, OPTYPE.SLICE, OPTYPE.UNBIND, OPTYPE.EXPAND):
+            return "is split by channels"
+        if _grouped(layer):
+            return "feeds a grouped convolution"
+        if layer in layers and not can_shrink(layer):
+            return f"feeds a {type(layer).__name__}"
+    return ""
+
+
 def _grouped(layer: Any) -> bool:
     """A grouped convolution that is not depthwise."""
     groups = getattr(layer, "groups", 1)
     return groups > 1 and groups != getattr(layer, "out_channels", groups)
 
 
-def _head(module: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
+def _one_for_all(layer: Any) -> bool:
+    """A PReLU with one slope for all channels: nothing of it goes when channels do."""
+    return getattr(layer, "num_parameters", None) == 1
+
+
+def _shrunk(module: torch.nn.Module, edit: Edit, context: Context) -> int:
+    """Apply the edit and return the MACs that are left.
+
+    Raises UnsupportedError when the network does not run with the channels that stay.
+    """
+    try:
+        replay(module, edit)
+        return macs(module, context)
+    except (IndexError, KeyError, RuntimeError, ValueError, ModelError) as e:
+        first = " ".join(str(e).split())[:200]
+        raise UnsupportedError(
+            context.where,
+            f"the network does not run after pruning: {first}",
+            "its forward splits or reshapes channels; prune cannot follow that",
+        ) from e
+
+
+def _head(module: torch.nn.Module, example: torch.Tensor, where: str) -> torch.nn.Module:
     """The last dense layer or convolution that runs: its outputs are the classes."""
     from torch import nn
 
@@ -204,6 +244,8 @@ def _head(module: torch.nn.Module, example: torch.Tensor) -> torch.nn.Module:
         module.eval()(example)
     for hook in hooks:
         hook.remove()
+    if not order:
+        raise UnsupportedError(where, "has no convolution and no dense layer", "nothing to prune")
     return order[-1]
 
 

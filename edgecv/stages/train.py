@@ -23,7 +23,9 @@ class Training(Stage):
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
     sources: ClassVar[tuple[str, ...]] = ("edgecv.training", "edgecv.model", "edgecv.edits")
 
-    batch_size: int = Field(default=128, ge=1, description="images per step")
+    batch_size: int | None = Field(
+        default=None, ge=1, description="images per step; default 64, fewer for small sets"
+    )
     optimizer: Literal["adamw", "sgd"] = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
     schedule: Literal["cosine", "step", "constant"] = "cosine"
