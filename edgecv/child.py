@@ -50,8 +50,12 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """The child's side: read the job, do the work, write the answer or the error."""
     task, answer = Path(sys.argv[1]), Path(sys.argv[2])
     data: dict[str, Any]
+    from edgecv.store import disk_errors
+
     try:
-        data = {"answer": work(json.loads(task.read_text()))}
+        job = json.loads(task.read_text())
+        with disk_errors(Path(job.get("out", task.parent))):
+            data = {"answer": work(job)}
     except EdgecvError as e:
         data = {"error": [type(e).__name__, e.where, e.what, e.hint]}
     answer.write_text(json.dumps(data))

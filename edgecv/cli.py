@@ -6,12 +6,10 @@ argparse, so that `edgecv bench` and `edgecv verify` work on a device that has n
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from edgecv import __version__
@@ -76,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     def command(name: str, handler: Handler, help_: str, json_: bool = True) -> Any:
         made = commands.add_parser(name, help=help_, description=help_, parents=[common])
-        made.set_defaults(handler=handler)
+        made.set_defaults(handler=handler, root=parser)
         if json_:
             made.add_argument("--json", action="store_true", help="print JSON instead of a table")
         return made
@@ -84,16 +82,3 @@ def build_parser() -> argparse.ArgumentParser:
     for module in (running, exporting, bundles, telling):
         module.register(command)
     return parser
-
-
-def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(data, indent=1, default=str))
-
-
-def existing(text: str) -> Path:
-    """An argparse type: a path that is there."""
-    path = Path(text)
-    if not path.exists():
-        raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
-    return path

@@ -84,14 +84,17 @@ class Model:
     def read(folder: Path) -> Model:
         """The description alone: needs no torch and runs no code of the network's."""
         data = _read_json(folder)
-        return Model(
-            builder=data["builder"],
-            args=data["args"],
-            edits=tuple(data["edits"]),
-            input=data["input"],
-            labels=tuple(data["labels"]) if data["labels"] else None,
-            facts=data["facts"],
-        )
+        try:
+            return Model(
+                builder=data["builder"],
+                args=data["args"],
+                edits=tuple(data["edits"]),
+                input=data["input"],
+                labels=tuple(data["labels"]) if data["labels"] else None,
+                facts=data["facts"],
+            )
+        except (KeyError, TypeError) as e:
+            raise ModelError(str(folder / "model.json"), f"is damaged: {e!r}") from None
 
     @staticmethod
     def load(folder: Path) -> tuple[Model, torch.nn.Module]:
@@ -103,7 +106,7 @@ class Model:
         from safetensors.torch import load_file
 
         model = Model.read(folder)
-        saved = _read_json(folder)["source_digest"]
+        saved = _read_json(folder).get("source_digest")
         if saved is not None and saved != source_digest(model.builder):
             log.warning("%s: the code of %s has changed since it was saved", folder, model.builder)
         module = model.build()
@@ -127,8 +130,9 @@ def _read_json(folder: Path) -> dict[str, Any]:
         raise ModelError(str(folder), "is no Model folder: model.json is missing") from None
     except ValueError as e:
         raise ModelError(str(path), f"is not valid JSON: {e}") from None
-    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
-        raise ModelError(str(path), f"schema {data.get('schema')!r}, expected {SCHEMA}")
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if schema != SCHEMA:
+        raise ModelError(str(path), f"schema {schema!r}, expected {SCHEMA}")
     return data
 
 

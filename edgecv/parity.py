@@ -60,8 +60,10 @@ def compare(reference: np.ndarray, outputs: np.ndarray) -> Parity:
 
 def check(where: str, reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) -> Parity:
     """Compare, and raise ParityError naming the step when it changed more than it may."""
-    if not np.isfinite(outputs).all():
-        raise ParityError(where, "outputs hold NaN or Inf", "check the weights and the calibration")
+    for name, values in (("outputs before it", reference), ("outputs", outputs)):
+        if not np.isfinite(values).all():
+            hint = "check the weights and the calibration"
+            raise ParityError(where, f"{name} hold NaN or Inf", hint)
     parity = compare(reference, outputs)
     if parity.sqnr_db < tolerance.min_sqnr_db or (
         parity.top1_agreement < tolerance.min_agreement

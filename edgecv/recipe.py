@@ -13,6 +13,7 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import difflib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,14 +23,14 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from edgecv import stages, target
+from edgecv import stages, target, zoo
 from edgecv.errors import RecipeError, TargetError
 from edgecv.stages.base import Stage
 from edgecv.target import Target
 
 
 class _Checked(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Data(_Checked):
@@ -45,7 +46,10 @@ class Data(_Checked):
     std: tuple[float, ...] = Field(default=(0.5,), min_length=1)
     channels: Literal[1, 3] | None = Field(default=None, description="default: the data's own")
     crop_pct: float = Field(
-        default=0.875, gt=0, le=1, description="short side becomes size / crop_pct before the crop"
+        default=0.875,
+        ge=0.05,
+        le=1,
+        description="short side becomes size / crop_pct before the crop",
     )
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
 
@@ -129,6 +133,8 @@ class Recipe:
 
 
 TOP = ("model", "data", "seed", "threads", "bench", "stages", "targets")
+MAX_SEED = 2**32 - 1
+MAX_THREADS = 1024
 
 
 def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Recipe:
@@ -143,16 +149,23 @@ def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) 
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as e:
         raise RecipeError(str(path), f"cannot be read: {e}") from None
-    try:
-        data = yaml.safe_load(text)
-        lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
-    except yaml.YAMLError as e:
-        raise RecipeError(str(path), f"is not valid YAML: {' '.join(str(e).split())}") from None
+    data = _yaml(text, str(path))
+    lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
     if not isinstance(data, dict):
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
         _set(data, setting)
     return check(data, path, lines, targets)
+
+
+def _yaml(text: str, where: str) -> Any:
+    """Parse YAML. PyYAML lets errors of Python's own types through (`2001-13-40`, `[[[[...`)."""
+    try:
+        data = yaml.safe_load(text)
+        json.dumps(data, default=str, skipkeys=True)  # refuses an alias that holds itself
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
+        raise RecipeError(where, f"is not valid YAML: {' '.join(str(e).split())}") from None
+    return data
 
 
 def find(path: Path) -> Path:
@@ -193,7 +206,7 @@ def check(
             raise RecipeError(path.name, f"key {key!r} is missing")
     if not isinstance(data["targets"], list) or not data["targets"]:
         raise RecipeError(where("targets"), "give a list of at least one target")
-    listed = [target.load(str(name)) for name in dict.fromkeys(data["targets"])]
+    listed = _targets(data["targets"], where)
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
     recipe = Recipe(
@@ -201,8 +214,8 @@ def check(
         folder=path.parent,
         model=_model(data["model"], path.parent, where),
         data=_validated(Data, data["data"], where, "data"),
-        seed=_integer(data.get("seed", 0), where, "seed", 0),
-        threads=_integer(data.get("threads", 1), where, "threads", 1),
+        seed=_integer(data.get("seed", 0), where, "seed", 0, MAX_SEED),
+        threads=_integer(data.get("threads", 1), where, "threads", 1, MAX_THREADS),
         bench=_validated(Bench, data.get("bench") or {}, where, "bench"),
         steps=steps,
         targets=profiles,
@@ -211,6 +224,16 @@ def check(
     )
     _check_flow(recipe, where)
     return recipe
+
+
+def _targets(names: list[Any], where: _Where) -> list[Target]:
+    found: dict[str, Target] = {}
+    for i, name in enumerate(names):
+        try:
+            found[str(name)] = target.load(str(name))
+        except TargetError as e:
+            raise TargetError(where("targets", i), f"{e.where}: {e.what}", e.hint) from None
+    return list(found.values())
 
 
 def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
@@ -229,6 +252,9 @@ def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
         name = stage.name or _unused(str(word), names)
         if name in names or name == "model":
             raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
+        if name.endswith((".onnx", ".tflite")):  # nodes and files of exported graphs end so
+            place = where("stages", i, word, "name")
+            raise RecipeError(place, f"name {name!r} ends like a graph file", "choose another")
         source = stage.from_ or (names[-1] if names else "model")
         if source != "model" and source not in names:
             place = where("stages", i, word, "from")
@@ -252,6 +278,8 @@ def _check_flow(recipe: Recipe, where: _Where) -> None:
             gives = before.produces
             if before.word == step.stage.word == "quantize":
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
+        if gives == "graph" and step.stage.word == "export" and step.source != "model":
+            raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
         if gives == "graph" and step.stage.produces == "model":
             raise RecipeError(
                 place,
@@ -280,7 +308,7 @@ def offers(profile: Target, precision: str, where: str) -> None:
 
 def _model(value: Any, folder: Path, where: _Where) -> ModelSource:
     if isinstance(value, str):
-        return source_of(value, {}, folder)
+        return _known(source_of(value, {}, folder), where)
     kinds = ("zoo", "module", "onnx", "folder")
     if isinstance(value, dict):
         named = [k for k in kinds if k in value]
@@ -289,8 +317,26 @@ def _model(value: Any, folder: Path, where: _Where) -> ModelSource:
             name = str(value[named[0]])
             if named[0] in ("onnx", "folder"):
                 name = str(locate(name, folder))
-            return ModelSource(named[0], name, args)
-    raise RecipeError(where("model"), f"give one of {', '.join(kinds)}", "e.g. {zoo: resnet8}")
+                for key in args:
+                    what = f"unknown key {key!r}: a file takes no arguments"
+                    raise RecipeError(where("model", key), what)
+            return _known(ModelSource(named[0], name, args), where)
+    what = f"give one of {', '.join(kinds)}, found {value!r}"
+    raise RecipeError(where("model"), what, "e.g. {zoo: resnet8}")
+
+
+def _known(source: ModelSource, where: _Where) -> ModelSource:
+    """Whether the zoo has that network with those arguments; imports no torch."""
+    if source.kind != "zoo":
+        return source
+    if source.name not in zoo.names():
+        what = f"no network named {source.name!r} in the zoo"
+        raise RecipeError(where("model"), what, _near(source.name, zoo.names()))
+    for key in source.args:
+        known = zoo.arguments(source.name)
+        if key not in known:
+            raise RecipeError(where("model", key), f"unknown key {key!r}", _near(key, known))
+    return source
 
 
 def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
@@ -308,9 +354,12 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
 
 def locate(text: str, folder: Path) -> Path:
     """A path of a recipe: in the working folder first, then beside the recipe."""
-    path = Path(text).expanduser()
-    beside = folder / path
-    return path if path.exists() or path.is_absolute() or not beside.exists() else beside
+    try:
+        path = Path(text).expanduser()
+        beside = folder / path
+        return path if path.exists() or path.is_absolute() or not beside.exists() else beside
+    except (OSError, RuntimeError) as e:  # a name too long; ~ of a user who is not there
+        raise RecipeError(text[:80], f"is no path: {e}") from None
 
 
 def _validated(cls: Any, values: Any, where: _Where, *keys: Any) -> Any:
@@ -347,9 +396,10 @@ def _first(error: ValidationError) -> tuple[list[Any], str]:
     return place, f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
 
 
-def _integer(value: Any, where: _Where, key: str, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise RecipeError(where(key), f"a whole number from {least} on, found {value!r}")
+def _integer(value: Any, where: _Where, key: str, least: int, most: int) -> int:
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not least <= value <= most:
+        raise RecipeError(where(key), f"a whole number from {least} to {most}, found {value!r}")
     return value
 
 
@@ -363,24 +413,31 @@ def _set(data: dict[str, Any], setting: str) -> None:
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {setting}", "is not of the form key=value", "prune.ratio=0.4")
-    value, (head, *rest) = yaml.safe_load(text), key.strip().split(".")
+    where = f"--set {setting}"
+    value, (head, *rest) = _yaml(text, where), key.strip().split(".")
     if head in TOP and head not in ("stages", "targets"):
         if not rest:
             data[head] = value
             return
         if isinstance(data.get(head), str) and head == "model":
             data[head] = {"zoo": data[head]}
-        data.setdefault(head, {})[".".join(rest)] = value
+        if not isinstance(data.setdefault(head, {}), dict):
+            raise RecipeError(where, f"{head} is {data[head]!r} and has no keys")
+        data[head] = {**data[head], ".".join(rest): value}
         return
-    hits = []
-    for item in data.get("stages") or []:
-        for word, parameters in item.items() if isinstance(item, dict) else ():
-            if head in (word, (parameters or {}).get("name")):
+    listed = data.get("stages") if isinstance(data.get("stages"), list) else []
+    items = [item for item in listed or () if isinstance(item, dict)]
+    hits, known = [], [k for k in TOP if k not in ("stages", "targets")]
+    for item in items:
+        for word, parameters in item.items():
+            name = parameters.get("name") if isinstance(parameters, dict) else None
+            known += [str(n) for n in (word, name) if n]
+            if head in (word, name) and (parameters is None or isinstance(parameters, dict)):
                 hits.append((item, word))
-    if not hits or len(rest) != 1:
-        known = [w for item in data.get("stages") or [] if isinstance(item, dict) for w in item]
-        known += [k for k in TOP if k not in ("stages", "targets")]
-        raise RecipeError(f"--set {setting}", f"the recipe has no {head!r}", _near(head, known))
+    if not hits:
+        raise RecipeError(where, f"the recipe has no {head!r}", _near(head, known))
+    if len(rest) != 1:
+        raise RecipeError(where, f"names no parameter of {head!r}", f"{head}.PARAMETER=value")
     for item, word in hits:
         item[word] = {**(item[word] or {}), rest[0]: value}
 
@@ -422,8 +479,8 @@ def schema() -> dict[str, Any]:
     properties = {
         "model": model,
         "data": of(Data),
-        "seed": {"type": "integer", "minimum": 0, "default": 0},
-        "threads": {"type": "integer", "minimum": 1, "default": 1},
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0},
+        "threads": {"type": "integer", "minimum": 1, "maximum": MAX_THREADS, "default": 1},
         "bench": of(Bench),
         "stages": {"type": "array", "minItems": 1, "items": {"anyOf": step}},
         "targets": {"type": "array", "minItems": 1, "items": {"type": "string"}},

@@ -89,7 +89,7 @@ class Store:
         try:
             sizes = json.loads((folder / "key.json").read_text())["files"]
             whole = all((folder / name).stat().st_size == size for name, size in sizes.items())
-        except (OSError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return folder if whole else None
 
@@ -105,6 +105,9 @@ class Store:
         """Move a result that is whole from partial/ to done/, and remember its key."""
         folder, final = self.root / "partial" / digest, self.root / "done" / digest
         sizes = {}
+        for left in folder.glob(".key.json.*.tmp"):  # of a run that was killed right here
+            left.unlink()
+        (folder / "key.json").unlink(missing_ok=True)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             fsync(path)
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
@@ -151,6 +154,7 @@ class Store:
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+FULL_WORDS = ("No space left", "StorageFull", *(f"os error {number})" for number in FULL))
 
 
 @contextmanager
@@ -170,7 +174,7 @@ def disk_errors(where: Path) -> Iterator[None]:
             raise StoreError(place, f"cannot be written: {e.strerror}", "use another --out") from e
         raise
     except Exception as e:
-        if any(word in str(e) for word in ("No space left", "StorageFull", "os error 28")):
+        if any(word in str(e) for word in FULL_WORDS):
             raise _full(where) from e
         raise
 

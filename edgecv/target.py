@@ -8,6 +8,7 @@ takes everything from another profile and changes some of it. A new board is a n
 from __future__ import annotations
 
 import difflib
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -88,7 +89,8 @@ def load(name: str) -> Target:
     """
     data = _read(name, ())
     try:
-        return Target(**{**data, "name": Path(name).stem if name.endswith(".yaml") else name})
+        stem = Path(name).stem if name.endswith(".yaml") else name
+        return Target.model_validate({**data, "name": stem})
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
@@ -102,16 +104,22 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     parent = data.pop("extends", None)
     if parent is None:
         return data
+    if not isinstance(parent, str):
+        raise TargetError(f"target {name!r}", f"extends {parent!r}", "name one profile")
     base = _read(parent, (*seen, name))
-    grid = {**base.get("grid", {}), **data.get("grid", {})}
+    grids = (base.get("grid", {}), data.get("grid", {}))
+    if not all(isinstance(g, dict) for g in grids):
+        raise TargetError(f"target {name!r}", "grid is a mapping of keys")
+    grid = {**grids[0], **grids[1]}
     return {**base, **data, **({"grid": grid} if grid else {})}
 
 
 def _find(name: str) -> Path:
     tries = [Path(name)] if name.endswith(".yaml") else [d / f"{name}.yaml" for d in folders()]
-    for path in tries:
-        if path.is_file():
-            return path.resolve()
+    with suppress(OSError):  # a name too long to be a file's
+        for path in tries:
+            if path.is_file():
+                return path.resolve()
     near = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
     raise TargetError(f"target {name!r}", "unknown target", hint)
@@ -121,7 +129,7 @@ def _find(name: str) -> Path:
 def _parse(path: Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as e:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
         raise TargetError(str(path), f"not valid YAML: {' '.join(str(e).split())}") from None
     if not isinstance(data, dict):
         raise TargetError(str(path), "a profile is a mapping of keys")

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from edgecv.data.images import Images
     from edgecv.stages.base import Context
 
+MOMENTUM = 0.9  # of SGD
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -37,7 +39,6 @@ class Plan:
     optimizer: str = "adamw"
     lr: float = 3e-3
     weight_decay: float = 0.01
-    momentum: float = 0.9
     schedule: str = "cosine"
     warmup_epochs: float = 0.5
     label_smoothing: float = 0.0
@@ -122,7 +123,7 @@ class Trainer:
             {"params": plain, "weight_decay": 0.0},
         ]
         if self.plan.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.plan.lr, momentum=self.plan.momentum)
+            return torch.optim.SGD(groups, lr=self.plan.lr, momentum=MOMENTUM)
         return torch.optim.AdamW(groups, lr=self.plan.lr)
 
     def fit(self) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Write the pages that are generated from the code, and the README's tables from results.
 
-    python scripts/make_docs.py            write them
-    python scripts/make_docs.py --check    exit 1 when one is not current (the test does this)
+python scripts/make_docs.py            write them
+python scripts/make_docs.py --check    exit 1 when one is not current (the test does this)
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ def _type(field: dict[str, Any]) -> str:
 def quickstart_table() -> str:
     data = json.loads((ROOT / "benchmarks/results/quickstart.json").read_text())
     rows = [
-        "| target | step | precision | top-1 | vs fp32 | p50 ms | time × fp32 | CPU × fp32 | KB | |",
+        "| target | step | precision | top-1 | vs fp32 | p50 ms "
+        "| time × fp32 | CPU × fp32 | KB | |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for r in data["results"]:
@@ -104,8 +105,9 @@ def quickstart_table() -> str:
         ]  # fmt: skip
         rows.append("| " + " | ".join(cells) + " |")
     m = data["machine"]
+    vnni = "with" if "avx512_vnni" in m["features"] else "without"
     about = (
-        f"\n{m['cpu']}, {m['cores']} cores, AVX-512 VNNI {'yes' if 'avx512_vnni' in m['features'] else 'no'}, "
+        f"\n{m['cpu']}, {m['cores']} cores, {vnni} AVX-512 VNNI, "
         f"one thread, batch 1, edgecv {data['edgecv']}, seed {data['recipe']['seed']}; "
         "[results file](benchmarks/results/quickstart.json)."
     )

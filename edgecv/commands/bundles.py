@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgecv.commands.common import existing, print_json
+
 
 def register(command: Any) -> None:
-    from edgecv.cli import existing
-
     bench = command("bench", run_bench, "Measure bundles side by side, against the first.")
     bench.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
     bench.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
@@ -26,7 +26,6 @@ def register(command: Any) -> None:
 
 def run_bench(options: argparse.Namespace) -> int:
     from edgecv.bench.measure import measure
-    from edgecv.cli import print_json
     from edgecv.errors import RecipeError
     from edgecv.tables import table
 
@@ -56,7 +55,6 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
     from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
@@ -80,7 +78,6 @@ def run_verify(options: argparse.Namespace) -> int:
 
 
 def run_inspect(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
 
     path: Path = options.path
     data = _model(path) if path.is_dir() else _bundle(path)

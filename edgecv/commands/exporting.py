@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgecv.commands.common import print_json
 from edgecv.errors import RecipeError, missing
 
 
@@ -37,7 +38,6 @@ def register(command: Any) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
 
     try:
         from edgecv.console import Progress

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from edgecv.commands.common import print_json
 from edgecv.errors import missing
 
 
@@ -36,7 +37,6 @@ def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
     from edgecv.console import Progress, results_table
 
     recipe, out = _recipe(options)
@@ -56,7 +56,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
     from edgecv.console import plan_table
 
     recipe, out = _recipe(options)

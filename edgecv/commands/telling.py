@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from edgecv.commands.common import print_json
 from edgecv.errors import missing
 
 # What each engine's absence costs, for `doctor`.
@@ -37,7 +38,6 @@ def register(command: Any) -> None:
 
 
 def targets(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
     from edgecv.tables import table
 
     try:
@@ -57,7 +57,6 @@ def targets(options: argparse.Namespace) -> int:
 
 
 def stages(options: argparse.Namespace) -> int:
-    from edgecv.cli import print_json
 
     try:
         from edgecv import recipe
@@ -88,7 +87,6 @@ def stages(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     from edgecv.backends import ENGINES, run_module
     from edgecv.bench.machine import machine
-    from edgecv.cli import print_json
     from edgecv.tables import table
     from edgecv.versions import version
 
@@ -140,11 +138,9 @@ def _cure(probe: Any) -> str:
 
 
 def completion(options: argparse.Namespace) -> int:
-    from edgecv.cli import build_parser
-
     try:
         import shtab
     except ImportError:
         raise missing("shtab", "compress", "edgecv completion") from None
-    print(shtab.complete(build_parser(), shell=options.shell))
+    print(shtab.complete(options.root, shell=options.shell))
     return 0

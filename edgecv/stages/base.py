@@ -61,7 +61,9 @@ class Context:
 class Stage(BaseModel):
     """One step of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
     word: ClassVar[str] = ""
     produces: ClassVar[Literal["model", "graph"]] = "model"

@@ -7,6 +7,7 @@ biases and batch norm; `lr` is for the batch size given, scale it with the batch
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -36,19 +37,9 @@ class Training(Stage):
     shift: int = Field(default=2, ge=0, description="shift images at random, pixels")
 
     def plan(self, epochs: int, lr: float) -> Plan:
-        return Plan(
-            epochs=epochs,
-            lr=lr,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            weight_decay=self.weight_decay,
-            schedule=self.schedule,
-            warmup_epochs=self.warmup_epochs,
-            label_smoothing=self.label_smoothing,
-            ema=self.ema,
-            flip=self.flip,
-            shift=self.shift,
-        )
+        """How to train, of these parameters."""
+        shared = {f.name for f in fields(Plan)} - {"epochs", "lr"}
+        return Plan(epochs=epochs, lr=lr, **{name: getattr(self, name) for name in shared})
 
 
 class Train(Training):

@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
-import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecv.errors import ModelError, missing
@@ -35,11 +36,7 @@ def builder(name: str) -> Callable[..., nn.Module]:
 
     Raises ModelError for an unknown name, MissingExtraError without torch.
     """
-    if name not in _BUILDERS:
-        close = difflib.get_close_matches(str(name), names(), n=1)
-        hint = f"did you mean {close[0]}?" if close else f"the zoo has {', '.join(names())}"
-        raise ModelError("zoo", f"no network named {name!r}", hint)
-    module, function = _BUILDERS[name].split(":")
+    module, function = _place(name)
     try:
         return getattr(importlib.import_module(module), function)
     except ModuleNotFoundError as error:
@@ -49,9 +46,28 @@ def builder(name: str) -> Callable[..., nn.Module]:
 
 
 def arguments(name: str) -> dict[str, Any]:
-    """The arguments of the network `name` with their defaults."""
-    parameters = inspect.signature(builder(name)).parameters
-    return {key: parameter.default for key, parameter in parameters.items()}
+    """The arguments of the network `name` with their defaults, read without importing torch.
+
+    Raises ModelError for an unknown name.
+    """
+    module, function = _place(name)
+    code = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
+    found = (n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
+    made = next(n.args for n in found if n.name == function)
+    return {
+        argument.arg: ast.literal_eval(default)
+        for argument, default in zip(made.args, made.defaults, strict=True)
+    }
+
+
+def _place(name: str) -> tuple[str, str]:
+    """The module and the function of a network. Raises ModelError for an unknown name."""
+    if name not in _BUILDERS:
+        close = difflib.get_close_matches(str(name), names(), n=1)
+        hint = f"did you mean {close[0]}?" if close else f"the zoo has {', '.join(names())}"
+        raise ModelError("zoo", f"no network named {name!r}", hint)
+    module, function = _BUILDERS[name].split(":")
+    return module, function
 
 
 def build(name: str, **args: Any) -> nn.Module:

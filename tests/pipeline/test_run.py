@@ -343,4 +343,6 @@ def test_an_engine_that_dies_is_a_failed_row(
     for step in ("dense", "small-int8"):
         found = row(results(copied), step, "openvino")
         assert found["status"] == "ok"
-        assert math.isclose(found["metric"]["value"], row(data, step, "openvino")["metric"]["value"])
+        assert math.isclose(
+            found["metric"]["value"], row(data, step, "openvino")["metric"]["value"]
+        )

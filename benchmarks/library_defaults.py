@@ -1,0 +1,122 @@
+"""What the engines' own quantizers make of the same float graph at their defaults, as bundles.
+
+A bundle, so that they are judged and timed by the same code as edgecv's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record  # noqa: F401  (it puts the checkout's edgecv on the path)
+
+from edgecv.backends import run_module
+from edgecv.backends.tflite.run import quiet
+from edgecv.replay import adapted
+from edgecv.runtime.archive import Contents, read_bundle, write_bundle
+
+Quantizer = Callable[[bytes, list[np.ndarray], str], bytes]
+
+
+@dataclass(frozen=True)
+class Library:
+    """A quantizer: (float graph, engine-ready float samples, input name) to an int8 graph."""
+
+    target: str
+    quantize: Quantizer
+
+    def make(self, fp32: Path, images: list[np.ndarray], out: Path) -> Path:
+        """The int8 bundle that this quantizer makes of an fp32 bundle. images: uint8 (H, W, 3)."""
+        contents = read_bundle(fp32)
+        (name, graph), (source,) = next(iter(contents.files.items())), contents.inputs
+        samples = [contents.preprocess(image) for image in images]
+        return _pack(contents, {name: self.quantize(graph, samples, source.name)}, images[0], out)
+
+
+def onnxruntime_default(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
+    """`quantize_static` as it comes: s8s8, per tensor, MinMax."""
+    return _quantize_static(graph, samples, name)
+
+
+def onnxruntime_x86(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
+    """`quantize_static` as its documentation advises for x86: u8s8, per channel, MinMax."""
+    from onnxruntime.quantization import QuantType
+
+    return _quantize_static(
+        graph, samples, name, per_channel=True,
+        activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+    )  # fmt: skip
+
+
+def _quantize_static(graph: bytes, samples: list[np.ndarray], name: str, **options: Any) -> bytes:
+    from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self.left = iter(samples)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            sample = next(self.left, None)
+            return None if sample is None else {name: sample}
+
+    with tempfile.TemporaryDirectory() as room:
+        source, made = Path(room) / "float.onnx", Path(room) / "int8.onnx"
+        source.write_bytes(graph)
+        quantize_static(source, made, Reader(), **options)
+        return made.read_bytes()
+
+
+def ai_edge_default(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
+    """`static_wi8_ai8` with the quantizer's own calibration (moving averages of the ranges)."""
+    from ai_edge_quantizer import quantizer, recipe
+
+    with tempfile.TemporaryDirectory() as room, _silent():
+        source = Path(room) / "float.tflite"
+        source.write_bytes(graph)
+        work = quantizer.Quantizer(str(source))
+        work.load_quantization_recipe(recipe.static_wi8_ai8())
+        ranges = work.calibrate({"serving_default": [{name: s} for s in samples]})
+        return bytes(work.quantize(ranges).quantized_model)
+
+
+LIBRARIES = {
+    "onnxruntime quantize_static, u8s8 per channel": Library("cpu", onnxruntime_x86),
+    "onnxruntime quantize_static, default": Library("cpu", onnxruntime_default),
+    "ai_edge_quantizer static_wi8_ai8, default": Library("tflite", ai_edge_default),
+}
+
+
+def _pack(contents: Contents, files: dict[str, bytes], image: np.ndarray, out: Path) -> Path:
+    manifest = contents.manifest
+    session = run_module(manifest["engine"]).Session(files)
+    (source,), (result,) = session.inputs, session.outputs
+    preprocess = adapted(contents.preprocess, source)
+    golden = preprocess(image)
+    answer = session.run({source.name: golden})
+    manifest = {
+        **manifest,
+        "precision": "int8",
+        "input": {"name": source.name, "preprocess": preprocess.to_json()},
+        "inputs": [source.to_json()],
+        "outputs": [result.to_json()],
+        "executed": session.executed(),
+        "metric": None,
+    }
+    session.close()
+    out.mkdir(parents=True)
+    return write_bundle(out / "library.edgecv", manifest, files, {source.name: golden}, answer)
+
+
+@contextlib.contextmanager
+def _silent() -> Any:
+    with warnings.catch_warnings(), quiet(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        with contextlib.redirect_stderr(io.StringIO()):
+            yield

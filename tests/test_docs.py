@@ -1,0 +1,63 @@
+"""The documentation is true: pages are current, examples are accepted, links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from edgecv import recipe
+from edgecv.cli import build_parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _make_docs():
+    spec = importlib.util.spec_from_file_location("make_docs", ROOT / "scripts/make_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("path", _make_docs().pages(), ids=lambda p: p.name)
+def test_a_generated_page_is_current(path):
+    assert path.read_text() == _make_docs().pages()[path], "run `make docs`"
+
+
+def test_the_recipe_of_the_readme_is_accepted():
+    (text,) = re.findall(r"```yaml\n(model:.*?)```", README, re.S)
+    checked = recipe.check(yaml.safe_load(text), Path("readme.yaml"), {})
+    assert [s.name for s in checked.shipped()] == ["small-int8"]
+
+
+def test_every_command_that_is_shown_exists():
+    parser = build_parser()
+    known = next(a for a in parser._actions if getattr(a, "choices", None)).choices
+    pages = "\n".join(p.read_text() for p in PAGES)
+    shown = set(re.findall(r"(?:bin/|`|^)edgecv ([a-z]+) [a-zA-Z-]+[./]", pages, re.M))
+    assert shown
+    assert shown <= set(known)
+
+
+def test_every_command_is_in_the_readme_or_the_changelog():
+    parser = build_parser()
+    known = next(a for a in parser._actions if getattr(a, "choices", None)).choices
+    text = README + (ROOT / "CHANGELOG.md").read_text()
+    assert [name for name in known if not re.search(rf"\b{name}\b", text)] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+        assert (page.parent / link).exists(), link
+
+
+def test_what_the_readme_says_of_make_is_there():
+    makefile = (ROOT / "Makefile").read_text()
+    for name in re.findall(r"make (\w+)", README):
+        assert re.search(rf"^{name}:", makefile, re.M), name
