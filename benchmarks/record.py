@@ -43,8 +43,10 @@ def export(model: str, target: str, precision: str, out: Path, *options: str) ->
 
 def circumstances(threads: int, seed: int, load_before: float) -> dict[str, Any]:
     """Processor, software, threads, seed, load: nothing that names the machine or its user."""
+    computer = machine()
+    computer["system"] = computer["system"].partition("-")[0]  # the rest names a build
     return {
-        "machine": machine(),
+        "machine": computer,
         "versions": {"edgecv": __version__, **versions(PACKAGES)},
         "threads": threads,
         "seed": seed,

@@ -10,12 +10,19 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from edgecv import __version__
 from edgecv.errors import EdgecvError
 
 Handler = Callable[[argparse.Namespace], int]
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line too; argparse puts the usage before them."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {self.prog}: {message} (see {self.prog} --help)\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,14 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 70
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """Every command with its options."""
     from edgecv.commands import bundles, exporting, running, telling
 
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error was raised")
     common.add_argument("-v", "--verbose", action="store_true", help="log what happens inside")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="edgecv",
         description="Compress a vision network, compile it for a small machine, and prove both.",
         epilog="Exit codes: 0 done, 1 a gate or budget was not met, 2 the input is wrong, "

@@ -142,7 +142,12 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
     size = request.size or tuple(known.get("size", (224, 224)))
     fixed = known.get("size")
     if fixed and request.size and tuple(fixed) != request.size:
-        raise RecipeError("--input-size", f"{request.size} given, the model takes {fixed}")
+        height, width = fixed
+        raise RecipeError(
+            "--input-size",
+            f"{request.size[0]}x{request.size[1]} given, the model takes {height}x{width}",
+            "leave it out: the model says its own size",
+        )
     mean = request.mean or known.get("mean") or (0.0,)
     std = request.std or known.get("std") or (255.0,)
     if max(std) <= 4 and max(mean) <= 4:
@@ -172,7 +177,8 @@ def _labels(path: Path | None) -> tuple[str, ...] | None:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
-        raise DataError(str(path), f"cannot be read: {e}") from None
+        what = e.strerror if isinstance(e, OSError) else e
+        raise DataError(str(path), f"cannot be read: {what}", "one label a line, UTF-8") from None
     labels = tuple(line.strip() for line in lines if line.strip())
     if not labels:
         raise DataError(str(path), "holds no labels", "one label a line")

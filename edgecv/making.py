@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from edgecv import child
 from edgecv import data as datasets
+from edgecv.bench.machine import machine
 from edgecv.data.images import Images
 from edgecv.errors import EdgecvError, ModelError, RecipeError
 from edgecv.nodes import Expansion, Node
@@ -87,11 +87,7 @@ def _model(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
     source = work.expansion.recipe.model
     if source.kind == "onnx":
-        path = Path(source.name)
-        if not path.is_file():
-            raise ModelError(source.name, "no such file")
-        work.out.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, work.out / "source.onnx")
+        _onnx_model(work, Path(source.name))
         return
     import torch
 
@@ -118,6 +114,24 @@ def _model(work: Work) -> None:
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
+
+
+def _onnx_model(work: Work, path: Path) -> None:
+    """A clean copy and not the file: weights that lie beside it come along, and what is wrong
+    with it is said under its own name."""
+    from edgecv.stages.export.onnx import load_onnx
+
+    graph = load_onnx(path, work.out)
+    classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
+    outputs = graph.outputs[0].shape[-1]
+    if classes and outputs != classes:
+        raise ModelError(
+            path.name,
+            f"has {outputs} outputs and the data {classes} classes",
+            "use the data it was made for, or a labels file with one line per output",
+        )
+    graph.path.rename(work.out / "source.onnx")
+    (work.out / "graph.json").unlink()
 
 
 def _stage(work: Work) -> None:
@@ -167,7 +181,7 @@ def _measure(work: Work) -> None:
         if facts["executed"] and facts["compiled"]:
             runnable.append(folder / facts["bundle"])
     answer: dict[str, Any] = {"bundles": []}
-    if runnable and target.runs_on_host:
+    if runnable and not target.not_here(machine()["features"]):
         job = {
             "bundles": [str(p) for p in runnable],
             "threads": target.threads,

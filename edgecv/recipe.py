@@ -335,7 +335,7 @@ def _known(source: ModelSource, where: _Where) -> ModelSource:
     for key in source.args:
         known = zoo.arguments(source.name)
         if key not in known:
-            raise RecipeError(where("model", key), f"unknown key {key!r}", _near(key, known))
+            raise RecipeError(where("model", key), f"unknown key {key!r}", _near(key, list(known)))
     return source
 
 
@@ -466,7 +466,8 @@ def schema() -> dict[str, Any]:
         definitions.update(made.pop("$defs", {}))
         return made
 
-    step = [
+    step: list[dict[str, Any]] = [{"enum": list(stages.words())}]  # a bare word
+    step += [
         {
             "type": "object",
             "properties": {word: of(cls)},

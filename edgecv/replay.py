@@ -31,11 +31,20 @@ def sample(pixels: np.ndarray, count: int) -> np.ndarray:
 
 
 def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
-    """Images that `sample(pixels, used)` left out; the same ones when it left fewer than 16."""
-    rest = np.setdiff1d(np.arange(len(pixels)), _spread(len(pixels), used))
-    if len(rest) < 16:
-        return sample(pixels, count)
-    return pixels[rest[_spread(len(rest), count)]]
+    """Images that `calibration_sample(pixels, used)` left out; all where it could leave none."""
+    rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), used))
+    return pixels[rest[_spread(len(rest), count)]] if len(rest) else sample(pixels, count)
+
+
+def calibration_sample(pixels: np.ndarray, count: int) -> np.ndarray:
+    """`count` images to calibrate on; of a small set, a tenth is held back for checking."""
+    return pixels[_calibrating(len(pixels), count)]
+
+
+def _calibrating(total: int, count: int) -> np.ndarray:
+    if total < 40 or count <= total - total // 10:
+        return _spread(total, count)
+    return np.setdiff1d(np.arange(total), np.arange(5, total, 10))
 
 
 def _spread(total: int, count: int) -> np.ndarray:

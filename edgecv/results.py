@@ -84,9 +84,8 @@ def _latency(node: Node, facts: dict[str, Any], outcome: Outcome) -> Row:
     assert target is not None
     if facts["reason"]:
         return {"status": "unavailable", "reason": facts["reason"]}
-    if not target.runs_on_host:
-        reason = "latency not measured: this machine is not the device"
-        return {"status": "unavailable", "reason": f"{reason}; run `edgecv bench` there"}
+    if away := target.not_here(machine()["features"]):
+        return {"status": "unavailable", "reason": f"latency not measured: {away}"}
     measure = f"measure:{target.name}"
     if measure in outcome.failures:
         return {"status": "failed", "reason": str(outcome.failures[measure])}

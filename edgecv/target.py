@@ -8,6 +8,7 @@ takes everything from another profile and changes some of it. A new board is a n
 from __future__ import annotations
 
 import difflib
+from collections.abc import Collection
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -52,8 +53,8 @@ class Target(_Frozen):
     precisions: what a recipe may ask of it, the first is the reference
     alignment:  channel counts are kept a multiple of this when pruning
     io:         dtype of the compiled network's image input ("float32", "int8" or "uint8")
-    runs_on_host: whether this machine's engine is the device's engine, so that a latency
-                measured here speaks for it (false: profiles of other boards)
+    runs_on_host: false for profiles of other boards, whose latency cannot be measured here
+    cpu_features: instruction sets without which a latency would not be this device's
     """
 
     name: str
@@ -69,6 +70,16 @@ class Target(_Frozen):
     compute_capability: str | None = None
     memory_mb: int | None = Field(default=None, ge=1)
     cpu_features: tuple[str, ...] = ()
+
+    def not_here(self, features: Collection[str]) -> str:
+        """Why a latency measured on this machine would not be the device's; "" when it is.
+
+        features: instruction sets of this machine (`edgecv.bench.machine`)
+        """
+        if not self.runs_on_host:
+            return "this machine is not the device; run `edgecv bench` there"
+        lacking = [f for f in self.cpu_features if f not in features]
+        return f"this processor has no {', '.join(lacking)}" if lacking else ""
 
 
 def folders() -> list[Path]:

@@ -19,7 +19,7 @@ def register(command: Any) -> None:
     bench.add_argument("--burst-ms", type=float, default=15.0, help="one turn in a round, ms")
     verify = command("verify", run_verify, "Replay a bundle's golden inputs and compare.")
     verify.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
-    verify.add_argument("--threads", type=int, default=1)
+    verify.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
     inspect = command("inspect", run_inspect, "Show what a bundle or a Model folder is.")
     inspect.add_argument("path", type=existing, help=".edgecv file or Model folder")
 

@@ -26,7 +26,9 @@ def register(command: Any) -> None:
     made.add_argument(
         "--crop-pct", type=float, help="short side is resized to input-size / this (0.875)"
     )
-    made.add_argument("--interpolation", choices=("bicubic", "bilinear", "nearest"))
+    made.add_argument(
+        "--interpolation", choices=("bicubic", "bilinear", "nearest"), help="default: bicubic"
+    )
     made.add_argument("--layout", choices=("NCHW",), default="NCHW", help="of the model's input")
     made.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
     made.add_argument("--opset", type=int, default=18, help="ONNX opset (18)")
@@ -34,7 +36,9 @@ def register(command: Any) -> None:
         "--arg", action="append", default=[], metavar="KEY=VALUE", help="argument of the builder"
     )
     made.add_argument("--name", help="file name of what is written (default: from the model)")
-    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="where the bundle is written"
+    )
 
 
 def export(options: argparse.Namespace) -> int:
@@ -111,6 +115,6 @@ def _arguments(items: list[str]) -> dict[str, Any]:
     for item in items:
         key, equals, value = item.partition("=")
         if not equals:
-            raise RecipeError(f"--arg {item}", "is not of the form key=value")
+            raise RecipeError(f"--arg {item}", "is not of the form key=value", "width=32")
         found[key] = yaml.safe_load(value)
     return found

@@ -29,6 +29,7 @@ def register(command: Any) -> None:
 
 def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
     try:
+        import edgecv.console  # noqa: F401  (rich: find out before anything is made)
         from edgecv import recipe
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv run") from None
@@ -37,10 +38,9 @@ def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
 
 
 def run(options: argparse.Namespace) -> int:
-    from edgecv.console import Progress, results_table
-
     recipe, out = _recipe(options)
     from edgecv import pipeline, results
+    from edgecv.console import Progress, results_table
 
     pipeline.check_space(out)
     with Progress(quiet=options.json) as progress:
@@ -56,10 +56,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    from edgecv.console import plan_table
-
     recipe, out = _recipe(options)
     from edgecv import pipeline
+    from edgecv.console import plan_table
     from edgecv.store import Store
 
     lines = pipeline.plan(recipe, Store(out / "store"))

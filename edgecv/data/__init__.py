@@ -80,7 +80,7 @@ def parse(source: str) -> Source:
     if source in _NAMES:
         return Source("fashion_mnist", source)
     kind, colon, argument = source.partition(":")
-    if kind == "synthetic" and argument.isdigit() and int(argument):
+    if kind == "synthetic" and argument.isdecimal() and int(argument):
         return Source("plain", source)
     if colon and kind in _PATHS:
         if not argument:

@@ -120,15 +120,13 @@ class Prune(Training):
         found = []
         for group in graph.get_all_groups(ignored_layers=[head]):
             name = graph._module2name.get(group[0].dep.target.module)
-            reason, score = _refusal(group, layers), None
-            if not reason:
-                try:
-                    score = importance(group)
-                except (IndexError, RuntimeError) as e:  # a pixel shuffle: channels become pixels
-                    reason = f"has channels that cannot be followed ({e})"
+            reason = _refusal(graph, group, layers)
             if reason:
                 log.warning("%s: %s %s: kept", context.where, name, reason)
-            if score is not None:
+                continue
+            score = importance(group)
+            # Torch-Pruning 1.6 scores a depthwise convolution before flatten by its pixels.
+            if score is not None and len(score) == len(group[0].idxs):
                 found.append((graph, group[0].dep, score.detach()))
         return found
 
@@ -168,26 +166,31 @@ def _kept(layer: Any, sides: dict[str, set[int]]) -> dict[str, Any]:
     """What stays of one layer: indices by side, and the width it had."""
     from torch import nn
 
-    total = {"out": getattr(layer, "out_channels", None) or getattr(layer, "out_features", None)}
-    total["in"] = getattr(layer, "in_channels", None) or getattr(layer, "in_features", None)
-    if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-        total["out"] = total["in"] = layer.num_features
-    elif isinstance(layer, nn.PReLU):
-        total["out"] = total["in"] = layer.num_parameters
     kept: dict[str, Any] = {
-        side: [i for i in range(int(total[side] or 0)) if i not in gone]
+        side: [i for i in range(_width(layer, side)) if i not in gone]
         for side, gone in sides.items()
     }
     if "out" in kept and isinstance(layer, nn.Conv2d | nn.Linear):
-        kept["was"] = total["out"]
+        kept["was"] = _width(layer, "out")
     return kept
 
 
-def _refusal(group: Any, layers: set[torch.nn.Module]) -> str:
-    """Why the channels of a group have to stay, or ""."""
+def _width(layer: Any, side: str) -> int:
+    """Channels of a layer's input or output side."""
+    names = (f"{side}_channels", f"{side}_features", "num_features", "num_parameters")
+    return int(next(getattr(layer, name) for name in names if hasattr(layer, name)))
+
+
+def _refusal(graph: Any, group: Any, layers: set[torch.nn.Module]) -> str:
+    """Why the channels of a group have to stay, or "".
+
+    The last two are what Torch-Pruning 1.6 maps wrongly (pixel shuffles, concatenations before
+    flatten) or what one width cannot be chosen for (an addition to a concatenation).
+    """
     from torch_pruning.ops import OPTYPE
 
-    for dep, _ in group:
+    joined = any(dep.target.type == OPTYPE.CONCAT for dep, _ in group)
+    for dep, indices in group:
         layer, kind = dep.target.module, dep.target.type
         if kind == OPTYPE.PARAMETER:
             return "hangs on a bare parameter"
@@ -197,6 +200,13 @@ def _refusal(group: Any, layers: set[torch.nn.Module]) -> str:
             return "feeds a grouped convolution"
         if layer in layers and not can_shrink(layer):
             return f"feeds a {type(layer).__name__}"
+        if layer not in layers or _one_for_all(layer):
+            continue
+        side = "out" if graph.is_out_channel_pruning_fn(dep.handler) else "in"
+        if max(indices, default=0) >= _width(layer, side):
+            return "has channels that cannot be followed"
+        if joined and len(indices) != len(group[0].idxs):
+            return "is flattened or added to after a concatenation"
     return ""
 
 

@@ -72,6 +72,13 @@ def test_uint8_is_the_same_grid_128_higher():
     )
 
 
+def test_a_file_holds_no_constant_that_nothing_reads():
+    for graph in (float_graph(), *map(int8_graph, tflite_int8.IO)):
+        model = flatbuffer.read(graph.path)
+        read = {t.buffer for t in flatbuffer.graph_of(model).tensors}
+        assert set(range(1, len(model.buffers))) <= read
+
+
 def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
     for io in tflite_int8.IO:
         again = quantize_tflite(float_graph(), images()[:16], GRID, io, tmp_path / io)

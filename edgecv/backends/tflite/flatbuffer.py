@@ -108,7 +108,7 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
 
     Tensors are named after the operator that makes or reads them ("conv_2d_3", "conv_2d_3.1" its
     second operand); inputs and outputs as given, in the file's signature too. Metadata (converter
-    versions, conversion reports) and debug strings go.
+    versions, conversion reports), debug strings and constants that nothing reads any more go.
     """
     graph = graph_of(model)
     model.description = b"edgecv"
@@ -125,7 +125,18 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     names |= dict(zip(map(int, graph.outputs), outputs, strict=True))
     for i, tensor in enumerate(graph.tensors):
         tensor.name = names.get(i, f"unused_{i}").encode()
+    _drop_unread(model)
     sign(model, inputs, outputs)
+
+
+def _drop_unread(model: Any) -> None:
+    """Keep the buffers that a tensor holds, and the first, which the format wants empty."""
+    tensors = graph_of(model).tensors
+    kept = sorted({0, *(int(t.buffer) for t in tensors)})
+    place = {old: new for new, old in enumerate(kept)}
+    model.buffers = [model.buffers[i] for i in kept]
+    for tensor in tensors:
+        tensor.buffer = place[int(tensor.buffer)]
 
 
 def sign(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:

@@ -52,14 +52,14 @@ class Quantize(Stage):
         from dataclasses import replace
 
         from edgecv.parity import Tolerance, check
-        from edgecv.replay import graph_outputs, held_back, sample
+        from edgecv.replay import calibration_sample, graph_outputs, held_back
 
         target = context.target
         assert target is not None
         images = context.images("train").pixels
         spec = source.inputs[0]
         float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
-        calibration = float_input.normalise(sample(images, self.samples))
+        calibration = float_input.normalise(calibration_sample(images, self.samples))
         if target.graph == "onnx":
             from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 

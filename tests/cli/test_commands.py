@@ -1,0 +1,311 @@
+"""Every command as a real process: what it prints, where, and the code it ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edgecv import __version__
+
+COMMANDS = ("run", "plan", "export", "bench", "inspect", "verify", "targets", "stages", "doctor",
+            "completion")  # fmt: skip
+HELP_LIMIT_S = 0.3
+HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
+BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+
+
+def one_line(err: str) -> str:
+    """The only line on stderr, which is no traceback."""
+    (line,) = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+# help
+
+
+@pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids=" ".join)
+def test_help_is_quick(edgecv: Callable, arguments: tuple[str, ...]) -> None:
+    runs = [edgecv(*arguments, "--help") for _ in range(2)]
+    assert {run.code for run in runs} == {0}
+    assert runs[0].out.startswith("usage: edgecv")
+    assert "--help" in runs[0].out
+    # processor time, not the clock: the machine may be busy with other tests
+    assert min(run.cpu_s for run in runs) < HELP_LIMIT_S
+
+
+def test_help_names_every_command_and_every_exit_code(edgecv: Callable) -> None:
+    shown = edgecv("--help").out
+    for name in COMMANDS:
+        assert re.search(rf"^    {name}\s", shown, re.MULTILINE)
+    text = " ".join(shown.split())
+    for code in ("0 done", "1 a gate", "2 the input", "3 something is not installed"):
+        assert code in text
+
+
+def test_every_option_of_every_command_is_explained(edgecv: Callable) -> None:
+    for name in COMMANDS:
+        lines = edgecv(name, "--help").out.splitlines()
+        for line, after in zip(lines, [*lines[1:], ""], strict=True):
+            if line.startswith("  -"):
+                explained = len(line.strip().split("  ")) > 1 or after.startswith(" " * 12)
+                assert explained, f"edgecv {name}: {line}"
+
+
+def test_without_a_command_it_shows_its_help(edgecv: Callable) -> None:
+    done = edgecv()
+    assert done.code == 2
+    assert done.out.startswith("usage: edgecv")
+
+
+def test_version(edgecv: Callable) -> None:
+    assert edgecv("--version").out == f"edgecv {__version__}\n"
+
+
+# what there is
+
+
+def test_targets(edgecv: Callable) -> None:
+    found = json.loads(edgecv("targets", "--json").out)
+    names = [target["name"] for target in found]
+    assert {"cpu", "openvino", "tflite", "edgetpu", "tensorrt", "rpi5", "jetson-orin"} <= {*names}
+    done = edgecv("targets")
+    assert done.code == 0
+    assert [line.split()[0] for line in done.out.splitlines()[2:]] == names
+
+
+def test_stages(edgecv: Callable) -> None:
+    found = json.loads(edgecv("stages", "--json").out)
+    assert {"train", "prune", "quantize", "export"} <= found.keys()
+    assert found["prune"]["ratio"]["default"] == 0.5
+    shown = edgecv("stages").out
+    for word, parameters in found.items():
+        assert f"{word}: " in shown
+        for name in parameters:
+            assert f"  {name} " in shown
+
+
+def test_stages_schema_describes_the_recipes(edgecv: Callable) -> None:
+    schema = json.loads(edgecv("stages", "--schema").out)
+    assert schema["$schema"].startswith("https://json-schema.org/")
+    assert {"model", "data", "stages", "targets"} <= set(schema["required"])
+    assert schema["additionalProperties"] is False
+    steps = schema["properties"]["stages"]["items"]["anyOf"]
+    words = {word for step in steps for word in step.get("properties", ())}
+    assert {"train", "prune", "quantize", "export"} <= words
+
+
+def test_doctor(edgecv: Callable) -> None:
+    found = json.loads(edgecv("doctor", "--json").out)
+    engines = {engine["engine"]: engine for engine in found["engines"]}
+    assert engines.keys() == {"onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt"}
+    assert all(e["available"] or e["reason"] for e in engines.values())
+    done = edgecv("doctor")
+    assert done.code == 0
+    for name in engines:
+        (line,) = (x for x in done.out.splitlines() if x.startswith(f"{name} "))
+        assert line.split()[1] == ("yes" if engines[name]["available"] else "no")
+
+
+def test_doctor_says_what_a_missing_engine_costs_and_its_cure(
+    edgecv: Callable, site: Callable
+) -> None:
+    done = edgecv("doctor", path=site("import sys\nsys.modules['openvino'] = None\n"))
+    assert done.code == 0
+    (line,) = (x for x in done.out.splitlines() if x.startswith("openvino "))
+    assert line.split()[1] == "no"
+    assert "nuc" in line
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion(edgecv: Callable, shell: str) -> None:
+    pytest.importorskip("shtab")
+    done = edgecv("completion", shell)
+    assert done.code == 0
+    assert "edgecv" in done.out
+    if shell == "bash":
+        subprocess.run(["bash", "-n"], input=done.out, text=True, check=True)
+        assert all(name in done.out for name in COMMANDS)
+
+
+# bundles and Model folders
+
+
+def test_inspect_a_bundle(edgecv: Callable, shelf) -> None:
+    found = json.loads(edgecv("inspect", "--json", shelf.int8).out)
+    assert (found["target"], found["engine"], found["precision"]) == ("cpu", "onnxruntime", "int8")
+    shown = edgecv("inspect", shelf.int8).out
+    assert "precision: int8" in shown
+    assert "engine/model.onnx" in shown
+
+
+def test_inspect_a_model_folder_prints_its_history(edgecv: Callable, finished) -> None:
+    folder = finished.out / "models" / "small"
+    found = json.loads(edgecv("inspect", "--json", folder).out)
+    built, trained, pruned, tuned = found["history"]
+    assert built.startswith("built by mynet:make(")
+    assert trained.startswith("dense: 2 epochs")
+    assert "small" in pruned
+    assert "MACs" in tuned
+    shown = edgecv("inspect", folder).out
+    assert f"  1. {built}" in shown
+    assert f"  3. {pruned}" in shown
+
+
+def test_verify_a_good_bundle(edgecv: Callable, shelf) -> None:
+    done = edgecv("verify", shelf.fp32, shelf.int8)
+    assert done.code == 0
+    assert [line.split(": ")[1].startswith("ok") for line in done.out.splitlines()] == [True, True]
+    reports = json.loads(edgecv("verify", "--json", shelf.fp32, shelf.int8).out)
+    assert [(r["bundle"], r["ok"]) for r in reports] == [
+        ("fp32.edgecv", True),
+        ("int8.edgecv", True),
+    ]
+
+
+def test_verify_a_bundle_whose_answers_are_not_the_golden_ones(
+    edgecv: Callable, shelf, tmp_path: Path
+) -> None:
+    from edgecv.runtime import open_bundle
+    from edgecv.runtime.archive import read_bundle, write_bundle
+
+    good = read_bundle(shelf.fp32)
+    assert open_bundle(shelf.fp32).manifest == good.manifest
+    wrong = {name: -array for name, array in good.golden_outputs.items()}
+    path = tmp_path / "wrong.edgecv"
+    write_bundle(path, dict(good.manifest), dict(good.files), good.golden_inputs, wrong)
+    done = edgecv("verify", path)
+    assert done.code == 1
+    assert "FAILED: " in done.out
+
+
+@pytest.mark.parametrize("command", ["verify", "inspect", "bench"])
+def test_a_damaged_bundle_is_refused(edgecv: Callable, damaged: Path, command: str) -> None:
+    done = edgecv(command, damaged)
+    assert done.code == 2
+    assert done.out == ""
+    line = one_line(done.err)
+    assert "damaged.edgecv" in line
+    assert "damaged: copy it again" in line
+
+
+def test_bench(edgecv: Callable, shelf) -> None:
+    options = ("--rounds", "3", "--burst-ms", "1")
+    data = json.loads(edgecv("bench", shelf.fp32, shelf.int8, "--json", *options).out)
+    first, second = data["bundles"]
+    assert (first["bundle"], second["bundle"]) == ("fp32.edgecv", "int8.edgecv")
+    assert first["latency_ratio"] == 1.0
+    assert second["latency_ratio"] > 0
+    assert data["threads"] == 1
+    assert data["machine"]["cores"] >= 1
+    done = edgecv("bench", shelf.fp32, shelf.int8, *options)
+    assert done.code == 0
+    head, _, *rows = done.out.splitlines()
+    assert head.split()[:3] == ["bundle", "p50", "ms"]
+    assert [row.split()[0] for row in rows[:2]] == ["fp32.edgecv", "int8.edgecv"]
+    assert "3 rounds" in done.out
+
+
+@pytest.mark.parametrize("option", [("--threads", "0"), ("--rounds", "1"), ("--burst-ms", "0")])
+def test_bench_refuses_what_cannot_be_measured(edgecv: Callable, shelf, option: tuple) -> None:
+    done = edgecv("bench", shelf.fp32, *option)
+    assert done.code == 2
+    assert option[0] in one_line(done.err)
+
+
+# on a device: numpy and one engine, nothing else
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("bench", "--rounds", "3", "--burst-ms", "1", "{fp32}", "{int8}"),
+        ("verify", "{fp32}"),
+        ("inspect", "{fp32}"),
+        ("inspect", "{model}"),
+        ("doctor",),
+    ],
+    ids=lambda a: " ".join(a[:1] + a[-1:]),
+)
+def test_device_commands_need_no_heavy_package(
+    edgecv: Callable, shelf, model_folder: Path, site: Callable, arguments: tuple[str, ...]
+) -> None:
+    places = {"fp32": shelf.fp32, "int8": shelf.int8, "model": model_folder}
+    done = edgecv(*(a.format(**places) for a in arguments), path=site(BLOCK))
+    assert done.code == 0, done.err
+    assert done.out
+    assert done.err == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "tiny.yaml"),
+        ("plan", "tiny.yaml"),
+        ("export", "resnet8", "--target", "cpu", "--out", "never"),
+        ("targets",),
+        ("stages",),
+    ],
+    ids=lambda a: a[0],
+)
+@pytest.mark.parametrize("blocked", ["pydantic", "yaml", "rich"])
+def test_host_commands_name_the_extra_that_they_need(
+    edgecv: Callable, project: Path, site: Callable, arguments: tuple[str, ...], blocked: str
+) -> None:
+    if blocked == "rich" and arguments[0] in ("targets", "stages"):
+        pytest.skip("needs no rich")
+    path = site(f"import sys\nsys.modules[{blocked!r}] = None\n")
+    done = edgecv(*arguments, cwd=project, path=path)
+    assert done.code == 3
+    assert "pip install 'edgecv[compress]'" in one_line(done.err)
+    assert not (project / "never").exists()
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("rnu",), "invalid choice: 'rnu'"),
+        (("verify", "nowhere.edgecv"), "nowhere.edgecv: no such file"),
+        (("bench", "--rounds", "many", "x"), "--rounds: invalid int value: 'many'"),
+        (("export", "resnet8", "--target", "cpu"), "--out"),
+        (("run", "nowhere.yaml"), "nowhere.yaml: no such file"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(edgecv: Callable, arguments: tuple, said: str) -> None:
+    done = edgecv(*arguments)
+    assert done.code == 2
+    assert done.out == ""
+    assert said in one_line(done.err)
+
+
+def test_a_traceback_is_there_for_the_asking(edgecv: Callable, damaged: Path) -> None:
+    done = edgecv("verify", damaged, "--traceback")
+    assert done.code == 2
+    assert "Traceback (most recent call last)" in done.err
+    assert done.err.splitlines()[-1].startswith("error: ")
+
+
+def test_a_reader_that_has_enough_is_no_error(edgecv: Callable) -> None:
+    assert edgecv("stages").out.count("\n") > 20
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgecv", "stages", "--schema"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=Path(__file__).parents[2],
+        env=os.environ,
+    )
+    assert process.stdout
+    assert process.stderr
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0

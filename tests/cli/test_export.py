@@ -1,0 +1,174 @@
+"""`edgecv export`: from whatever the user has to one bundle with the engine's files beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv.runtime import open_bundle
+from edgecv.runtime.archive import read_bundle
+from tests.runtime.conftest import network
+
+FILES = {
+    "cpu": {".onnx"},
+    "openvino": {".xml", ".bin"},
+    "tflite": {".tflite"},
+    "edgetpu": {".tflite"},
+    "tensorrt": {".engine", ".onnx"},  # the engine, and what another GPU would build from
+}
+# Each source and each target; the rest of the square is the same code.
+EXPORTS = [
+    ("folder", "cpu"), ("folder", "tflite"), ("onnx", "openvino"), ("onnx", "edgetpu"),
+    ("function", "tensorrt"), ("zoo", "cpu"),
+]  # fmt: skip
+PIXELS = ("--mean", "127,120,110", "--std", "64")
+
+
+@pytest.fixture(scope="module")
+def onnx_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "net.onnx"
+    path.write_bytes(network(size=24))
+    return path
+
+
+@pytest.fixture(scope="module")
+def sources(model_folder: Path, onnx_file: Path) -> dict[str, tuple]:
+    """What stands after `edgecv export`, by kind of source."""
+    pytest.importorskip("torch")
+    return {
+        "folder": (model_folder,),
+        "onnx": (onnx_file, *PIXELS),
+        "function": ("mynet:make", "--arg", "width=32", "--input-size", "24", *PIXELS),
+        "zoo": ("resnet8", "--arg", "width=16", "--input-size", "24", *PIXELS),
+    }
+
+
+def bundle_in(out: Path) -> Path:
+    """The one bundle below a folder."""
+    (found,) = out.rglob("*.edgecv")
+    assert found.parent == out
+    return found
+
+
+@pytest.mark.parametrize(("source", "target"), EXPORTS)
+def test_export_writes_one_bundle_beside_the_engines_files(
+    edgecv: Callable, project: Path, sources: dict, tmp_path: Path, source: str, target: str
+) -> None:
+    done = edgecv(
+        "export", *sources[source], "--target", target, "--precision", "int8",
+        "--calibration", "images/train", "--out", tmp_path, cwd=project,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    path = bundle_in(tmp_path)
+    contents = read_bundle(path)
+    beside = {p.suffix: p.read_bytes() for p in tmp_path.iterdir() if p != path}
+    assert beside.keys() == FILES[target]
+    assert sorted(beside.values()) == sorted(contents.files.values())
+    assert {p.stem for p in tmp_path.iterdir()} == {path.stem}
+
+    manifest = contents.manifest
+    assert (manifest["target"], manifest["precision"]) == (target, "int8")
+    preprocess = manifest["input"]["preprocess"]
+    assert preprocess["size"] == [24, 24]
+    mine = source == "folder"  # a Model folder knows its own; the others were told
+    assert preprocess["mean"] == ([120.0] if mine else [127.0, 120.0, 110.0])
+    assert preprocess["std"] == ([60.0] if mine else [64.0])
+    assert preprocess["crop_pct"] == (0.9 if mine else 0.875)
+    assert preprocess["interpolation"] == ("bilinear" if mine else "bicubic")
+    assert manifest["labels"] == (["ant", "bee", "cat"] if mine else None)
+    assert manifest["metric"] is None  # nobody gave labelled images
+    for name in (path, *FILES[target]):
+        assert str(name) in done.out
+    if target == "tensorrt":  # runs on a GPU alone
+        assert "int8" in manifest["executed"] or "not run here: " in done.out
+        return
+    assert set(manifest["executed"]) == {"int8"}
+    image = np.random.default_rng(0).integers(0, 256, (50, 40, 3), dtype=np.uint8)
+    best, *rest = open_bundle(path)(image)
+    assert 0 < best.score <= 1
+    assert all(best.score >= other.score for other in rest)
+    if mine:
+        assert best.label in ("ant", "bee", "cat")
+
+
+@pytest.mark.parametrize("target", ["cpu", "openvino"])
+def test_fp32_needs_no_images(
+    edgecv: Callable, onnx_file: Path, tmp_path: Path, target: str
+) -> None:
+    done = edgecv("export", onnx_file, "--target", target, "--out", tmp_path, "--json")
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert facts["executed"].keys() == {"fp32"}
+    assert facts["bundle"] == str(bundle_in(tmp_path))
+    assert {Path(f).suffix for f in facts["files"]} == FILES[target]
+    # It is the user's network that was compiled: ONNX Runtime on the user's file says the same.
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
+    x = np.random.default_rng(0).normal(0, 1, (1, 3, 24, 24)).astype(np.float32)
+    (found,) = open_bundle(tmp_path / "net-fp32.edgecv").run({"image": x}).values()
+    np.testing.assert_allclose(found, session.run(None, {"image": x})[0], rtol=1e-4, atol=1e-4)
+
+
+def test_everything_asked_for_is_recorded(edgecv: Callable, project: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "names.txt").write_text("Ameise\nBiene\nKätzchen\n", encoding="utf-8")
+    done = edgecv(
+        "export", "mynet:make", "--target", "cpu", "--input-size", "20x28", "--mean", "127",
+        "--std", "128", "--crop-pct", "1.0", "--interpolation", "nearest", "--name", "shoe",
+        "--labels", tmp_path / "names.txt", "--out", tmp_path / "out", cwd=project,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    path = bundle_in(tmp_path / "out")
+    assert path.name == "shoe.edgecv"
+    manifest = read_bundle(path).manifest
+    preprocess = manifest["input"]["preprocess"]
+    assert preprocess["size"] == [20, 28]
+    assert (preprocess["mean"], preprocess["std"]) == ([127.0], [128.0])
+    assert (preprocess["crop_pct"], preprocess["interpolation"]) == (1.0, "nearest")
+    assert manifest["labels"] == ["Ameise", "Biene", "Kätzchen"]
+    assert open_bundle(path)(np.zeros((9, 9, 3), np.uint8))[0].label in manifest["labels"]
+
+
+def test_a_model_folder_of_a_run_exports_with_its_own_preprocessing(
+    edgecv: Callable, finished, tmp_path: Path
+) -> None:
+    folder = finished.out / "models" / "dense"
+    done = edgecv("export", folder, "--target", "cpu", "--out", tmp_path, cwd=finished.folder)
+    assert done.code == 0, done.err
+    exported = read_bundle(bundle_in(tmp_path))
+    ran = read_bundle(finished.out / "bundles" / "dense.cpu.edgecv")
+    assert exported.manifest["input"] == ran.manifest["input"]
+    assert exported.manifest["labels"] == ran.manifest["labels"]
+    assert exported.files == ran.files  # the same network, to the byte
+
+
+def test_weights_beside_an_onnx_file_come_along(edgecv: Callable, tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(network(size=24))
+    onnx.save_model(
+        model, str(tmp_path / "big.onnx"), save_as_external_data=True, location="big.weights",
+        size_threshold=0,
+    )  # fmt: skip
+    assert (tmp_path / "big.weights").exists()
+    done = edgecv("export", tmp_path / "big.onnx", "--target", "cpu", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    plain = tmp_path / "plain.onnx"
+    plain.write_bytes(network(size=24))
+    done = edgecv("export", plain, "--target", "cpu", "--out", tmp_path / "other")
+    assert done.code == 0, done.err
+    feeds = {"image": np.random.default_rng(0).normal(0, 1, (1, 3, 24, 24)).astype(np.float32)}
+    one, other = (open_bundle(bundle_in(tmp_path / name)).run(feeds) for name in ("out", "other"))
+    np.testing.assert_array_equal(one["scores"], other["scores"])
+
+
+def test_exporting_again_replaces_what_was_there(
+    edgecv: Callable, onnx_file: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        done = edgecv("export", onnx_file, "--target", "cpu", "--out", tmp_path)
+        assert done.code == 0, done.err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net-fp32.edgecv", "net-fp32.onnx"]

@@ -1,0 +1,34 @@
+"""A child process that does what its job says, for test_child."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from typing import Any
+
+from edgecv import errors
+from edgecv.child import serve
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    print("noise of an engine, line 1\nlast words", flush=True)
+    match job["do"]:
+        case "signal":
+            os.kill(os.getpid(), getattr(signal, job["name"]))
+        case "exit":
+            sys.exit(job["code"])
+        case "os._exit":
+            os._exit(job["code"])
+        case "raise":
+            raise getattr(errors, job["type"])("where", "what", "hint")
+        case "bug":
+            raise ZeroDivisionError("a bug")
+        case "full disk":
+            raise OSError(errno.ENOSPC, "No space left on device")
+    return {"echo": job, "pid": os.getpid()}
+
+
+if __name__ == "__main__":
+    serve(work)
