@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import making, pipeline, target
+from edgecv.checking import checked
 from edgecv.errors import DataError, ModelError, RecipeError
-from edgecv.recipe import Bench, Data, ModelSource, Recipe, Step, checked, offers, source_of
+from edgecv.recipe import Bench, Data, ModelSource, Recipe, Step, offers, source_of
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
 
 SYNTHETIC = 32
+# Field of a checked type -> the option that sets it.
+OPTIONS = {
+    "size": "--input-size",
+    "crop_pct": "--crop-pct",
+    "name": "--name",
+    **{f: f"--{f}" for f in ("samples", "opset", "mean", "std", "interpolation", "channels")},
+}
 
 
 @dataclass(frozen=True)
@@ -96,9 +104,9 @@ def _recipe(request: Request) -> Recipe:
             raise DataError(
                 "--calibration", "int8 needs images to calibrate on", "give a folder of images"
             )
-        stage = checked(Quantize, {"name": name, "samples": request.samples}, "edgecv export")
+        stage = checked(Quantize, {"name": name, "samples": request.samples}, OPTIONS)
     else:
-        stage = checked(Export, {"name": name, "opset": request.opset}, "edgecv export")
+        stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
     return Recipe(
         name=name,
         folder=Path(),
@@ -150,7 +158,7 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
         )
     mean = request.mean or known.get("mean") or (0.0,)
     std = request.std or known.get("std") or (255.0,)
-    if max(std) <= 4 and max(mean) <= 4:
+    if 0 < max(std) <= 4 and max(mean) <= 4:
         raise RecipeError("--mean, --std", f"{mean} and {std} look like units of 0..1",
                           "the units are 0..255 pixels: multiply by 255")  # fmt: skip
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
@@ -166,7 +174,7 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
             "crop_pct": request.crop_pct or known.get("crop_pct", 0.875),
             "interpolation": request.interpolation or known.get("interpolation", "bicubic"),
         },
-        "edgecv export",
+        OPTIONS,
     )
 
 

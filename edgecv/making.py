@@ -105,7 +105,7 @@ def _model(work: Work) -> None:
         if source.kind == "zoo":
             builder = f"zoo:{source.name}"
             args = {"channels": preprocess.channels, **args}
-        args = {"classes": classes, **args} if classes else args
+            args = {"classes": classes, **args} if classes else args
         model = Model(builder, args)
         module = model.build()
     check_finite(module, model.builder)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import json
 import logging
 import sys
@@ -145,6 +146,7 @@ def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
 
         return zoo.build(builder.removeprefix("zoo:"), **args)
     function = resolve(builder)
+    _check_arguments(builder, function, args)
     try:
         module = function(**args)
     except EdgecvError:
@@ -154,8 +156,21 @@ def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
         place = f"{Path(last.filename).name}:{last.lineno}"
         raise ModelError(builder, f"raised {type(e).__name__} at {place}: {e}") from e
     if not isinstance(module, torch.nn.Module):
-        raise ModelError(builder, f"returned a {type(module).__name__}, not a torch.nn.Module")
+        what = f"returned a {type(module).__name__}, not a torch.nn.Module"
+        raise ModelError(builder, what, "the function returns the network itself")
     return module
+
+
+def _check_arguments(builder: str, function: Any, args: dict[str, Any]) -> None:
+    """Raises ModelError naming the parameters when the arguments do not fit the function."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # built in: it will say so itself
+        return
+    try:
+        signature.bind(**args)
+    except TypeError as e:
+        raise ModelError(builder, str(e), f"its parameters: {signature}") from None
 
 
 def resolve(reference: str) -> Any:

@@ -234,8 +234,13 @@ def found_source(text: str, folder: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 of a file, or of a Model folder's two files. "" when it is not there."""
-    files = [path / "model.json", path / "weights.safetensors"] if path.is_dir() else [path]
+    """SHA-256 of a file, or of a Model folder's two files. "" when it is not there.
+
+    Weights that an .onnx file keeps beside it (name.onnx.data, name.onnx_data) count too.
+    """
+    files = [path / "model.json", path / "weights.safetensors"]
+    if not path.is_dir():
+        files = [path, *sorted(path.parent.glob(f"{path.name}?data"))]
     sha = hashlib.sha256()
     for file in files:
         if not file.is_file():

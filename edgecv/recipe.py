@@ -12,8 +12,6 @@ Unknown keys are errors that name the nearest known one; every error names file 
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,9 +19,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecv import stages, target, zoo
+from edgecv.checking import SET, Where, line_numbers, near, parse, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.stages.base import Stage
 from edgecv.target import Target
@@ -149,23 +148,13 @@ def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) 
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as e:
         raise RecipeError(str(path), f"cannot be read: {e}") from None
-    data = _yaml(text, str(path))
-    lines = _lines(yaml.compose(text, Loader=yaml.SafeLoader))
+    data = parse(text, str(path))
+    lines = line_numbers(yaml.compose(text, Loader=yaml.SafeLoader))
     if not isinstance(data, dict):
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
-        _set(data, setting)
+        lines |= dict.fromkeys(_set(data, setting), SET)
     return check(data, path, lines, targets)
-
-
-def _yaml(text: str, where: str) -> Any:
-    """Parse YAML. PyYAML lets errors of Python's own types through (`2001-13-40`, `[[[[...`)."""
-    try:
-        data = yaml.safe_load(text)
-        json.dumps(data, default=str, skipkeys=True)  # refuses an alias that holds itself
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
-        raise RecipeError(where, f"is not valid YAML: {' '.join(str(e).split())}") from None
-    return data
 
 
 def find(path: Path) -> Path:
@@ -180,27 +169,14 @@ def find(path: Path) -> Path:
     raise RecipeError(str(path), "no such file", "give the path of a recipe, e.g. quickstart.yaml")
 
 
-class _Where:
-    """Turns a key path into "recipe.yaml:12: stages[1].prune.ratio"."""
-
-    def __init__(self, path: Path, lines: dict[tuple[Any, ...], int]) -> None:
-        self.path, self.lines = path, lines
-
-    def __call__(self, *keys: Any) -> str:
-        known = (keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in self.lines)
-        line = self.lines.get(next(known, ()), 0)
-        dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
-        return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
-
-
 def check(
     data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int], only: Sequence[str] = ()
 ) -> Recipe:
     """Check a parsed recipe; with `only`, for these targets instead of its own."""
-    where = _Where(path, lines)
+    where = Where(path, lines)
     for key in data:
         if key not in TOP:
-            raise RecipeError(where(key), f"unknown key {key!r}", _near(str(key), TOP))
+            raise RecipeError(where(key), f"unknown key {key!r}", near(str(key), TOP))
     for key in ("model", "data", "stages", "targets"):
         if key not in data:
             raise RecipeError(path.name, f"key {key!r} is missing")
@@ -213,10 +189,10 @@ def check(
         name=path.stem,
         folder=path.parent,
         model=_model(data["model"], path.parent, where),
-        data=_validated(Data, data["data"], where, "data"),
+        data=validated(Data, data["data"], where, "data"),
         seed=_integer(data.get("seed", 0), where, "seed", 0, MAX_SEED),
         threads=_integer(data.get("threads", 1), where, "threads", 1, MAX_THREADS),
-        bench=_validated(Bench, data.get("bench") or {}, where, "bench"),
+        bench=validated(Bench, data.get("bench") or {}, where, "bench"),
         steps=steps,
         targets=profiles,
         # From the recipe's own list, so that `--target` reuses what a whole run has made.
@@ -226,7 +202,7 @@ def check(
     return recipe
 
 
-def _targets(names: list[Any], where: _Where) -> list[Target]:
+def _targets(names: list[Any], where: Where) -> list[Target]:
     found: dict[str, Target] = {}
     for i, name in enumerate(names):
         try:
@@ -236,7 +212,7 @@ def _targets(names: list[Any], where: _Where) -> list[Target]:
     return list(found.values())
 
 
-def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
+def _steps(items: Any, where: Where) -> tuple[Step, ...]:
     if not isinstance(items, list) or not items:
         raise RecipeError(where("stages"), "give a list of at least one stage")
     steps: list[Step] = []
@@ -247,7 +223,7 @@ def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
             raise RecipeError(where("stages", i), "a stage is one word with its parameters")
         ((word, parameters),) = item.items()
         cls = stages.find(str(word), where("stages", i))
-        stage = _validated(cls, parameters or {}, where, "stages", i, word)
+        stage = validated(cls, parameters or {}, where, "stages", i, word)
         names = [s.name for s in steps]
         name = stage.name or _unused(str(word), names)
         if name in names or name == "model":
@@ -258,7 +234,7 @@ def _steps(items: Any, where: _Where) -> tuple[Step, ...]:
         source = stage.from_ or (names[-1] if names else "model")
         if source != "model" and source not in names:
             place = where("stages", i, word, "from")
-            raise RecipeError(place, f"no earlier step {source!r}", _near(source, names))
+            raise RecipeError(place, f"no earlier step {source!r}", near(source, names))
         steps.append(Step(name, source, stage))
     return tuple(steps)
 
@@ -268,7 +244,7 @@ def _unused(word: str, names: list[str]) -> str:
     return next(c for c in candidates if c not in names)
 
 
-def _check_flow(recipe: Recipe, where: _Where) -> None:
+def _check_flow(recipe: Recipe, where: Where) -> None:
     """Whether every step can read what it reads, and every target offer what is asked of it."""
     for i, step in enumerate(recipe.steps):
         place = where("stages", i, step.stage.word)
@@ -306,7 +282,7 @@ def offers(profile: Target, precision: str, where: str) -> None:
         )
 
 
-def _model(value: Any, folder: Path, where: _Where) -> ModelSource:
+def _model(value: Any, folder: Path, where: Where) -> ModelSource:
     if isinstance(value, str):
         return _known(source_of(value, {}, folder), where)
     kinds = ("zoo", "module", "onnx", "folder")
@@ -325,17 +301,17 @@ def _model(value: Any, folder: Path, where: _Where) -> ModelSource:
     raise RecipeError(where("model"), what, "e.g. {zoo: resnet8}")
 
 
-def _known(source: ModelSource, where: _Where) -> ModelSource:
+def _known(source: ModelSource, where: Where) -> ModelSource:
     """Whether the zoo has that network with those arguments; imports no torch."""
     if source.kind != "zoo":
         return source
     if source.name not in zoo.names():
         what = f"no network named {source.name!r} in the zoo"
-        raise RecipeError(where("model"), what, _near(source.name, zoo.names()))
+        raise RecipeError(where("model"), what, near(source.name, zoo.names()))
     for key in source.args:
         known = zoo.arguments(source.name)
         if key not in known:
-            raise RecipeError(where("model", key), f"unknown key {key!r}", _near(key, list(known)))
+            raise RecipeError(where("model", key), f"unknown key {key!r}", near(key, list(known)))
     return source
 
 
@@ -362,99 +338,47 @@ def locate(text: str, folder: Path) -> Path:
         raise RecipeError(text[:80], f"is no path: {e}") from None
 
 
-def _validated(cls: Any, values: Any, where: _Where, *keys: Any) -> Any:
-    if not isinstance(values, dict):
-        raise RecipeError(where(*keys), f"expected keys and values, found {values!r}")
-    known = [f.alias or n for n, f in cls.model_fields.items()]
-    for key in values:
-        if key not in known:
-            raise RecipeError(where(*keys, key), f"unknown key {key!r}", _near(str(key), known))
-    try:
-        return cls.model_validate(values)
-    except ValidationError as e:
-        inner, message = _first(e)
-        if message == "missing":
-            raise RecipeError(where(*keys), f"key {inner[-1]!r} is missing") from None
-        raise RecipeError(where(*keys, *inner), message) from None
-
-
-def checked(cls: Any, values: dict[str, Any], where: str) -> Any:
-    """Build a checked type from options. Raises RecipeError naming the option."""
-    try:
-        return cls.model_validate(values)
-    except ValidationError as e:
-        inner, message = _first(e)
-        raise RecipeError(f"{where}: {'.'.join(map(str, inner))}", message) from None
-
-
-def _first(error: ValidationError) -> tuple[list[Any], str]:
-    """The place and the message of a validation's first error."""
-    first = error.errors()[0]
-    place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
-    if first["type"] == "missing":
-        return place, "missing"
-    return place, f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
-
-
-def _integer(value: Any, where: _Where, key: str, least: int, most: int) -> int:
+def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
-        raise RecipeError(where(key), f"a whole number from {least} to {most}, found {value!r}")
+        what = f"takes a whole number from {least} to {most}, found {value!r}"
+        raise RecipeError(where(key), what, f"e.g. {key}: {least}")
     return value
 
 
-def _near(word: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-
-
-def _set(data: dict[str, Any], setting: str) -> None:
-    """Apply one "prune.ratio=0.4" to the parsed recipe."""
+def _set(data: dict[str, Any], setting: str) -> list[tuple[Any, ...]]:
+    """Apply one "prune.ratio=0.4" to the parsed recipe; return the key paths it set."""
     key, equals, text = setting.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {setting}", "is not of the form key=value", "prune.ratio=0.4")
     where = f"--set {setting}"
-    value, (head, *rest) = _yaml(text, where), key.strip().split(".")
+    value, (head, *rest) = parse(text, where), key.strip().split(".")
     if head in TOP and head not in ("stages", "targets"):
         if not rest:
             data[head] = value
-            return
+            return [(head,)]
         if isinstance(data.get(head), str) and head == "model":
             data[head] = {"zoo": data[head]}
         if not isinstance(data.setdefault(head, {}), dict):
             raise RecipeError(where, f"{head} is {data[head]!r} and has no keys")
         data[head] = {**data[head], ".".join(rest): value}
-        return
+        return [(head, ".".join(rest))]
     listed = data.get("stages") if isinstance(data.get("stages"), list) else []
-    items = [item for item in listed or () if isinstance(item, dict)]
+    items = [(i, item) for i, item in enumerate(listed or ()) if isinstance(item, dict)]
     hits, known = [], [k for k in TOP if k not in ("stages", "targets")]
-    for item in items:
+    for i, item in items:
         for word, parameters in item.items():
             name = parameters.get("name") if isinstance(parameters, dict) else None
             known += [str(n) for n in (word, name) if n]
             if head in (word, name) and (parameters is None or isinstance(parameters, dict)):
-                hits.append((item, word))
+                hits.append((i, item, word))
     if not hits:
-        raise RecipeError(where, f"the recipe has no {head!r}", _near(head, known))
+        raise RecipeError(where, f"the recipe has no {head!r}", near(head, known))
     if len(rest) != 1:
         raise RecipeError(where, f"names no parameter of {head!r}", f"{head}.PARAMETER=value")
-    for item, word in hits:
+    for _, item, word in hits:
         item[word] = {**(item[word] or {}), rest[0]: value}
-
-
-def _lines(node: yaml.Node | None, keys: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
-    """Key path -> line number, from 1."""
-    found: dict[tuple[Any, ...], int] = {}
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            inner = (*keys, key.value)
-            found[inner] = key.start_mark.line + 1
-            found |= _lines(value, inner)
-    elif isinstance(node, yaml.SequenceNode):
-        for i, value in enumerate(node.value):
-            found[(*keys, i)] = value.start_mark.line + 1
-            found |= _lines(value, (*keys, i))
-    return found
+    return [("stages", i, word, rest[0]) for i, _, word in hits]
 
 
 def schema() -> dict[str, Any]:

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgecv import recipe
+from edgecv import checking, recipe
 from edgecv.errors import EdgecvError, RecipeError, TargetError
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
@@ -250,7 +250,7 @@ def test_a_recipe_of_edgecvs_own_is_found_by_its_name(
 
 KEYS = [  # every key of the quickstart recipe, as paths
     path
-    for path in recipe._lines(yaml.compose(QUICKSTART.read_text(), Loader=yaml.SafeLoader))
+    for path in checking.line_numbers(yaml.compose(QUICKSTART.read_text(), Loader=yaml.SafeLoader))
     if isinstance(path[-1], str)
 ]
 

@@ -44,6 +44,7 @@ def register(command: Any) -> None:
 def export(options: argparse.Namespace) -> int:
 
     try:
+        from edgecv import zoo
         from edgecv.console import Progress
         from edgecv.exporting import Request, export
     except ImportError as e:
@@ -79,6 +80,8 @@ def export(options: argparse.Namespace) -> int:
     print(f"ran: {ran}" if ran else f"not run here: {facts['reason']}")
     for note in facts["notes"]:
         print(f"note: {note}")
+    if options.model in zoo.names() and not request.args.get("pretrained"):
+        print("note: a zoo network without --arg pretrained=true has random weights")
     if options.mean is None and options.std is None and "model.json" not in _inside(options.model):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
     return 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecv.data.decode import SUFFIXES, decode, image_files
-from edgecv.data.source import Items, hash_files
+from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
 
@@ -35,7 +35,7 @@ def _scan(argument: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
     """(files, labels, classes). Raises DataError for a folder that cannot be learned from."""
     where, root = f"imagefolder:{argument}", Path(argument).expanduser()
     if not root.is_dir():
-        raise DataError(where, "no such folder")
+        raise DataError(where, "no such folder", HERE)
     layout = "it needs one sub-folder for each class, with images in each"
     folders = sorted(
         path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecv.data.images import check_labels
-from edgecv.data.source import Items, hash_files
+from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
 PAIRS = (("images", "labels"), ("x", "y"))
@@ -45,13 +45,13 @@ def fingerprint(argument: str, split: str) -> str:
     """SHA-256 over the file's bytes, and the split."""
     path = Path(argument).expanduser()
     if not path.is_file():
-        raise DataError(f"npz:{argument}", "no such file")
+        raise DataError(f"npz:{argument}", "no such file", HERE)
     return hash_files([(split, path)])
 
 
 def _read(where: str, path: Path) -> dict[str, np.ndarray]:
     if not path.is_file():
-        raise DataError(where, "no such file")
+        raise DataError(where, "no such file", HERE)
     if not zipfile.is_zipfile(path):
         raise DataError(where, "not an .npz file, or a truncated one", "numpy.savez writes one")
     try:

@@ -12,6 +12,7 @@ import numpy as np
 from edgecv.errors import DataError
 
 SPLITS = ("train", "test")
+HERE = "paths are looked up in the working folder, then beside the recipe"
 
 
 @dataclass(frozen=True)

@@ -51,30 +51,30 @@ class Cold(Pair):
         return y * float("nan") if self.training else y
 
 
-def pair(classes):
+def pair(classes=2):
     return Pair(classes)
 
 
-def nan_loss(classes):
+def nan_loss(classes=3):
     return Cold(classes)
 
 
-def nan_weights(classes):
+def nan_weights(classes=2):
     module = mynet.make(classes=classes)
     with torch.no_grad():
         module[3].weight[0, 0] = float("nan")
     return module
 
 
-def ten_classes(classes):
+def ten_classes(classes=2):
     return mynet.make(classes=10)
 
 
-def no_module(classes):
+def no_module(classes=2):
     return "resnet"
 
 
-def raises(classes):
+def raises(classes=2):
     raise ValueError("no such width")
 """
 

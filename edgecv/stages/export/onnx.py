@@ -67,7 +67,7 @@ def load_onnx(path: Path, out: Path) -> Graph:
     onnx = _onnx()
     where = path.name
     if not path.is_file():
-        raise ModelError(where, "no such file")
+        raise ModelError(where, "no such file", "looked up in the working folder")
     try:
         model = onnx.load_model(str(path), load_external_data=False)
         if not model.graph.node:

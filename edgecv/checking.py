@@ -1,0 +1,125 @@
+"""YAML with line numbers, and pydantic's complaints as one-line errors with a place and a hint."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from edgecv.errors import RecipeError
+
+
+def parse(text: str, where: str) -> Any:
+    """Parse YAML. PyYAML lets errors of Python's own types through (`2001-13-40`, `[[[[...`)."""
+    try:
+        data = yaml.safe_load(text)
+        json.dumps(data, default=str, skipkeys=True)  # refuses an alias that holds itself
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
+        what = " ".join(str(e).split()).replace('in "<unicode string>", ', "")
+        hint = "indent with spaces; one key: value a line; quote text that holds : or #"
+        raise RecipeError(where, f"is not valid YAML: {what}", hint) from None
+    return data
+
+
+# In place of a line number: the value came from `--set`.
+SET = -1
+
+
+class Where:
+    """Turns a key path into "recipe.yaml:12: stages[1].prune.ratio"."""
+
+    def __init__(self, path: Path, lines: dict[tuple[Any, ...], int]) -> None:
+        self.path, self.lines = path, lines
+
+    def __call__(self, *keys: Any) -> str:
+        known = (keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in self.lines)
+        line = self.lines.get(next(known, ()), 0)
+        if line == SET:
+            dotted = ".".join(str(k) for k in keys if not isinstance(k, int))
+            return f"--set {dotted.removeprefix('stages.')}"
+        dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
+        return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
+
+
+def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> Any:
+    """Build a checked type from the part of a recipe at `keys`.
+
+    Raises RecipeError: not a mapping, an unknown key, a missing one, a wrong type or range.
+    """
+    if not isinstance(values, dict):
+        raise RecipeError(where(*keys), f"expected keys and values, found {values!r}", _keys(cls))
+    known = [f.alias or n for n, f in cls.model_fields.items()]
+    for key in values:
+        if key not in known:
+            raise RecipeError(where(*keys, key), f"unknown key {key!r}", near(str(key), known))
+    try:
+        return cls.model_validate(values)
+    except ValidationError as e:
+        inner, message = _first(e)
+        if message == "missing":
+            hint = _about(cls, str(inner[-1])) or _keys(cls)
+            raise RecipeError(where(*keys), f"key {inner[-1]!r} is missing", hint) from None
+        hint = _about(cls, str(inner[0])) if inner else ""
+        raise RecipeError(where(*keys, *inner), message, hint) from None
+
+
+def checked(cls: type[BaseModel], values: dict[str, Any], options: Mapping[str, str]) -> Any:
+    """Build a checked type from command line options.
+
+    options: field -> the option that sets it. Raises RecipeError naming the option.
+    """
+    try:
+        return cls.model_validate(values)
+    except ValidationError as e:
+        inner, message = _first(e)
+        name = str(inner[0]) if inner else ""
+        raise RecipeError(options.get(name, name), message, _about(cls, name)) from None
+
+
+def _first(error: ValidationError) -> tuple[list[Any], str]:
+    """The place and the message of a validation's first error."""
+    first = error.errors()[0]
+    place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
+    if first["type"] == "missing":
+        return place, "missing"
+    return place, f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
+
+
+def _about(cls: type[BaseModel], name: str) -> str:
+    """What a field is for and its default: the hint for a wrong value."""
+    field = next((f for n, f in cls.model_fields.items() if name in (n, f.alias)), None)
+    if field is None:
+        return ""
+    parts = [field.description] if field.description else []
+    if not field.is_required():
+        parts.append(f"default {json.dumps(field.default, default=str)}")
+    return "; ".join(parts)
+
+
+def _keys(cls: type[BaseModel]) -> str:
+    return f"its keys are {', '.join(f.alias or n for n, f in cls.model_fields.items())}"
+
+
+def near(word: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(word, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+
+
+def line_numbers(node: yaml.Node | None, keys: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:
+    """Key path -> line number, from 1."""
+    found: dict[tuple[Any, ...], int] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            inner = (*keys, key.value)
+            found[inner] = key.start_mark.line + 1
+            found |= line_numbers(value, inner)
+    elif isinstance(node, yaml.SequenceNode):
+        for i, value in enumerate(node.value):
+            found[(*keys, i)] = value.start_mark.line + 1
+            found |= line_numbers(value, (*keys, i))
+    return found
