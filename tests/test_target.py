@@ -119,3 +119,10 @@ def test_a_profile_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         target.load("cpu").threads = 2
     assert Target(**target.load("cpu").model_dump()) == target.load("cpu")
+
+
+def test_a_latency_here_speaks_only_for_a_device_like_this() -> None:
+    assert target.load("cpu").not_here([]) == ""
+    assert target.load("x86-avx2").not_here(["avx2"]) == ""
+    assert "avx512_vnni" in target.load("x86-avx512-vnni").not_here(["avx2", "avx512f"])
+    assert "edgecv bench" in target.load("rpi5").not_here(["neon", "asimddp"])
