@@ -108,7 +108,7 @@ def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
         *(f"{latency[k]:.3f}" if latency else "" for k in ("p50", "p90", "p99")),
         "" if row["latency_ratio"] is None else f"{row['latency_ratio']:.2f}",
         "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}",
-        "" if row["size_bytes"] is None else f"{row['size_bytes'] / 1024:.0f}",
+        f"{row['engine_bytes'] / 1024:.0f}" if row.get("engine_bytes") else "",
         status,
     ]
 

@@ -76,7 +76,9 @@ def export(request: Request, out: Path, reporter: pipeline.Reporter | None = Non
         for failure in outcome.failures.values():
             raise failure
         (node,) = (n for n in outcome.expansion.nodes.values() if n.kind == "bundle")
-        return _write(outcome.folders[node.id], recipe.steps[0].name, out)
+        # Without a name of the user's own, files for several targets can share a folder.
+        name = request.name or f"{recipe.name}.{request.target}"
+        return _write(outcome.folders[node.id], name, out)
 
 
 def _write(folder: Path, name: str, out: Path) -> Exported:

@@ -7,8 +7,10 @@ changes its input; it saves a new Model with one more edit.
 
 from __future__ import annotations
 
+import ast
 import difflib
 import importlib
+import importlib.util
 import inspect
 import json
 import logging
@@ -152,9 +154,7 @@ def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
     except EdgecvError:
         raise
     except Exception as e:
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        raise ModelError(builder, f"raised {type(e).__name__} at {place}: {e}") from e
+        raise ModelError(builder, f"raised {type(e).__name__} at {_place(e)}: {e}") from e
     if not isinstance(module, torch.nn.Module):
         what = f"returned a {type(module).__name__}, not a torch.nn.Module"
         raise ModelError(builder, what, "the function returns the network itself")
@@ -173,6 +173,60 @@ def _check_arguments(builder: str, function: Any, args: dict[str, Any]) -> None:
         raise ModelError(builder, str(e), f"its parameters: {signature}") from None
 
 
+def check_reference(reference: str, args: dict[str, Any]) -> None:
+    """Whether "module:function" is there and takes these arguments, without running any of it.
+
+    Raises ModelError as `resolve` and `build` would; says nothing where only running could tell.
+    """
+    name, _, attribute = reference.partition(":")
+    _search_working_folder()
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        hint = f"is {name.split('.')[0]}.py in the working folder or beside the recipe?"
+        raise ModelError(reference, f"no module named {name!r}", hint)
+    if not str(spec.origin).endswith(".py"):
+        return
+    try:
+        tree = ast.parse(Path(str(spec.origin)).read_text(encoding="utf-8"))
+    except SyntaxError as e:
+        place = f"{Path(str(spec.origin)).name}:{e.lineno}"
+        raise ModelError(reference, f"SyntaxError at {place}: {e.msg}") from None
+    except (OSError, ValueError):
+        return
+    functions = {n.name: n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.ClassDef)}
+    mentioned = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    mentioned |= {a.asname or a.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)
+                  for a in n.names}  # fmt: skip
+    if attribute not in functions:
+        if attribute not in mentioned and "*" not in mentioned:
+            near = difflib.get_close_matches(attribute, functions, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(functions)}"
+            raise ModelError(reference, f"module {name} has no function {attribute!r}", hint)
+        return
+    found = functions[attribute]
+    if isinstance(found, ast.FunctionDef) and found.args.kwarg is None and not found.decorator_list:
+        known = [a.arg for a in (*found.args.args, *found.args.kwonlyargs)]
+        for key in args:
+            if key not in known:
+                near = difflib.get_close_matches(key, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+                raise ModelError(reference, f"takes no argument {key!r}", hint)
+
+
+def _place(error: BaseException) -> str:
+    """The last line of the user's own code that an exception passed through."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{Path(error.filename).name}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "site-packages" not in f.filename and "<frozen" not in f.filename
+           and not Path(f.filename).is_relative_to(Path(__file__).parent)]  # fmt: skip
+    last = (own or frames)[-1]
+    return f"{Path(last.filename).name}:{last.lineno}"
+
+
 def resolve(reference: str) -> Any:
     """The function that "package.module:function" names; the working folder is searched first."""
     name, _, attribute = reference.partition(":")
@@ -186,9 +240,7 @@ def resolve(reference: str) -> Any:
         hint = f"is {name.split('.')[0]}.py in the working folder or installed?" if own else ""
         raise ModelError(reference, str(e), hint) from e
     except Exception as e:
-        last = traceback.extract_tb(e.__traceback__)[-1]
-        place = f"{Path(last.filename).name}:{last.lineno}"
-        raise ModelError(reference, f"{type(e).__name__} at {place}: {e}") from e
+        raise ModelError(reference, f"{type(e).__name__} at {_place(e)}: {e}") from e
     found = getattr(module, attribute, None)
     if not callable(found):
         near = difflib.get_close_matches(attribute, dir(module), 1)

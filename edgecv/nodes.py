@@ -20,7 +20,7 @@ from typing import Any
 
 from edgecv import data as datasets
 from edgecv.bench.machine import machine
-from edgecv.model import source_digest
+from edgecv.model import check_reference, source_digest
 from edgecv.recipe import Recipe, Step
 from edgecv.stages.base import Stage
 from edgecv.stages.export import Export
@@ -99,6 +99,8 @@ class Expansion:
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
         key["source"] = sources(("edgecv.model", "edgecv.edits"))
+        if model.kind == "module":
+            check_reference(model.name, model.args)
         if model.kind in ("zoo", "module"):
             builder = model.name if model.kind == "module" else f"zoo:{model.name}"
             key |= {"builder": builder, "code": source_digest(builder), "seed": self.recipe.seed}
@@ -236,11 +238,11 @@ def found_source(text: str, folder: Path) -> str:
 def file_digest(path: Path) -> str:
     """SHA-256 of a file, or of a Model folder's two files. "" when it is not there.
 
-    Weights that an .onnx file keeps beside it (name.onnx.data, name.onnx_data) count too.
+    Weights that an .onnx file keeps in files beside it count too.
     """
     files = [path / "model.json", path / "weights.safetensors"]
     if not path.is_dir():
-        files = [path, *sorted(path.parent.glob(f"{path.name}?data"))]
+        files = [path, *_beside(path)]
     sha = hashlib.sha256()
     for file in files:
         if not file.is_file():
@@ -249,3 +251,17 @@ def file_digest(path: Path) -> str:
             while block := f.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
+
+
+def _beside(path: Path) -> list[Path]:
+    """The files beside an .onnx file that hold its weights; none when it cannot be read."""
+    try:
+        import onnx
+
+        model = onnx.load_model(str(path), load_external_data=False)
+    except Exception:  # whatever is wrong with the file is said when the model is made
+        return []
+    kept = [
+        e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"
+    ]
+    return [path.parent / name for name in sorted(set(kept))]

@@ -28,7 +28,7 @@ from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
 GOLDENS = 4
-GOLDEN_BYTES = 1 << 20  # as many goldens as fit, at least one: bundles are downloaded
+GOLDEN_BYTES = 1 << 18  # as many goldens as fit, at least one: bundles are downloaded
 PARITY_SAMPLES = 64
 # At least this share of the compute layers must run in the precision that was asked for.
 MIN_SHARE = 0.8
@@ -51,14 +51,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "bundle": bundle.name,
         "size_bytes": bundle.stat().st_size,
-        "artifact_bytes": sum(map(len, files.values())),
+        "engine_bytes": sum(map(len, files.values())),
         "engine": target.backend,
         "compiled": compiled.compiled,
         "notes": list(compiled.notes),
         "reason": proof["reason"],
         "metric": proof["metric"],
         "executed": proof["executed"],
-        "parity": proof["parity"],
+        "against": "int8 against float" if graph.precision == "int8" else "the file against torch",
+        "parity": {"graph": graph.facts.get("parity"), "compiled": proof["parity"]},
     }
 
 

@@ -218,8 +218,19 @@ def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Pat
 
 
 def publish_results(outcome: Outcome, out: Path) -> None:
-    """Copy bundles and Model folders from the store to where users look for them."""
+    """Copy bundles and Model folders from the store to where users look for them.
+
+    bundles/ holds what this run made and no other run's; those stay in the store.
+    """
+    current = {
+        making.facts_of(folder)["bundle"]
+        for name, folder in outcome.folders.items()
+        if outcome.expansion.nodes[name].kind == "bundle"
+    }
     with disk_errors(out):
+        for old in (out / "store" / "done").glob("*/*.edgecv"):
+            if old.name not in current:
+                (out / "bundles" / old.name).unlink(missing_ok=True)
         for node in outcome.expansion.nodes.values():
             folder = outcome.folders.get(node.id)
             if folder is None:

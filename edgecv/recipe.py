@@ -13,8 +13,9 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,6 +122,7 @@ class Recipe:
     targets: tuple[Target, ...]
     alignment: int = 1  # channel counts stay a multiple of this, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
+    settings: tuple[str, ...] = ()  # what `--set` changed
 
     def step(self, name: str) -> Step:
         return next(s for s in self.steps if s.name == name)
@@ -154,7 +156,9 @@ def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) 
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
         lines |= dict.fromkeys(_set(data, setting), SET)
-    return check(data, path, lines, targets)
+    if str(path.parent.resolve()) not in sys.path:  # a network's own code lies beside the recipe
+        sys.path.append(str(path.parent.resolve()))
+    return replace(check(data, path, lines, targets), settings=tuple(settings))
 
 
 def find(path: Path) -> Path:

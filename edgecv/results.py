@@ -6,6 +6,11 @@
           "latency_ms": {"p50", "p90", "p99"}, "latency_ratio", "cpu_time_ratio",
           "size_bytes", "status", "reason"}
 
+A row also has engine_bytes (the engine's own files, without the bundle's golden inputs), executed
+(compute layers by the precision they ran in, read back from the engine), cpu_ms, and parity: the
+graph against the step before it (float against torch, int8 against float), and the compiled file
+against the graph.
+
 status is "ok" (built, measured), "unavailable" (something is not installed, or the device is not
 here; reason says what, and what was measured all the same) or "failed". Ratios are against the fp32
 reference on the same engine in the same interleaved run; metric.reference is its accuracy.
@@ -42,6 +47,7 @@ def collect(outcome: Outcome) -> dict[str, Any]:
             "digest": digest({n.id: n.digest for n in bundles}),
             "seed": recipe.seed,
             "threads": recipe.threads,
+            "settings": list(recipe.settings),
         },
         "machine": machine(),
         "results": rows,
@@ -73,6 +79,7 @@ def _row(node: Node, outcome: Outcome) -> Row:
         "bundle": f"bundles/{facts['bundle']}",
         "metric": facts["metric"],
         "size_bytes": facts["size_bytes"],
+        "engine_bytes": facts["engine_bytes"],
         "executed": facts["executed"],
         "parity": facts["parity"],
     }

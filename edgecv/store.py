@@ -141,8 +141,14 @@ class Store:
     def locked(self) -> Iterator[None]:
         """Hold the store for writing. Raises StoreError when another run holds it."""
         with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
-            handle = (self.root / "lock").open("w")
+            try:
+                self.root.mkdir(parents=True, exist_ok=True)
+                handle = (self.root / "lock").open("w")
+            except OSError as e:
+                if e.errno in FULL:
+                    raise
+                what = f"cannot be written: {e.strerror}"
+                raise StoreError(str(self.root), what, "use another --out") from None
         with handle:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

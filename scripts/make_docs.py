@@ -100,7 +100,7 @@ def quickstart_table() -> str:
         cells = [
             r["target"], r["step"], r["precision"], f"{100 * m['value']:.2f}" if m else "", change,
             f"{t['p50']:.3f}" if t else "", f"{r['latency_ratio']:.2f}" if t else "",
-            f"{r['cpu_time_ratio']:.2f}" if t else "", f"{r['size_bytes'] / 1024:.0f}",
+            f"{r['cpu_time_ratio']:.2f}" if t else "", f"{r['engine_bytes'] / 1024:.0f}",
             "" if r["status"] == "ok" else f"{_short(r['reason'])}",
         ]  # fmt: skip
         rows.append("| " + " | ".join(cells) + " |")

@@ -85,7 +85,7 @@ def test_a_bundle_tells_what_was_measured(
     assert manifest["labels"] == list("abcd")
     assert manifest["recipe_digest"] == "0" * 32
     assert manifest["executed"] == facts["executed"]
-    assert facts["parity"]["sqnr_db"] > (50 if precision == "fp32" else 15)
+    assert facts["parity"]["compiled"]["sqnr_db"] > (50 if precision == "fp32" else 15)
     assert verify(path).ok
     assert len(read_bundle(path).golden_inputs[manifest["input"]["name"]]) == packing.GOLDENS
 

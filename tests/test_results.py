@@ -30,6 +30,7 @@ KEYS = {
 }  # fmt: skip
 FACTS = {
     "size_bytes": 1000,
+    "engine_bytes": 600,
     "compiled": True,
     "reason": "",
     "metric": {"name": "top1", "value": 0.9, "samples": 100},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.common import existing, print_json
+from edgecv.errors import EdgecvError
 
 
 def register(command: Any) -> None:
@@ -55,26 +56,33 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def run_verify(options: argparse.Namespace) -> int:
+    """Every bundle is tried; the exit code is the gravest: 1 differs, 2 damaged, 3 no engine, 4."""
     from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
-    bare = [p for p in options.bundles if not read_bundle(p).golden_inputs]
-    reports = [verify(p, options.threads) for p in options.bundles if p not in bare]
+    reports, codes = [], set()
+    for path in options.bundles:
+        try:
+            if not read_bundle(path).golden_inputs:
+                what = "whole, but made where its engine does not run, so without golden outputs"
+                print(f"{path.name}: inconclusive: {what}", file=sys.stderr)
+                codes.add(4)
+                continue
+            reports.append(verify(path, options.threads))
+        except EdgecvError as e:
+            if len(options.bundles) == 1:
+                raise
+            print(f"error: {e}", file=sys.stderr)
+            codes.add(e.exit_code)
     if options.json:
         print_json([r.to_json() for r in reports])
     for r in () if options.json else reports:
         sqnr = "exact" if r.exact else f"SQNR {r.sqnr_db:.1f} dB"
         verdict = "ok" if r.ok else f"FAILED: {r.reason}"
         print(f"{r.bundle}: {verdict} ({r.engine}, {r.precision}, {r.samples} inputs, {sqnr})")
-    for path in bare:
-        print(
-            f"{path.name}: inconclusive: whole, but made where its engine does not run, so without "
-            "golden outputs",
-            file=sys.stderr,
-        )
     if not all(r.ok for r in reports):
-        return 1
-    return 4 if bare else 0
+        codes.add(1)
+    return min(codes, default=0)
 
 
 def run_inspect(options: argparse.Namespace) -> int:

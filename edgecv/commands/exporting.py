@@ -78,6 +78,11 @@ def export(options: argparse.Namespace) -> int:
     for path in exported.files:
         print(f"{path}  {path.stat().st_size:,} bytes")
     print(f"ran: {ran}" if ran else f"not run here: {facts['reason']}")
+    if parity := facts["parity"]["graph"]:
+        print(
+            f"{facts['against']}: SQNR {parity['sqnr_db']:.1f} dB, top-1 agreement "
+            f"{parity['top1_agreement']:.3f} on {parity['samples']} images"
+        )
     for note in facts["notes"]:
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):

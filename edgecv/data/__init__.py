@@ -88,6 +88,8 @@ def parse(source: str) -> Source:
         return Source(kind, argument) if kind != "images" else Source("plain", source)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
+    if source and Path(source).is_dir():
+        raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}")
     close = difflib.get_close_matches(kind, (*_PATHS, *_NAMES), n=1)
     sources = "imagefolder:PATH, npz:PATH, package.module:function, " + ", ".join(_NAMES)
     hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"

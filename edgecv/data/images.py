@@ -85,6 +85,16 @@ def check_same_classes(train: Images, test: Images) -> None:
     The test split may lack the last classes (its labels then still index the right names), but
     folders named differently would be scored against the wrong outputs.
     """
+    absent = [c for c in train.classes if c not in test.classes]
+    unknown = [c for c in test.classes if c not in train.classes]
+    if unknown:
+        what = f"has class {unknown[0]!r}, which train has not"
+        if absent:
+            what += f", and has no class {absent[0]!r}"
+        raise DataError("data.test", what, "both splits need the same class names")
+    if absent and test.classes != train.classes[: len(test.classes)]:
+        what = f"has no class {absent[0]!r}"
+        raise DataError("data.test", what, "both splits need the same class names")
     if test.classes != train.classes[: len(test.classes)]:
         pairs = zip(train.classes, test.classes, strict=False)
         odd = next((pair for pair in pairs if pair[0] != pair[1]), None)

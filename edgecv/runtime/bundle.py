@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecv.backends import ENGINES, Session, run_module
-from edgecv.errors import BundleError, DataError
+from edgecv.errors import BundleError, DataError, EdgecvError
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec
@@ -100,6 +100,9 @@ class Bundle:
         (`session.run` gives the integers). Raises DataError: a name, shape or dtype is wrong.
         """
         expected = self._expected
+        if not isinstance(feeds, Mapping):
+            what = f"{type(feeds).__name__} given, not arrays by input name"
+            raise DataError(str(self.path), what, f"run({{{next(iter(expected))!r}: array}})")
         if feeds.keys() != expected.keys():
             got, names = ", ".join(map(repr, feeds)) or "none", ", ".join(map(repr, expected))
             raise DataError(str(self.path), f"inputs {got} given, not {names}")
@@ -111,6 +114,12 @@ class Bundle:
         for name, grid in self._grids.items():
             outputs[name] = dequantise(outputs[name], grid)
         return outputs
+
+    def __repr__(self) -> str:
+        m = self.manifest
+        return (
+            f"<Bundle {m['name']}: {m['precision']} on {m['engine']}, {len(self.labels)} classes>"
+        )
 
     def close(self) -> None:
         """Free the engine's memory; the bundle cannot run after."""
@@ -164,7 +173,11 @@ def opened(contents: Contents, threads: int | None = None, engine: str | None = 
     if engine not in ENGINES:
         raise BundleError(f"engine {engine!r}", "unknown engine", f"known: {', '.join(ENGINES)}")
     options = {} if threads is None else {"threads": threads}
-    return Bundle(contents, run_module(engine).Session(contents.files, **options))
+    try:
+        session = run_module(engine).Session(contents.files, **options)
+    except EdgecvError as e:
+        raise type(e)(f"{contents.path} ({e.where})", e.what, e.hint) from None
+    return Bundle(contents, session)
 
 
 def on_grid(spec: TensorSpec) -> bool:

@@ -109,7 +109,7 @@ def test_fp32_needs_no_images(
     ort = pytest.importorskip("onnxruntime")
     session = ort.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
     x = np.random.default_rng(0).normal(0, 1, (1, 3, 24, 24)).astype(np.float32)
-    (found,) = open_bundle(tmp_path / "net-fp32.edgecv").run({"image": x}).values()
+    (found,) = open_bundle(tmp_path / f"net-fp32.{target}.edgecv").run({"image": x}).values()
     np.testing.assert_allclose(found, session.run(None, {"image": x})[0], rtol=1e-4, atol=1e-4)
 
 
@@ -171,4 +171,7 @@ def test_exporting_again_replaces_what_was_there(
     for _ in range(2):
         done = edgecv("export", onnx_file, "--target", "cpu", "--out", tmp_path)
         assert done.code == 0, done.err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["net-fp32.edgecv", "net-fp32.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "net-fp32.cpu.edgecv",
+        "net-fp32.cpu.onnx",
+    ]

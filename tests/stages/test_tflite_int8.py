@@ -15,6 +15,8 @@ from edgecv.backends.tflite.run import Session
 from edgecv.errors import DataError, ModelError, TargetError
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
+from edgecv.stages.quantize._tflite_bias import layers
+from edgecv.stages.quantize._tflite_weights import measure_moments
 from edgecv.stages.quantize.tflite_int8 import calibrate, quantize_tflite
 from edgecv.target import Grid
 from tests.backends.tflite_graphs import GRID, float_graph, images, int8_graph, torch_logits
@@ -156,6 +158,53 @@ def test_bias_correction_takes_out_the_shift_of_the_mean(hard, tmp_path: Path, m
     bad = logits(quantize_tflite(hard, images()[:16], GRID, "int8", tmp_path / "b"), held_out)
     assert np.abs((good - want).mean(0)).mean() < 0.8 * np.abs((bad - want).mean(0)).mean()
     assert sqnr_db(want, good) > sqnr_db(want, bad)
+
+
+def test_weight_rounding_brings_the_layers_outputs_closer(hard, tmp_path: Path, monkeypatch):
+    floats = flatbuffer.read(hard.path)
+    unseen = measure_moments(floats, tflite_int8._play(hard, images()[16:]), 16)
+    assert sorted(unseen) == [0, 1, 2]
+
+    def errors(name: str) -> list[float]:
+        model = flatbuffer.read(
+            quantize_tflite(hard, images()[:16], GRID, "int8", tmp_path / name).path
+        )
+        return [
+            np.einsum("gok,gkl,gol->", e, h, e)
+            for e, h in zip(weight_errors(model, floats), unseen.values(), strict=True)
+        ]
+
+    good = errors("a")
+    monkeypatch.setattr(tflite_int8, "round_layers", lambda *_: None)
+    for closer, further in zip(good, errors("b"), strict=True):
+        assert closer < 0.7 * further
+
+
+def weight_errors(model, floats) -> list[np.ndarray]:
+    """w - s q of the three convolutions, (groups, O, K) with K as in `columns`."""
+    found = []
+    for (name, op), (_, twin), groups in zip(
+        layers(model), layers(floats), (1, 16, 4), strict=False
+    ):
+        held = flatbuffer.graph_of(model).tensors[op.inputs[1]]
+        real = flatbuffer.constant(floats, flatbuffer.graph_of(floats).tensors[twin.inputs[1]])
+        last = name == "DEPTHWISE_CONV_2D"
+        scale = np.array(held.quantization.scale)
+        scale = scale if last else scale.reshape(-1, 1, 1, 1)
+        error = real - scale * flatbuffer.constant(model, held)
+        error = error.transpose((3, 0, 1, 2) if last else (0, 3, 1, 2))
+        found.append(error.reshape(groups, len(error) // groups, -1))
+    return found
+
+
+def test_a_lone_large_pixel_narrows_the_input_and_the_logits_stay_whole(tmp_path: Path):
+    batch = images(256).copy()
+    batch[3, 0, 0, 0] = 1.5
+    graph = quantize_tflite(float_graph(), batch, GRID, "int8", tmp_path)
+    (x,), (y,) = graph.inputs, graph.outputs
+    seen = calibrate(float_graph(), batch)["logits"]
+    assert x.scale < 2.2 / 255
+    assert y.scale == pytest.approx((seen.high - seen.low) / 255, rel=1e-3)
 
 
 BAD = images()[:3].copy()

@@ -9,13 +9,15 @@ costs a copy of the image at run time and falls off the Edge TPU, so it is refus
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +77,21 @@ def _check_output(module: torch.nn.Module, example: torch.Tensor) -> None:
 
 def _trace(module: torch.nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
     try:
-        return torch.export.export(module, (example,))
+        with redirect_stderr(StringIO()), _no_logs():
+            return torch.export.export(module, (example,))
     except Exception as e:
         hint = "control flow that depends on values cannot be compiled ahead of time"
         raise UnsupportedError("export: torch.export", _one_line(e), hint) from e
+
+
+@contextmanager
+def _no_logs() -> Iterator[None]:
+    """torch logs and prints whole graphs where it fails; the exception says what matters."""
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _convert(program: torch.export.ExportedProgram, room: Path) -> tuple[Path, dict[str, Any]]:
