@@ -40,7 +40,7 @@ def correct_biases(model: Any, float_model: Any, means: Mapping[str, np.ndarray]
     """
     count = 0
     # Quantizing inserts operators, never a layer with weights: the two lists pair up.
-    for (name, op), (_, twin) in zip(_layers(model), _layers(float_model), strict=True):
+    for (name, op), (_, twin) in zip(layers(model), layers(float_model), strict=True):
         x, w, b = _PLACES[name]
         if len(op.inputs) <= b or op.inputs[b] < 0:
             continue
@@ -59,7 +59,7 @@ def _correct(
     """One layer. real: its float weights; bias: float (O,); mean: E[x] (C,)."""
     x_at, w_at, b_at = _PLACES[name]
     x = flatbuffer.graph_of(model).tensors[op.inputs[x_at]]
-    w, b = _own(model, op, w_at), _own(model, op, b_at)
+    w, b = own(model, op, w_at), own(model, op, b_at)
     axis = real.ndim - 1 if name == "DEPTHWISE_CONV_2D" else 0
     across = tuple(-1 if i == axis else 1 for i in range(real.ndim))
     s_x, s_w = float(x.quantization.scale[0]), np.array(w.quantization.scale, np.float64)
@@ -71,7 +71,8 @@ def _correct(
     new = np.maximum(s_w, need if s_w.size > 1 else need.max()).astype(np.float32)
     raised = new > s_w.astype(np.float32)
     if raised.any():
-        q = np.clip(np.rint(real / (new.reshape(across) if new.size > 1 else new)), -127, 127)
+        spread, changed = (a.reshape(across) if a.size > 1 else a for a in (new, raised))
+        q = np.where(changed, np.clip(np.rint(real / spread), -127, 127), q)
         flatbuffer.set_constant(model, w, q.astype(np.int8))
         w.quantization.scale = new.tolist()
     scale = (np.float32(s_x) * new).astype(np.float32)
@@ -94,14 +95,15 @@ def _mean_output(name: str, weights: np.ndarray, mean: np.ndarray) -> np.ndarray
     return np.asarray((taps * parts).sum(1))
 
 
-def _layers(model: Any) -> Iterator[tuple[str, Any]]:
+def layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Operators with weights, each with its name, in the file's order."""
     for op in flatbuffer.graph_of(model).operators:
         name = flatbuffer.op_name(model, op)
         if name in _PLACES:
             yield name, op
 
 
-def _own(model: Any, op: Any, place: int) -> Any:
+def own(model: Any, op: Any, place: int) -> Any:
     """That operand's tensor, copied first if another operator reads it too."""
     graph = flatbuffer.graph_of(model)
     index = int(op.inputs[place])

@@ -5,8 +5,8 @@ q = clip(round(x / s) + z),  s = (hi − lo) / 255,  z = round(−lo / s);  b' =
 Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
 Inference" (CVPR 2018); the bias correction b' is Nagel et al., "Data-Free Quantization through
 Weight Equalization and Bias Correction" (ICCV 2019), measured on the samples. Weights are
-symmetric int8, one scale per output channel where the grid says so; activations take the
-grid's type.
+symmetric int8, one scale per output channel where the grid says so, and rounded by what their
+inputs look like (`rounding.py`); activations take the grid's type.
 
 Pitfalls: s8 activations do not fuse in ONNX Runtime on x86; its calibrators keep every
 activation of every image before they reduce, so ranges are measured here; its default op list
@@ -25,11 +25,13 @@ import numpy as np
 from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, StageError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
-from edgecv.stages.quantize.onnx_ranges import CALIBRATIONS, Range, measure_ranges, measure_shift
+from edgecv.stages.quantize.onnx_ranges import measure_ranges, measure_shift
+from edgecv.stages.quantize.onnx_weights import measure_moments, put, rounded
+from edgecv.stages.quantize.ranges import CALIBRATIONS, Range
 from edgecv.target import Grid
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm")  # input 1 is the weight, input 2 the bias
-DEFAULT = "percentile"
+DEFAULT = "mse"
 
 
 def quantize_onnx(
@@ -39,6 +41,7 @@ def quantize_onnx(
     out: Path,
     calibration: str = DEFAULT,
     bias_correction: bool = True,
+    weight_rounding: bool = True,
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
@@ -60,9 +63,13 @@ def quantize_onnx(
     try:
         ranges = measure_ranges(model, samples, CALIBRATIONS[calibration], grid.symmetric)
         quantized = _quantize(model, ranges, grid)
+        moments = measure_moments(model, samples) if weight_rounding else {}
+        weights = rounded(model, quantized, moments, limit=64 if grid.reduce_range else 127)
+        put(quantized, weights)
         if bias_correction:
             shift = measure_shift(model, _weight_errors(model, quantized), samples)
             quantized = _quantize(_with_shift(model, shift), ranges, grid)
+            put(quantized, weights)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
     except EdgecvError:
@@ -80,6 +87,7 @@ def quantize_onnx(
         "quantizer": "onnxruntime",
         "calibration": calibration,
         "bias_correction": bias_correction,
+        "weight_rounding": weight_rounding,
         "samples": len(samples),
         "grid": grid.model_dump(),
     }

@@ -5,16 +5,14 @@ of one image, however many images there are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgecv.errors import StageError
+from edgecv.stages.quantize.ranges import BINS, Choose, Range, histogram
 
-BINS = 2048
-Range = tuple[float, float]
-Choose = Callable[[np.ndarray, Range, bool], Range]
 Runner = Callable[[np.ndarray], list[np.ndarray]]
 
 
@@ -25,6 +23,8 @@ def measure_ranges(
 
     model:   onnx.ModelProto with inferred shapes
     choose:  choose(histogram, (lo, hi), symmetric) narrows a range; None keeps min and max
+    The network's outputs keep min and max: their rare extremes are the answers, and two classes
+    cut to one value cannot be told apart.
     Raises StageError: an activation is NaN or infinite.
     """
     names, run = _activations(model)
@@ -43,47 +43,12 @@ def measure_ranges(
     counts = np.zeros((len(names), BINS), np.int64)
     for values in map(run, samples):
         for row, v, (a, b) in zip(counts, values, ranges, strict=True):
-            row += _histogram(v, a, b)
-    return {n: choose(c, r, symmetric) for n, c, r in zip(names, counts, ranges, strict=True)}
-
-
-def percentile(histogram: np.ndarray, span: Range, symmetric: bool, kept: float = 0.9999) -> Range:
-    """The range that holds that share of the values, half of the rest cut on each side."""
-    lo, hi = span
-    share = np.cumsum(histogram) / histogram.sum()
-    edges = np.linspace(lo, hi, len(histogram) + 1)
-    cut = (1 - kept) / 2
-    first = int(np.searchsorted(share, cut, side="right"))
-    last = int(np.searchsorted(share, 1 - cut)) + 1
-    low, high = float(edges[first]), float(edges[min(last, len(histogram))])
-    return _mirror(low, high) if symmetric else (low, high)
-
-
-def mse(histogram: np.ndarray, span: Range, symmetric: bool) -> Range:
-    """The shrunk range that minimises E[(x − q(x))²] over 256 levels.
-
-    Nagel et al., "A White Paper on Neural Network Quantization" (2021), section 3.1.
-    """
-    lo, hi = _mirror(*span) if symmetric else (min(span[0], 0.0), max(span[1], 0.0))
-    edges = np.linspace(*span, len(histogram) + 1)
-    x = (edges[1:] + edges[:-1]) / 2
-    shrinks = np.linspace(0.3, 1, 36)
-    if symmetric:
-        tries = [(lo * a, hi * a) for a in shrinks]
-    else:
-        tries = [(lo * a, hi * b) for a in (shrinks if lo < 0 else (1.0,)) for b in shrinks]
-    best, found = np.inf, (lo, hi)
-    for low, high in tries:
-        step = max(high - low, 1e-12) / (254 if symmetric else 255)
-        zero = np.round(-low / step)  # the grid holds 0 exactly
-        q = np.clip(np.round(x / step), -zero, 255 - zero) * step
-        loss = float(histogram @ (x - q) ** 2)
-        if loss < best:
-            best, found = loss, (float(low), float(high))
-    return found
-
-
-CALIBRATIONS: dict[str, Choose | None] = {"minmax": None, "percentile": percentile, "mse": mse}
+            row += histogram(v, a, b)
+    whole = {o.name for o in model.graph.output}
+    return {
+        n: r if n in whole else choose(c, r, symmetric)
+        for n, c, r in zip(names, counts, ranges, strict=True)
+    }
 
 
 def measure_shift(
@@ -123,15 +88,15 @@ def measure_shift(
     return {n: (t / len(samples)).astype(np.float32) for n, t in total.items()}
 
 
-def _mirror(lo: float, hi: float) -> Range:
-    return -max(-lo, hi), max(-lo, hi)
-
-
-def _histogram(values: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    """Counts in BINS equal bins (np.histogram is ten times slower on equal bins)."""
-    scale = np.float32(BINS / max(hi - lo, 1e-12))
-    index = ((values.ravel() - np.float32(lo)) * scale).astype(np.int32)
-    return np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
+def layer_inputs(
+    model: Any, names: Sequence[str], samples: np.ndarray
+) -> Iterator[dict[str, np.ndarray]]:
+    """Those activations (or the input) by name, one image after the other."""
+    known = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
+    kept = [n for n in dict.fromkeys(names) if n in known]
+    run = _watched(model, [known[n] for n in kept]) if kept else lambda _: []
+    for image in samples:
+        yield {_source(model): image[None], **dict(zip(kept, run(image), strict=True))}
 
 
 def _activations(model: Any) -> tuple[list[str], Runner]:
@@ -145,12 +110,19 @@ def _activations(model: Any) -> tuple[list[str], Runner]:
         for n in node.output
         if n in known and known[n].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     ]
+    run = _watched(model, [known[n] for n in names])
+    return [_source(model), *names], lambda image: [image, *run(image)]
+
+
+def _watched(model: Any, outputs: Sequence[Any]) -> Runner:
+    """A runner of the model that gives those tensors (ValueInfoProto) in place of its outputs."""
+    import onnx
+
     every = onnx.ModelProto()
     every.CopyFrom(model)
     del every.graph.output[:]
-    every.graph.output.extend(known[n] for n in names)
-    run = _runner(every)
-    return [_source(model), *names], lambda image: [image, *run(image)]
+    every.graph.output.extend(outputs)
+    return _runner(every)
 
 
 def _runner(model: Any) -> Runner:

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-PLACES = 256  # of an image's output map, spread evenly; all of them where it is smaller
+PLACES = 64  # of an image's output map, spread evenly; all of them where it is smaller
 SAMPLES_PER_WEIGHT = 8
 DAMP = 0.01  # λ, as a share of H's mean diagonal
 
@@ -37,7 +37,8 @@ def columns(
     x: one image's input (C, H, W). pads: top, left, bottom, right. At most PLACES places.
     """
     (kh, kw), (dh, dw) = kernel, dilations
-    x = np.pad(x, ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
+    if any(pads):
+        x = np.pad(x, ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
     window = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
     every = np.lib.stride_tricks.sliding_window_view(x, window, (1, 2))
     every = every[:, :: strides[0], :: strides[1], ::dh, ::dw]
@@ -45,6 +46,11 @@ def columns(
     picked = np.linspace(0, high * wide - 1, min(high * wide, PLACES)).astype(int)
     seen = every[:, picked // wide, picked % wide]  # (C, places, kh, kw)
     return seen.transpose(0, 2, 3, 1).reshape(groups, -1, len(picked))
+
+
+def enough(x: np.ndarray, images: int) -> bool:
+    """Whether so many images with columns like x say what H is."""
+    return x.shape[2] * images >= SAMPLES_PER_WEIGHT * x.shape[1]
 
 
 def round_weights(w: np.ndarray, s: np.ndarray, h: np.ndarray, limit: int) -> np.ndarray:

@@ -5,8 +5,9 @@ Inference" (CVPR 2018); the grid is the TensorFlow Lite 8-bit quantization speci
 activations per tensor, int8 weights per output channel, int32 bias of scale s_x * s_w.
 
 The ranges are measured here (running the float graph on samples) and the integers are made by
-`ai_edge_quantizer`, which by default averages the ranges over batches and so clips; the plain
-minimum and maximum are used. Its biases are put right afterwards (`_tflite_bias.py`).
+`ai_edge_quantizer`, which by default averages the ranges over batches and so clips; the ranges of
+least squared error are used (`ranges.py`). Afterwards its weights are rounded anew
+(`_tflite_weights.py`) and its biases put right (`_tflite_bias.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from __future__ import annotations
 import contextlib
 import io as streams
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.errors import DataError, EngineError, ModelError, TargetError, UnsupportedError, missing
 from edgecv.graph import Graph
 from edgecv.stages.quantize._tflite_bias import correct_biases
+from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
+from edgecv.stages.quantize.ranges import BINS, histogram, mse
 from edgecv.target import Grid
 
 IO = ("int8", "uint8", "float32")
@@ -45,7 +48,7 @@ class Activation:
 
 
 def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out: Path) -> Graph:
-    """Write out/model.tflite and out/graph.json: every tensor an integer, calibrated by min-max.
+    """Write out/model.tflite and out/graph.json: every tensor an integer.
 
     graph: a float32 .tflite. samples: float32 (N, H, W, C), normalised as the network expects.
     grid: per_channel and dense_per_channel choose the weights' scales; a grid that TensorFlow
@@ -61,9 +64,10 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
     """
     _check(graph, samples, grid, io)
     seen = calibrate(graph, samples)
-    model = _quantize(graph, seen, grid, io)
-    means = {name: a.mean for name, a in seen.items()}
-    raised = correct_biases(model, flatbuffer.read(graph.path), means)
+    model = _quantize(graph, _narrowed(graph, samples, seen), grid, io)
+    floats = flatbuffer.read(graph.path)
+    round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
+    raised = correct_biases(model, floats, {name: a.mean for name, a in seen.items()})
     if io == "uint8":
         _take_uint8(model)
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +79,7 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
     facts = {
         "ops": flatbuffer.op_counts(model),
         "executed": session.executed(),
-        "quantizer": "min-max, bias correction",
+        "quantizer": "least squared error, weight rounding, bias correction",
         "samples": len(samples),
         "raised_weight_scales": raised,
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
@@ -91,23 +95,14 @@ def calibrate(graph: Graph, samples: np.ndarray) -> dict[str, Activation]:
     Runs the float graph one sample at a time on one thread. Raises ModelError where a tensor
     becomes NaN or infinite.
     """
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
-        net = engine().Interpreter(
-            model_path=str(graph.path), num_threads=1, experimental_preserve_all_tensors=True
-        )
-        net.allocate_tensors()
     main = flatbuffer.graph_of(flatbuffer.read(graph.path))
     real = flatbuffer.enum("TensorType", "FLOAT32")
     every = [*main.inputs, *(t for op in main.operators for t in op.outputs)]
     watched = [int(t) for t in every if main.tensors[t].type == real]
     seen: dict[str, Activation] = {}
-    entry = net.get_input_details()[0]["index"]
-    for sample in samples:
-        net.set_tensor(entry, sample[None])
-        net.invoke()
+    for value_of in _play(graph, samples):
         for t in watched:
-            name, value = main.tensors[t].name.decode(), net.get_tensor(t)
+            name, value = main.tensors[t].name.decode(), value_of(t)
             mean = value.reshape(-1, value.shape[-1]).mean(0, dtype=np.float64) / len(samples)
             low, high = float(value.min()), float(value.max())
             if not np.isfinite([low, high]).all():
@@ -117,6 +112,39 @@ def calibrate(graph: Graph, samples: np.ndarray) -> dict[str, Activation]:
             old = seen.get(name, Activation(low, high, np.zeros_like(mean)))
             seen[name] = Activation(min(low, old.low), max(high, old.high), old.mean + mean)
     return seen
+
+
+def _narrowed(
+    graph: Graph, samples: np.ndarray, seen: dict[str, Activation]
+) -> dict[str, Activation]:
+    """The ranges of least squared error, but the network's outputs keep their extremes: rare large
+    values are its answers, and two classes cut to one value cannot be told apart.
+    """
+    main = flatbuffer.graph_of(flatbuffer.read(graph.path))
+    whole = {int(t) for t in main.outputs}
+    places = {t.name.decode(): i for i, t in enumerate(main.tensors) if i not in whole}
+    narrow = {name: a for name, a in seen.items() if name in places}
+    counts = {name: np.zeros(BINS, np.int64) for name in narrow}
+    for value_of in _play(graph, samples):
+        for name, a in narrow.items():
+            counts[name] += histogram(value_of(places[name]), a.low, a.high)
+    found = {n: mse(counts[n], (a.low, a.high), symmetric=False) for n, a in narrow.items()}
+    return seen | {n: replace(narrow[n], low=lo, high=hi) for n, (lo, hi) in found.items()}
+
+
+def _play(graph: Graph, samples: np.ndarray) -> Iterator[Callable[[int], np.ndarray]]:
+    """Run one sample after the other; each time, a function from a tensor's index to its value."""
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
+        net = engine().Interpreter(
+            model_path=str(graph.path), num_threads=1, experimental_preserve_all_tensors=True
+        )
+        net.allocate_tensors()
+    entry = net.get_input_details()[0]["index"]
+    for sample in samples:
+        net.set_tensor(entry, sample[None])
+        net.invoke()
+        yield net.get_tensor
 
 
 def _check(graph: Graph, samples: np.ndarray, grid: Grid, io: str) -> None:
