@@ -68,6 +68,7 @@ class Bundle:
         for said, found in ((self.inputs, session.inputs), (self.outputs, session.outputs)):
             _same(self.path, said, found)
         # what a call needs, found once
+        self._input: np.ndarray | None = None
         self._run = session.run
         self._image, self._classes = self.manifest["input"]["name"], self.outputs[0].name
         self._softmax = self.manifest.get("scores", "logits") == "logits"
@@ -80,7 +81,8 @@ class Bundle:
 
         image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Raises DataError.
         """
-        z = self._run({self._image: self.preprocess(image)})[self._classes].reshape(-1)
+        self._input = self.preprocess(image, self._input)
+        z = self._run({self._image: self._input})[self._classes].reshape(-1)
         if self._grid is not None:
             z = dequantise(z, self._grid)
         best = _best(z, top)

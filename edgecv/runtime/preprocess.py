@@ -91,9 +91,12 @@ class Preprocess:
         except (TypeError, ValueError) as e:
             raise DataError("preprocess", f"not a preprocessing: {e}") from None
 
-    def __call__(self, image: np.ndarray) -> np.ndarray:
-        """The engine's input of batch 1 from one uint8 image of any size. Raises DataError."""
-        return self.normalise(self.geometry(image))
+    def __call__(self, image: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """The engine's input of batch 1 from one uint8 image of any size. Raises DataError.
+
+        out: an array that an earlier call gave, to write into
+        """
+        return self.normalise(self.geometry(image), out)
 
     def geometry(self, image: np.ndarray) -> np.ndarray:
         """uint8 (height, width, channels): converted, resized, cropped.
@@ -118,39 +121,42 @@ class Preprocess:
             image = resize(image, size, (top, left, height, width), self.interpolation)
         return image if image.shape[2] == self.channels else image.repeat(self.channels, axis=2)
 
-    def normalise(self, pixels: np.ndarray) -> np.ndarray:
+    def normalise(self, pixels: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         """The engine's input, (N, C, H, W) or (N, H, W, C), from what `geometry` returns.
 
-        pixels: uint8 (N, height, width, channels), or without N for a batch of one.
+        pixels: uint8 (N, height, width, channels), or without N for a batch of one
+        out:    an array that an earlier call for as many images gave, to write into (fresh
+                memory costs more than the arithmetic); None makes one
         Raises DataError.
         """
         batch = pixels if pixels.ndim == 4 else pixels[None]
         if batch.dtype != np.uint8 or batch.shape[1:] != self._shape:
             got = f"{batch.dtype} {batch.shape}"
             raise DataError("pixels", f"{got} is not uint8 (N, {_csv(self._shape)})")
-        return self._real(batch) if self.dtype == "float32" else self._quantized(batch)
+        view = batch.transpose(0, 3, 1, 2) if self.layout == "NCHW" else batch
+        if out is None:
+            out = np.empty(view.shape, self.dtype)
+        return self._real(view, out) if self.dtype == "float32" else self._quantized(view, out)
 
-    def _real(self, batch: np.ndarray) -> np.ndarray:
-        mean, std, planar = self._affine
-        view = batch.transpose(0, 3, 1, 2) if planar else batch
-        out = np.empty(view.shape, np.float32)
+    def _real(self, view: np.ndarray, out: np.ndarray) -> np.ndarray:
+        mean, std = self._affine
         out[...] = view  # cast first: subtracting across dtype and stride at once takes longer
         out -= mean
         out /= std
         return out
 
-    def _quantized(self, batch: np.ndarray) -> np.ndarray:
+    def _quantized(self, view: np.ndarray, out: np.ndarray) -> np.ndarray:
         tables, shift = self._tables
-        view = batch.transpose(0, 3, 1, 2) if self.layout == "NCHW" else batch
         if shift is not None:
             # np.add wraps around, as two's complement does
-            return np.add(view, shift, out=np.empty(view.shape, np.uint8)).view(self.dtype)
-        if len(tables) == 1:
-            return tables[0].take(view)
-        out = np.empty(view.shape, self.dtype)
-        planes = out if self.layout == "NCHW" else out.transpose(0, 3, 1, 2)
-        for i, table in enumerate(tables):
-            planes[:, i] = table.take(batch[..., i])
+            np.add(view, shift, out=out.view(np.uint8))
+        elif len(tables) == 1:
+            tables[0].take(view, out=out, mode="clip")  # any mode but "raise" needs no buffer
+        else:
+            axis = 1 if self.layout == "NCHW" else 3
+            channels = (np.moveaxis(a, axis, 0) for a in (view, out))
+            for table, source, place in zip(tables, *channels, strict=True):
+                place[...] = table.take(source)
         return out
 
     @cached_property
@@ -164,12 +170,11 @@ class Preprocess:
         return self._shape if same else ()
 
     @cached_property
-    def _affine(self) -> tuple[np.ndarray, np.ndarray, bool]:
-        """mean and std, float32, shaped to broadcast; whether the layout is channels first."""
-        planar = self.layout == "NCHW"
-        shape = (-1, 1, 1) if planar else (-1,)
+    def _affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """mean and std, float32, shaped to broadcast."""
+        shape = (-1, 1, 1) if self.layout == "NCHW" else (-1,)
         mean, std = (np.array(v, np.float32).reshape(shape) for v in (self.mean, self.std))
-        return mean, std, planar
+        return mean, std
 
     @cached_property
     def _tables(self) -> tuple[list[np.ndarray], np.uint8 | None]:

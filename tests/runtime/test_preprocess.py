@@ -250,3 +250,15 @@ def test_a_large_photo_is_fast() -> None:
         pre.geometry(image)
         times.append(time.process_time() - start)
     assert min(times) < 0.3  # seconds; about 0.05 on one idle core
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("grid", [{}, {"dtype": "int8", "scale": 0.02, "zero_point": 3}])
+@pytest.mark.parametrize("mean", [(10.0,), (10.0, 90.0, 200.0)])
+def test_writing_into_an_earlier_array_changes_nothing_else(layout, grid, mean):
+    made = Preprocess((5, 7), 3, mean, (64.0,), layout=layout, **grid)
+    one, two = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), dtype=np.uint8)
+    fresh = made.normalise(two)
+    again = made.normalise(one)
+    assert made.normalise(two, again) is again
+    np.testing.assert_array_equal(again, fresh)
