@@ -13,8 +13,6 @@ from typing import Any
 
 from edgecv.runtime.spec import TensorSpec
 
-FORMATS = ("onnx", "tflite")
-
 
 @dataclass(frozen=True)
 class Graph:

@@ -7,7 +7,7 @@ docstring opens with its equation and its paper; its class variables say what it
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -55,7 +55,6 @@ class Context:
     alignment: int = 1
     progress: Callable[..., None] = no_progress
     where: str = "step"
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Stage(BaseModel):
