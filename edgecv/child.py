@@ -1,7 +1,8 @@
 """Running vendor code in a process of its own: a crash there is an error here, never a lost run.
 
-The parent hands over a JSON job and reads a JSON answer; an EdgecvError travels with its type. What
-the engine prints is kept aside and shown only when it dies.
+The parent hands over a JSON job and reads a JSON answer; an EdgecvError travels with its type, and
+progress as lines of stdout that begin with MARK. What the engine prints is kept aside and shown
+only when it dies.
 """
 
 from __future__ import annotations
@@ -12,35 +13,81 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from edgecv import errors
 from edgecv.errors import EdgecvError, EngineError
 
+# ASCII record separator: no engine begins a line with it.
+MARK = "\x1eedgecv "
 
-def call(module: str, job: dict[str, Any], where: str) -> dict[str, Any]:
+Progress = Callable[..., None]  # progress(done, total, note)
+
+
+def call(
+    module: str,
+    job: dict[str, Any],
+    where: str,
+    progress: Progress | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Run `python -m module` on a job and return its answer.
 
+    progress:    called as progress(done, total, note) with what the child reports
+    environment: variables on top of this process's own
     Raises whatever EdgecvError the child raised; EngineError when it crashed.
     """
     with tempfile.TemporaryDirectory(prefix="edgecv-") as room:
         task, answer = Path(room) / "job.json", Path(room) / "answer.json"
         task.write_text(json.dumps(job))
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        process = subprocess.run(
+        paths = os.pathsep.join(p for p in sys.path if p)
+        with subprocess.Popen(
             [sys.executable, "-m", module, str(task), str(answer)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=environment,
-            check=False,
-        )
+            env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
+            text=True,
+            errors="replace",
+        ) as process:
+            try:
+                last = listen(process, progress)
+                process.wait()
+            except BaseException:  # also Ctrl-C: nothing goes on measuring unseen
+                process.kill()
+                raise
         try:
             data = json.loads(answer.read_text())
         except (OSError, ValueError):
-            raise EngineError(where, _death(process), "run `edgecv doctor`") from None
+            raise EngineError(where, _death(process.returncode, last), "run `edgecv doctor`") from (
+                None
+            )
+    return unpack(data)
+
+
+def listen(process: subprocess.Popen[str], progress: Progress | None) -> str:
+    """Pass on the child's progress until it closes its stdout; return its last own words."""
+    said: deque[str] = deque(maxlen=20)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(MARK):
+            if progress:
+                progress(*json.loads(line[len(MARK) :]))
+        elif line.strip():
+            said.append(line.strip())
+    return said[-1] if said else ""
+
+
+def report(done: float, total: float, note: str = "") -> None:
+    """The child's side: tell the parent how far the work is."""
+    print(f"{MARK}{json.dumps([done, total, note])}", flush=True)
+
+
+def unpack(data: dict[str, Any]) -> dict[str, Any]:
+    """The answer that `serve` wrote. Raises the EdgecvError that it holds instead."""
     if "error" in data:
         raise _revive(data["error"])
     return dict(data["answer"])
@@ -61,12 +108,11 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     answer.write_text(json.dumps(data))
 
 
-def _death(process: subprocess.CompletedProcess[bytes]) -> str:
-    said = process.stdout.decode(errors="replace").strip().splitlines()
-    last = f": {said[-1][:200]}" if said else ""
-    if process.returncode < 0:
-        return f"the engine died of {signal.Signals(-process.returncode).name}{last}"
-    return f"the engine's process ended with code {process.returncode}{last}"
+def _death(code: int, last: str) -> str:
+    said = f": {last[:200]}" if last else ""
+    if code < 0:
+        return f"the engine died of {signal.Signals(-code).name}{said}"
+    return f"the engine's process ended with code {code}{said}"
 
 
 def _revive(error: list[str]) -> EdgecvError:

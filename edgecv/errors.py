@@ -11,6 +11,8 @@
     ├── BundleError         2   a bundle is damaged, or from a newer edgecv
     ├── MissingExtraError   3   something is not installed; the hint names the extra
     ├── NoCudaDevice        3   the engine needs a GPU and there is none
+    ├── DeviceError         2   a device cannot be reached, or lacks what is needed
+    ├── DeviceLostError     4   a device vanished in the middle
     ├── EngineError         1   an engine's own code crashed or refused
     ├── ParityError         1   a step's output differs from the step before beyond tolerance
     └── BudgetError         1   a limit that the user set was not met
@@ -89,6 +91,18 @@ class BundleError(EdgecvError):
     """A bundle is damaged, incomplete, or from a newer edgecv."""
 
     exit_code = 2
+
+
+class DeviceError(EdgecvError):
+    """A device cannot be reached (address, key, host key), or lacks Python, numpy or room."""
+
+    exit_code = 2
+
+
+class DeviceLostError(EdgecvError):
+    """A device was reached and vanished in the middle of the work."""
+
+    exit_code = 4
 
 
 class MissingExtraError(EdgecvError):

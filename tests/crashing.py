@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from edgecv import errors
-from edgecv.child import serve
+from edgecv.child import report, serve
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -27,6 +27,11 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             raise ZeroDivisionError("a bug")
         case "full disk":
             raise OSError(errno.ENOSPC, "No space left on device")
+        case "report":
+            report(1, 3)
+            report(2, 3, "half")
+        case "variable":
+            return {"value": os.environ["EDGECV_X"]}
     return {"echo": job, "pid": os.getpid()}
 
 

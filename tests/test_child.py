@@ -62,3 +62,15 @@ def test_a_full_disk_in_the_child_is_a_store_error_not_a_crash() -> None:
 def test_a_module_that_is_not_there_is_an_engine_error() -> None:
     with pytest.raises(EngineError, match="No module named"):
         call("tests.no_such_module", {}, "here")
+
+
+def test_progress_is_passed_on_and_kept_out_of_the_last_words() -> None:
+    seen: list[tuple] = []
+    answer = call("tests.crashing", {"do": "report"}, "here", lambda *a: seen.append(a))
+    assert answer["echo"] == {"do": "report"}
+    assert seen == [(1, 3, ""), (2, 3, "half")]
+
+
+def test_variables_reach_the_child() -> None:
+    answer = call("tests.crashing", {"do": "variable"}, "here", environment={"EDGECV_X": "7"})
+    assert answer["value"] == "7"
