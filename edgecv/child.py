@@ -62,7 +62,7 @@ def call(
         try:
             data = json.loads(answer.read_text())
         except (OSError, ValueError):
-            raise EngineError(where, _death(process.returncode, last), "run `edgecv doctor`") from (
+            raise EngineError(where, death(process.returncode, last), "run `edgecv doctor`") from (
                 None
             )
     return unpack(data)
@@ -108,7 +108,8 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     answer.write_text(json.dumps(data))
 
 
-def _death(code: int, last: str) -> str:
+def death(code: int, last: str) -> str:
+    """How a child's process ended, in words."""
     said = f": {last[:200]}" if last else ""
     if code < 0:
         return f"the engine died of {signal.Signals(-code).name}{said}"

@@ -8,14 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecv import child
+from edgecv import child, device
 from edgecv import data as datasets
+from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import machine
 from edgecv.data.images import Images
 from edgecv.errors import EdgecvError, ModelError, RecipeError
 from edgecv.nodes import Expansion, Node
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
+from edgecv.store import digest
+from edgecv.target import Target
 
 FACTS = "facts.json"
 
@@ -162,6 +165,7 @@ def _bundle(work: Work) -> None:
         "images": str(work.images["train"]),
         # Images without labels (`edgecv export`) calibrate, and tell nothing of accuracy.
         "test": str(work.images["test"]) if images.classes else None,
+        "test_digest": images_digest(work.expansion.nodes["data:test"]),
         "name": f"{node.step}.{node.target.name}",
         "made_from": work.expansion.nodes[node.inputs["graph"]].digest,
         "out": str(work.out),
@@ -170,8 +174,17 @@ def _bundle(work: Work) -> None:
     (work.out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
+def images_digest(node: Node) -> str:
+    """Which images a data node holds, as pixels: equal for two bundles tested on the same ones."""
+    pixels = ("content", "size", "channels", "crop_pct", "interpolation")
+    return digest({key: node.key[key] for key in pixels})
+
+
 def _measure(work: Work) -> None:
-    """Latencies of the bundles that run here, against the first (the fp32 reference)."""
+    """Latencies of the bundles that run here, against the first (the fp32 reference).
+
+    Where this machine is not the target's and its profile names a device, they are measured there.
+    """
     recipe, target = work.expansion.recipe, work.node.target
     assert target is not None
     runnable = []
@@ -181,15 +194,42 @@ def _measure(work: Work) -> None:
         if facts["executed"] and facts["compiled"]:
             runnable.append(folder / facts["bundle"])
     answer: dict[str, Any] = {"bundles": []}
-    if runnable and not target.not_here(machine()["features"]):
-        job = {
-            "bundles": [str(p) for p in runnable],
-            "threads": target.threads,
-            "rounds": recipe.bench.rounds,
-            "burst_ms": recipe.bench.burst_ms,
-        }
-        answer = child.call("edgecv.bench.measure", job, work.node.id)
+    away = target.not_here(machine()["features"])
+    if runnable and (target.device or not away):
+        run = _on_the_device(work, target) if away else _here(work)
+        plan = {"threads": target.threads, "seed": recipe.seed, **recipe.bench.model_dump()}
+        answer = run("edgecv.bench.measure", {"plan": plan}, runnable)
+        profiles = run("edgecv.bench.profile", {"threads": target.threads}, runnable)["profiles"]
+        for row, profile in zip(answer["bundles"], profiles, strict=True):
+            row["layers"], row["no_times"] = profile["layers"], profile["reason"]
     (work.out / FACTS).write_text(json.dumps(answer, indent=1, sort_keys=True) + "\n")
+
+
+Run = Callable[[str, dict[str, Any], list[Path]], dict[str, Any]]
+
+
+def _here(work: Work) -> Run:
+    """run(module, job, bundles): a child module's answer, from this machine."""
+
+    def run(module: str, job: dict[str, Any], bundles: list[Path]) -> dict[str, Any]:
+        job = {**job, "bundles": [str(p) for p in bundles]}
+        return child.call(module, job, work.node.id, work.progress, ONE_THREAD)
+
+    return run
+
+
+def _on_the_device(work: Work, target: Target) -> Run:
+    """The same from the device that the target's profile names."""
+
+    def run(module: str, job: dict[str, Any], bundles: list[Path]) -> dict[str, Any]:
+        files, names = device.carry(bundles)
+        return device.call(
+            device.parse(target.device or ""), module, {**job, "bundles": names}, files,
+            work.node.id, python=target.device_python, progress=work.progress,
+            environment=ONE_THREAD,
+        )  # fmt: skip
+
+    return run
 
 
 MAKERS: dict[str, Callable[[Work], None]] = {

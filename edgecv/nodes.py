@@ -28,6 +28,9 @@ from edgecv.store import Key, digest
 from edgecv.target import Target
 from edgecv.versions import sources, versions
 
+# What of a target no bundle depends on: words, pruning's grid, and where one is to be found.
+NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
+
 
 @dataclass(frozen=True)
 class Node:
@@ -143,6 +146,7 @@ class Expansion:
             "threads": self.recipe.threads,
             "bench": self.recipe.bench.model_dump(),
             "machine": machine(),
+            "device": target.device,
             "source": sources(
                 ("edgecv.bench", "edgecv.runtime", f"edgecv.backends.{target.backend}")
             ),
@@ -179,7 +183,7 @@ class Expansion:
             "kind": "bundle",
             "inputs": self._digests(inputs),
             "input": self.input(),
-            "target": target.model_dump(mode="json", exclude={"description", "alignment"}),
+            "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "versions": versions(engine.LIBRARIES),
             "environment": engine.environment() if hasattr(engine, "environment") else {},
             "source": sources(

@@ -36,7 +36,8 @@ MIN_SHARE = 0.8
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """One job: keys graph, target, preprocess, labels, images (folder), test (folder or None),
-    name, made_from, out. Returns the facts that `results.json` and the report need."""
+    test_digest (of those images), name, made_from, out. Returns the facts that `results.json` and
+    the report need."""
     graph = Graph.load(Path(job["graph"]))
     target = Target(**job["target"])
     preprocess = Preprocess.from_json(job["preprocess"])
@@ -47,7 +48,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     proof = _prove(job, graph, target, compiled, files, preprocess)
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
     bundle = out / f"{job['name']}.edgecv"
-    write_bundle(bundle, manifest, files, proof["golden_inputs"], proof["golden_outputs"])
+    goldens = (proof["golden_inputs"], proof["golden_outputs"])
+    write_bundle(bundle, manifest, files, *goldens, proof["correct"])
     return {
         "bundle": bundle.name,
         "size_bytes": bundle.stat().st_size,
@@ -74,7 +76,7 @@ def _prove(
     """Load the artifact and measure it, as far as this machine can."""
     proof: dict[str, Any] = {
         "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "parity": None,
-        "reason": "", "scores": "logits",
+        "reason": "", "scores": "logits", "correct": None,
     }  # fmt: skip
     images = Images.load(Path(job["images"]))
     where = f"{job['name']} ({target.backend})"
@@ -94,7 +96,7 @@ def _prove(
         proof["scores"] = _scores(outputs)
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(session, pixels, preprocess)
         if job["test"]:
-            proof["metric"] = _accuracy(job, session, preprocess)
+            proof["metric"], proof["correct"] = _accuracy(job, session, preprocess)
     finally:
         session.close()
     if not compiled.compiled:
@@ -119,13 +121,17 @@ def _scores(outputs: np.ndarray) -> str:
     return "probabilities" if summed and outputs.min() >= 0 else "logits"
 
 
-def _accuracy(job: dict[str, Any], session: Any, preprocess: Preprocess) -> dict[str, Any]:
-    """Top-1 over the whole evaluation set; predictions are kept for paired comparisons."""
+def _accuracy(
+    job: dict[str, Any], session: Any, preprocess: Preprocess
+) -> tuple[dict[str, Any], np.ndarray]:
+    """Top-1 over the whole evaluation set, and which images were right, for paired comparisons."""
     test = Images.load(Path(job["test"]))
     best = session_outputs(session, test.pixels, preprocess).argmax(1)
     np.save(Path(job["out"]) / "predictions.npy", best.astype(np.int32), allow_pickle=False)
-    right = int((best == test.labels).sum())
-    return {"name": "top1", "value": right / len(best), "samples": len(best)}
+    correct = best == test.labels
+    value = int(correct.sum()) / len(best)
+    metric = {"name": "top1", "value": value, "samples": len(best), "images": job["test_digest"]}
+    return metric, correct
 
 
 def _assert_precision(where: str, asked: str, executed: dict[str, int]) -> None:

@@ -192,6 +192,7 @@ def _without_failed(node: Node, outcome: Outcome) -> Node:
 
 def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Path:
     resumable = bool(node.stage and node.stage.resumable)
+    began = time.perf_counter()
     with disk_errors(store.root):
         work = making.Work(
             expansion=outcome.expansion,
@@ -214,7 +215,7 @@ def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Pat
             if not resumable:
                 store.discard(node.digest)
             raise
-        return store.commit(node.id, node.digest, node.key)
+        return store.commit(node.id, node.digest, node.key, time.perf_counter() - began)
 
 
 def publish_results(outcome: Outcome, out: Path) -> None:

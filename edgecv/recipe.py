@@ -85,8 +85,12 @@ class Data(_Checked):
 class Bench(_Checked):
     """How long the latency of what was built is measured, per target."""
 
-    rounds: int = Field(default=40, ge=3, description="interleaved rounds")
-    burst_ms: float = Field(default=15.0, gt=0, description="one bundle's turn in a round")
+    rounds: int = Field(default=40, ge=3, description="interleaved rounds, at least")
+    precision: float = Field(
+        default=0.01, gt=0, le=1, description="half-width of the ratios' 95% intervals to reach"
+    )
+    budget_s: float = Field(default=15.0, gt=0, description="seconds after which it ends anyway")
+    burst_ms: float = Field(default=5.0, gt=0, description="one bundle's turn in a round")
 
 
 @dataclass(frozen=True)

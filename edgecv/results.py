@@ -1,19 +1,33 @@
 """results.json: one row for every step and target, with figures only where something was measured.
 
-    {"schema": 1, "recipe", "machine", "results": [row, ...]}
+    {"schema": 1, "recipe", "machine", "versions", "nodes": [...], "results": [row, ...]}
     row: {"step", "target", "engine", "precision", "bundle",
           "metric": {"name", "value", "reference", "samples"},
-          "latency_ms": {"p50", "p90", "p99"}, "latency_ratio", "cpu_time_ratio",
-          "size_bytes", "status", "reason"}
+          "latency_ms": {"p50", "p90", "p99", "mean"}, "latency_ratio", "latency_ratio_interval",
+          "cpu_time_ratio", "cpu_time_ratio_interval", "calibrated", "calibration", "threads",
+          "throughput", "load_ms", "first_call_ms", "memory_mb", "size_bytes", "status", "reason"}
 
 A row also has engine_bytes (the engine's own files, without the bundle's golden inputs), executed
 (compute layers by the precision they ran in, read back from the engine), cpu_ms, and parity: the
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
+Intervals are at 95%. calibrated and calibration hold the latency against a fixed workload, for
+`edgecv gate`; device and machine are there when it was measured on another machine than this.
+
 status is "ok" (built, measured), "unavailable" (something is not installed, or the device is not
 here; reason says what, and what was measured all the same) or "failed". Ratios are against the fp32
-reference on the same engine in the same interleaved run; metric.reference is its accuracy.
+reference on the same engine in the same interleaved run; metric.reference is its accuracy, and
+reference the name of its step.
+
+    recipe: {"name", "digest", "seed", "threads", "settings", "file", "text", "only"}
+    node:   {"id", "kind", "step", "target", "inputs": {role: id}, "digest", "action", "seconds"}
+
+recipe.text is the file as it was read, before settings (`--set`) and only (`--target`) changed it;
+it is absent when the recipe was no file. nodes is what was made from what: the result of one lies
+in store/done/<digest>. kind is a stage's word, or data, model, bundle, measure; action is "made",
+"reused" or "failed" in this run; seconds is how long it took when it was made, in whichever run,
+or null.
 """
 
 from __future__ import annotations
@@ -27,13 +41,31 @@ from edgecv.bench.machine import machine
 from edgecv.errors import MissingExtraError
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome
-from edgecv.store import digest, disk_errors, write_atomic
+from edgecv.store import digest, disk_errors, seconds_of, write_atomic
+from edgecv.versions import versions
 
 Row = dict[str, Any]
 
+# What a row takes over from a measurement (`edgecv.bench.measure`).
+MEASURED = (
+    "latency_ms", "latency_ratio", "latency_ratio_interval", "cpu_time_ratio",
+    "cpu_time_ratio_interval", "cpu_ms", "throughput", "calibrated", "import_ms", "load_ms",
+    "first_call_ms", "memory_mb", "energy_mj",
+)  # fmt: skip
 
-def collect(outcome: Outcome) -> dict[str, Any]:
-    """The whole results.json of a run."""
+# What shapes a network or runs it; what is not installed is left out.
+LIBRARIES = (
+    "numpy", "torch", "torch-pruning", "safetensors", "onnx", "onnxscript", "onnxruntime",
+    "openvino", "ai-edge-litert", "ai-edge-quantizer", "litert-torch", "litert-converter",
+    "tensorrt", "tensorrt-rtx", "pillow",
+)  # fmt: skip
+
+
+def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The whole results.json of a run.
+
+    source: where the recipe came from: its file, text and only, as above
+    """
     nodes = outcome.expansion.nodes
     recipe = outcome.expansion.recipe
     bundles = [n for n in nodes.values() if n.kind == "bundle"]
@@ -48,9 +80,29 @@ def collect(outcome: Outcome) -> dict[str, Any]:
             "seed": recipe.seed,
             "threads": recipe.threads,
             "settings": list(recipe.settings),
+            **(source or {}),
         },
         "machine": machine(),
+        "versions": {name: v for name, v in versions(LIBRARIES).items() if v},
+        "nodes": [_node(node, outcome) for node in nodes.values()],
         "results": rows,
+    }
+
+
+def _node(node: Node, outcome: Outcome) -> dict[str, Any]:
+    """What was made from what, and where it lies."""
+    folder = outcome.folders.get(node.id)
+    action = "reused" if node.id in outcome.reused else "made"
+    return {
+        "id": node.id,
+        "kind": node.kind if node.stage is None else node.stage.word,
+        "step": node.step,
+        "target": node.target.name if node.target else None,
+        "inputs": dict(node.inputs),
+        # A measurement that went on without a failed bundle has another digest than it was to have.
+        "digest": folder.name if folder else node.digest,
+        "action": action if folder else "failed",
+        "seconds": seconds_of(folder) if folder else None,
     }
 
 
@@ -91,23 +143,24 @@ def _latency(node: Node, facts: dict[str, Any], outcome: Outcome) -> Row:
     assert target is not None
     if facts["reason"]:
         return {"status": "unavailable", "reason": facts["reason"]}
-    if away := target.not_here(machine()["features"]):
+    away = target.not_here(machine()["features"])
+    if away and not target.device:
         return {"status": "unavailable", "reason": f"latency not measured: {away}"}
     measure = f"measure:{target.name}"
     if measure in outcome.failures:
         return {"status": "failed", "reason": str(outcome.failures[measure])}
-    for found in making.facts_of(outcome.folders[measure])["bundles"]:
+    measured = making.facts_of(outcome.folders[measure])
+    for found in measured["bundles"]:
         if found["bundle"] == facts["bundle"]:
-            times = {k: found["latency_ms"][k] for k in ("p50", "p90", "p99")}
             # Wall time well above CPU time: others had the processor.
             note = "machine was busy while measuring" if found["busy"] else ""
+            there = {"device": target.device, "machine": measured["machine"]} if away else {}
             return {
-                "latency_ms": times,
-                "latency_ratio": found["latency_ratio"],
-                "latency_ratio_quartiles": found["latency_ratio_quartiles"],
-                "cpu_time_ratio": found["cpu_time_ratio"],
-                "cpu_ms": found["cpu_ms"],
+                **{key: found[key] for key in MEASURED},
+                "threads": measured["threads"],
+                "calibration": measured["calibration"],
                 "reason": note,
+                **there,
             }
     return {"status": "unavailable", "reason": "latency not measured"}
 
@@ -120,9 +173,9 @@ def _references(rows: list[Row], outcome: Outcome) -> None:
         if r["metric"] and r["precision"] == "fp32"
     }
     for row in rows:
+        name = row["reference"] = outcome.expansion.reference(row["step"])
         if row["metric"] is None:
             continue
-        name = outcome.expansion.reference(row["step"])
         same = measured.get((name, row["engine"]))
         others = [v for (step, _), v in measured.items() if step == name]
         row["metric"]["reference"] = same if same is not None else (others or [None])[0]

@@ -101,8 +101,11 @@ class Store:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def commit(self, node: str, digest: str, key: Key) -> Path:
-        """Move a result that is whole from partial/ to done/, and remember its key."""
+    def commit(self, node: str, digest: str, key: Key, seconds: float | None = None) -> Path:
+        """Move a result that is whole from partial/ to done/, and remember its key.
+
+        seconds: how long it took to make, kept beside the key and no part of it
+        """
         folder, final = self.root / "partial" / digest, self.root / "done" / digest
         sizes = {}
         for left in folder.glob(".key.json.*.tmp"):  # of a run that was killed right here
@@ -111,7 +114,10 @@ class Store:
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             fsync(path)
             sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-        write_atomic(folder / "key.json", json.dumps({"key": key, "files": sizes}, indent=1))
+        data: dict[str, Any] = {"key": key, "files": sizes}
+        if seconds is not None:
+            data["seconds"] = round(seconds, 3)
+        write_atomic(folder / "key.json", json.dumps(data, indent=1))
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(final, ignore_errors=True)
         folder.rename(final)
@@ -157,6 +163,15 @@ class Store:
                     str(self.root), "another run is writing here", "wait for it, or use --out"
                 ) from None
             yield
+
+
+def seconds_of(folder: Path) -> float | None:
+    """How long a finished result took when it was made; None where that was not kept."""
+    try:
+        seconds = json.loads((folder / "key.json").read_text())["seconds"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return float(seconds) if isinstance(seconds, int | float) else None
 
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -15,9 +15,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
-from edgecv.errors import TargetError
+from edgecv.errors import DeviceError, TargetError
 
 
 class _Frozen(BaseModel):
@@ -53,6 +60,9 @@ class Target(_Frozen):
     io:         dtype of the compiled network's image input ("float32", "int8" or "uint8")
     runs_on_host: false for profiles of other boards, whose latency cannot be measured here
     cpu_features: instruction sets without which a latency would not be this device's
+    device:     ssh://user@host[:port] of a real one, where latency is measured if not here; put
+                it into a profile of one's own (`extends:`). No result depends on it
+    device_python: the Python there: a name or a path, such as ~/venv/bin/python
     """
 
     name: str
@@ -68,6 +78,21 @@ class Target(_Frozen):
     compute_capability: str | None = None
     memory_mb: int | None = Field(default=None, ge=1)
     cpu_features: tuple[str, ...] = ()
+    device: str | None = None
+    device_python: str = "python3"
+
+    @field_validator("device", "device_python")
+    @classmethod
+    def _reachable(cls, text: str | None, info: ValidationInfo) -> str | None:
+        """Checked when the profile is read, not hours later when the device is wanted."""
+        from edgecv.device.address import check_python, parse
+
+        try:
+            if text is not None:
+                (parse if info.field_name == "device" else check_python)(text)
+        except DeviceError as e:
+            raise ValueError(f"{e.what} ({e.hint})") from None
+        return text
 
     def not_here(self, features: Collection[str]) -> str:
         """Why a latency measured on this machine would not be the device's; "" when it is.
@@ -75,7 +100,7 @@ class Target(_Frozen):
         features: instruction sets of this machine (`edgecv.bench.machine`)
         """
         if not self.runs_on_host:
-            return "this machine is not the device; run `edgecv bench` there"
+            return "this machine is not the device; run `edgecv bench` there, or set `device:`"
         lacking = [f for f in self.cpu_features if f not in features]
         return f"this processor has no {', '.join(lacking)}" if lacking else ""
 
@@ -103,7 +128,8 @@ def load(name: str) -> Target:
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
-        raise TargetError(f"targets/{name}: {key}", first["msg"], "see docs/targets.md") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise TargetError(f"targets/{name}: {key}", what, "see docs/targets.md") from None
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def make(width=16, classes=3):
 RECIPE = """
 model: {module: mynet:make, width: 32}
 data: {train: imagefolder:images/train, test: imagefolder:images/test, size: 24}
-bench: {rounds: 3, burst_ms: 1}
+bench: {rounds: 3, burst_ms: 1, budget_s: 0.2}
 stages:
   - train: {name: dense, epochs: 2, batch_size: 16}
   - prune: {name: small, ratio: 0.5, finetune_epochs: 1}

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -192,3 +193,32 @@ def test_the_digest_is_of_what_was_built(outcome: Outcome) -> None:
     other = SimpleNamespace(**vars(outcome.expansion))
     assert len(one) == 32
     assert other.recipe.name == "my"
+
+
+def test_what_was_made_from_what(outcome: Outcome) -> None:
+    folder = outcome.folders["bundle:small@cpu"]
+    (folder / "key.json").write_text('{"key": {}, "files": {}, "seconds": 1.5}')
+    outcome.reused.append("bundle:small@cpu")
+    nodes = {n["id"]: n for n in results.collect(outcome)["nodes"]}
+    assert list(nodes) == list(outcome.expansion.nodes)
+    found = nodes["bundle:small@cpu"]
+    assert (found["kind"], found["step"], found["target"]) == ("bundle", "small", "cpu")
+    assert (found["action"], found["seconds"], found["digest"]) == ("reused", 1.5, folder.name)
+    assert found["inputs"]["graph"] == "small@cpu"
+    assert nodes["small@cpu"]["kind"] == "quantize"
+    assert nodes["measure:cpu"]["seconds"] is None, "a store of an older edgecv does not say"
+    assert nodes["dense"]["action"] == "failed", "nothing lies there"
+
+
+def test_a_row_names_its_reference(outcome: Outcome) -> None:
+    assert row(outcome, "small", "cpu")["reference"] == "dense"
+    outcome.failures["bundle:small@cpu"] = EngineError("x", "died")
+    assert row(outcome, "small", "cpu")["reference"] == "dense"
+
+
+def test_the_recipe_and_the_versions_are_kept(outcome: Outcome) -> None:
+    source = {"file": "my.yaml", "text": TEXT, "only": ["cpu"]}
+    data = results.collect(outcome, source)
+    assert source.items() <= data["recipe"].items()
+    assert data["recipe"]["name"] == "my"
+    assert data["versions"]["numpy"] == np.__version__

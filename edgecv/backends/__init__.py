@@ -3,6 +3,8 @@
 compile.py  host side:   compile(graph, target, out) -> Compiled
 run.py      device side: probe() -> Probe and Session(files, threads) (numpy in, numpy out)
 
+What run.py needs beside it (an engine's profile) lies in the same folder.
+
 `edgecv.backends.<engine>.run` imports with numpy alone; the engine itself is imported inside.
 """
 
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:  # the runtime imports this module
     import numpy as np
 
-    from edgecv.runtime.spec import TensorSpec
+    from edgecv.runtime.spec import Profile, TensorSpec
 
 ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt")
 
@@ -54,6 +56,10 @@ class Session(Protocol):
     def executed(self) -> dict[str, int]:
         """How many compute layers (convolution, dense) the engine really runs, by precision:
         {"int8": 9, "fp32": 1}. Read back from the engine, never from the request."""
+
+    def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
+        """Every layer with its time, precision and bytes, from the engine's own profiler; a reason
+        instead of times where it has none."""
 
 
 def run_module(engine: str) -> ModuleType:

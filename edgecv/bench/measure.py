@@ -1,146 +1,222 @@
-"""Interleaved measurement: bundles take turns in random order, so drift hits them alike.
+"""`edgecv bench`: bundles side by side, with ratios that say how sure they are.
 
-A round gives every bundle one burst of calls; a ratio is the median over rounds of the two
-bursts' medians. Per-call wall time gives p50/p90/p99; process CPU time per burst stands beside it,
-since on a busy machine wall time also holds what others did. Needs numpy and the engine alone.
+    latency_ratio = median over rounds of (this bundle's median call / the reference's)
+
+with its 95% bootstrap interval; rounds go on until every interval is narrow enough or the budget is
+spent. Wall time and process CPU time stand side by side: on a busy machine wall time also holds
+what others did. Beside the bundles runs a fixed workload (`edgecv.bench.calibration`).
+
+Run by `edgecv.child`: `python -m edgecv.bench.measure JOB ANSWER`.
+Imported on devices: numpy and the standard library only.
 """
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecv.bench.machine import load_average, machine
-from edgecv.child import serve
-from edgecv.errors import BundleError
-from edgecv.runtime.archive import read_bundle
-from edgecv.runtime.bundle import opened
+from edgecv.bench import sensors
+from edgecv.bench.calibration import VERSION, Calibration
+from edgecv.bench.cold import cold
+from edgecv.bench.machine import machine
+from edgecv.bench.sampling import BURST_MS, Sampler, Series
+from edgecv.bench.subjects import BundleSubject
+from edgecv.child import report, serve
 
+SCHEMA = 2
+BUDGET_S = 30.0
+PRECISION = 0.01
+ROUNDS = 40
+GROWTH = 1.25  # rounds between two looks at the intervals, as a share of those made
 # Wall time this far above CPU time per thread means that others had the processor.
 BUSY = 1.25
 
 
-@dataclass
-class Series:
-    """What was measured of one bundle. Times in nanoseconds."""
+@dataclass(frozen=True)
+class Plan:
+    """How to measure.
 
-    path: Path
-    call: Callable[[], Any]
-    burst: int = 1
-    wall: list[int] = field(default_factory=list)
-    round_wall: list[float] = field(default_factory=list)
-    round_cpu: list[float] = field(default_factory=list)
-    warmup: int = 0
+    threads:   of each engine
+    scenario:  "single-stream" (one call after the other) or "offline" (`threads` sessions of one
+               thread each, all working: throughput)
+    batch:     images in a call
+    rounds:    at least so many
+    precision: half-width of the intervals to reach, 0.01 is 1%
+    budget_s:  seconds after which it ends all the same
+    burst_ms:  one bundle's turn in a round
+    """
+
+    threads: int = 1
+    scenario: str = "single-stream"
+    batch: int = 1
+    rounds: int = ROUNDS
+    precision: float = PRECISION
+    budget_s: float = BUDGET_S
+    burst_ms: float = BURST_MS
+    seed: int = 0
 
 
 def measure(
     bundles: Sequence[Path],
-    threads: int = 1,
-    rounds: int = 40,
-    burst_ms: float = 15.0,
-    seed: int = 0,
+    plan: Plan | None = None,
+    reference: int = 0,
+    starts: bool = True,
+    progress: Callable[..., None] | None = None,
 ) -> dict[str, Any]:
-    """Measure bundles against the first one.
+    """Measure bundles against the one at index `reference`.
 
-    Returns {"machine", "threads", "rounds", "bundles": [...]}: per bundle latency_ms p50/p90/p99/
-    mean, cpu_ms (process CPU time per call), latency_ratio and cpu_time_ratio against the first,
-    with the spread of the ratio over rounds (quartiles).
-    Raises EdgecvError where a bundle cannot run here.
+    starts: also start each bundle in a process of its own (load, first call, memory)
+    Returns the JSON that docs/bench.md describes. Raises EdgecvError where a bundle cannot run.
     """
-    series = [_prepare(path, threads, burst_ms) for path in bundles]
-    order = list(range(len(series)))
-    rng = random.Random(seed)
-    before = load_average()
-    for _ in range(rounds):
-        rng.shuffle(order)
-        for j in order:
-            _burst(series[j])
+    plan, tell = plan or Plan(), progress or (lambda *_: None)
+    began = time.perf_counter()
+    subjects = [BundleSubject(p, plan.threads, plan.scenario, plan.batch) for p in bundles]
+    cold_facts = []
+    for i, path in enumerate(bundles):
+        tell(0.1 * i, len(bundles), f"starting {path.name}")
+        cold_facts.append(cold(path, plan.threads) if starts else {})
+    before = sensors.read()
+    sampler = Sampler([*subjects, Calibration()], plan.burst_ms, plan.seed)
+    try:
+        reached = _until_narrow(sampler, plan, reference, tell)
+    finally:
+        sampler.close()
+    after = sensors.read()
+    rows = [
+        {**_summary(sampler, i, reference, plan, subject), **facts}
+        for i, (subject, facts) in enumerate(zip(subjects, cold_facts, strict=True))
+    ]
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "machine": machine(),
-        "load_average": [before, load_average()],
-        "threads": threads,
-        "rounds": rounds,
-        "bundles": [_summary(s, series[0], threads) for s in series],
+        "sensors": {"before": before, "after": after},
+        "threads": plan.threads,
+        "scenario": plan.scenario,
+        "batch": plan.batch,
+        "seed": plan.seed,
+        "rounds": sampler.rounds,
+        "sittings": sampler.sittings,
+        "seconds": round(time.perf_counter() - began, 2),
+        "precision": plan.precision,
+        "reached": reached,
+        "calibration": {
+            "version": VERSION,
+            "numpy": np.__version__,
+            "latency_ms": float(np.median(sampler.series[-1].round_wall)) / 1e6,
+        },
+        "bundles": rows,
+        "warnings": [*sensors.changes(before, after), *_warnings(rows, plan, reached)],
     }
 
 
-def _prepare(path: Path, threads: int, burst_ms: float) -> Series:
-    contents = read_bundle(path)
-    bundle = opened(contents, threads=threads)
-    if not contents.golden_inputs:
-        raise BundleError(str(path), "has no golden inputs to run", "make it again where it runs")
-    feeds = {name: np.ascontiguousarray(a[:1]) for name, a in contents.golden_inputs.items()}
-    run = bundle.session.run
-    series = Series(path, lambda: run(feeds))
-    steady_ns = _warm_up(series)
-    series.burst = max(1, int(burst_ms * 1e6 / max(1.0, steady_ns)))
-    return series
-
-
-def _warm_up(series: Series, least_s: float = 0.1, most_s: float = 3.0) -> float:
-    """Call until the median of the last 10 is within 5% of the 10 before; return it (ns)."""
-    times: list[int] = []
-    start = time.perf_counter()
+def _until_narrow(sampler: Sampler, plan: Plan, reference: int, tell: Callable[..., None]) -> bool:
+    """Sample until the intervals are narrow enough or the budget is spent; whether they are."""
+    start, due = time.perf_counter(), plan.rounds
     while True:
-        begin = time.perf_counter_ns()
-        series.call()
-        times.append(time.perf_counter_ns() - begin)
+        sampler.sample(min(due - sampler.rounds, _affordable(sampler, start, plan)))
+        width = _widest(sampler, reference)
         spent = time.perf_counter() - start
-        if len(times) >= 20 and spent > least_s:
-            last, before = np.median(times[-10:]), np.median(times[-20:-10])
-            if abs(last - before) <= 0.05 * before or spent > most_s:
-                break
-    series.warmup = len(times)
-    return float(np.median(times[-10:]))
+        tell(min(spent, plan.budget_s), plan.budget_s, f"{sampler.rounds} rounds, ±{width:.1%}")
+        if sampler.rounds >= plan.rounds and (width <= plan.precision or spent >= plan.budget_s):
+            return width <= plan.precision
+        due = max(plan.rounds, int(sampler.rounds * GROWTH) + 1)
 
 
-def _burst(series: Series) -> None:
-    call, clock = series.call, time.perf_counter_ns
-    call()  # the caches hold the bundle before: let this one settle in
-    walls = []
-    cpu = time.process_time_ns()
-    for _ in range(series.burst):
-        begin = clock()
-        call()
-        walls.append(clock() - begin)
-    cpu = time.process_time_ns() - cpu
-    series.wall += walls
-    series.round_wall.append(float(np.median(walls)))
-    series.round_cpu.append(cpu / series.burst)
+def _affordable(sampler: Sampler, start: float, plan: Plan) -> int:
+    """Rounds that fit into what is left of the budget; at least one."""
+    if not sampler.rounds or sampler.rounds < plan.rounds:
+        return plan.rounds
+    spent = time.perf_counter() - start
+    return max(1, int((plan.budget_s - spent) / (spent / sampler.rounds)))
 
 
-def _summary(series: Series, base: Series, threads: int) -> dict[str, Any]:
-    wall = np.array(series.wall) / 1e6
-    p50, p90, p99 = (float(v) for v in np.percentile(wall, (50, 90, 99)))
-    ratios = np.array(series.round_wall) / np.array(base.round_wall)
-    cpu_ratios = np.array(series.round_cpu) / np.array(base.round_cpu)
-    cpu_ms = float(np.median(series.round_cpu)) / 1e6
-    low, high = (float(v) for v in np.percentile(ratios, (25, 75)))
+def _widest(sampler: Sampler, reference: int) -> float:
+    """Half-width of the least certain ratio; of one bundle, to the calibration workload."""
+    bundles = range(len(sampler.series) - 1)
+    others = [i for i in bundles if i != reference]
+    if others:
+        return max(sampler.ratio(i, reference).half_width for i in others)
+    return sampler.ratio(reference, len(sampler.series) - 1).half_width
+
+
+def _summary(
+    sampler: Sampler, index: int, reference: int, plan: Plan, subject: BundleSubject
+) -> dict[str, Any]:
+    series = sampler.series[index]
+    wall, cpu = sampler.ratio(index, reference), sampler.ratio(index, reference, cpu=True)
+    workload = len(sampler.series) - 1
+    size = int(sum(map(len, subject.contents.files.values())))
     return {
-        "bundle": series.path.name,
+        "bundle": subject.path.name,
+        **{k: subject.contents.manifest[k] for k in ("target", "engine", "precision")},
+        **timings(series, plan.batch, plan.threads),
+        "latency_ratio": wall.ratio,
+        "latency_ratio_interval": wall.to_json(),
+        "cpu_time_ratio": cpu.ratio,
+        "cpu_time_ratio_interval": cpu.to_json(),
+        "calibrated": {
+            "log_ratio": float(np.median(sampler.logs(index, workload))),
+            "error": sampler.error(index, workload),
+        },
+        "size_bytes": size,
+        "download_bytes": subject.path.stat().st_size,
+    }
+
+
+def timings(series: Series, batch: int = 1, threads: int = 1) -> dict[str, Any]:
+    """Latency of a call in ms, its CPU time, throughput in images a second, and how they came."""
+    wall = np.array(series.wall, np.float64) / 1e6
+    p50, p90, p99 = (float(v) for v in np.percentile(wall, (50, 90, 99)))
+    cpu_ms = float(np.median(series.round_cpu)) / 1e6
+    energy = float(np.median(series.round_energy)) / 1e3 if series.round_energy else None
+    return {
         "latency_ms": {"p50": p50, "p90": p90, "p99": p99, "mean": float(wall.mean())},
         "cpu_ms": cpu_ms,
-        "latency_ratio": float(np.median(ratios)),
-        "latency_ratio_quartiles": [low, high],
-        "cpu_time_ratio": float(np.median(cpu_ratios)),
+        "throughput": 1e3 * batch / p50,
+        "energy_mj": energy,
         "calls": len(wall),
         "warmup_calls": series.warmup,
-        "size_bytes": series.path.stat().st_size,
-        "busy": bool(wall.mean() > BUSY * cpu_ms and threads == 1),
+        "busy": bool(threads == 1 and wall.mean() > BUSY * cpu_ms),
     }
 
 
-def _work(job: dict[str, Any]) -> dict[str, Any]:
-    bundles = [Path(p) for p in job["bundles"]]
-    return measure(bundles, job["threads"], job["rounds"], job["burst_ms"])
+def _warnings(rows: Sequence[dict[str, Any]], plan: Plan, reached: bool) -> list[str]:
+    found = []
+    if any(row["busy"] for row in rows):
+        found.append(
+            "the machine is busy: wall time was well above CPU time; trust the ratios, not the "
+            "milliseconds"
+        )
+    for row in rows:
+        (low, high), (least, most) = row["latency_ratio_interval"], row["cpu_time_ratio_interval"]
+        if plan.threads == 1 and (low > 1.02 * most or high < 0.98 * least):
+            found.append(
+                f"{row['bundle']}: {row['latency_ratio']:.2f} by the clock, "
+                f"{row['cpu_time_ratio']:.2f} by CPU time: something else took part"
+            )
+    if not reached:
+        found.append(
+            f"the budget of {plan.budget_s:g} s was spent before the intervals were within "
+            f"{plan.precision:.1%}"
+        )
+    return found
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """The child's side. job: {"bundles": [path, ...], "reference", "starts", "plan": {...}}."""
+    return measure(
+        [Path(p) for p in job["bundles"]],
+        Plan(**job["plan"]),
+        job.get("reference", 0),
+        job.get("starts", True),
+        report,
+    )
 
 
 if __name__ == "__main__":
-    serve(_work)
+    serve(work)

@@ -1,4 +1,4 @@
-"""`edgecv bench`, `edgecv verify`, `edgecv inspect`: commands about bundles. Work on a device."""
+"""`edgecv verify`, `edgecv inspect`: commands about bundles. Work on a device."""
 
 from __future__ import annotations
 
@@ -13,46 +13,11 @@ from edgecv.errors import EdgecvError
 
 
 def register(command: Any) -> None:
-    bench = command("bench", run_bench, "Measure bundles side by side, against the first.")
-    bench.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
-    bench.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
-    bench.add_argument("--rounds", type=int, default=40, help="interleaved rounds (default 40)")
-    bench.add_argument("--burst-ms", type=float, default=15.0, help="one turn in a round, ms")
     verify = command("verify", run_verify, "Replay a bundle's golden inputs and compare.")
     verify.add_argument("bundles", nargs="+", type=existing, help=".edgecv files")
     verify.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
     inspect = command("inspect", run_inspect, "Show what a bundle or a Model folder is.")
     inspect.add_argument("path", type=existing, help=".edgecv file or Model folder")
-
-
-def run_bench(options: argparse.Namespace) -> int:
-    from edgecv.bench.measure import measure
-    from edgecv.errors import RecipeError
-    from edgecv.tables import table
-
-    for name, least in (("threads", 1), ("rounds", 3), ("burst_ms", 0.001)):
-        if getattr(options, name) < least:
-            given = getattr(options, name)
-            raise RecipeError(f"--{name.replace('_', '-')}", f"is {given}", f"at least {least}")
-    data = measure(options.bundles, options.threads, options.rounds, options.burst_ms)
-    if options.json:
-        print_json(data)
-        return 0
-    rows = []
-    for b in data["bundles"]:
-        t, (low, high) = b["latency_ms"], b["latency_ratio_quartiles"]
-        rows.append([
-            b["bundle"], *(f"{t[k]:.3f}" for k in ("p50", "p90", "p99")), f"{b['cpu_ms']:.3f}",
-            f"{b['latency_ratio']:.3f}", f"{low:.3f}-{high:.3f}", f"{b['cpu_time_ratio']:.3f}",
-            f"{b['size_bytes']:,}", "busy" if b["busy"] else "",
-        ])  # fmt: skip
-    head = ["bundle", "p50 ms", "p90", "p99", "cpu ms", "ratio", "quartiles", "cpu ratio", "bytes"]
-    table([*head, ""], rows, right=range(1, 9))
-    m = data["machine"]
-    print(f"{m['cpu']}, {m['cores']} cores, {data['threads']} thread(s), {data['rounds']} rounds")
-    if any(b["busy"] for b in data["bundles"]):
-        print("busy: wall time was well above CPU time; trust the ratios, not the milliseconds")
-    return 0
 
 
 def run_verify(options: argparse.Namespace) -> int:

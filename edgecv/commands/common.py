@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any
+
+# Keys of a job that hold paths of files which a device needs.
+FILES = ("bundles", "baseline", "candidate", "bundle")
 
 
 def print_json(data: Any) -> None:
@@ -19,3 +26,79 @@ def existing(text: str) -> Path:
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text}: no such file or folder")
     return path
+
+
+def seconds(text: str) -> float:
+    """An argparse type: "30s", "2m" or "30" in seconds."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min)?", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: 30s or 2m")
+    return float(match[1]) * (60.0 if match[2] in ("m", "min") else 1.0)
+
+
+class Bar:
+    """One line of progress on a terminal, and nothing elsewhere. Standard library only."""
+
+    def __init__(self, title: str, quiet: bool = False, width: int = 24) -> None:
+        self.title, self.width = title, width
+        self.live = not quiet and sys.stderr.isatty()
+        self.drawn = False
+
+    def __enter__(self) -> Bar:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.drawn:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        if not self.live:
+            return
+        full = round(self.width * min(1.0, done / total)) if total else 0
+        bar = "━" * full + "─" * (self.width - full)
+        print(f"\r\x1b[K{self.title} {bar} {note}", end="", file=sys.stderr, flush=True)
+        self.drawn = True
+
+
+def runner(
+    options: argparse.Namespace, progress: Callable[..., None]
+) -> Callable[[str, dict[str, Any], str], dict[str, Any]]:
+    """run(module, job, where): a child module's answer, from this machine or from --device."""
+    from edgecv import child
+    from edgecv.bench.calibration import ONE_THREAD
+
+    if not getattr(options, "device", None):
+        return lambda module, job, where: child.call(module, job, where, progress, ONE_THREAD)
+    from edgecv import device
+
+    address, python = device.resolve(options.device)
+
+    def run(module: str, job: dict[str, Any], where: str) -> dict[str, Any]:
+        paths = [Path(p) for key in FILES if job.get(key) for p in _listed(job[key])]
+        files, names = device.carry(paths)
+        there = dict(zip(paths, names, strict=True))
+        sent = {
+            key: _placed(value, there) if key in FILES and value else value
+            for key, value in job.items()
+        }
+        return device.call(
+            address, module, sent, files, where, python=options.python or python,
+            ssh_config=options.ssh_config, progress=progress, environment=ONE_THREAD,
+        )  # fmt: skip
+
+    return run
+
+
+def _listed(value: Any) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
+def _placed(value: Any, there: dict[Path, str]) -> Any:
+    if isinstance(value, list):
+        return [there[Path(v)] for v in value]
+    return there[Path(value)]

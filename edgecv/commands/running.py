@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.common import print_json
+from edgecv.commands.reporting import at_the_end
 from edgecv.errors import missing
 
 
@@ -25,6 +26,10 @@ def register(command: Any) -> None:
         made.add_argument(
             "--target", action="append", default=[], help="this target only; may be repeated"
         )
+        if handler is run:
+            made.add_argument(
+                "--no-report", action="store_true", help="do not write DIR/report.html"
+            )
 
 
 def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
@@ -37,21 +42,32 @@ def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
     return loaded, options.out or Path("runs") / loaded.name
 
 
+def _source(options: argparse.Namespace) -> dict[str, Any]:
+    """What results.json keeps of where the recipe came from."""
+    from edgecv.recipe import find
+
+    path = find(options.recipe)
+    return {"file": path.name, "text": path.read_text(), "only": list(options.target)}
+
+
 def run(options: argparse.Namespace) -> int:
     recipe, out = _recipe(options)
     from edgecv import pipeline, results
     from edgecv.console import Progress, results_table
 
+    source = _source(options)  # now: the file may change while this runs
     pipeline.check_space(out)
     with Progress(quiet=options.json) as progress:
         outcome = pipeline.run(recipe, out, progress)
     pipeline.publish_results(outcome, out)
-    data = results.collect(outcome)
+    data = results.collect(outcome, source)
     path = results.write(data, out)
     if options.json:
         print_json(data)
     else:
         results_table(data, outcome, path)
+    if not options.no_report and (page := at_the_end(out, options.json)) and not options.json:
+        print(page)
     return 1 if any(row["status"] == "failed" for row in data["results"]) else 0
 
 

@@ -4,6 +4,7 @@
     engine/<name>                  the engine's own files
     golden/inputs/<tensor>.npy     a few inputs, stacked on the batch axis, engine dtype
     golden/outputs/<tensor>.npy    what the engine answered where the bundle was made
+    evaluation/correct.npy         which test images were answered rightly, packed bits (optional)
 
 Members are stored uncompressed, sorted, with fixed timestamps: the same contents give the same
 bytes. Characters of a tensor's name other than A-Z a-z 0-9 _ . - are written as %XX (UTF-8).
@@ -17,7 +18,7 @@ manifest.json, SCHEMA 1 (no timestamps, no latencies, no paths of the machine th
     inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes
     scores         "logits" (the default when absent) or "probabilities": what outputs[0] holds
     labels         one string per class, or null
-    metric         null, or {"name", "value", "samples", "reference"}       optional, as are all
+    metric         null, or {"name", "value", "samples", "images"}          optional, as are all
     executed       {precision: layers that ran in it}                       below it
     compiled       false when a vendor's compiler was not there
     notes          one sentence each
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
+CORRECT = "evaluation/correct.npy"
 _MANIFEST_LIMIT = 64 << 20  # bytes; a million labels fit
 _AGAIN = "the file is damaged: copy it again, or make it again with edgecv export"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
@@ -72,6 +74,8 @@ class Contents:
     files:   name -> bytes of the engine's files, the main one first
     golden_inputs, golden_outputs: tensor name -> (samples, ...) array in the engine's dtype;
              both empty when the bundle carries none
+    correct: bool (images,), whether each test image was answered rightly, so that two bundles can
+             be compared image by image; None when the bundle does not say
     """
 
     path: Path
@@ -82,6 +86,7 @@ class Contents:
     outputs: tuple[TensorSpec, ...]
     golden_inputs: dict[str, np.ndarray] = field(default_factory=dict)
     golden_outputs: dict[str, np.ndarray] = field(default_factory=dict)
+    correct: np.ndarray | None = None
 
 
 def write_bundle(
@@ -90,12 +95,14 @@ def write_bundle(
     files: Mapping[str, bytes],
     golden_inputs: Mapping[str, np.ndarray],
     golden_outputs: Mapping[str, np.ndarray],
+    correct: np.ndarray | None = None,
 ) -> Path:
     """Write a bundle: all of it or nothing, and the same bytes for the same contents.
 
     manifest: as in this module's docstring, without the keys that are set here
     files:    base name -> bytes, the main one first
     golden_*: tensor name -> (samples, ...) in the engine's dtype; may be empty
+    correct:  bool (metric.samples,), or None
 
     Raises BundleError (a manifest or a golden array that read_bundle would refuse) and
     StoreError (a full disk, no permission); neither leaves a file behind.
@@ -106,6 +113,8 @@ def write_bundle(
     members = {f"engine/{name}": bytes(data) for name, data in files.items()}
     for kind, arrays in (("inputs", golden_inputs), ("outputs", golden_outputs)):
         members |= {_golden_name(kind, name): _npy(array) for name, array in arrays.items()}
+    if correct is not None:
+        members[CORRECT] = _npy(np.packbits(correct))
     full = {
         **manifest,
         "schema": SCHEMA,
@@ -238,7 +247,10 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
     samples = {len(a) for arrays in golden for a in arrays.values()}
     if len(samples) > 1 or bool(golden[0]) != bool(golden[1]):
         raise BundleError(f"{path}: golden", "inputs and outputs do not pair up", _AGAIN)
-    return Contents(path, manifest, files, preprocess, inputs, outputs, *golden)
+    correct = _correct(path, members.get(CORRECT), manifest.get("metric"))
+    return Contents(
+        path, manifest, files, preprocess, inputs, outputs, golden[0], golden[1], correct
+    )
 
 
 def _types(where: str, manifest: Mapping[str, Any]) -> None:
@@ -310,6 +322,28 @@ def _golden(
             raise BundleError(where, what, _AGAIN)
         arrays[spec.name] = array
     return arrays
+
+
+def _correct(
+    path: Path, data: bytes | None, metric: Mapping[str, Any] | None
+) -> np.ndarray | None:
+    """Which test images were answered rightly: as many as the metric has samples."""
+    if data is None:
+        return None
+    where = f"{path}: {CORRECT}"
+    try:
+        bits = _from_npy(data)
+        samples = int((metric or {})["samples"])
+        right = round(float((metric or {})["value"]) * samples)
+    except (ValueError, TypeError, KeyError, OverflowError, SyntaxError) as e:
+        raise BundleError(where, f"does not fit the metric: {_line(e)}", _AGAIN) from None
+    if bits.dtype != np.uint8 or bits.shape != (-(-samples // 8),):
+        raise BundleError(where, f"{bits.dtype} {bits.shape} for {samples} images", _AGAIN)
+    correct = np.unpackbits(bits, count=samples).astype(bool)
+    if int(correct.sum()) != right:
+        what = f"says {int(correct.sum())} of {samples} right, the metric {right}"
+        raise BundleError(where, what, _AGAIN)
+    return correct
 
 
 # bytes

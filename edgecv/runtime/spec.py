@@ -1,4 +1,4 @@
-"""What goes into a network and what comes out: names, shapes, dtypes, quantized grids.
+"""What goes into a network and what comes out, and what an engine says of its layers.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -45,3 +45,38 @@ class Probe:
     version: str | None = None
     reason: str = ""
     extra: str = ""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One step of a compiled network as the engine's own profiler tells it: one kernel, with what
+    was fused into it.
+
+    name:      the engine's own name for it
+    layer:     the layer of the model that it computes, "stage2.0.conv1"; "" when unknown
+    op:        what ran, in the engine's words
+    precision: what it computed in: "int8", "fp32", "fp16", ...; "" where nothing is computed
+               (copies, layouts, conversions)
+    time_ms:   of one call; None where the engine does not tell. Engines count in whole
+               microseconds, rounded down, so a layer can take up to 0.001 ms more than this
+    bytes:     what it moves: activations in and out, and parameters (weights, bias, scales) as
+               the engine holds them; None when unknown
+    """
+
+    name: str
+    layer: str
+    op: str
+    precision: str
+    time_ms: float | None = None
+    bytes: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A network's layers in the order in which they run; reason says why times are missing."""
+
+    layers: tuple[Layer, ...]
+    reason: str = ""

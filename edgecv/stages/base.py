@@ -95,7 +95,7 @@ class Stage(BaseModel):
 
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target the result depends on (per-target stages only)."""
-        return target.model_dump(mode="json")
+        return target.model_dump(mode="json", exclude={"device", "device_python"})
 
     def check(self, target: Target) -> Verdict:  # noqa: ARG002
         """Whether this stage can serve that target."""

@@ -78,6 +78,30 @@ def int8_graph(graph: Graph, out: Path, grid: Grid | None = None) -> Graph:
     return quantize_onnx(graph, images(32), grid or Grid(), out)
 
 
+def mixed_graph(graph: Graph, out: Path, left_float: str) -> Path:
+    """The graph in int8 but for one node, by ONNX Runtime's own quantizer."""
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self._images = iter(images(4))
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            image = next(self._images, None)
+            return None if image is None else {"input": image[None]}
+
+    out.mkdir(parents=True, exist_ok=True)
+    quantization.quantize_static(
+        str(graph.path),
+        str(out / "mixed.onnx"),
+        Reader(),
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        nodes_to_exclude=[left_float],
+    )
+    return out / "mixed.onnx"
+
+
 def by_hand(out: Path) -> Graph:
     return export_onnx(ByHand(), torch.zeros(1, 1, 2, 2), out)
 

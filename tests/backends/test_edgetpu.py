@@ -261,3 +261,20 @@ def test_a_compiled_file_needs_libedgetpu():
     with pytest.raises(MissingExtraError, match=r"libedgetpu.* is not installed"):
         Session({"model_edgetpu.tflite": b"....TFL3....edgetpu-custom-op...."})
     assert LIBRARY in probe().reason
+
+
+def test_an_uncompiled_file_is_profiled_on_the_cpu():
+    net = Session({"m": tpu_graph().path.read_bytes()})
+    profile = net.profile({"input": np.zeros((1, 24, 24, 3), np.uint8)}, runs=2)
+    assert profile.reason == ""
+    assert profile.layers[0].op == "QUANTIZE"
+    assert profile.layers[0].precision == ""
+    assert sum(x.op.startswith(("Conv", "Fully")) for x in profile.layers) == 6
+
+
+def test_on_the_device_operators_have_no_times_and_that_is_said():
+    net = Session({"m": tpu_graph().path.read_bytes()})
+    net.on_device = True
+    profile = net.profile({"input": np.zeros((1, 24, 24, 3), np.uint8)})
+    assert "libedgetpu has no profiler" in profile.reason
+    assert {x.time_ms for x in profile.layers} == {None}

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_graphs as graphs
 import pytest
+from onnx import helper
 
+from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.compile import compile
+from edgecv.backends.onnxruntime.profile import KERNELS
 from edgecv.backends.onnxruntime.run import Session, probe
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.runtime.spec import Profile
 from edgecv.target import Grid, Target
 
 TARGET = Target(name="t", backend="onnxruntime", graph="onnx")
@@ -145,3 +151,98 @@ def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
 
 def test_the_device_side_imports_without_torch() -> None:
     graphs.imports_without_torch("onnxruntime")
+
+
+def computed(profile: Profile) -> dict[str, str]:
+    """Layer of the model -> precision, of the kernels that multiply."""
+    return {layer.layer: layer.precision for layer in profile.layers if layer.op in KERNELS}
+
+
+def test_a_profile_names_the_models_layers(fp32: Graph, tmp_path: Path) -> None:
+    feeds = {"input": graphs.images(1)}
+    profile = session(fp32).profile(feeds, runs=5)
+    assert computed(profile) == dict.fromkeys(("stem.0", "a", "b", "head"), "fp32")
+    assert profile.reason == ""
+    profile = session(graphs.int8_graph(fp32, tmp_path)).profile(feeds, runs=5)
+    assert computed(profile) == dict.fromkeys(("stem.0", "a", "b", "head"), "int8")
+    ops = [layer.op for layer in profile.layers]
+    assert ops[0] == "QuantizeLinear", "in the order in which they run"
+    assert ops[-1] == "DequantizeLinear"
+    assert {layer.precision for layer in profile.layers if layer.op.endswith("eLinear")} == {""}
+    assert all(layer.time_ms is not None and layer.time_ms > 0 for layer in profile.layers)
+
+
+def test_a_layer_that_was_left_in_float_is_seen(fp32: Graph, tmp_path: Path) -> None:
+    mixed = graphs.mixed_graph(fp32, tmp_path, "/stem/stem.0/Conv")
+    profile = Session({"m": mixed.read_bytes()}).profile({"input": graphs.images(1)}, runs=3)
+    assert computed(profile) == {"stem.0": "fp32", "a": "int8", "b": "int8", "head": "int8"}
+
+
+def test_what_ran_is_told_and_not_what_was_asked_for(fp32: Graph, tmp_path: Path) -> None:
+    """ONNX Runtime quantizes float weights itself where what goes in and comes out is quantized."""
+    mixed = graphs.mixed_graph(fp32, tmp_path, "/a/Conv")
+    assert "a.weight" in {t.name for t in onnx.load(str(mixed)).graph.initializer}
+    profile = Session({"m": mixed.read_bytes()}).profile({"input": graphs.images(1)}, runs=3)
+    assert computed(profile)["a"] == "int8", "excluding one layer has an effect now: say so in docs"
+
+
+def test_a_kernels_bytes_by_hand(fp32: Graph, tmp_path: Path) -> None:
+    """A 3x3 convolution, 16 channels of 16x16 in and out, which no layout pads."""
+    feeds = {"input": graphs.images(1)}
+    (conv,) = (x for x in session(fp32).profile(feeds, runs=3).layers if x.layer == "a")
+    values, weights = 2 * 16 * 16 * 16, 16 * 16 * 3 * 3
+    assert conv.bytes == 4 * (values + weights + 16)
+    run = session(graphs.int8_graph(fp32, tmp_path))
+    (conv,) = (x for x in run.profile(feeds, runs=3).layers if x.layer == "a")
+    # int32 bias; a float scale and a 1-byte zero point of input, output and each weight channel
+    assert conv.bytes == values + weights + 4 * 16 + (4 + 1) * (1 + 1 + 16)
+
+
+def test_a_profile_refuses_wrong_feeds_and_leaves_no_files(
+    fp32: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(EngineError):
+        session(fp32).profile({"input": graphs.images(2)})
+    session(fp32).profile({"input": graphs.images(1)}, runs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_that_an_exporter_made_up_are_unknown() -> None:
+    """As torch.export names things: a parameter's name is in the file, the scope is not."""
+    weight = np.ones((8, 3, 3, 3), np.float32)
+    weights = {"block.0.conv.weight": weight, "val_12": np.ones((8, 8, 3, 3), np.float32)}
+    nodes = [
+        helper.make_node("Conv", ["image", "block.0.conv.weight"], ["c"], "node_Conv_7"),
+        helper.make_node("Relu", ["c"], ["relu"], "node_relu"),
+        helper.make_node("Conv", ["relu", "val_12"], ["y"]),
+    ]
+    ends = [
+        helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("image", [1, 3, 9, 9]), ("y", [1, 8, 5, 5]))
+    ]
+    constants = [onnx.numpy_helper.from_array(v, k) for k, v in weights.items()]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    run = Session({"m": model.SerializeToString()})
+    profile = run.profile({"image": np.zeros((1, 3, 9, 9), np.float32)}, runs=2)
+    assert [layer.layer for layer in profile.layers if layer.op in KERNELS] == ["block.0.conv", ""]
+
+
+def test_the_reader_finds_what_onnx_finds(fp32: Graph, tmp_path: Path) -> None:
+    for path in (fp32.path, graphs.int8_graph(fp32, tmp_path).path):
+        model = onnx.load(str(path))
+        found = wire.read(path.read_bytes())
+        assert [(n.name, n.op, n.inputs, n.outputs) for n in found.nodes] == [
+            (n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node
+        ]
+        arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+        assert found.weights == {name: array.nbytes for name, array in arrays.items()}
+
+
+def test_the_reader_refuses_what_is_no_message(fp32: Graph) -> None:
+    content = fp32.path.read_bytes()
+    for damaged in (content[:-1], content[: len(content) // 2], b"\xff" * 40, b"\x07"):
+        with pytest.raises(ValueError):
+            wire.read(damaged)

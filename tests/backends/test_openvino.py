@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx_graphs as graphs
@@ -10,9 +12,11 @@ import pytest
 
 from edgecv.backends.onnxruntime.run import Session as Reference
 from edgecv.backends.openvino.compile import FILES, compile
-from edgecv.backends.openvino.run import Session, probe
+from edgecv.backends.openvino.profile import _measured
+from edgecv.backends.openvino.run import LAYERS, Session, probe
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.runtime.spec import Profile
 from edgecv.target import Target
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")
@@ -125,3 +129,66 @@ def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
 
 def test_the_device_side_imports_without_torch() -> None:
     graphs.imports_without_torch("openvino")
+
+
+def computed(profile: Profile) -> dict[str, str]:
+    """Layer of the model -> precision, of the steps that multiply."""
+    return {x.layer: x.precision for x in profile.layers if x.op.split()[0] in LAYERS}
+
+
+def profiled(graph: Graph, out: Path) -> Profile:
+    return Session(files(graph, out)).profile({"input": graphs.images(1)}, runs=5)
+
+
+def test_a_profile_names_the_models_layers(fp32: Graph, int8: Graph, tmp_path: Path) -> None:
+    names = ("stem.0", "a", "b", "head")
+    for graph in (fp32, int8):
+        profile = profiled(graph, tmp_path / graph.precision)
+        assert computed(profile) == dict.fromkeys(names, graph.precision)
+        assert profile.reason == ""
+        places = [x.layer for x in profile.layers if x.layer in names]
+        assert places == list(names), "in the order in which they run"
+        assert sum(x.time_ms or 0 for x in profile.layers) > 0
+
+
+def test_a_layer_that_was_left_in_float_is_seen(fp32: Graph, tmp_path: Path) -> None:
+    path = graphs.mixed_graph(fp32, tmp_path / "graph", "/stem/stem.0/Conv")
+    mixed = Graph(path, "onnx", "int8", fp32.inputs, fp32.outputs)
+    found = computed(profiled(mixed, tmp_path))
+    assert found == {"stem.0": "fp32", "a": "int8", "b": "int8", "head": "int8"}
+
+
+def test_a_steps_bytes_by_hand(fp32: Graph, int8: Graph, tmp_path: Path) -> None:
+    """A 3x3 convolution, 16 channels of 16x16 in and out, float bias."""
+    values, weights = 2 * 16 * 16 * 16, 16 * 16 * 3 * 3
+    (conv,) = (x for x in profiled(fp32, tmp_path / "f").layers if x.layer == "a")
+    assert conv.bytes == 4 * (values + weights + 16)
+    (conv,) = (x for x in profiled(int8, tmp_path / "q").layers if x.layer == "a")
+    assert conv.bytes == values + weights + 4 * 16
+
+
+def test_a_profile_refuses_wrong_feeds(fp32: Graph, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="it takes input float32"):
+        Session(files(fp32, tmp_path)).profile({"input": graphs.images(2)})
+
+
+class Counter:
+    """An infer request as its counter shows it: the mean of all calls, cut to microseconds."""
+
+    def __init__(self, calls_us: list[int]) -> None:
+        self._calls, self._done = calls_us, 0
+
+    def infer(self, _: object) -> None:
+        self._done += 1
+
+    @property
+    def profiling_info(self) -> list[SimpleNamespace]:
+        mean = sum(self._calls[: self._done]) // self._done
+        return [SimpleNamespace(node_name="conv", real_time=timedelta(microseconds=mean))]
+
+
+@pytest.mark.parametrize("steady", [0, 3, 47, 2000])
+def test_slow_first_calls_are_not_in_the_time(steady: int) -> None:
+    """The mean over all 25 calls would be 23 microseconds more."""
+    calls = [500, 40, 20, 10, 5, *[steady] * 20]
+    assert _measured(Counter(calls), {}, runs=20)["conv"] == pytest.approx(steady, abs=0.8)

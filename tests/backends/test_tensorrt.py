@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from edgecv.backends.tensorrt.compile import compile
-from edgecv.backends.tensorrt.run import Cuda, Session, count_layers, probe
+from edgecv.backends.tensorrt.run import Cuda, Session, count_layers, probe, profiled_layers
 from edgecv.errors import EngineError, NoCudaDevice, TargetError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import export_onnx
@@ -119,7 +119,8 @@ def test_the_session_calls_what_the_installed_tensorrt_has() -> None:
         (trt.Runtime, "deserialize_cuda_engine"),
         (trt.ICudaEngine, "create_execution_context create_engine_inspector num_io_tensors"),
         (trt.ICudaEngine, "get_tensor_name get_tensor_mode get_tensor_shape get_tensor_dtype"),
-        (trt.IExecutionContext, "set_tensor_address execute_async_v3"),
+        (trt.IExecutionContext, "set_tensor_address execute_async_v3 profiler"),
+        (trt.IProfiler, "report_layer_time"),
         (trt.EngineInspector, "get_engine_information"),
     ):
         assert set(names.split()) <= set(dir(kind))
@@ -138,6 +139,26 @@ def test_the_inspectors_layers_are_counted_by_input_precision() -> None:
         ]
     }
     assert count_layers(information) == {"int8": 1, "fp32": 1}
+
+
+def test_the_profilers_times_and_the_inspectors_layers_by_hand() -> None:
+    image = {"Dimensions": [1, 16, 8, 8], "Format/Datatype": "Row major Int8 format"}
+    conv = {
+        "Name": "/stem/stem.0/Conv + /stem/stem.2/Relu_myl0_3",
+        "LayerType": "CaskConvolution",
+        "Inputs": [image],
+        "Outputs": [image],
+        "Weights": {"Type": "Int8", "Count": 2304},
+        "Bias": {"Type": "Float", "Count": 16},
+        "Metadata": "[ONNX Layer: /stem/stem.0/Conv]\x1e[ONNX Layer: /stem/stem.2/Relu]",
+    }
+    calls = {conv["Name"]: [9.0, 0.5, 0.5, 0.5, 0.7], "unknown": [9.0, 0.25]}
+    one, other = profiled_layers({"Layers": [conv]}, calls, warmup=1)
+    assert (one.layer, one.op, one.precision) == ("stem.0", "CaskConvolution", "int8")
+    assert one.time_ms == pytest.approx(0.5)
+    assert one.bytes == 2 * 1024 + 2304 + 4 * 16
+    assert (other.layer, other.precision, other.bytes) == ("", "", None)
+    assert other.time_ms == pytest.approx(0.25)
 
 
 def test_the_device_side_imports_without_torch() -> None:

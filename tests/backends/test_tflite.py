@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +14,14 @@ import numpy as np
 import pytest
 
 from edgecv import target
-from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite import flatbuffer, profiler
 from edgecv.backends.tflite.compile import compile
-from edgecv.backends.tflite.run import Session, probe
+from edgecv.backends.tflite.profile import Operator, matched, operators
+from edgecv.backends.tflite.profiler import Event
+from edgecv.backends.tflite.run import COMPUTE, Session, probe
 from edgecv.errors import DataError, EngineError, ModelError, UnsupportedError
+from edgecv.runtime.spec import Layer, Profile
+from edgecv.stages.quantize.tflite_int8 import calibrate
 from tests.backends.tflite_graphs import float_graph, images, int8_graph, torch_logits
 
 
@@ -183,3 +189,136 @@ def test_writing_what_was_read_changes_nothing_that_runs(tmp_path: Path):
     feeds = {"input": np.zeros((1, 24, 24, 3), np.int8)}
     want = session(int8_graph()).run(feeds)["logits"]
     np.testing.assert_array_equal(again.run(feeds)["logits"], want)
+
+
+LAYERS = ["CONV_2D", "CONV_2D", "CONV_2D", "DEPTHWISE_CONV_2D", "CONV_2D", "FULLY_CONNECTED"]
+
+
+def profiled(graph, runs: int = 5) -> Profile:
+    net = session(graph)
+    (x,) = net.inputs
+    return net.profile({x.name: images()[:1].astype(x.dtype)}, runs)
+
+
+def multiplying(profile: Profile) -> list[Layer]:
+    words = ("Convolution", "Fully Connected")
+    return [layer for layer in profile.layers if layer.op.startswith(words)]
+
+
+@pytest.mark.parametrize(("graph", "precision"), [(float_graph, "fp32"), (int8_graph, "int8")])
+def test_a_profile_has_the_files_operators_in_their_order(graph, precision):
+    profile = profiled(graph())
+    assert profile.reason == ""
+    held = [op for op in operators(session(graph())._engine) if op.op in COMPUTE]
+    assert [op.op for op in held] == LAYERS
+    assert [x.name for x in multiplying(profile)] == [op.name for op in held]
+    assert {x.precision for x in multiplying(profile)} == {precision}
+    assert any(x.op.startswith("Add") for x in profile.layers)
+    assert not any("Clamp" in x.op for x in profile.layers), "an activation has a row of its own"
+    assert sum(x.time_ms for x in profile.layers) > 0
+
+
+@pytest.mark.parametrize(("graph", "size"), [(float_graph, 4), (int8_graph, 1)])
+def test_an_operators_bytes_by_hand(graph, size):
+    """A 3x3 convolution, 16 channels of 24x24 in and out; the bias is 4 bytes wide in both."""
+    conv = multiplying(profiled(graph()))[1]
+    assert conv.bytes == size * (2 * 16 * 24 * 24 + 16 * 16 * 3 * 3) + 4 * 16
+
+
+def test_a_layer_that_was_left_in_float_is_seen(tmp_path: Path):
+    path = tmp_path / "mixed.tflite"
+    path.write_bytes(mixed())
+    profile = profiled(replace(float_graph(), path=path))
+    assert [x.precision for x in multiplying(profile)] == ["int8"] * 5 + ["fp32"]
+
+
+def mixed() -> bytes:
+    """The float graph in int8 but for its dense layer, by ai_edge_quantizer itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from ai_edge_quantizer import algorithm_manager, qtyping, quantizer
+
+        work = quantizer.Quantizer(str(float_graph().path))
+        names, by = qtyping.TFLOperationName, qtyping.QuantGranularity.CHANNELWISE
+        never = algorithm_manager.AlgorithmName.NO_QUANTIZE
+        work.add_static_config(".*", names.ALL_SUPPORTED, 8, 8, by)
+        work.update_quantization_recipe(".*", names.FULLY_CONNECTED, algorithm_key=never)
+        seen = {
+            name: {
+                "min": np.full((1, 1, 1, 1), a.low, "f4"),
+                "max": np.full((1, 1, 1, 1), a.high, "f4"),
+            }
+            for name, a in calibrate(float_graph(), images()[:4]).items()
+        }
+        made = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
+    return bytes(made.quantized_model)
+
+
+@pytest.mark.parametrize("gone", ["not tried with", "has no libNone.so"])
+def test_without_a_profiler_there_are_layers_and_a_reason(monkeypatch, gone):
+    if gone.startswith("not"):
+        monkeypatch.setattr(profiler, "TRIED", ("0.0.",))
+    else:
+        monkeypatch.setattr(profiler, "LIBRARY", "libNone.so")
+    profile = profiled(int8_graph())
+    assert gone in profile.reason
+    assert [x.op for x in profile.layers if x.op in COMPUTE] == LAYERS
+    assert {x.time_ms for x in profile.layers} == {None}
+    assert {x.precision for x in profile.layers if x.op in COMPUTE} == {"int8"}
+    assert all(x.bytes for x in profile.layers)
+
+
+@pytest.mark.parametrize("graph", [float_graph, int8_graph])
+def test_what_is_profiled_answers_as_the_session_does(graph):
+    net = session(graph())
+    (x,), (y,) = net.inputs, net.outputs
+    feeds = {x.name: images()[3:4].astype(x.dtype)}
+    want = net.run(feeds)[y.name]
+    with profiler.Profiler(graph().path.read_bytes(), threads=1) as profiled:
+        profiled.feed(feeds)
+        assert profiled.events()
+        (buffer,), place = profiled._outputs.values(), ctypes.c_void_p()
+        profiled._call("LiteRtLockTensorBuffer", buffer, ctypes.byref(place), 0)
+        got = np.frombuffer(ctypes.string_at(place, want.nbytes), want.dtype)
+    np.testing.assert_array_equal(got, want.reshape(-1))
+
+
+def test_a_profile_refuses_wrong_feeds():
+    with pytest.raises(DataError, match="the network takes"):
+        session(float_graph()).profile({"input": images()[:2]})
+
+
+def op(name: str, kind: str) -> Operator:
+    return Operator(name, kind, "fp32", 0, ())
+
+
+def events(*tags: str, took_us: int = 1) -> list[Event]:
+    return [Event(tag, took_us, None) for tag in tags]
+
+
+def test_xnnpacks_operators_are_matched_to_the_files():
+    held = [op("p", "PAD"), op("a", "CONV_2D"), op("b", "ADD"), op("c", "CONV_2D"), op("r", "RELU")]
+    tags = ("Convolution (NHWC, F32) IGEMM", "Add (ND)", "Clamp (NC)",
+            "Fully Connected (NC, F32) GEMM", "Clamp (NC)")  # fmt: skip
+    rows = matched([events(*tags), events(*tags, took_us=3)], held)
+    assert [row.operator.name for row in rows] == ["a", "b", "c", "r"], "PAD was fused away"
+    assert [row.calls_us.tolist() for row in rows] == [[1, 3], [2, 6], [1, 3], [1, 3]]
+
+
+def test_what_litert_ran_itself_is_known_by_its_place():
+    held = [op("a", "CONV_2D"), op("m", "FLOOR_MOD"), op("c", "CONV_2D")]
+    convolution = "Convolution (NHWC, F32) IGEMM"
+    call = [*events(convolution), Event("FLOOR_MOD", 7, 1), Event("DELEGATE", 9, 3)]
+    rows = matched([[*call, *events(convolution)]], held)
+    assert [(row.operator.name, row.calls_us.tolist()) for row in rows] == [
+        ("a", [1]),
+        ("m", [7]),
+        ("c", [1]),
+    ]
+
+
+@pytest.mark.parametrize("tags", [("Convolution (A) B",), ("Convolution (A) B",) * 3])
+def test_nothing_is_matched_where_something_that_multiplies_is_left_over(tags):
+    rows = matched([events(*tags)], [op("a", "CONV_2D"), op("b", "CONV_2D")])
+    assert [row.operator for row in rows] == [None] * len(tags)
+    assert [row.tag for row in rows] == list(tags)

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from edgecv.backends.tflite import run as tflite
 from edgecv.errors import EngineError, MissingExtraError
-from edgecv.runtime.spec import Probe
+from edgecv.runtime.spec import Probe, Profile
 
 _LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib"}
 LIBRARY = _LIBRARIES.get(sys.platform, "edgetpu.dll")
@@ -54,6 +56,15 @@ class Session(tflite.Session):
         count = super().executed()
         subgraphs = sum(op["op_name"] == CUSTOM_OP for op in self._engine._get_ops_details())
         return {**count, "int8": count.get("int8", 0) + subgraphs} if subgraphs else count
+
+    def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
+        """As LiteRT's on the CPU; a subgraph on the Edge TPU is one operator without a time."""
+        if not self.on_device:
+            return super().profile(feeds, runs)
+        from edgecv.backends.tflite.profile import operators
+
+        reason = "libedgetpu has no profiler: what runs on the Edge TPU is one operator to LiteRT"
+        return Profile(tuple(operator.layer() for operator in operators(self._engine)), reason)
 
 
 def _delegate() -> Any:

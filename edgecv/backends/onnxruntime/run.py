@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,31 +15,10 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import EngineError, missing
-from edgecv.runtime.spec import Probe, TensorSpec
+from edgecv.runtime.spec import Probe, Profile, TensorSpec
 
 ENGINE = "onnxruntime"
 EXTRA = "ort"
-
-# Compute kernels and the precision they multiply in; every other op (Add, pooling, Q/DQ) is not
-# counted. Contrib and NCHWc variants included: docs/ContribOperators.md of ONNX Runtime.
-KERNELS = {
-    "QLinearConv": "int8",
-    "QLinearConvTranspose": "int8",
-    "QGemm": "int8",
-    "QLinearMatMul": "int8",
-    "ConvInteger": "int8",
-    "MatMulInteger": "int8",
-    "MatMulIntegerToFloat": "int8",
-    "DynamicQuantizeMatMul": "int8",
-    "QAttention": "int8",
-    "Conv": "fp32",
-    "FusedConv": "fp32",
-    "ConvTranspose": "fp32",
-    "Gemm": "fp32",
-    "FusedGemm": "fp32",
-    "MatMul": "fp32",
-    "FusedMatMul": "fp32",
-}
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -74,6 +52,8 @@ class Session:
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
         try:
             import onnxruntime as ort
+
+            ort.disable_telemetry_events()  # what a user runs is nobody else's business
         except ImportError:
             raise missing("onnxruntime", EXTRA, ENGINE) from None
         self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
@@ -95,19 +75,47 @@ class Session:
 
     def executed(self) -> dict[str, int]:
         """Compute layers by precision, from the profile of one run on zeros: {"int8": 9}."""
+        from edgecv.backends.onnxruntime.profile import counts
+
+        zeros = {t.name: np.zeros(t.shape, t.dtype) for t in self.inputs}
+        return counts(self._profiled(zeros, 1))
+
+    def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
+        """Time, precision and bytes of every kernel, from ONNX Runtime's profile of a session of
+        its own. feeds: as for run. Raises EngineError.
+        """
+        from edgecv.backends.onnxruntime import wire
+        from edgecv.backends.onnxruntime.profile import layers
+        from edgecv.runtime.layers import WARMUP
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "optimised.onnx"
+            events = self._profiled(feeds, WARMUP + runs, path)
+            optimised = wire.read(path.read_bytes())
+        return Profile(layers(events, optimised, wire.read(self._model), WARMUP))
+
+    def _profiled(
+        self, feeds: Mapping[str, np.ndarray], calls: int, optimised: Path | None = None
+    ) -> list[dict[str, Any]]:
+        """The events of the profile of so many calls; optimised: where the graph that the
+        optimiser made of the network is to be written."""
         with tempfile.TemporaryDirectory() as folder:
             options = self._options()
             options.enable_profiling = True
             options.profile_file_prefix = str(Path(folder) / "profile")
+            if optimised:
+                options.optimized_model_filepath = str(optimised)
             session = self._open(options)
-            session.run(self._names, {t.name: np.zeros(t.shape, t.dtype) for t in self.inputs})
-            events = json.loads(Path(session.end_profiling()).read_text())
-        ran = {
-            e["name"]: e["args"]["op_name"]
-            for e in events
-            if e.get("cat") == "Node" and e["name"].endswith("_kernel_time")
-        }
-        return dict(Counter(KERNELS[op] for op in ran.values() if op in KERNELS))
+            try:
+                for _ in range(calls):
+                    session.run(self._names, feeds)
+            except Exception as e:
+                raise EngineError(
+                    ENGINE, _line(e), "feed the shapes and dtypes of .inputs"
+                ) from None
+            finally:
+                profile = Path(session.end_profiling())
+            return list(json.loads(profile.read_text()))
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""

@@ -12,19 +12,23 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
+from math import prod
 from typing import Any
 
 import numpy as np
 
 from edgecv.errors import EngineError, NoCudaDevice, missing
-from edgecv.runtime.spec import Probe, TensorSpec
+from edgecv.runtime.layers import WARMUP, layer_of, typical_ms
+from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
 
 ENGINE = "tensorrt"
 EXTRA = "tensorrt"
 MODULES = ("tensorrt_rtx", "tensorrt")
+_NODE = re.compile(r"/[\w./]+")  # the ONNX nodes in a layer's name and metadata
 HOW = "trtexec --onnx={onnx} --saveEngine=model.engine --stronglyTyped"
 
 
@@ -157,9 +161,36 @@ class Session:
 
         Empty where the engine was not built with detailed layer information.
         """
+        return count_layers(self._information())
+
+    def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
+        """Time, precision and bytes of every layer, from TensorRT's IProfiler on a context of its
+        own (it makes layers wait for each other) and from the engine inspector. Not run here.
+
+        feeds: as for run. Raises EngineError.
+        """
+        times: dict[str, list[float]] = {}
+        kind = self._trt.IProfiler
+        methods = {
+            "__init__": lambda clock: kind.__init__(clock),  # its C++ half, which it must have
+            "report_layer_time": lambda _, name, ms: times.setdefault(name, []).append(ms),
+        }
+        clock = type("Clock", (kind,), methods)()
+        usual, self._context = self._context, self._engine.create_execution_context()
+        try:
+            for name, (pointer, _) in self._buffers.items():
+                self._context.set_tensor_address(name, pointer.value)
+            self._context.profiler = clock
+            for _ in range(WARMUP + runs):
+                self.run(feeds)
+        finally:
+            self._context = usual
+        return Profile(profiled_layers(self._information(), times, WARMUP))
+
+    def _information(self) -> dict[str, Any]:
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
-        return count_layers(json.loads(text))
+        return dict(json.loads(text))
 
     def close(self) -> None:
         """Free the GPU's memory; the session cannot run after."""
@@ -214,6 +245,45 @@ def count_layers(information: dict[str, Any]) -> dict[str, int]:
         precision = _precision(str(first.get("Format/Datatype", "")).lower())
         counts[precision] = counts.get(precision, 0) + 1
     return counts
+
+
+def profiled_layers(
+    information: Mapping[str, Any], times_ms: Mapping[str, Sequence[float]], warmup: int
+) -> tuple[Layer, ...]:
+    """The inspector's layers with what the profiler measured of each call, in their order.
+
+    An engine that was built without details has names and times alone.
+    """
+    details = {d["Name"]: d for d in information.get("Layers", []) if isinstance(d, dict)}
+    made = []
+    for name, calls in times_ms.items():
+        about = details.get(name, {})
+        op = str(about.get("LayerType", ""))
+        first = (about.get("Inputs") or [{}])[0].get("Format/Datatype", "")
+        computes = first and op not in ("Reformat", "NoOp", "Constant")
+        made.append(
+            Layer(
+                name=name,
+                layer=layer_of((), _NODE.findall(f"{about.get('Metadata', '')} {name}")),
+                op=op,
+                precision=_precision(str(first).lower()) if computes else "",
+                time_ms=typical_ms([ms * 1e3 for ms in calls[warmup:]]),
+                bytes=_moved(about),
+            )
+        )
+    return tuple(made)
+
+
+def _moved(about: Mapping[str, Any]) -> int | None:
+    """Bytes of a layer's inputs, outputs, weights and bias; None where it has no details."""
+    if not about:
+        return None
+    tensors = [*(about.get("Inputs") or ()), *(about.get("Outputs") or ())]
+    found = [(prod(t.get("Dimensions", ())), str(t.get("Format/Datatype", ""))) for t in tensors]
+    held = [about[key] for key in ("Weights", "Bias") if isinstance(about.get(key), dict)]
+    found += [(int(h.get("Count", 0)), str(h.get("Type", ""))) for h in held]
+    size = {"int8": 1, "fp16": 2, "fp32": 4}
+    return sum(count * size[_precision(kind.lower())] for count, kind in found)
 
 
 def _precision(datatype: str) -> str:

@@ -29,7 +29,11 @@ class Quantize(Stage):
     per_target: ClassVar[bool] = True
     compresses: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    sources: ClassVar[tuple[str, ...]] = ("edgecv.parity", "edgecv.replay")
+    sources: ClassVar[tuple[str, ...]] = (
+        "edgecv.parity",
+        "edgecv.replay",
+        "edgecv.stages.export._tflite_names",
+    )
 
     precision: Literal["int8"] = "int8"
     samples: int = Field(default=256, ge=1, description="calibration images, from data.train")

@@ -27,6 +27,7 @@ from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.errors import DataError, EngineError, ModelError, TargetError, UnsupportedError, missing
 from edgecv.graph import Graph
+from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize._tflite_bias import correct_biases
 from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
 from edgecv.stages.quantize.ranges import BINS, histogram, mse
@@ -73,6 +74,7 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     flatbuffer.tidy(model, *(tuple(s.name for s in side) for side in (graph.inputs, graph.outputs)))
+    copy_names(model, floats)
     flatbuffer.write(model, path)
     session = Session({path.name: path.read_bytes()})
     _check_integer(model, io)

@@ -1,0 +1,400 @@
+"""`edgecv gate`: is the candidate worse than the baseline by more than is allowed?
+
+    latency    bounds of the ratio of interleaved rounds, or through the calibration workload
+               (`edgecv.bench.duel`)
+    accuracy   drop of top-1 beyond the limit, and McNemar's exact one-sided test on the same images
+               says that it is no chance (p < 0.05)
+    size       bytes of the engine's files; exact
+    memory     the most that a fresh process held; measured again before it is called a regression
+
+Verdicts are "pass", "regression", "inconclusive" (with the reason and what would settle it) and
+"skipped" (not judged, with the reason). The whole is a regression when anything is, else
+inconclusive when anything is, or when nothing could be judged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.bench.baseline import Baseline, Entry, Timing, alike
+from edgecv.bench.duel import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
+from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
+from edgecv.errors import BundleError, EdgecvError, MissingExtraError
+
+SKIPPED = "skipped"
+EXIT_CODES = {PASS: 0, REGRESSION: 1, INCONCLUSIVE: 4}
+# The verdict of several: the first of these that occurs.
+GRAVEST = (REGRESSION, INCONCLUSIVE, PASS)
+Runner = Callable[[str, dict[str, Any], str], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate may be worse by; None switches a check off.
+
+    slowdown, size_growth, memory_growth: relative, 0.05 is 5%. accuracy_drop: 0.005 is half a point
+    """
+
+    slowdown: float | None = 0.05
+    accuracy_drop: float | None = 0.005
+    size_growth: float | None = 0.02
+    memory_growth: float | None = 0.10
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing judged of one bundle. baseline, candidate: in the unit that `unit` names."""
+
+    name: str
+    verdict: str
+    baseline: float | None = None
+    candidate: float | None = None
+    unit: str = ""
+    change: float | None = None
+    bounds: tuple[float, float] | None = None
+    limit: float | None = None
+    floor: float | None = None
+    reason: str = ""
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A pair of bundles with its checks; measured is what the clock answered, whole."""
+
+    name: str
+    checks: tuple[Check, ...]
+    measured: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> str:
+        return overall(c.verdict for c in self.checks)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name, "verdict": self.verdict, "notes": list(self.notes),
+            "checks": [asdict(c) for c in self.checks], "measured": self.measured,
+        }  # fmt: skip
+
+
+def overall(verdicts: Any) -> str:
+    """The gravest of several verdicts; inconclusive when nothing was judged."""
+    found = set(verdicts)
+    return next((v for v in GRAVEST if v in found), INCONCLUSIVE)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the clock judges. alpha is shared between all bundles judged together."""
+
+    limits: Limits = Limits()
+    threads: int = 1
+    budget_s: float = 30.0
+    alpha: float = ALPHA
+    seed: int = 0
+
+
+def pairs(
+    baseline: Sequence[Entry], candidate: Sequence[Entry]
+) -> list[tuple[Entry | None, Entry | None]]:
+    """Who is compared with whom: by name; a single bundle with a single one whatever its name."""
+    if len(baseline) == len(candidate) == 1:
+        return [(baseline[0], candidate[0])]
+    if len(baseline) == 1:
+        return [(baseline[0], entry) for entry in candidate]
+    before = {e.name: e for e in baseline}
+    after = {e.name: e for e in candidate}
+    if len(candidate) == 1 and candidate[0].name in before:
+        return [(before[candidate[0].name], candidate[0])]
+    return [(before.get(n), after.get(n)) for n in dict.fromkeys([*before, *after])]
+
+
+def judge(
+    found: Sequence[tuple[Entry | None, Entry | None]], options: Options, run: Runner
+) -> list[Judged]:
+    """Judge every pair. run: calls a child module with a job, here or on a device."""
+    clocked = sum(1 for a, b in found if a and b and b.bundle and b.runnable)
+    options = replace(options, alpha=options.alpha / max(1, clocked))
+    return [_judge(before, after, options, run) for before, after in found]
+
+
+def _judge(before: Entry | None, after: Entry | None, options: Options, run: Runner) -> Judged:
+    if before is None:
+        assert after is not None
+        new = Check("latency", SKIPPED, reason="not in the baseline", hint="--update keeps it")
+        return Judged(after.name, (new,))
+    if after is None:
+        gone = "is in the baseline and not in the candidate"
+        return Judged(before.name, (Check("latency", INCONCLUSIVE, reason=gone, hint="--update"),))
+    if after.problem and after.bundle is None:
+        return Judged(after.name, (Check("build", REGRESSION, reason=after.problem),))
+    measured: dict[str, Any] | None = None
+    latency = []
+    if options.limits.slowdown is not None:
+        check, measured = _latency(before, after, options, run)
+        latency = [check]
+    checks = [
+        *latency,
+        *_accuracy(before, after, options),
+        *_size(before, after, options),
+        *_memory(before, after, measured, options, run),
+    ]
+    return Judged(after.name, tuple(checks), measured, tuple(_notes(before, after, measured)))
+
+
+# latency
+
+
+def _latency(
+    before: Entry, after: Entry, options: Options, run: Runner
+) -> tuple[Check, dict[str, Any] | None]:
+    limit = options.limits.slowdown
+    assert limit is not None
+    blank = Check("latency", SKIPPED, limit=limit, unit="ms")
+    if after.bundle is None or not after.runnable:
+        return _figures_alone(before, after, options, blank), None
+    job = job_for(after.bundle, options)
+    stored, problem = None, ""
+    if before.bundle is not None and before.runnable:
+        job["baseline"] = str(before.bundle)
+    else:
+        stored, problem = _comparable(before, options)
+    if stored is not None and stored.calibrated is not None:
+        job["stored"] = dict(zip(("log_ratio", "error"), stored.calibrated, strict=True))
+    try:
+        measured = run("edgecv.bench.duel", job, after.name)
+    except MissingExtraError as e:
+        return replace(blank, reason=e.what, hint=e.hint), None
+    if stored is not None and not problem:
+        stored, problem = _comparable(before, options, measured)
+    if problem or "verdict" not in measured:
+        why = problem or "the baseline has no latency"
+        hint = "gate on the baseline's own bundle, or --update the baseline on this machine"
+        measured = {k: v for k, v in measured.items() if k not in ("verdict", "bounds", "ratio")}
+        return replace(blank, verdict=INCONCLUSIVE, reason=why, hint=hint), measured
+    then = measured["baseline"]["latency_ms"]["p50"] if "baseline" in measured else None
+    return replace(
+        blank,
+        verdict=measured["verdict"],
+        baseline=then if stored is None else stored.latency_ms,
+        candidate=measured["candidate"]["latency_ms"]["p50"],
+        change=measured["ratio"] - 1.0,
+        bounds=(measured["bounds"][0] - 1.0, measured["bounds"][1] - 1.0),
+        floor=measured["floor"],
+        reason=measured["reason"],
+        hint=measured["hint"],
+    ), measured
+
+
+def job_for(bundle: Path, options: Options, limit: float | None = None) -> dict[str, Any]:
+    """A job of `edgecv.bench.duel` with the bundle as candidate and no baseline yet."""
+    return {
+        "candidate": str(bundle),
+        "baseline": None,
+        "stored": None,
+        "limit": limit if limit is not None else options.limits.slowdown,
+        "alpha": options.alpha,
+        "budget_s": options.budget_s,
+        "threads": options.threads,
+        "seed": options.seed,
+        "starts": options.limits.memory_growth is not None,
+    }
+
+
+def _comparable(
+    before: Entry, options: Options, measured: dict[str, Any] | None = None
+) -> tuple[Timing | None, str]:
+    """The stored figures of a machine like this one, and why there are none ("" when there are)."""
+    here = measured["machine"] if measured else None
+    timings = [t for t in before.timings if t.calibrated and t.threads == options.threads]
+    if not timings:
+        return None, f"the baseline has no latency with {options.threads} thread(s)"
+    if here is None:
+        return timings[0], ""
+    like = [t for t in timings if alike(t.machine, here)]
+    if not like:
+        there = timings[0].machine
+        what = f"the baseline was measured on {there.get('cpu')}, and this is {here['cpu']}"
+        if there.get("cpu") == here["cpu"]:
+            differing = sorted(set(there.get("features") or ()) ^ set(here["features"]))
+            what = f"same processor name, other instruction sets: {', '.join(differing)}"
+        return None, f"{what}: too unlike to compare through a calibration workload"
+    (then, now) = like[0].calibration, measured["calibration"] if measured else {}
+    for key, shown in (("version", "calibration workload"), ("numpy", "numpy")):
+        old, new = str(then.get(key)), str(now.get(key))
+        if old.split(".")[:2] != new.split(".")[:2]:
+            return None, f"the baseline was calibrated with {shown} {old}, and this is {new}"
+    return like[0], ""
+
+
+def _figures_alone(before: Entry, after: Entry, options: Options, blank: Check) -> Check:
+    """No bundle to run: two sets of figures, if both are there."""
+    if after.bundle is not None:
+        reason = after.problem or "its engine does not run here"
+        return replace(blank, reason=f"not run here: {reason}")
+    new = [t for t in after.timings if t.calibrated and t.threads == options.threads]
+    for now in new:
+        for then in before.timings:
+            if then.calibrated and then.threads == now.threads and alike(then.machine, now.machine):
+                assert now.calibrated is not None
+                found = against_stored(
+                    now.calibrated, then.calibrated, blank.limit or 0.0, options.alpha
+                )
+                return replace(
+                    blank, verdict=found.verdict, baseline=then.latency_ms,
+                    candidate=now.latency_ms, change=found.ratio - 1.0,
+                    bounds=(found.bounds[0] - 1.0, found.bounds[1] - 1.0), floor=found.floor,
+                    reason=found.reason, hint=found.hint,
+                )  # fmt: skip
+    return replace(blank, reason="no bundle to measure, and no figures of one kind of machine")
+
+
+# accuracy, size, memory
+
+
+def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
+    limit = options.limits.accuracy_drop
+    if limit is None:
+        return []
+    blank = Check("accuracy", SKIPPED, limit=limit, unit="top-1")
+    a, b = before.metric, after.metric
+    if not a or not b:
+        return [replace(blank, reason="a bundle without a measured accuracy")]
+    blank = replace(blank, baseline=a["value"], candidate=b["value"])
+    if a.get("images") != b.get("images"):
+        return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
+                        hint="run both recipes on the same data")]  # fmt: skip
+    if before.correct is None or after.correct is None:
+        change = b["value"] - a["value"]
+        if -change <= limit:
+            return [replace(blank, verdict=PASS, change=change)]
+        return [replace(blank, verdict=INCONCLUSIVE, change=change,
+                        reason="which images were right is not known, so chance cannot be told",
+                        hint="make both bundles again with this edgecv")]  # fmt: skip
+    drop, low, high = paired_drop(before.correct, after.correct, 1.0 - 2.0 * options.alpha)
+    lost = int((before.correct & ~after.correct).sum())
+    won = int((after.correct & ~before.correct).sum())
+    p = drop_p(lost, won)
+    blank = replace(blank, change=-drop, bounds=(-high, -low))
+    counts = f"{lost} images lost, {won} won of {len(before.correct):,} (p {p:.2g})"
+    if drop <= limit:
+        return [replace(blank, verdict=PASS, reason=counts)]
+    if p < options.alpha:
+        return [replace(blank, verdict=REGRESSION, reason=counts)]
+    more = images_to_settle(before.correct, after.correct, options.alpha)
+    return [replace(blank, verdict=INCONCLUSIVE, reason=f"{counts}: it may be chance",
+                    hint=f"some {more:,} test images would tell")]  # fmt: skip
+
+
+def _size(before: Entry, after: Entry, options: Options) -> list[Check]:
+    limit = options.limits.size_growth
+    if limit is None:
+        return []
+    a, b = before.facts.get("size_bytes"), after.facts.get("size_bytes")
+    blank = Check("size", SKIPPED, a, b, "bytes", limit=limit)
+    if not a or not b:
+        return [replace(blank, reason="a bundle of unknown size")]
+    change = b / a - 1.0
+    return [replace(blank, verdict=REGRESSION if change > limit else PASS, change=change)]
+
+
+def _memory(
+    before: Entry, after: Entry, measured: dict[str, Any] | None, options: Options, run: Runner
+) -> list[Check]:
+    limit = options.limits.memory_growth
+    if limit is None:
+        return []
+    blank = Check("memory", SKIPPED, unit="MB", limit=limit)
+    b = _peak((measured or {}).get("candidate"))
+    a = _peak((measured or {}).get("baseline"))
+    if a is None and measured is not None:
+        stored, problem = _comparable(before, options, measured)
+        if stored is None:
+            return [replace(blank, candidate=b, reason=problem)]
+        a = stored.memory_mb
+    if a is None or b is None:
+        return [replace(blank, baseline=a, candidate=b, reason="not measured")]
+    if b / a - 1.0 > limit and after.bundle:  # once more before it is said
+        again = [_again(e.bundle, options, run) for e in (before, after)]
+        a, b = float(np.median([a, *again[0]])), float(np.median([b, *again[1]]))
+    change = b / a - 1.0
+    verdict = REGRESSION if change > limit else PASS
+    return [replace(blank, verdict=verdict, baseline=a, candidate=b, change=change)]
+
+
+def _again(bundle: Path | None, options: Options, run: Runner) -> list[float]:
+    """Two more peaks; none where there is no bundle to start."""
+    if bundle is None:
+        return []
+    job = {"bundle": str(bundle), "threads": options.threads}
+    found = [_peak(run("edgecv.bench.cold", job, bundle.name)) for _ in range(2)]
+    return [v for v in found if v is not None]
+
+
+def _peak(facts: dict[str, Any] | None) -> float | None:
+    return ((facts or {}).get("memory_mb") or {}).get("peak")
+
+
+def _notes(before: Entry, after: Entry, measured: dict[str, Any] | None) -> list[str]:
+    """What a reader of the verdict should know besides."""
+    found = list((measured or {}).get("warnings") or ())
+    for key in ("target", "engine", "precision"):
+        if before.facts.get(key) != after.facts.get(key):
+            found.append(f"{key}: {before.facts.get(key)} before, {after.facts.get(key)} now")
+    a, b = before.facts.get("executed"), after.facts.get("executed")
+    if a and b and a != b:
+        found.append(f"layers by the precision they ran in: {_layers(a)} before, {_layers(b)} now")
+    tools = before.facts.get("tools") or {}
+    for name, version in (after.facts.get("tools") or {}).items():
+        if name in tools and tools[name] != version:
+            found.append(f"{name} {tools[name]} before, {version} now")
+    if (measured or {}).get("candidate", {}).get("busy"):
+        found.append("the machine was busy: wall time was well above CPU time")
+    return found
+
+
+def _layers(executed: dict[str, int]) -> str:
+    return ", ".join(f"{n} {p}" for p, n in sorted(executed.items()))
+
+
+def update(
+    path: Path, candidates: Sequence[Entry], options: Options, run: Runner
+) -> list[tuple[str, dict[str, Any] | None, str]]:
+    """Measure the candidates beside the calibration workload and write (or extend) a baseline.
+
+    Returns (name, what was measured or None, why not) for each. Raises what measuring raises; the
+    file is then as it was.
+    """
+    baseline = Baseline.read(path)
+    lines: list[tuple[str, dict[str, Any] | None, str]] = []
+    for entry in candidates:
+        if entry.bundle is None:
+            raise BundleError(entry.name, "is not beside its results file", "keep bundles/ with it")
+        timing, measured, why = None, None, entry.problem
+        if entry.runnable:
+            try:
+                measured = run("edgecv.bench.duel", job_for(entry.bundle, options), entry.name)
+                timing = _timing(measured, options)
+            except MissingExtraError as e:
+                why = str(e)
+        baseline.put(entry, timing)
+        lines.append((entry.name, measured, why))
+    if not lines:
+        raise EdgecvError(str(path), "nothing to keep")
+    baseline.write(path)
+    return lines
+
+
+def _timing(measured: dict[str, Any], options: Options) -> Timing:
+    found = measured["calibrated"]
+    return Timing(
+        measured["machine"], options.threads, measured["calibration"],
+        (found["log_ratio"], found["error"]), measured["candidate"]["latency_ms"]["p50"],
+        _peak(measured["candidate"]),
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""A bundle as a subject of `edgecv.bench.sampling`: opened, fed a golden input, closed.
+
+    single-stream   one session; a call runs `batch` images one after the other
+    offline         `threads` sessions of one engine thread each; a call shares `batch` images out
+
+A bundle's network is compiled for a batch of one image, so that a larger batch is that many runs.
+
+Imported on devices: numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import BundleError
+from edgecv.runtime.archive import Contents, read_bundle
+from edgecv.runtime.bundle import Bundle, opened
+
+SCENARIOS = ("single-stream", "offline")
+Feeds = Mapping[str, np.ndarray]
+
+
+class BundleSubject:
+    """One bundle. Raises BundleError: damaged, or without golden inputs to run."""
+
+    def __init__(
+        self, path: Path, threads: int = 1, scenario: str = "single-stream", batch: int = 1
+    ) -> None:
+        self.path, self.name = path, path.name
+        self.contents: Contents = read_bundle(path)
+        if not self.contents.golden_inputs:
+            raise BundleError(
+                str(path), "has no golden inputs to run", "make it again where it runs"
+            )
+        self.threads, self.scenario, self.batch = threads, scenario, batch
+        self._open: list[Bundle] = []
+        self._pool: ThreadPoolExecutor | None = None
+
+    def open(self) -> Callable[[], Any]:
+        """Load it anew; the function that runs one call of `batch` images."""
+        before, pool = self._open, self._pool
+        streams = self.threads if self.scenario == "offline" else 1
+        engine_threads = 1 if self.scenario == "offline" else self.threads
+        # The one before is closed after: else the new one would come to lie in the same place.
+        self._open = [opened(self.contents, engine_threads) for _ in range(streams)]
+        _close(before, pool)
+        self._pool = None
+        feeds = self._feeds()
+        if self.scenario == "offline":
+            self._pool = ThreadPoolExecutor(streams)
+            return _shared([b.session.run for b in self._open], feeds, self._pool)
+        run = self._open[0].session.run
+        return _one_by_one(run, feeds)
+
+    def close(self) -> None:
+        """Free the engine's memory."""
+        _close(self._open, self._pool)
+        self._open, self._pool = [], None
+
+    def _feeds(self) -> list[Feeds]:
+        """`batch` golden inputs, from the first on, over and over."""
+        golden = self.contents.golden_inputs
+        count = len(next(iter(golden.values())))
+        single = [
+            {name: np.ascontiguousarray(a[i : i + 1]) for name, a in golden.items()}
+            for i in range(min(count, self.batch))
+        ]
+        return [single[i % len(single)] for i in range(self.batch)]
+
+
+def _one_by_one(run: Callable[[Feeds], Any], feeds: list[Feeds]) -> Callable[[], Any]:
+    if len(feeds) == 1:
+        only = feeds[0]
+        return lambda: run(only)
+
+    def call() -> None:
+        for one in feeds:
+            run(one)
+
+    return call
+
+
+def _shared(
+    runs: list[Callable[[Feeds], Any]], feeds: list[Feeds], pool: ThreadPoolExecutor
+) -> Callable[[], Any]:
+    """Every session takes its share of the images at the same time; engines let go of the GIL."""
+    shares = [feeds[i :: len(runs)] for i in range(len(runs))]
+    jobs = [_one_by_one(run, share) for run, share in zip(runs, shares, strict=True) if share]
+
+    def call() -> None:
+        for done in [pool.submit(job) for job in jobs]:
+            done.result()
+
+    return call
+
+
+def _close(bundles: list[Bundle], pool: ThreadPoolExecutor | None) -> None:
+    if pool:
+        pool.shutdown()
+    for bundle in bundles:
+        bundle.close()

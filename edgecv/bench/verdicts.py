@@ -1,0 +1,123 @@
+"""A gate's verdicts as a table, as JUnit XML and as Markdown for a job's summary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+
+from edgecv.bench.duel import INCONCLUSIVE, PASS, REGRESSION
+from edgecv.bench.gate import SKIPPED, Check, Judged
+from edgecv.store import disk_errors, write_atomic
+from edgecv.tables import table
+
+HEAD = (
+    "bundle",
+    "check",
+    "baseline",
+    "candidate",
+    "change",
+    "sure of",
+    "limit",
+    "floor",
+    "verdict",
+)
+MARKS = {PASS: "✅", REGRESSION: "❌", INCONCLUSIVE: "❔", SKIPPED: "➖"}
+
+
+def rows(judged: Sequence[Judged]) -> list[list[str]]:
+    """A row of HEAD for every check."""
+    return [[pair.name, *_cells(check)] for pair in judged for check in pair.checks]
+
+
+def _cells(c: Check) -> list[str]:
+    points = c.unit == "top-1"
+    bounds = ""
+    if c.bounds and c.change is not None:
+        bounds = f"{_change(c.bounds[0], points)} to {_change(c.bounds[1], points)}"
+    return [
+        c.name,
+        _value(c.baseline, c.unit),
+        _value(c.candidate, c.unit),
+        "" if c.change is None else _change(c.change, points),
+        bounds,
+        "" if c.limit is None else _change(-c.limit if points else c.limit, points),
+        "" if c.floor is None else f"{c.floor:.1%}",
+        c.verdict,
+    ]
+
+
+def _value(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "top-1":
+        return f"{100 * value:.2f}"
+    return f"{value:,.0f} B" if unit == "bytes" else f"{value:.3f} {unit}"
+
+
+def _change(value: float, points: bool) -> str:
+    return f"{100 * value:+.2f} pt" if points else f"{100 * value:+.1f}%"
+
+
+def details(judged: Sequence[Judged]) -> list[str]:
+    """A sentence for everything that a reader should know beside the table."""
+    found = []
+    for pair in judged:
+        for check in pair.checks:
+            if check.reason and check.verdict != PASS:
+                hint = f" ({check.hint})" if check.hint else ""
+                found.append(f"{pair.name}: {check.name} {check.verdict}: {check.reason}{hint}")
+        found += [f"{pair.name}: {note}" for note in pair.notes]
+    return found
+
+
+def show(judged: Sequence[Judged], verdict: str) -> None:
+    """The table on a terminal."""
+    table(HEAD, rows(judged), right=range(2, 8))
+    print()
+    for line in details(judged):
+        print(line)
+    print(f"floor: this machine's noise, the baseline measured against itself\n{verdict}")
+
+
+def markdown(judged: Sequence[Judged], verdict: str) -> str:
+    """For $GITHUB_STEP_SUMMARY, or a merge request's comment."""
+    lines = [f"### {MARKS[verdict]} edgecv gate: {verdict}", ""]
+    lines += ["| " + " | ".join(HEAD) + " |", "|---|---|--:|--:|--:|--:|--:|--:|---|"]
+    for row in rows(judged):
+        *cells, last = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in row)
+        lines.append("| " + " | ".join([*cells, f"{MARKS[row[-1]]} {last}"]) + " |")
+    notes = [f"- {line.replace('<', '&lt;')}" for line in details(judged)]
+    return "\n".join([*lines, "", *notes]) + "\n"
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to a file. Raises StoreError."""
+    with disk_errors(path), path.open("a", encoding="utf-8") as f:
+        f.write(text)
+
+
+def write_junit(path: Path, judged: Sequence[Judged]) -> None:
+    """JUnit XML: a regression is a failure, inconclusive an error, skipped skipped.
+
+    Raises StoreError.
+    """
+    checks = [(pair, check) for pair in judged for check in pair.checks]
+    count = {v: str(sum(c.verdict == v for _, c in checks)) for v in MARKS}
+    suite = ElementTree.Element(
+        "testsuite", name="edgecv gate", tests=str(len(checks)), failures=count[REGRESSION],
+        errors=count[INCONCLUSIVE], skipped=count[SKIPPED],
+    )  # fmt: skip
+    for pair, check in checks:
+        spent = (pair.measured or {}).get("seconds", 0) if check.name == "latency" else 0
+        case = ElementTree.SubElement(
+            suite, "testcase", classname=pair.name, name=check.name, time=f"{spent:.2f}"
+        )
+        message = " ".join(filter(None, [*_cells(check)[1:4], check.reason, check.hint]))
+        kind = {REGRESSION: "failure", INCONCLUSIVE: "error", SKIPPED: "skipped"}.get(check.verdict)
+        if kind:
+            ElementTree.SubElement(case, kind, message=message)
+    ElementTree.indent(suite)
+    text = ElementTree.tostring(suite, encoding="unicode")
+    with disk_errors(path.parent):
+        write_atomic(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n')

@@ -1,0 +1,143 @@
+"""`edgecv gate`: judge a candidate against a baseline; also in CI's own formats."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgecv.commands.benching import add_device
+from edgecv.commands.common import Bar, print_json, runner, seconds
+from edgecv.errors import RecipeError
+
+
+def register(command: Any) -> None:
+    gate = command(
+        "gate",
+        run_gate,
+        "Judge a candidate against a baseline: 0 pass, 1 regression, 4 inconclusive.",
+    )
+    gate.add_argument(
+        "baseline", type=Path, help="bundle, results.json, run folder or baseline file"
+    )
+    gate.add_argument("candidate", type=Path, help="the same")
+    gate.add_argument(
+        "--max-slowdown", default="5%", metavar="P%", help="default 5%%; none: not judged"
+    )
+    gate.add_argument(
+        "--max-accuracy-drop",
+        default="0.5",
+        metavar="POINTS",
+        help="of top-1, default 0.5; none: not judged",
+    )
+    gate.add_argument("--max-size-growth", default="2%", metavar="P%", help="default 2%%")
+    gate.add_argument("--max-memory-growth", default="10%", metavar="P%", help="default 10%%")
+    gate.add_argument(
+        "--budget",
+        type=seconds,
+        default=30.0,
+        metavar="30s",
+        help="time to measure one pair for at the most (30s)",
+    )
+    gate.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
+    gate.add_argument("--seed", type=int, default=0, help="of the order of turns")
+    add_device(gate)
+    gate.add_argument(
+        "--update",
+        action="store_true",
+        help="write the candidate's figures to BASELINE, a .json to keep",
+    )
+    gate.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit XML")
+    gate.add_argument(
+        "--summary",
+        type=Path,
+        nargs="?",
+        const=Path("-"),
+        metavar="FILE",
+        help="append Markdown to FILE (default: $GITHUB_STEP_SUMMARY)",
+    )
+
+
+def run_gate(options: argparse.Namespace) -> int:
+    from edgecv.bench import baseline, gate
+
+    limits = gate.Limits(
+        _percent("--max-slowdown", options.max_slowdown),
+        _percent("--max-accuracy-drop", options.max_accuracy_drop),
+        _percent("--max-size-growth", options.max_size_growth),
+        _percent("--max-memory-growth", options.max_memory_growth),
+    )
+    if options.threads < 1:
+        raise RecipeError("--threads", f"is {options.threads}", "at least 1")
+    settings = gate.Options(limits, options.threads, options.budget, seed=options.seed)
+    summary = _summary_path(options.summary)
+    candidates = baseline.load(options.candidate)
+    with Bar("gate", quiet=options.json) as bar:
+        run = runner(options, bar)
+        if options.update:
+            return _update(options, settings, candidates, run)
+        found = gate.pairs(baseline.load(options.baseline), candidates)
+        judged = gate.judge(found, settings, run)
+    from edgecv.bench import verdicts
+
+    verdict = gate.overall(j.verdict for j in judged)
+    if options.junit:
+        verdicts.write_junit(options.junit, judged)
+    if summary:
+        verdicts.append(summary, verdicts.markdown(judged, verdict))
+    if options.json:
+        print_json({"schema": 1, "verdict": verdict, "pairs": [j.to_json() for j in judged]})
+    else:
+        verdicts.show(judged, verdict)
+    return gate.EXIT_CODES[verdict]
+
+
+def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:
+    from edgecv.bench import gate
+    from edgecv.tables import table
+
+    if options.baseline.suffix != ".json":
+        hint = "edgecv gate baseline.json model.edgecv --update"
+        raise RecipeError(str(options.baseline), "is no name of a baseline file", hint)
+    lines = gate.update(options.baseline, candidates, settings, run)
+    if options.json:
+        print_json(
+            {
+                "baseline": str(options.baseline),
+                "bundles": [{"name": n, "measured": m, "reason": w} for n, m, w in lines],
+            }
+        )
+        return 0
+    rows = []
+    for name, measured, why in lines:
+        if measured is None:
+            rows.append([name, "", "", f"no latency: {why}"])
+            continue
+        p50, error = measured["candidate"]["latency_ms"]["p50"], measured["calibrated"]["error"]
+        rows.append([name, f"{p50:.3f}", f"±{2 * error:.1%}", ""])
+    table(["bundle", "p50 ms", "against calibration", ""], rows, right=(1, 2))
+    print(f"{options.baseline} written")
+    return 0
+
+
+def _percent(option: str, text: str) -> float | None:
+    """ "5%" and "5" are 0.05; "none" is None."""
+    if text.lower() == "none":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*%?", text.strip())
+    if not match:
+        raise RecipeError(option, f"{text!r} is no percentage", "5%, 0.5 or none")
+    return float(match[1]) / 100.0
+
+
+def _summary_path(given: Path | None) -> Path | None:
+    if given is None or str(given) != "-":
+        return given
+    path = os.environ.get("GITHUB_STEP_SUMMARY")
+    if not path:
+        print("note: --summary without a file, and no $GITHUB_STEP_SUMMARY", file=sys.stderr)
+        return None
+    return Path(path)

@@ -1,0 +1,92 @@
+"""`edgecv report`, and the report at the end of `edgecv run`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from edgecv.commands.common import existing, print_json
+from edgecv.errors import EdgecvError
+
+QUIET_S = 3.0  # a report that takes no longer says nothing while it works
+
+
+def register(command: Any) -> None:
+    made = command("report", report, "Write a run's report: one HTML file, and its figures here.")
+    made.add_argument(
+        "folder", type=existing, metavar="DIR", help="what `edgecv run` wrote: runs/<recipe>"
+    )
+    made.add_argument("--out", type=Path, metavar="FILE", help="default: DIR/report.html")
+
+
+def report(options: argparse.Namespace) -> int:
+    from edgecv import report as reporting
+    from edgecv.report import page, summary
+
+    page.check_libraries()
+    with Telling() as telling:
+        data = reporting.collect(options.folder, telling)
+    path = reporting.write(options.folder, options.out, data=data)
+    if options.json:
+        print_json({**without_pictures(data), "report": str(path)})
+        return 0
+    for line in summary.lines(data):
+        print(line)
+    print(f"\n{path}  {path.stat().st_size / 1024:,.0f} KB")
+    return 0
+
+
+def at_the_end(out: Path, quiet: bool) -> Path | None:
+    """The report of a run that has just ended; what goes wrong is a line, never a lost run."""
+    from edgecv import report as reporting
+
+    try:
+        with Telling(quiet) as telling:
+            return reporting.write(out, progress=telling)
+    except EdgecvError as e:
+        print(f"no report: {e}", file=sys.stderr)
+    except Exception as e:
+        first = " ".join(str(e).split())[:200]
+        again = f"edgecv report {out} --traceback"
+        print(f"no report: {type(e).__name__}: {first} ({again})", file=sys.stderr)
+    return None
+
+
+def without_pictures(data: dict[str, Any]) -> dict[str, Any]:
+    """The data as a script wants them: without the pixels of Grad-CAM."""
+    minds = [
+        {**m, "images": [{k: v for k, v in i.items() if k != "maps"} for i in m["images"]]}
+        for m in data["minds"]
+    ]
+    return {**data, "minds": minds}
+
+
+class Telling:
+    """Progress of a report on stderr: one line that is written over, or one every few seconds."""
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet, self.live = quiet, sys.stderr.isatty()
+        self.last, self.said = time.monotonic(), False
+
+    def __enter__(self) -> Telling:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.said and self.live:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+    def __call__(self, done: float, total: float, note: str = "") -> None:
+        now = time.monotonic()
+        if self.quiet or (not self.live and now - self.last < QUIET_S):
+            return
+        self.last, self.said = now, True
+        line = f"report: {note} ({done:.0f} of {total:.0f})"
+        print(
+            f"\r\033[K{line}" if self.live else line,
+            end="" if self.live else "\n",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,91 @@
+"""The kit: what of edgecv a device needs, as one zip that Python imports from.
+
+The modules that run there (the runtime, bench, every engine's run.py, and the job's own) and what
+they import of edgecv, found by reading their sources: nothing is imported here, and a new file in
+one of those folders comes along by itself.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from zipfile import ZIP_STORED, ZipFile, ZipInfo
+
+import edgecv
+
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same sources give the same bytes
+
+
+@cache
+def build(module: str = "edgecv.runtime") -> bytes:
+    """A zip from which `python -m module` runs with numpy and an engine alone.
+
+    Stored uncompressed: a small Python may lack zlib.
+    """
+    target = BytesIO()
+    with ZipFile(target, "w", ZIP_STORED) as archive:
+        for name, source in sorted(members(module).items()):
+            info = ZipInfo(name, _EPOCH)
+            info.external_attr = 0o100644 << 16
+            archive.writestr(info, source)
+    return target.getvalue()
+
+
+def members(module: str) -> dict[str, bytes]:
+    """Member name -> source. Of other packages only the job's own modules come along."""
+    ours = {"edgecv", module.partition(".")[0]}
+    queue, seen = [module, *always()], set()
+    found: dict[str, bytes] = {}
+    while queue:
+        name = queue.pop()
+        if name in seen or name.partition(".")[0] not in ours:
+            continue
+        seen.add(name)
+        queue.append(name.rpartition(".")[0])
+        if path := _file(name):
+            source = path.read_bytes()
+            end = "/__init__.py" if path.name == "__init__.py" else ".py"
+            found[name.replace(".", "/") + end] = source
+            queue += _imports(ast.parse(source))
+    for name in list(found):  # a zip has no packages without this file
+        for folder in Path(name).parents[:-1]:
+            found.setdefault(f"{folder.as_posix()}/__init__.py", b"")
+    return found
+
+
+def always() -> list[str]:
+    """The modules of every kit, whatever the job."""
+    root = Path(edgecv.__file__).parent
+    paths = [*root.glob("runtime/*.py"), *root.glob("bench/*.py"), *root.glob("backends/*/run.py")]
+    return sorted(
+        ".".join(("edgecv", *p.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
+        for p in paths
+    )
+
+
+def _file(module: str) -> Path | None:
+    """Where a module's source lies; None when the name is not a module's."""
+    top, *rest = module.split(".")
+    spec = find_spec(top) if top else None
+    for location in (spec.submodule_search_locations if spec else None) or ():
+        base = Path(location, *rest)
+        for path in (base / "__init__.py", base.with_suffix(".py")):
+            if path.is_file():
+                return path
+    return None
+
+
+def _imports(node: ast.AST) -> Iterator[str]:
+    """Names that a module may import, also inside functions, and not for type checkers alone."""
+    for inner in ast.iter_child_nodes(node):
+        if isinstance(inner, ast.Import):
+            yield from (a.name for a in inner.names)
+        elif isinstance(inner, ast.ImportFrom) and inner.module:
+            yield inner.module
+            yield from (f"{inner.module}.{a.name}" for a in inner.names)
+        elif not (isinstance(inner, ast.If) and ast.unparse(inner.test) == "TYPE_CHECKING"):
+            yield from _imports(inner)

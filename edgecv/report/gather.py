@@ -1,0 +1,320 @@
+"""results.json and the store → plain data, the same for the page, the terminal and --json.
+
+    {"name", "edgecv", "recipe", "machine", "versions", "commands",
+     "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
+     "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
+     "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
+     "layers":   [{"target", "step", "rows"}],    time and precision by layer
+     "nodes":    [node, ...],                     what was made from what
+     "minds":    [{"target", "step", ...}],       images answered otherwise, Grad-CAM (`evidence`)
+     "missing":  [{"part", "reason"}]}
+
+A row is that of results.json with what follows from it: speedup, points, intervals, reference.
+Every part but the rows may be empty; missing says why.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.data.images import Images
+from edgecv.errors import DataError
+from edgecv.report import shape, verdict
+from edgecv.report.folder import Node, Row, Run, load
+from edgecv.report.pairing import cells_moved, classes_moved, paired, wilson
+
+Data = dict[str, Any]
+# What a row may lack: it failed, or an older edgecv wrote it.
+OPTIONAL = (
+    "bundle", "metric", "latency_ms", "latency_ratio", "cpu_time_ratio", "cpu_time_ratio_interval",
+    "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason",
+)  # fmt: skip
+OLD = "results.json does not list the run's steps: it was written by an older edgecv"
+
+
+def gather(folder: Path) -> Data:
+    """Everything but `minds`. Raises DataError: no results.json, a damaged or a newer one."""
+    run = Run(folder, load(folder))
+    with _readable(folder / "results.json"):
+        return _gather(run)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """A results.json of the wrong shape is one line, wherever it is found out."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
+        what = f"is damaged: {type(e).__name__}: {' '.join(str(e).split())[:100]}"
+        raise DataError(str(path), what, "run the recipe again: what it made is reused") from e
+
+
+def _gather(run: Run) -> Data:
+    data, missing = run.data, Missing()
+    rows = [_row(row, data["results"]) for row in data["results"]]
+    pairs = list(_pairs(run, rows, missing))
+    _add_pairs(rows, pairs)
+    recipe = dict(data.get("recipe") or {})
+    name = str(recipe.get("name") or run.folder.resolve().name)
+    return {
+        "name": name,
+        "edgecv": str(data.get("edgecv", "")),
+        "recipe": recipe,
+        "machine": dict(data.get("machine") or {}),
+        "versions": {str(k): str(v) for k, v in (data.get("versions") or {}).items()},
+        "commands": commands(name, recipe, rows),
+        "targets": _targets(rows),
+        "pairs": pairs,
+        "parity": list(_parity(run, rows, missing)),
+        "layers": list(_layers(run, rows, missing)),
+        "nodes": _nodes(run, missing),
+        "minds": [],
+        "missing": missing.lines,
+    }
+
+
+class Missing:
+    """What the page cannot show, each reason once: {"part", "reason"}."""
+
+    def __init__(self, lines: list[dict[str, str]] | None = None) -> None:
+        self.lines = [] if lines is None else lines
+
+    def add(self, part: str, reason: str) -> None:
+        line = {"part": part, "reason": reason}
+        if line not in self.lines:
+            self.lines.append(line)
+
+
+def _row(row: Row, rows: list[Row]) -> Row:
+    """A row with what follows from it."""
+    reference = _reference_name(row, rows)
+    metric, value = row.get("metric") or {}, None
+    samples, before = metric.get("samples"), metric.get("reference")
+    if metric.get("value") is not None:
+        value = float(metric["value"])
+    out = {**dict.fromkeys(OPTIONAL), **row}
+    out |= {"reference": reference, "is_reference": row["step"] == reference}
+    out |= {"top1": value, "top1_interval": None, "points": None}
+    if value is not None and samples:
+        out["top1_interval"] = list(wilson(round(value * samples), int(samples)))
+    if value is not None and before is not None:
+        out["points"] = 100 * (value - float(before))
+    # Measured on a device that this machine reached, and not on this machine.
+    there = (row.get("machine") or {}).get("cpu") or row.get("device")
+    out["measured_on"] = there if row.get("device") else None
+    if isinstance(memory := row.get("memory_mb"), dict):
+        peak = memory.get("peak")
+        out["memory_mb"] = peak if isinstance(peak, int | float) else None
+    ratio, spread = row.get("latency_ratio"), row.get("latency_ratio_interval")
+    out["spread"] = spread or row.get("latency_ratio_quartiles")
+    out["spread_kind"] = "95% interval" if spread else "middle half of the rounds"
+    out["speedup"] = 1 / ratio if ratio else None
+    out["speedup_spread"] = [1 / v for v in reversed(out["spread"])] if out["spread"] else None
+    same = [r for r in rows if (r["step"], r["target"]) == (reference, row["target"])]
+    ours, theirs = row.get("engine_bytes"), same[0].get("engine_bytes") if same else None
+    out["smaller"] = theirs / ours if ours and theirs else None
+    return out
+
+
+def _reference_name(row: Row, rows: list[Row]) -> str:
+    """The step a row is compared with: as it says, else the target's first fp32 row."""
+    if isinstance(row.get("reference"), str):
+        return str(row["reference"])
+    fp32 = [r for r in rows if r["precision"] == "fp32"]
+    same = [r for r in fp32 if r["target"] == row["target"]] or fp32
+    return str(same[0]["step"]) if same else ""
+
+
+def commands(name: str, recipe: dict[str, Any], rows: list[Row]) -> list[dict[str, str]]:
+    """{"command", "does"}: what to type to have all of this again."""
+    out = f"runs/{name}"
+    run = ["edgecv", "run", str(recipe.get("file") or f"{name}.yaml")]
+    for setting in recipe.get("settings") or ():
+        run += ["--set", str(setting)]
+    for target in recipe.get("only") or ():
+        run += ["--target", str(target)]
+    found = [{"command": shlex.join(run), "does": "make, measure and compare everything"}]
+    found.append({
+        "command": f"edgecv verify {shlex.quote(out)}/bundles/*.edgecv",
+        "does": "replay the golden inputs of every bundle",
+    })  # fmt: skip
+    by_target: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("bundle") and row.get("latency_ms"):
+            by_target.setdefault(row["target"], []).append(f"{out}/{row['bundle']}")
+    for target, bundles in by_target.items():
+        does = f"measure {target} again, interleaved, on whichever machine this is typed"
+        found.append({"command": shlex.join(["edgecv", "bench", *bundles]), "does": does})
+    found.append({"command": shlex.join(["edgecv", "report", out]), "does": "write this page"})
+    return found
+
+
+def _targets(rows: list[Row]) -> list[Data]:
+    names = dict.fromkeys(row["target"] for row in rows)
+    groups = {name: [r for r in rows if r["target"] == name] for name in names}
+    for group in groups.values():
+        verdict.mark_front(group)
+    return [
+        {"name": name, "engine": group[0]["engine"], "verdict": verdict.of(name, group),
+         "rows": group}
+        for name, group in groups.items()
+    ]  # fmt: skip
+
+
+def compared(run: Run, rows: list[Row]) -> Iterator[tuple[Row, Node | None, Node | None, Images]]:
+    """Every compressed row whose answers are kept, its node, and the float network's node."""
+    for row in rows:
+        node = run.bundle(row)
+        if row["is_reference"] or node is None or run.predictions(node) is None:
+            continue
+        images = run.images(node)
+        if images is not None and images.classes:
+            yield row, node, partner(run, row, rows), images
+
+
+def partner(run: Run, row: Row, rows: list[Row]) -> Node | None:
+    """The float bundle to compare with: on the same target, else of the same format, else any."""
+    node = run.bundle(row)
+    ours = run.graph(node["inputs"].get("graph")) if node else None
+    found: list[tuple[bool, bool, int, Node]] = []
+    for other in rows:
+        bundle = run.bundle(other)
+        if other["step"] != row["reference"] or run.predictions(bundle) is None or bundle is None:
+            continue
+        theirs = run.graph(bundle["inputs"].get("graph"))
+        alike = ours is not None and theirs is not None and ours.suffix == theirs.suffix
+        found.append((other["target"] != row["target"], not alike, len(found), bundle))
+    return min(found)[3] if found else None
+
+
+def _pairs(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
+    part = "what changed, image by image"
+    if not run.nodes:
+        missing.add(part, OLD)
+        return
+    for row, node, other, images in compared(run, rows):
+        before, after = run.predictions(other), run.predictions(node)
+        where = f"{row['step']} on {row['target']}"
+        if before is None or after is None:
+            missing.add(part, f"{where}: no answers of the float network are kept")
+            continue
+        if not len(before) == len(after) == len(images):
+            missing.add(part, f"{where}: answers and images differ in number")
+            continue
+        yield _pair(row, before, after, images)
+    if not any(run.place(n["id"]) for n in run.nodes.values() if n["kind"] == "bundle"):
+        missing.add(part, "the answers are in the run's store, which is not here")
+
+
+def _add_pairs(rows: list[Row], pairs: list[Data]) -> None:
+    """Give every row the interval of its change in accuracy, where answers are kept."""
+    found = {(p["step"], p["target"]): p for p in pairs}
+    for row in rows:
+        pair = found.get((row["step"], row["target"])) or {}
+        row["points_interval"], row["p"] = pair.get("points_interval"), pair.get("p")
+
+
+def _pair(row: Row, before: np.ndarray, after: np.ndarray, images: Images) -> Data:
+    names = images.classes
+    return {
+        "target": row["target"],
+        "step": row["step"],
+        "reference": row["reference"],
+        **paired(before, after, images.labels),
+        "classes": classes_moved(before, after, images.labels, names),
+        "cells": cells_moved(before, after, images.labels, names),
+    }
+
+
+def _parity(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
+    """Per bundle, from the network to the compiled file, what each step kept."""
+    for row in rows:
+        found = row.get("parity") or {}
+        node = run.bundle(row)
+        # The name is asked of the node: a recipe may call a quantized step anything.
+        graph = run.nodes.get(node["inputs"].get("graph", "")) if node else None
+        quantized = graph["kind"] == "quantize" if graph else row["precision"] == "int8"
+        rungs = []
+        if quantized:
+            facts = run.json(run.float_graph(node), "graph.json") if node else {}
+            kept = facts.get("facts", {}) if not shape.wrong(facts, {"facts?": dict}) else {}
+            rungs.append(("network", "float graph", kept.get("parity")))
+            rungs.append(("float graph", "int8 graph", found.get("graph")))
+            rungs.append(("int8 graph", "engine", found.get("compiled")))
+        else:
+            rungs.append(("network", "float graph", found.get("graph")))
+            rungs.append(("float graph", "engine", found.get("compiled")))
+        known = [
+            {"from": a, "to": b, **value}
+            for a, b, value in rungs
+            if value is not None and not shape.wrong(value, shape.PARITY)
+        ]
+        if known:
+            yield {"target": row["target"], "step": row["step"], "rungs": known}
+        for a, b, value in rungs:
+            if value is None and known:
+                reason = "the compiled file was not run here" if b == "engine" else "not kept"
+                where = row["target"] if b == "engine" else f"{row['step']}, {a} → {b}"
+                missing.add("parity", f"{where}: {reason}")
+
+
+def _layers(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
+    part, any_found = "time by layer", False
+    for row in rows:
+        if not row.get("latency_ms"):
+            continue
+        measure, node = run.measure(row["target"]), run.bundle(row)
+        name = run.json(node["id"], "facts.json").get("bundle") if node else None
+        facts = run.json(measure["id"], "facts.json") if measure else {}
+        if shape.wrong(facts, {"bundles": shape.Every(list, dict)}):
+            continue
+        for found in facts["bundles"]:
+            layers = found.get("layers")
+            whole = layers and not shape.wrong(layers, shape.Every(list, shape.LAYER))
+            if name is not None and found.get("bundle") == name and whole:
+                any_found = True
+                yield {"target": row["target"], "step": row["step"],
+                       "precision": row["precision"], "rows": _layer_rows(layers)}  # fmt: skip
+    if not any_found:
+        missing.add(part, "no profile was taken")
+
+
+def _layer_rows(layers: list[dict[str, Any]]) -> list[Data]:
+    """Layers in the network's order, each with its share of the whole."""
+    times = [layer.get("time_ms") for layer in layers]
+    total = sum(t for t in times if t is not None) or None
+    rows = []
+    for layer, time in zip(layers, times, strict=True):
+        share = layer.get("share")
+        if share is None and time is not None and total:
+            share = time / total
+        rows.append({
+            "name": str(layer.get("layer") or layer.get("name") or ""),
+            "op": str(layer.get("op") or ""),
+            "precision": str(layer.get("precision") or ""),
+            "time_ms": time,
+            "share": share,
+            "bytes": layer.get("bytes"),
+        })  # fmt: skip
+    return rows
+
+
+def _nodes(run: Run, missing: Missing) -> list[Data]:
+    """The nodes, each with the first node of the same digest, whose result it shares."""
+    if not run.nodes:
+        missing.add("the stage graph", OLD)
+    first: dict[str, str] = {}
+    for node in run.nodes.values():
+        first.setdefault(node["digest"], node["id"])
+    keys = ("id", "kind", "step", "target", "inputs", "digest", "action", "seconds")
+    return [
+        {**{k: node.get(k) for k in keys},
+         "same_as": None if first[node["digest"]] == node["id"] else first[node["digest"]]}
+        for node in run.nodes.values()
+    ]  # fmt: skip

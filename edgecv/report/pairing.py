@@ -1,0 +1,98 @@
+"""Two networks' answers to the same images: how often each is right alone, and which classes move.
+
+    Wilson  (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n),   z = 1.96
+
+Wilson, J. Am. Stat. Assoc. 22, 1927. The paired counts and McNemar's exact p (edgecv.bench) say
+more than two intervals do: both networks saw the same images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgecv.bench.statistics import mcnemar, paired_drop
+
+Z95 = 1.959964
+CELLS = 8  # changed cells of the confusion matrix that are told
+CLASSES = 12  # classes that are drawn
+
+
+def wilson(right: int, total: int) -> tuple[float, float]:
+    """The 95% interval of a share of `total` images, in 0..1."""
+    if total <= 0:
+        return 0.0, 1.0
+    p, z2 = right / total, Z95 * Z95
+    middle = p + z2 / (2 * total)
+    wide = Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
+    scale = 1 + z2 / total
+    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
+
+
+def paired(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What changed between two answers to every image, and whether chance would do it.
+
+    before, after: int (images,), the class each network answered; labels: the true ones
+
+    points: the change of top-1 in percentage points, with its 95% interval (paired bootstrap)
+    """
+    was, now = before == labels, after == labels
+    lost, won = int((was & ~now).sum()), int((~was & now).sum())
+    drop, low, high = paired_drop(was, now)
+    return {
+        "both_right": int((was & now).sum()),
+        "only_float": lost,
+        "only_compressed": won,
+        "both_wrong": int((~was & ~now).sum()),
+        "changed": int((before != after).sum()),
+        "samples": len(labels),
+        "p": mcnemar(lost, won),
+        "points": -100 * drop,
+        "points_interval": [-100 * high, -100 * low],
+    }
+
+
+def classes_moved(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Per class, its images that only the one or only the other got right; most moved first."""
+    was, now = before == labels, after == labels
+    rows = []
+    for i, name in enumerate(names):
+        of = labels == i
+        lost, won = int((of & was & ~now).sum()), int((of & ~was & now).sum())
+        if lost or won:
+            rows.append({"label": name, "lost": lost, "won": won, "images": int(of.sum())})
+    return sorted(rows, key=lambda r: (-r["lost"] - r["won"], r["label"]))
+
+
+def cells_moved(
+    before: np.ndarray, after: np.ndarray, labels: np.ndarray, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """The mistakes that became more or fewer, most changed first: {"truth", "answer", "change"}."""
+    size = max(len(names), *(int(a.max()) + 1 for a in (before, after, labels)))
+    change = _confusion(after, labels, size) - _confusion(before, labels, size)
+    np.fill_diagonal(change, 0)
+    flat = change.ravel()
+    order = np.argsort(-np.abs(flat), kind="stable")[:CELLS]
+    return [
+        {
+            "truth": _name(names, int(i) // size),
+            "answer": _name(names, int(i) % size),
+            "change": int(flat[i]),
+        }
+        for i in order
+        if flat[i]
+    ]
+
+
+def _confusion(answers: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
+    """int64 (truth, answer)."""
+    cells = labels.astype(np.int64) * size + answers
+    return np.bincount(cells, minlength=size * size).reshape(size, size)
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    return names[index] if index < len(names) else str(index)

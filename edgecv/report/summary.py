@@ -1,0 +1,106 @@
+"""The report on a terminal: the same facts as tables of plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from edgecv.report import words
+from edgecv.tables import lines as table
+
+Data = dict[str, Any]
+TOP = 5  # layers named for each bundle
+
+
+def lines(data: Data) -> Iterator[str]:
+    """Everything the page says in figures, line by line."""
+    cpu = data["machine"].get("cpu")
+    yield f"{data['name']}  ({cpu})" if cpu else data["name"]
+    for target in data["targets"]:
+        yield f"  {target['verdict']['text']}"
+    rows = [row for target in data["targets"] for row in target["rows"]]
+    notes: list[str] = []
+    yield from _part("results", _HEAD, [_row(row, notes) for row in rows], range(3, 9))
+    for i, note in enumerate(notes, 1):
+        yield f"[{i}] {note}"
+    minds = {(m["step"], m["target"]): m for m in data["minds"]}
+    pairs = [_pair(p, minds.get((p["step"], p["target"])) or {}) for p in data["pairs"]]
+    yield from _part("answers, image by image", _PAIRS, pairs, range(2, 10))
+    parity = [_rungs(item) for item in data["parity"]]
+    yield from _part("parity: SQNR and equal best classes", _RUNGS, parity, ())
+    layers = [_layers(item) for item in data["layers"]]
+    yield from _part(f"the {TOP} slowest layers", ("target", "step", "share of time"), layers, ())
+    if data["missing"]:
+        yield ""
+        yield from (f"not shown: {line['part']}: {line['reason']}" for line in data["missing"])
+
+
+def _part(title: str, head: tuple[str, ...], rows: list[list[str]], right: Any) -> Iterator[str]:
+    if rows:
+        yield ""
+        yield title
+        yield from table(head, rows, right)
+
+
+_HEAD = ("target", "step", "precision", "top-1", "points", "p50 ms", "× fp32", "interval", "size",
+         "status")  # fmt: skip
+
+
+def _row(row: Data, notes: list[str]) -> list[str]:
+    latency, compared = row.get("latency_ms") or {}, not row["is_reference"]
+    status = row["status"]
+    if row.get("reason"):
+        if row["reason"] not in notes:
+            notes.append(row["reason"])
+        status += f" [{notes.index(row['reason']) + 1}]"
+    return [
+        row["target"],
+        row["step"],
+        row["precision"],
+        words.percent(row["top1"]),
+        words.signed(row["points"]) if compared else "",
+        words.ms(latency.get("p50")),
+        words.ratio(row.get("latency_ratio")),
+        words.interval(row["spread"], 3) if compared else "",
+        words.size(row.get("engine_bytes")),
+        status,
+    ]
+
+
+_PAIRS = ("target", "step", "changed", "only float", "only compressed", "points", "interval", "p",
+          "saliency r", "overlap")  # fmt: skip
+
+
+def _pair(pair: Data, mind: Data) -> list[str]:
+    drift = mind.get("drift") or {}
+    known = drift.get("r") is not None
+    return [
+        pair["target"],
+        pair["step"],
+        str(pair["changed"]),
+        str(pair["only_float"]),
+        str(pair["only_compressed"]),
+        words.signed(pair["points"]),
+        words.interval(pair["points_interval"]),
+        words.p_value(pair["p"]),
+        f"{drift['r']:.3f}" if known else "",
+        f"{drift['iou']:.2f}" if known else "",
+    ]
+
+
+_RUNGS = ("target", "step", "network → float", "float → int8", "graph → compiled")
+
+
+def _rungs(item: Data) -> list[str]:
+    cells = {"float graph": "", "int8 graph": "", "engine": ""}
+    for rung in item["rungs"]:
+        equal = words.percent(rung["top1_agreement"], 1)
+        cells[rung["to"]] = f"{words.decibel(rung['sqnr_db'])}, {equal} %"
+    return [item["target"], item["step"], *cells.values()]
+
+
+def _layers(item: Data) -> list[str]:
+    timed = [row for row in item["rows"] if row["share"] is not None]
+    slowest = sorted(timed, key=lambda row: -row["share"])[:TOP]
+    said = (f"{r['name']} {words.percent(r['share'], 0)} % ({r['precision']})" for r in slowest)
+    return [item["target"], item["step"], ", ".join(said)]

@@ -1,0 +1,85 @@
+"""Numbers as words, the same in the page and on the terminal. A missing number is no text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+MINUS = "\u2212"
+
+
+def signed(value: float | None, digits: int = 2) -> str:
+    """ "+0.10", "−0.87", "0.00": with a minus that is as wide as the plus."""
+    if value is None:
+        return ""
+    text = f"{value:+.{digits}f}"
+    if float(text) == 0:
+        return text[1:]
+    return text.replace("-", MINUS)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    return "" if share is None else f"{100 * share:.{digits}f}"
+
+
+def ms(value: float | None) -> str:
+    """Milliseconds with three digits that count: 0.134, 1.34, 13.4, 134."""
+    if value is None:
+        return ""
+    digits = 3 if value < 1 else 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def times(value: float | None) -> str:
+    """A factor: 1.69, 12.3."""
+    return "" if value is None else f"{value:.2f}" if value < 10 else f"{value:.1f}"
+
+
+def ratio(value: float | None) -> str:
+    """A measured ratio: its interval is often narrower than a hundredth."""
+    return "" if value is None else f"{value:.3f}"
+
+
+def size(count: float | None) -> str:
+    """Bytes for people: 512 B, 49 KB, 1.1 MB (1 KB is 1024 bytes)."""
+    if count is None:
+        return ""
+    if count < 1024:
+        return f"{count:.0f} B"
+    if count < 1024**2:
+        return f"{count / 1024:.0f} KB"
+    return f"{count / 1024**2:.1f} MB"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return ""
+    if value < 0.95:
+        return f"{value:.1g} s"
+    return f"{value:.0f} s" if value < 120 else f"{value / 60:.0f} min"
+
+
+def p_value(value: float | None) -> str:
+    if value is None:
+        return ""
+    return "< 0.0001" if value < 0.0001 else f"{value:.4f}" if value < 0.01 else f"{value:.2f}"
+
+
+def interval(pair: Sequence[float] | None, digits: int = 2) -> str:
+    """ "[1.66, 1.73]"; with signs where one of the ends is below zero."""
+    if pair is None:
+        return ""
+    low, high = pair
+    if low < 0:
+        return f"[{signed(low, digits)}, {signed(high, digits)}]"
+    return f"[{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def decibel(value: float | None) -> str:
+    """SQNR; 200 dB stands for no difference at all."""
+    if value is None:
+        return ""
+    return "exact" if value >= 200 else f"{value:.0f} dB" if value >= 100 else f"{value:.1f} dB"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
