@@ -29,7 +29,7 @@ from library_defaults import LIBRARIES, Library
 from record import RESULTS, circumstances, export, load_average, table, verdict, write
 
 from edgecv.backends.tflite import flatbuffer
-from edgecv.bench.measure import measure
+from edgecv.bench.measure import Plan, measure
 from edgecv.data.decode import calibration_images, decode
 from edgecv.parity import compare
 from edgecv.runtime import open_bundle
@@ -40,6 +40,7 @@ SURE = 0.3
 AGREE, FASTER = 0.98, 1.8
 OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MEAN", "AVERAGE_POOL_2D", "FULLY_CONNECTED"}
 SEED, ROUNDS, BURST_MS = 0, 60, 40.0
+PLAN = Plan(rounds=ROUNDS, budget_s=1.0, burst_ms=BURST_MS, seed=SEED)  # ROUNDS and no more
 
 
 class Judged:
@@ -93,7 +94,7 @@ def run(source: Path, out: Path, room: Path) -> int:
         _row(name, "library", "int8", paths, judge, reference) for name, paths in theirs.items()
     ]
 
-    timed = measure([Path(r.pop("path")) for r in rows], 1, ROUNDS, BURST_MS, SEED)
+    timed = measure([Path(r.pop("path")) for r in rows], PLAN, starts=False)
     for row, times in zip(rows, timed["bundles"], strict=True):
         row |= {k: v for k, v in times.items() if k not in ("bundle", "size_bytes")}
         row["faster"] = 1 / times["latency_ratio"]
@@ -232,13 +233,13 @@ def _digest(photographs: list[Path]) -> str:
 
 
 def _markdown(data: dict[str, Any]) -> list[str]:
-    head = ["", "sure: agree", "by half", "all: agree", "SQNR dB", "times faster", "quartiles",
+    head = ["", "sure: agree", "by half", "all: agree", "SQNR dB", "times faster", "95%",
             "in CPU time", "p50 ms", "engine MB", "layers"]  # fmt: skip
     lines = []
     for r in data["results"]:
         by = "" if r["made_by"] == "edgecv" else " *"
         precision = "" if "fp32" in r["name"] else " int8"
-        low, high = (1 / v for v in reversed(r["latency_ratio_quartiles"]))
+        low, high = (1 / v for v in reversed(r["latency_ratio_interval"]))
         layers = ", ".join(f"{n} {p}" for p, n in sorted(r["executed"].items()))
         lines.append([
             f"{r['name']}{precision}{by}", _text(r["sure"]), _halves_text(r), _text(r["all"]),
@@ -263,7 +264,7 @@ def _markdown(data: dict[str, Any]) -> list[str]:
         "calibrated on the other half. SQNR is of the logits against fp32 on ONNX Runtime.",
         "",
         f"Times: one run, all bundles interleaved, {data['timing']['rounds']} rounds; the ratio "
-        "is to fp32 on ONNX Runtime in the same round (median and quartiles over rounds).",
+        "is to fp32 on ONNX Runtime in the same round (median, with its 95% interval).",
         "",
         f"- At least {AGREE:.0%} agreement on sure photographs: {verdict(met['agreement'])}",
         f"- The same in each half by itself (the least: {least:.1%}): "

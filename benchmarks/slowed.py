@@ -1,7 +1,7 @@
 """A network of about 1 ms, and copies that are slower by a known share, for the gate to judge.
 
-A network of about 1 ms and copies that are slower by a known share, for the gate to judge.
-more. How much slower each is, is measured at length and stands in the results.
+The copies repeat convolutions of the exported graph, with the same weights: real work, hardly a
+byte more. How much slower each is, is measured at length and stands in the results.
 """
 
 from __future__ import annotations

@@ -31,7 +31,9 @@ def targets_page() -> str:
     return (
         "# Targets\n\nGenerated from `targets/*.yaml` by `make docs`. A file of the same form in "
         "`./targets` of the working folder is found first, so a new board is one new file:\n\n"
-        "```yaml\n# targets/myboard.yaml\nextends: rpi5\ndescription: my board\nthreads: 2\n```\n\n"
+        "```yaml\n# targets/myboard.yaml\nextends: rpi5\ndescription: my board\nthreads: 2\n"
+        "device: ssh://pi@rpi5.local               # where `run` and `bench --device` measure\n"
+        "device_python: /home/pi/venv/bin/python   # default python3\n```\n\n"
         + "\n".join(rows)
         + "\n\nalign: pruning keeps channel counts a multiple of this, because kernels run a width "
         "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n"
@@ -91,7 +93,7 @@ def quickstart_table() -> str:
     data = json.loads((ROOT / "benchmarks/results/quickstart.json").read_text())
     rows = [
         "| target | step | precision | top-1 | vs fp32 | p50 ms "
-        "| time × fp32 | CPU × fp32 | KB | |",
+        "| time × fp32 (95%) | CPU × fp32 | KB | |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
     ]
     for r in data["results"]:
@@ -99,7 +101,7 @@ def quickstart_table() -> str:
         change = "" if not m else f"{100 * (m['value'] - m['reference']):+.2f}"
         cells = [
             r["target"], r["step"], r["precision"], f"{100 * m['value']:.2f}" if m else "", change,
-            f"{t['p50']:.3f}" if t else "", f"{r['latency_ratio']:.2f}" if t else "",
+            f"{t['p50']:.3f}" if t else "", _ratio(r) if t else "",
             f"{r['cpu_time_ratio']:.2f}" if t else "", f"{r['engine_bytes'] / 1024:.0f}",
             "" if r["status"] == "ok" else f"{_short(r['reason'])}",
         ]  # fmt: skip
@@ -114,14 +116,37 @@ def quickstart_table() -> str:
     return "\n".join(rows) + "\n" + about
 
 
+def _ratio(row: dict[str, Any]) -> str:
+    low, high = row["latency_ratio_interval"]
+    spread = "" if low == high else f" ({low:.2f}-{high:.2f})"
+    return f"{row['latency_ratio']:.2f}{spread}"
+
+
 def _short(reason: str) -> str:
-    return "not run here: " + reason.split(";")[0]
+    return reason if reason.startswith("machine was") else "not run here: " + reason.split(";")[0]
+
+
+def gate_table() -> str:
+    data = json.loads((ROOT / "benchmarks/results/gate_error_rates.json").read_text())
+    names = {"same": "the same network", "7%": "7% slower", "10%": "10% slower"}
+    rows = [
+        "| `--max-slowdown 5%` | gates | said regression | inconclusive | median s |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for r in data["rates"]:
+        against = "two bundles" if r["mode"] == "live" else "stored baseline"
+        rows.append(
+            f"| {against}, {names[r['kind']]} | {r['gates']} | {r['share']:.1%} | "
+            f"{r['inconclusive']} | {r['median_s']:.1f} |"
+        )
+    return "\n".join(rows)
 
 
 def pages() -> dict[Path, str]:
     """Every generated file and what it should hold."""
     readme = (ROOT / "README.md").read_text()
     readme = _between(readme, "quickstart", quickstart_table())
+    readme = _between(readme, "gate", gate_table())
     return {
         ROOT / "docs/targets.md": targets_page(),
         ROOT / "docs/stages.md": stages_page(),

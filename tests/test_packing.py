@@ -46,6 +46,7 @@ class Made:
             "labels": list("abcd"),
             "images": str(self.root / "train"),
             "test": str(self.root / "test"),
+            "test_digest": "images-1",
             "name": "small.cpu",
             "made_from": "0" * 32,
             "out": str(out),
@@ -96,7 +97,10 @@ def test_accuracy_is_over_the_whole_test_set_by_the_bundle_itself(
     metric = packing.work(made.job(made.fp32, tmp_path))["metric"]
     test = made.context.images("test")
     best = graph_outputs(made.fp32, test.pixels, made.context.preprocess).argmax(1)
-    assert metric == {"name": "top1", "value": float((best == test.labels).mean()), "samples": 20}
+    value = float((best == test.labels).mean())
+    assert metric == {"name": "top1", "value": value, "samples": 20, "images": "images-1"}
+    bundle = read_bundle(next(tmp_path.glob("**/*.edgecv")))
+    assert np.array_equal(bundle.correct, best == test.labels)
     assert np.array_equal(np.load(tmp_path / "predictions.npy"), best)
 
 

@@ -59,7 +59,12 @@ def outcome(expansion: Expansion, tmp_path: Path) -> Outcome:
         facts = copy.deepcopy(FACTS) | {"bundle": f"{node.step}.{node.target.name}.edgecv"}
         facts["metric"]["value"] = 0.95 if node.precision == "fp32" else 0.9
         if node.kind == "measure":
-            facts = {"bundles": [measured(expansion.nodes[n]) for n in node.inputs.values()]}
+            facts = {
+                "bundles": [measured(expansion.nodes[n]) for n in node.inputs.values()],
+                "threads": 1,
+                "machine": machine(),
+                "calibration": {"version": 1, "numpy": "2.4.6", "latency_ms": 0.6},
+            }
         (folder / "facts.json").write_text(json.dumps(facts))
     return made
 
@@ -69,9 +74,17 @@ def measured(node) -> dict:
         "bundle": f"{node.step}.{node.target.name}.edgecv",
         "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0, "mean": 1.5},
         "latency_ratio": 0.5,
-        "latency_ratio_quartiles": [0.4, 0.6],
+        "latency_ratio_interval": [0.4, 0.6],
         "cpu_time_ratio": 0.45,
+        "cpu_time_ratio_interval": [0.4, 0.5],
         "cpu_ms": 1.0,
+        "throughput": 1000.0,
+        "calibrated": {"log_ratio": -0.5, "error": 0.002},
+        "import_ms": 20.0,
+        "load_ms": 10.0,
+        "first_call_ms": 3.0,
+        "memory_mb": {"before": 30.0, "steady": 60.0, "peak": 64.0},
+        "energy_mj": None,
         "busy": False,
     }
 
@@ -104,7 +117,7 @@ def test_a_row_of_what_was_measured(outcome: Outcome) -> None:
         "step": "small", "target": "cpu", "engine": "onnxruntime", "precision": "int8",
         "bundle": "bundles/small.cpu.edgecv",
         "metric": {"name": "top1", "value": 0.9, "samples": 100, "reference": 0.95},
-        "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0}, "latency_ratio": 0.5,
+        "latency_ms": {"p50": 1.0, "p90": 2.0, "p99": 3.0, "mean": 1.5}, "latency_ratio": 0.5,
         "cpu_time_ratio": 0.45, "size_bytes": 1000, "status": "ok", "reason": "",
     }  # fmt: skip
 

@@ -10,6 +10,7 @@ Imported on devices: numpy and the standard library only.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -46,7 +47,9 @@ class BundleSubject:
         before, pool = self._open, self._pool
         streams = self.threads if self.scenario == "offline" else 1
         engine_threads = 1 if self.scenario == "offline" else self.threads
-        # The one before is closed after: else the new one would come to lie in the same place.
+        # The one before is closed after, and what is taken in between is of random size: else the
+        # new one would come to lie in the same place, or always in an equally unlucky one.
+        self._gap = np.empty(64 * random.randrange(1024), np.uint8)
         self._open = [opened(self.contents, engine_threads) for _ in range(streams)]
         _close(before, pool)
         self._pool = None
@@ -67,7 +70,7 @@ class BundleSubject:
         golden = self.contents.golden_inputs
         count = len(next(iter(golden.values())))
         single = [
-            {name: np.ascontiguousarray(a[i : i + 1]) for name, a in golden.items()}
+            {name: a[i : i + 1].copy() for name, a in golden.items()}
             for i in range(min(count, self.batch))
         ]
         return [single[i % len(single)] for i in range(self.batch)]

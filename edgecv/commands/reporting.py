@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import existing, print_json
+from edgecv.commands.common import Bar, existing, print_json
 from edgecv.errors import EdgecvError
-
-QUIET_S = 3.0  # a report that takes no longer says nothing while it works
 
 
 def register(command: Any) -> None:
@@ -27,8 +24,8 @@ def report(options: argparse.Namespace) -> int:
     from edgecv.report import page, summary
 
     page.check_libraries()
-    with Telling() as telling:
-        data = reporting.collect(options.folder, telling)
+    with Bar("report") as bar:
+        data = reporting.collect(options.folder, bar)
     path = reporting.write(options.folder, options.out, data=data)
     if options.json:
         print_json({**without_pictures(data), "report": str(path)})
@@ -44,8 +41,8 @@ def at_the_end(out: Path, quiet: bool) -> Path | None:
     from edgecv import report as reporting
 
     try:
-        with Telling(quiet) as telling:
-            return reporting.write(out, progress=telling)
+        with Bar("report", quiet) as bar:
+            return reporting.write(out, progress=bar)
     except EdgecvError as e:
         print(f"no report: {e}", file=sys.stderr)
     except Exception as e:
@@ -62,31 +59,3 @@ def without_pictures(data: dict[str, Any]) -> dict[str, Any]:
         for m in data["minds"]
     ]
     return {**data, "minds": minds}
-
-
-class Telling:
-    """Progress of a report on stderr: one line that is written over, or one every few seconds."""
-
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet, self.live = quiet, sys.stderr.isatty()
-        self.last, self.said = time.monotonic(), False
-
-    def __enter__(self) -> Telling:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.said and self.live:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
-
-    def __call__(self, done: float, total: float, note: str = "") -> None:
-        now = time.monotonic()
-        if self.quiet or (not self.live and now - self.last < QUIET_S):
-            return
-        self.last, self.said = now, True
-        line = f"report: {note} ({done:.0f} of {total:.0f})"
-        print(
-            f"\r\033[K{line}" if self.live else line,
-            end="" if self.live else "\n",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -111,9 +111,7 @@ def _row(row: Row, rows: list[Row]) -> Row:
     if isinstance(memory := row.get("memory_mb"), dict):
         peak = memory.get("peak")
         out["memory_mb"] = peak if isinstance(peak, int | float) else None
-    ratio, spread = row.get("latency_ratio"), row.get("latency_ratio_interval")
-    out["spread"] = spread or row.get("latency_ratio_quartiles")
-    out["spread_kind"] = "95% interval" if spread else "middle half of the rounds"
+    ratio, out["spread"] = row.get("latency_ratio"), row.get("latency_ratio_interval")
     out["speedup"] = 1 / ratio if ratio else None
     out["speedup_spread"] = [1 / v for v in reversed(out["spread"])] if out["spread"] else None
     same = [r for r in rows if (r["step"], r["target"]) == (reference, row["target"])]

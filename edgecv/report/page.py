@@ -82,7 +82,7 @@ def html(run_dir: Path, data: Data) -> str:
             )
         },
         extra=[k for k in ("memory_mb", "load_ms", "first_call_ms") if any(r.get(k) for r in rows)],
-        spread_kinds=list(dict.fromkeys(r["spread_kind"] for r in rows if r["spread"])),
+        spreads=any(r["spread"] for r in rows),
         samples=sorted({int(r["metric"]["samples"]) for r in rows if r.get("metric")}),
     )
 

@@ -30,9 +30,7 @@ ROW = {
         ("latency_ratio?", "cpu_time_ratio?", "engine_bytes?", "load_ms?", "first_call_ms?"), NUMBER
     ),
     "memory_mb?": (*NUMBER, dict),
-    **dict.fromkeys(
-        ("latency_ratio_interval?", "latency_ratio_quartiles?", "cpu_time_ratio_interval?"), PAIR
-    ),
+    **dict.fromkeys(("latency_ratio_interval?", "cpu_time_ratio_interval?"), PAIR),
     "latency_ms?": dict.fromkeys(("p50", "p90", "p99"), NUMBER),
     "metric?": {"value": NUMBER, "samples": int, "reference?": NUMBER},
     "parity?": {"graph?": PARITY, "compiled?": PARITY},

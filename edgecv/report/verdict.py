@@ -68,7 +68,7 @@ def _said(target: str, row: Row, lead: str, detail: str) -> dict[str, Any]:
     )
     return {
         "step": row["step"], "lead": lead, "detail": detail, "rest": rest, "text": text,
-        "kind": row["spread_kind"] if detail else "", "reason": "",
+        "reason": "",
     }  # fmt: skip
 
 
@@ -78,6 +78,6 @@ def _nothing(target: str, rows: list[Row]) -> dict[str, Any]:
     lead = "failed" if failed else "not run here"
     reason = "; ".join(reasons)
     return {
-        "step": "", "lead": lead, "detail": "", "rest": [], "kind": "", "reason": reason,
+        "step": "", "lead": lead, "detail": "", "rest": [], "reason": reason,
         "text": f"{target}: {lead}: {reason}",
     }  # fmt: skip

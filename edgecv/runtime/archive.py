@@ -324,9 +324,7 @@ def _golden(
     return arrays
 
 
-def _correct(
-    path: Path, data: bytes | None, metric: Mapping[str, Any] | None
-) -> np.ndarray | None:
+def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -> np.ndarray | None:
     """Which test images were answered rightly: as many as the metric has samples."""
     if data is None:
         return None

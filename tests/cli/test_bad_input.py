@@ -18,7 +18,7 @@ import pytest
 RECIPE = """
 model: {module: mynet:make, width: 16}
 data: {train: imagefolder:images/train, test: imagefolder:images/test, size: 24}
-bench: {rounds: 3, burst_ms: 1}
+bench: {rounds: 3, burst_ms: 1, budget_s: 0.2}
 stages:
   - train: {name: dense, epochs: 1, batch_size: 16}
   - prune: {name: small, ratio: 0.5, finetune_epochs: 0, align: 4}

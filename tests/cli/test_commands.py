@@ -14,8 +14,8 @@ import pytest
 
 from edgecv import __version__
 
-COMMANDS = ("run", "plan", "export", "bench", "inspect", "verify", "targets", "stages", "doctor",
-            "completion")  # fmt: skip
+COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "targets",
+            "stages", "doctor", "completion")  # fmt: skip
 HELP_LIMIT_S = 0.3
 HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
 BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
@@ -197,7 +197,7 @@ def test_a_damaged_bundle_is_refused(edgecv: Callable, damaged: Path, command: s
 
 
 def test_bench(edgecv: Callable, shelf) -> None:
-    options = ("--rounds", "3", "--burst-ms", "1")
+    options = ("--rounds", "3", "--burst-ms", "1", "--budget", "0.2s")
     data = json.loads(edgecv("bench", shelf.fp32, shelf.int8, "--json", *options).out)
     first, second = data["bundles"]
     assert (first["bundle"], second["bundle"]) == ("fp32.edgecv", "int8.edgecv")
@@ -210,10 +210,48 @@ def test_bench(edgecv: Callable, shelf) -> None:
     head, _, *rows = done.out.splitlines()
     assert head.split()[:3] == ["bundle", "p50", "ms"]
     assert [row.split()[0] for row in rows[:2]] == ["fp32.edgecv", "int8.edgecv"]
-    assert "3 rounds" in done.out
+    assert re.search(r"^\d+ rounds in \d+ sittings", done.out, re.MULTILINE)
 
 
-@pytest.mark.parametrize("option", [("--threads", "0"), ("--rounds", "1"), ("--burst-ms", "0")])
+def test_bench_against_another(edgecv: Callable, shelf) -> None:
+    options = ("--rounds", "3", "--burst-ms", "1", "--budget", "0.2s", "--json")
+    done = edgecv("bench", shelf.int8, shelf.fp32, "--against", shelf.fp32, *options)
+    names = [(b["bundle"], b["latency_ratio"] == 1.0) for b in json.loads(done.out)["bundles"]]
+    assert names[0] == ("fp32.edgecv", True)
+    assert [name for name, _ in names] == ["fp32.edgecv", "int8.edgecv"]
+
+
+def test_bench_offline_shares_a_batch_out(edgecv: Callable, shelf) -> None:
+    options = ("--rounds", "3", "--burst-ms", "1", "--budget", "0.2s", "--json")
+    done = edgecv(
+        "bench", shelf.fp32, "--scenario", "offline", "--threads", "2", "--batch", "8", *options
+    )
+    data = json.loads(done.out)
+    assert (data["scenario"], data["batch"], data["threads"]) == ("offline", 8, 2)
+    found = data["bundles"][0]
+    assert found["throughput"] == pytest.approx(8e3 / found["latency_ms"]["p50"])
+
+
+def test_bench_profile(edgecv: Callable, shelf) -> None:
+    data = json.loads(edgecv("bench", shelf.int8, "--profile", "--json").out)
+    (found,) = data["profiles"]
+    assert found["bundle"] == "int8.edgecv"
+    assert {layer["precision"] for layer in found["layers"] if layer["precision"]} == {"int8"}
+    shown = edgecv("bench", shelf.int8, "--profile").out
+    assert "QLinearConv" in shown
+
+
+def test_bench_of_a_folder_names_a_bundle_in_it(edgecv: Callable, shelf) -> None:
+    done = edgecv("bench", shelf.fp32.parent)
+    assert done.code == 2
+    assert "is a folder" in one_line(done.err)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [("--threads", "0"), ("--rounds", "1"), ("--burst-ms", "0"), ("--precision", "0"),
+     ("--batch", "0"), ("--precision", "nan")],
+)  # fmt: skip
 def test_bench_refuses_what_cannot_be_measured(edgecv: Callable, shelf, option: tuple) -> None:
     done = edgecv("bench", shelf.fp32, *option)
     assert done.code == 2
@@ -226,7 +264,8 @@ def test_bench_refuses_what_cannot_be_measured(edgecv: Callable, shelf, option: 
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("bench", "--rounds", "3", "--burst-ms", "1", "{fp32}", "{int8}"),
+        ("bench", "--rounds", "3", "--burst-ms", "1", "--budget", "0.2s", "{fp32}", "{int8}"),
+        ("gate", "{fp32}", "{fp32}", "--max-slowdown", "none"),
         ("verify", "{fp32}"),
         ("inspect", "{fp32}"),
         ("inspect", "{model}"),

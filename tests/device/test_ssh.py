@@ -94,7 +94,8 @@ def test_a_run_measures_a_target_where_it_can(
 
     def ask(*arguments: object, **_: object) -> dict:
         asked.append(arguments)
-        return {"bundles": ["measured"]}
+        rows = [{"bundle": name} for name in ("dense", "small")]
+        return {"bundles": rows, "profiles": [{"layers": [], "reason": ""}] * 2}
 
     monkeypatch.setattr(making.child, "call", lambda *a, **_: ask("here", *a))
     monkeypatch.setattr(making.device, "call", lambda *a, **_: ask(*a))
@@ -105,8 +106,9 @@ def test_a_run_measures_a_target_where_it_can(
     if where == "nowhere":
         assert (asked, found) == ([], [])
         return
-    ((place, module, job, *rest),) = asked
-    assert (found, module) == (["measured"], "edgecv.bench.measure")
+    (place, module, job, *rest), (place_too, then, *_) = asked
+    assert [row["bundle"] for row in found] == ["dense", "small"]
+    assert (module, then, place_too) == ("edgecv.bench.measure", "edgecv.bench.profile", place)
     if where == "here":
         assert (place, job["bundles"]) == ("here", [str(p) for p in paths])
     else:

@@ -96,12 +96,18 @@ def test_an_engine_that_runs_here_is_measured(data: dict, target: str) -> None:
     for step in ("dense", "small-int8"):
         found = row(data, step, target)
         assert found["status"] == "ok"
-        assert found["metric"].keys() == {"name", "value", "reference", "samples"}
+        assert found["metric"].keys() == {
+            "name",
+            "value",
+            "reference",
+            "samples",
+            "images",
+        }
         assert found["metric"]["name"] == "top1"
         assert found["metric"]["samples"] == 36
         assert found["metric"]["reference"] == row(data, "dense", target)["metric"]["value"]
         times = found["latency_ms"]
-        assert times.keys() == {"p50", "p90", "p99"}
+        assert times.keys() == {"p50", "p90", "p99", "mean"}
         assert 0 < times["p50"] <= times["p90"] <= times["p99"]
         assert found["latency_ratio"] > 0
         assert found["cpu_time_ratio"] > 0
