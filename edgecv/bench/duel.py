@@ -25,7 +25,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -37,7 +37,7 @@ from edgecv.bench.calibration import VERSION, Calibration
 from edgecv.bench.cold import cold
 from edgecv.bench.machine import machine
 from edgecv.bench.measure import timings
-from edgecv.bench.sampling import BURST_MS, SITTING_ROUNDS, Sampler
+from edgecv.bench.sampling import BURST_MS, DRIFT, SITTING_ROUNDS, Sampler
 from edgecv.bench.statistics import LEAST_SITTINGS, normal_interval
 from edgecv.bench.subjects import BundleSubject
 from edgecv.child import report, serve
@@ -103,7 +103,7 @@ def live(sampler: Sampler, limit: float, alpha: float, budget_s: float, tell: Te
             break
     if verdict.verdict != INCONCLUSIVE:
         return verdict
-    return _unsettled(verdict, limit, time.perf_counter() - start)
+    return _unsettled(verdict, limit, time.perf_counter() - start, 1.0 - alpha / LOOKS)
 
 
 def looks(most: int) -> list[int]:
@@ -120,7 +120,8 @@ def _look(sampler: Sampler, limit: float, level: float) -> Verdict:
     return Verdict(judge(bounds, floor, limit), found.ratio, bounds, floor)
 
 
-def _unsettled(v: Verdict, limit: float, spent: float) -> Verdict:
+def _unsettled(v: Verdict, limit: float, spent: float, level: float) -> Verdict:
+    """The verdict with its reason and what would settle it. level: one-sided, of the bounds."""
     if v.floor >= limit:
         reason = (
             f"a limit of {limit:.1%} is below this machine's noise floor of {v.floor:.1%} "
@@ -133,9 +134,12 @@ def _unsettled(v: Verdict, limit: float, spent: float) -> Verdict:
     reason = (
         f"the slowdown is between {low - 1:+.1%} and {high - 1:+.1%}, and {limit:.1%} is within"
     )
-    distance = abs(math.log(v.ratio / (1.0 + limit)))
-    half = math.log(high / low) / 2.0
-    longer = spent * (half / distance) ** 2 if distance > 0.1 * half else math.inf
+    # Rounds narrow what is left of the bounds without DRIFT, which stays.
+    distance, half = abs(math.log(v.ratio / (1.0 + limit))), math.log(high / low) / 2.0
+    stays = NormalDist().inv_cdf(level) * DRIFT
+    longer = math.inf
+    if distance > 1.1 * stays:
+        longer = spent * (half**2 - stays**2) / (distance**2 - stays**2)
     hint = "too close to the limit to tell: another limit"
     if longer < 3600:
         hint = f"--budget {_rounded(longer)}s, or a calmer machine"
@@ -188,8 +192,9 @@ def against_stored(
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """The child's side.
 
-    job: candidate, baseline (paths; baseline may be null), stored ({"log_ratio", "error"} or
-    null), limit (relative, or null: measure only), alpha, budget_s, threads, seed, starts
+    job: candidate, baseline (paths; without a baseline the candidate is measured beside the
+    calibration workload, until the error is `wanted`), limit (relative), alpha, budget_s, threads,
+    seed, starts
     """
     paths = [Path(job[k]) if job.get(k) else None for k in ("baseline", "candidate")]
     began = time.perf_counter()
@@ -197,7 +202,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     before = sensors.read()
     baseline, candidate = paths
     assert candidate is not None
-    answer = _live(job, baseline, candidate) if baseline else _stored(job, candidate)
+    answer = _live(job, baseline, candidate) if baseline else _alone(job, candidate)
     after = sensors.read()
     for name, facts in zip(("baseline", "candidate"), starts, strict=True):
         if name in answer:
@@ -221,7 +226,7 @@ def _live(job: dict[str, Any], baseline: Path, candidate: Path) -> dict[str, Any
         sampler.close()
     shown, cpu = sampler.ratio(2, 0), sampler.ratio(2, 0, cpu=True)
     return {
-        **_verdict(verdict),
+        **asdict(verdict),
         "interval": shown.to_json(),
         "cpu_time_ratio": cpu.ratio,
         "cpu_time_ratio_interval": cpu.to_json(),
@@ -232,39 +237,24 @@ def _live(job: dict[str, Any], baseline: Path, candidate: Path) -> dict[str, Any
     }
 
 
-def _stored(job: dict[str, Any], candidate: Path) -> dict[str, Any]:
-    then = job.get("stored")
+def _alone(job: dict[str, Any], candidate: Path) -> dict[str, Any]:
     subject = BundleSubject(candidate, job["threads"])
     sampler = Sampler([Calibration(), subject], job.get("burst_ms", BURST_MS), job["seed"])
-    wanted = max(CALIBRATED_ERROR, then["error"]) if then else CALIBRATED_ERROR
+    wanted = max(CALIBRATED_ERROR, job.get("wanted") or 0.0)
     try:
-        now = calibrated(sampler, 1, job["budget_s"], wanted, report)
+        log_ratio, error = calibrated(sampler, 1, job["budget_s"], wanted, report)
     finally:
         sampler.close()
-    answer: dict[str, Any] = {
-        "calibrated": {"log_ratio": now[0], "error": now[1]},
-        "calibration": {"version": VERSION, "numpy": np.__version__,
-                        "latency_ms": float(np.median(sampler.series[0].round_wall)) / 1e6},
+    return {
+        "calibrated": {"log_ratio": log_ratio, "error": error},
+        "calibration": {
+            "version": VERSION,
+            "numpy": np.__version__,
+            "latency_ms": float(np.median(sampler.series[0].round_wall)) / 1e6,
+        },
         "rounds": sampler.rounds,
         "sittings": sampler.sittings,
         "candidate": timings(sampler.series[1], threads=job["threads"]),
-    }  # fmt: skip
-    if then and job["limit"] is not None:
-        verdict = against_stored(
-            now, (then["log_ratio"], then["error"]), job["limit"], job["alpha"]
-        )
-        answer |= _verdict(verdict)
-    return answer
-
-
-def _verdict(v: Verdict) -> dict[str, Any]:
-    return {
-        "verdict": v.verdict,
-        "ratio": v.ratio,
-        "bounds": list(v.bounds),
-        "floor": v.floor,
-        "reason": v.reason,
-        "hint": v.hint,
     }
 
 

@@ -160,45 +160,46 @@ def _latency(
     if after.bundle is None or not after.runnable:
         return _figures_alone(before, after, options, blank), None
     job = job_for(after.bundle, options)
-    stored, problem = None, ""
-    if before.bundle is not None and before.runnable:
+    side_by_side = before.bundle is not None and before.runnable
+    if side_by_side:
         job["baseline"] = str(before.bundle)
     else:
-        stored, problem = _comparable(before, options)
-    if stored is not None and stored.calibrated is not None:
-        job["stored"] = dict(zip(("log_ratio", "error"), stored.calibrated, strict=True))
+        job["wanted"] = min((t.calibrated[1] for t in before.timings if t.calibrated), default=None)
     try:
         measured = run("edgecv.bench.duel", job, after.name)
     except MissingExtraError as e:
         return replace(blank, reason=e.what, hint=e.hint), None
-    if stored is not None and not problem:
+    now = measured["candidate"]["latency_ms"]["p50"]
+    if side_by_side:
+        found, then = measured, measured["baseline"]["latency_ms"]["p50"]
+    else:
         stored, problem = _comparable(before, options, measured)
-    if problem or "verdict" not in measured:
-        why = problem or "the baseline has no latency"
-        hint = "gate on the baseline's own bundle, or --update the baseline on this machine"
-        measured = {k: v for k, v in measured.items() if k not in ("verdict", "bounds", "ratio")}
-        return replace(blank, verdict=INCONCLUSIVE, reason=why, hint=hint), measured
-    then = measured["baseline"]["latency_ms"]["p50"] if "baseline" in measured else None
+        if stored is None or stored.calibrated is None:
+            hint = "gate on the baseline's own bundle, or --update the baseline on this machine"
+            return replace(blank, verdict=INCONCLUSIVE, reason=problem, hint=hint), measured
+        ratio = measured["calibrated"]["log_ratio"], measured["calibrated"]["error"]
+        found = asdict(against_stored(ratio, stored.calibrated, limit, options.alpha))
+        then = stored.latency_ms
     return replace(
         blank,
-        verdict=measured["verdict"],
-        baseline=then if stored is None else stored.latency_ms,
-        candidate=measured["candidate"]["latency_ms"]["p50"],
-        change=measured["ratio"] - 1.0,
-        bounds=(measured["bounds"][0] - 1.0, measured["bounds"][1] - 1.0),
-        floor=measured["floor"],
-        reason=measured["reason"],
-        hint=measured["hint"],
+        verdict=found["verdict"],
+        baseline=then,
+        candidate=now,
+        change=found["ratio"] - 1.0,
+        bounds=(found["bounds"][0] - 1.0, found["bounds"][1] - 1.0),
+        floor=found["floor"],
+        reason=found["reason"],
+        hint=found["hint"],
     ), measured
 
 
-def job_for(bundle: Path, options: Options, limit: float | None = None) -> dict[str, Any]:
+def job_for(bundle: Path, options: Options) -> dict[str, Any]:
     """A job of `edgecv.bench.duel` with the bundle as candidate and no baseline yet."""
     return {
         "candidate": str(bundle),
         "baseline": None,
-        "stored": None,
-        "limit": limit if limit is not None else options.limits.slowdown,
+        "wanted": None,
+        "limit": options.limits.slowdown,
         "alpha": options.alpha,
         "budget_s": options.budget_s,
         "threads": options.threads,
@@ -208,15 +209,13 @@ def job_for(bundle: Path, options: Options, limit: float | None = None) -> dict[
 
 
 def _comparable(
-    before: Entry, options: Options, measured: dict[str, Any] | None = None
+    before: Entry, options: Options, measured: dict[str, Any]
 ) -> tuple[Timing | None, str]:
-    """The stored figures of a machine like this one, and why there are none ("" when there are)."""
-    here = measured["machine"] if measured else None
+    """The stored figures of a machine like the one that measured, or why there are none."""
+    here, now = measured["machine"], measured["calibration"]
     timings = [t for t in before.timings if t.calibrated and t.threads == options.threads]
     if not timings:
         return None, f"the baseline has no latency with {options.threads} thread(s)"
-    if here is None:
-        return timings[0], ""
     like = [t for t in timings if alike(t.machine, here)]
     if not like:
         there = timings[0].machine
@@ -225,7 +224,7 @@ def _comparable(
             differing = sorted(set(there.get("features") or ()) ^ set(here["features"]))
             what = f"same processor name, other instruction sets: {', '.join(differing)}"
         return None, f"{what}: too unlike to compare through a calibration workload"
-    (then, now) = like[0].calibration, measured["calibration"] if measured else {}
+    then = like[0].calibration
     for key, shown in (("version", "calibration workload"), ("numpy", "numpy")):
         old, new = str(then.get(key)), str(now.get(key))
         if old.split(".")[:2] != new.split(".")[:2]:
@@ -300,8 +299,8 @@ def _size(before: Entry, after: Entry, options: Options) -> list[Check]:
     blank = Check("size", SKIPPED, a, b, "bytes", limit=limit)
     if not a or not b:
         return [replace(blank, reason="a bundle of unknown size")]
-    change = b / a - 1.0
-    return [replace(blank, verdict=REGRESSION if change > limit else PASS, change=change)]
+    verdict = REGRESSION if b > a * (1.0 + limit) else PASS
+    return [replace(blank, verdict=verdict, change=b / a - 1.0)]
 
 
 def _memory(
@@ -313,7 +312,7 @@ def _memory(
     blank = Check("memory", SKIPPED, unit="MB", limit=limit)
     b = _peak((measured or {}).get("candidate"))
     a = _peak((measured or {}).get("baseline"))
-    if a is None and measured is not None:
+    if a is None and measured is not None and "calibration" in measured:
         stored, problem = _comparable(before, options, measured)
         if stored is None:
             return [replace(blank, candidate=b, reason=problem)]

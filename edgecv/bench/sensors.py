@@ -29,13 +29,13 @@ def read(sys_root: Path = SYS, proc: Path = PROC) -> dict[str, Any]:
     mhz = [v / 1000.0 for v in clocks] or _proc_mhz(proc)
     zones = _numbers(sorted((sys_root / "class/thermal").glob("thermal_zone*/temp")))
     throttles = _numbers(sorted(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count")))
-    load = _text(proc / "loadavg").split()
+    load = _number(_text(proc / "loadavg").partition(" ")[0])
     return {
         "frequency_mhz": round(sum(mhz) / len(mhz), 1) if mhz else None,
         "governor": _text(cpus / "cpu0/cpufreq/scaling_governor") or None,
         "temperature_c": max(zones) / 1000.0 if zones else None,
         "throttled": int(sum(throttles)) if throttles else None,
-        "load_average": float(load[0]) if load else None,
+        "load_average": load,
     }
 
 
@@ -65,19 +65,32 @@ def energy_uj(sys_root: Path = SYS) -> int | None:
 
 @cache
 def _counters(sys_root: Path) -> tuple[Path, ...]:
-    """Readable energy counters of whole packages ("intel-rapl:0", not its parts ":0:0")."""
-    found = []
-    for path in sorted((sys_root / "class/powercap").glob("*rapl*/energy_uj")):
+    """Readable energy counters, one for each package ("intel-rapl:0", not its parts ":0:0").
+
+    A package may be there twice (through MSRs and memory-mapped), and "psys" holds them all.
+    """
+    found: dict[str, Path] = {}
+    for path in sorted((sys_root / "class/powercap").glob("*rapl*/energy_uj"), key=str):
         if re.fullmatch(r"[a-z-]*rapl[a-z-]*:\d+", path.parent.name):
+            name = _text(path.parent / "name") or path.parent.name
             with suppress(OSError, ValueError):
                 int(path.read_text())  # readable by root alone since Linux 5.10
-                found.append(path)
-    return tuple(found)
+                if name != "psys":
+                    found.setdefault(name, path)
+    return tuple(found.values())
 
 
 def _proc_mhz(proc: Path) -> list[float]:
     lines = _text(proc / "cpuinfo").splitlines()
-    return [float(v.partition(":")[2]) for v in lines if v.startswith("cpu MHz")]
+    found = (_number(v.partition(":")[2]) for v in lines if v.startswith("cpu MHz"))
+    return [value for value in found if value is not None]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _numbers(paths: list[Path]) -> list[float]:

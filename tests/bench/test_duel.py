@@ -161,9 +161,24 @@ def test_one_that_is_slower_is_a_regression_at_the_first_look(clock: Clock) -> N
 
 
 def test_what_the_first_look_cannot_tell_a_later_one_may(clock: Clock) -> None:
-    found, sampler = judged(clock, 1.028, noise=0.03, budget_s=40.0)
+    found, sampler = judged(clock, 1.035, noise=0.1, budget_s=40.0)
     assert found.verdict == PASS
     assert sampler.rounds > ROUNDS
+
+
+@pytest.mark.parametrize(("opening_ms", "sittings"), [(0.0, 6), (300.0, 6), (2000.0, 1)])
+def test_few_sittings_are_no_ground_for_a_verdict(
+    clock: Clock, opening_ms: float, sittings: int
+) -> None:
+    """One that opens slowly sits long; it is judged after six sittings, or when time is up."""
+    fakes = [Simulated(clock, i, r, 0.01) for i, r in enumerate((1.0, 1.0, 1.5))]
+    for fake in fakes:
+        fake.opening_ns = opening_ms * MS
+    sampler, looked = Sampler(fakes, burst_ms=5.0), []
+    found = live(sampler, 0.05, ALPHA, 20.0, lambda *_: looked.append(sampler.sittings))
+    assert found.verdict == REGRESSION
+    assert looked[0] >= sittings
+    assert clock.perf_counter() < 25.0
 
 
 def test_bounds_are_shared_between_the_looks(clock: Clock) -> None:
@@ -196,7 +211,7 @@ def test_a_noisy_machine_cannot_say_regression_either(clock: Clock) -> None:
 def test_a_floor_that_the_budget_cannot_reach_is_not_waited_for(clock: Clock) -> None:
     found, sampler = judged(clock, 1.0, noise=0.5, limit=0.02, budget_s=30.0)
     assert found.verdict == INCONCLUSIVE
-    assert sampler.rounds == ROUNDS
+    assert sampler.rounds <= 2 * ROUNDS
     assert clock.perf_counter() < 10.0
 
 
@@ -204,14 +219,14 @@ def test_too_close_to_the_limit_is_inconclusive_with_the_time_that_would_tell(
     clock: Clock,
 ) -> None:
     told: Told = []
-    found, sampler = judged(clock, 1.04, noise=0.03, budget_s=2.0, told=told)
+    found, sampler = judged(clock, 1.038, noise=0.05, budget_s=40.0, told=told)
     assert found.verdict == INCONCLUSIVE
     low, high = found.bounds
     assert low < 1.05 < high
     assert f"between {low - 1:+.1%} and {high - 1:+.1%}, and 5.0% is within" in found.reason
     offered = re.match(r"--budget (\d+)s, or a calmer machine$", found.hint)
     assert offered
-    assert 2.0 < int(offered[1]) < 5000
+    assert 3.0 < int(offered[1]) < 5000
     assert int(offered[1]) % 30 == 0
     assert len(told) <= LOOKS
     assert [done for done, *_ in told] == sorted(done for done, *_ in told)
@@ -224,9 +239,6 @@ def test_exactly_at_the_limit_no_budget_helps(clock: Clock) -> None:
     assert found.hint == "too close to the limit to tell: another limit"
 
 
-@pytest.mark.xfail(
-    strict=True, reason="the hint takes all of the width to shrink with time, also DRIFT's share"
-)
 def test_a_budget_is_not_offered_where_the_machines_drift_is_in_the_way(clock: Clock) -> None:
     """0.4% below the limit, and the bounds are never nearer than 0.7% to the ratio."""
     found, _ = judged(clock, 1.0458, noise=0.002, budget_s=10.0)
@@ -362,7 +374,7 @@ def fight(
     candidate: Path, baseline: Path | None = None, seen: Told | None = None, **job: Any
 ) -> dict[str, Any]:
     full = {
-        "candidate": str(candidate), "baseline": baseline and str(baseline), "stored": None,
+        "candidate": str(candidate), "baseline": baseline and str(baseline), "wanted": None,
         "limit": 1.0, "alpha": ALPHA, "budget_s": 0.4, "threads": 1, "seed": 0, "starts": False,
         "burst_ms": 1.0, **job,
     }  # fmt: skip
@@ -422,17 +434,10 @@ def test_without_a_baseline_it_is_measured_against_the_workload(
     assert found["candidate"]["memory_mb"]["peak"] > 0
 
 
-@pytest.mark.parametrize(("times", "verdict"), [(100.0, PASS), (0.01, REGRESSION)])
-def test_figures_of_a_far_slower_or_faster_baseline(
-    bundle: Callable[..., Path], times: float, verdict: str
-) -> None:
-    path = bundle("a", 32)
-    # About 0.05 times the workload; what is stored is a hundred times off to either side.
-    stored = {"log_ratio": math.log(0.05 * times), "error": 0.003}
-    found = fight(path, stored=stored)
-    assert set(found) == CIRCUMSTANCES | JUDGED | {"calibrated", "calibration"}
-    # A machine so busy that a factor of two is noise cannot say.
-    assert found["verdict"] == verdict or found["floor"] >= 1.0
+def test_it_goes_on_until_the_error_is_what_was_wanted(bundle: Callable[..., Path]) -> None:
+    rough = fight(bundle("a", 32), wanted=1.0, budget_s=5.0)
+    assert rough["rounds"] == CALIBRATED_ROUNDS
+    assert rough["seconds"] < 5.0
 
 
 def test_what_cannot_run_is_named(bundle: Callable[..., Path]) -> None:

@@ -89,7 +89,6 @@ def test_what_is_no_number_is_null_and_hides_no_other(tree: Tree) -> None:
     assert read(root / "sys", root / "proc") == {**NOTHING, "temperature_c": 40.0}
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="these two files are not guarded")
 @pytest.mark.parametrize(
     "files", [{"proc/cpuinfo": "cpu MHz : unknown\n"}, {"proc/loadavg": "none\n"}]
 )
@@ -136,7 +135,6 @@ def test_ten_packages_are_ten(tree: Tree) -> None:
     assert energy_uj(root / "sys") == 11
 
 
-@pytest.mark.xfail(strict=True, reason="every zone at the top is taken for a package of its own")
 @pytest.mark.parametrize(
     ("zone", "name"), [("intel-rapl-mmio:0", "package-0"), ("intel-rapl:1", "psys")]
 )

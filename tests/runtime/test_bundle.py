@@ -11,6 +11,7 @@ import timeit
 import zipfile
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -407,3 +408,30 @@ def test_a_call_costs_microseconds(make_bundle, integer: bool) -> None:
             best[name] = min(best[name], timeit.timeit(call, number=20) / 20 * 1e6)
     assert best["run"] - best["bare"] < 20
     assert best["call"] - best["bare"] < 30
+
+
+# which test images were answered rightly
+
+
+def judged(correct: np.ndarray, **metric: Any) -> dict[str, Any]:
+    found = {"name": "top1", "value": float(correct.mean()), "samples": len(correct), **metric}
+    return {**described(), "metric": found}
+
+
+def test_answers_come_back_image_by_image(tmp_path: Path) -> None:
+    model, correct = network(), np.arange(13) % 3 > 0
+    path = tmp_path / "judged.edgecv"
+    write_bundle(path, judged(correct), {"model.onnx": model}, {}, {}, correct)
+    assert np.array_equal(read_bundle(path).correct, correct)
+    plain = write_bundle(tmp_path / "plain.edgecv", described(), {"model.onnx": model}, {}, {})
+    assert read_bundle(plain).correct is None
+
+
+@pytest.mark.parametrize("metric", [{"samples": 99}, {"value": 0.5}, {"value": None}])
+def test_answers_that_do_not_fit_the_metric_are_refused(tmp_path: Path, metric: dict) -> None:
+    correct, path = np.arange(13) % 3 > 0, tmp_path / "judged.edgecv"
+    with pytest.raises(BundleError, match=r"evaluation/correct\.npy"):
+        write_bundle(path, judged(correct, **metric), {"model.onnx": network()}, {}, {}, correct)
+    assert not path.exists()
+    with pytest.raises(BundleError, match=r"evaluation/correct\.npy"):
+        write_bundle(path, described(), {"model.onnx": network()}, {}, {}, correct)
