@@ -35,7 +35,7 @@ KINDS = ("same", "7%", "10%")
 ASKED = {"same": 0.01, "7%": 0.90, "10%": 0.99}
 LIMIT_S = 60.0
 EVERY = 10
-LONG = 10  # long measurements, for the ratio in the long run
+LONG = 5  # long measurements, for the ratio in the long run
 
 
 def run(*arguments: str) -> tuple[int, dict[str, Any], float]:

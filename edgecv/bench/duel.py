@@ -88,11 +88,13 @@ def live(sampler: Sampler, limit: float, alpha: float, budget_s: float, tell: Te
     sampler.sample(LEAST_ROUNDS)
     pace = (time.perf_counter() - start) / LEAST_ROUNDS
     most = max(LEAST_ROUNDS, int(budget_s / pace))
-    for due in (schedule := looks(most)):
-        sampler.sample(due - sampler.rounds)
+    for due in looks(most):
+        sampler.sample(max(0, due - sampler.rounds))
         spent = time.perf_counter() - start
-        if sampler.sittings < LEAST_SITTINGS and due < schedule[-1]:
-            continue  # one unlucky place in memory would decide
+        while sampler.sittings < LEAST_SITTINGS and spent < budget_s:
+            # One unlucky place in memory would decide.
+            sampler.sample(1)
+            spent = time.perf_counter() - start
         verdict = _look(sampler, limit, 1.0 - 2.0 * alpha / LOOKS)
         note = f"{verdict.ratio - 1:+.1%}, noise floor {verdict.floor:.1%}"
         tell(min(spent, budget_s), budget_s, note)

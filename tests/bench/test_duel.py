@@ -39,6 +39,7 @@ from edgecv.bench.duel import (
     looks,
 )
 from edgecv.bench.sampling import Sampler
+from edgecv.bench.statistics import LEAST_SITTINGS
 from edgecv.errors import BundleError
 from edgecv.runtime.archive import write_bundle
 from tests.bench.test_sampling import MS, Clock, Fake
@@ -166,19 +167,34 @@ def test_what_the_first_look_cannot_tell_a_later_one_may(clock: Clock) -> None:
     assert sampler.rounds > ROUNDS
 
 
-@pytest.mark.parametrize(("opening_ms", "sittings"), [(0.0, 6), (300.0, 6), (2000.0, 1)])
-def test_few_sittings_are_no_ground_for_a_verdict(
-    clock: Clock, opening_ms: float, sittings: int
-) -> None:
-    """One that opens slowly sits long; it is judged after six sittings, or when time is up."""
+def slow_openers(clock: Clock, opening_ms: float, budget_s: float) -> list[int]:
+    """Sittings there had been at each look at a candidate that is half as slow again."""
     fakes = [Simulated(clock, i, r, 0.01) for i, r in enumerate((1.0, 1.0, 1.5))]
     for fake in fakes:
         fake.opening_ns = opening_ms * MS
     sampler, looked = Sampler(fakes, burst_ms=5.0), []
-    found = live(sampler, 0.05, ALPHA, 20.0, lambda *_: looked.append(sampler.sittings))
+    found = live(sampler, 0.05, ALPHA, budget_s, lambda *_: looked.append(sampler.sittings))
     assert found.verdict == REGRESSION
-    assert looked[0] >= sittings
-    assert clock.perf_counter() < 25.0
+    assert clock.perf_counter() < 1.25 * budget_s
+    return looked
+
+
+@pytest.mark.parametrize("opening_ms", [0.0, 100.0])
+def test_few_sittings_are_no_ground_for_a_verdict(clock: Clock, opening_ms: float) -> None:
+    """One that opens slowly sits long, and is looked at later."""
+    (sittings,) = slow_openers(clock, opening_ms, 20.0)
+    assert sittings >= LEAST_SITTINGS
+
+
+def test_a_budget_for_few_sittings_ends_in_a_verdict_all_the_same(clock: Clock) -> None:
+    (sittings,) = slow_openers(clock, 2000.0, 20.0)
+    assert sittings < LEAST_SITTINGS
+
+
+def test_what_opens_slowly_may_use_its_budget_for_sittings(clock: Clock) -> None:
+    """Six sittings of 35 rounds take 9 s of the 20 s that are there."""
+    (sittings,) = slow_openers(clock, 300.0, 20.0)
+    assert sittings >= LEAST_SITTINGS
 
 
 def test_bounds_are_shared_between_the_looks(clock: Clock) -> None:

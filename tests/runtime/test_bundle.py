@@ -435,3 +435,64 @@ def test_answers_that_do_not_fit_the_metric_are_refused(tmp_path: Path, metric: 
     assert not path.exists()
     with pytest.raises(BundleError, match=r"evaluation/correct\.npy"):
         write_bundle(path, described(), {"model.onnx": network()}, {}, {}, correct)
+
+
+def with_answers(path: Path, array: np.ndarray, **metric: Any) -> Path:
+    """A bundle of 13 judged images whose packed answers are `array`, its digest updated."""
+    correct = np.arange(13) % 3 > 0
+    write_bundle(path, judged(correct), {"model.onnx": network()}, {}, {}, correct)
+
+    def change(members: dict[str, bytes]) -> None:
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        manifest = json.loads(members["manifest.json"])
+        manifest["metric"] |= metric
+        manifest["members"][archive_module.CORRECT] = sha256(buffer.getvalue()).hexdigest()
+        members[archive_module.CORRECT] = buffer.getvalue()
+        members["manifest.json"] = json.dumps(manifest).encode()
+
+    return rewritten(path, change)
+
+
+PACKED = np.packbits(np.arange(13) % 3 > 0)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.unpackbits(PACKED),
+        PACKED.astype(np.int8),
+        PACKED.astype(np.float32),
+        PACKED[:1],
+        np.append(PACKED, np.uint8(0)),
+        PACKED[None],
+        PACKED ^ np.array([0x80, 0], np.uint8),  # one right answer more
+    ],
+)
+def test_answers_that_are_not_packed_bits_are_refused(tmp_path: Path, array: np.ndarray) -> None:
+    path = tmp_path / "judged.edgecv"
+    assert read_bundle(with_answers(path, PACKED)).correct is not None
+    refused(with_answers(path, array), "evaluation/correct.npy")
+
+
+@pytest.mark.parametrize("metric", [{"samples": None}, {"samples": 1e400}, {"value": "good"}])
+def test_a_metric_without_its_numbers_does_not_fit_answers(tmp_path: Path, metric: dict) -> None:
+    refused(with_answers(tmp_path / "j.edgecv", PACKED, **metric), "evaluation/correct.npy")
+
+
+def test_a_metric_without_answers_needs_none(make_bundle) -> None:
+    path = make_bundle(metric={"name": "top1", "value": 0.9, "samples": 13})
+    assert read_bundle(path).correct is None
+
+
+@pytest.mark.xfail(strict=True, reason="packed as they come: 12 of 13, and numpy's own TypeError")
+@pytest.mark.parametrize("given", [np.arange(12) < 5, (np.arange(13) < 5).astype(np.float32)])
+def test_answers_are_truth_values_one_for_each_image(tmp_path: Path, given: np.ndarray) -> None:
+    manifest, path = judged(np.arange(13) < 5), tmp_path / "j.edgecv"
+    with pytest.raises(BundleError, match=r"correct\.npy"):
+        write_bundle(path, manifest, {"m": b""}, {}, {}, given)
+
+
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="-(-5 // 8) bytes are none, and fit")
+def test_a_negative_number_of_images_is_damage(tmp_path: Path) -> None:
+    refused(with_answers(tmp_path / "j.edgecv", PACKED[:0], samples=-5, value=0.0), "correct.npy")
