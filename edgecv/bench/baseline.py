@@ -188,12 +188,44 @@ def _of_baseline(path: Path, data: dict[str, Any]) -> list[Entry]:
             str(path), f"schema {data.get('schema')!r} is not {SCHEMA}", "upgrade edgecv"
         )
     try:
+        _check(data)
         return [
             Entry(name, facts, None, _unpack(facts), _stored_timings(data, name))
             for name, facts in data["bundles"].items()
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as e:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
         raise RecipeError(str(path), f"is damaged: {e!r}", "write it again with --update") from None
+
+
+def _check(data: dict[str, Any]) -> None:
+    """Raises KeyError or TypeError unless every part is what a gate takes it for."""
+    for facts in data["bundles"].values():
+        for key in ("target", "engine", "precision", "digest"):
+            _is(facts, key, str)
+        _is(facts, "size_bytes", int)
+        _is(facts, "tools", dict)
+        _is(facts, "executed", dict)
+        if facts["metric"] is not None:
+            _is(facts["metric"], "value", float, int)
+            _is(facts["metric"], "samples", int)
+    _is(data, "machines", list)
+    for there in data["machines"]:
+        _is(there, "machine", dict)
+        _is(there["machine"], "features", list)
+        _is(there, "threads", int)
+        _is(there, "calibration", dict)
+        _is(there, "bundles", dict)
+        for figures in there["bundles"].values():
+            _is(figures, "digest", str)
+            log_ratio, error = figures["calibrated"]
+            _is({"calibrated": log_ratio * error}, "calibrated", float)
+            _is(figures, "latency_ms", float, int)
+            _is(figures, "memory_mb", float, int, type(None))
+
+
+def _is(part: dict[str, Any], key: str, *kinds: type) -> None:
+    if not isinstance(part[key], kinds):
+        raise TypeError(f"{key} is {part[key]!r:.40}")
 
 
 def _stored_timings(data: dict[str, Any], name: str) -> tuple[Timing, ...]:
@@ -214,6 +246,8 @@ def _unpack(facts: dict[str, Any]) -> np.ndarray | None:
     if packed is None:
         return None
     bits = np.frombuffer(base64.b64decode(packed, validate=True), np.uint8)
+    if len(bits) != -(-int(facts["metric"]["samples"]) // 8):
+        raise ValueError(f"{len(bits)} bytes of answers for {facts['metric']['samples']} images")
     return np.unpackbits(bits, count=int(facts["metric"]["samples"])).astype(bool)
 
 

@@ -119,7 +119,7 @@ def judge(
     found: Sequence[tuple[Entry | None, Entry | None]], options: Options, run: Runner
 ) -> list[Judged]:
     """Judge every pair. run: calls a child module with a job, here or on a device."""
-    clocked = sum(1 for a, b in found if a and b and b.bundle and b.runnable)
+    clocked = sum(1 for a, b in found if a and b and (b.runnable if b.bundle else b.timings))
     options = replace(options, alpha=options.alpha / max(1, clocked))
     return [_judge(before, after, options, run) for before, after in found]
 
@@ -224,12 +224,17 @@ def _comparable(
             differing = sorted(set(there.get("features") or ()) ^ set(here["features"]))
             what = f"same processor name, other instruction sets: {', '.join(differing)}"
         return None, f"{what}: too unlike to compare through a calibration workload"
-    then = like[0].calibration
+    differ = _workloads_differ(like[0], now)
+    return (None, differ) if differ else (like[0], "")
+
+
+def _workloads_differ(stored: Timing, now: dict[str, Any]) -> str:
+    """Why two calibration workloads are not one; "" when they are."""
     for key, shown in (("version", "calibration workload"), ("numpy", "numpy")):
-        old, new = str(then.get(key)), str(now.get(key))
+        old, new = str(stored.calibration.get(key)), str(now.get(key))
         if old.split(".")[:2] != new.split(".")[:2]:
-            return None, f"the baseline was calibrated with {shown} {old}, and this is {new}"
-    return like[0], ""
+            return f"the baseline was calibrated with {shown} {old}, and this is {new}"
+    return ""
 
 
 def _figures_alone(before: Entry, after: Entry, options: Options, blank: Check) -> Check:
@@ -240,7 +245,8 @@ def _figures_alone(before: Entry, after: Entry, options: Options, blank: Check) 
     new = [t for t in after.timings if t.calibrated and t.threads == options.threads]
     for now in new:
         for then in before.timings:
-            if then.calibrated and then.threads == now.threads and alike(then.machine, now.machine):
+            same = then.threads == now.threads and alike(then.machine, now.machine)
+            if then.calibrated and same and not _workloads_differ(then, now.calibration):
                 assert now.calibrated is not None
                 found = against_stored(
                     now.calibrated, then.calibrated, blank.limit or 0.0, options.alpha
@@ -276,6 +282,9 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
         return [replace(blank, verdict=INCONCLUSIVE, change=change,
                         reason="which images were right is not known, so chance cannot be told",
                         hint="make both bundles again with this edgecv")]  # fmt: skip
+    if len(before.correct) != len(after.correct):
+        return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
+                        hint="run both recipes on the same data")]  # fmt: skip
     drop, low, high = paired_drop(before.correct, after.correct, 1.0 - 2.0 * options.alpha)
     lost = int((before.correct & ~after.correct).sum())
     won = int((after.correct & ~before.correct).sum())
@@ -319,12 +328,11 @@ def _memory(
         a = stored.memory_mb
     if a is None or b is None:
         return [replace(blank, baseline=a, candidate=b, reason="not measured")]
-    if b / a - 1.0 > limit and after.bundle:  # once more before it is said
+    if b > a * (1.0 + limit) and after.bundle:  # once more before it is said
         again = [_again(e.bundle, options, run) for e in (before, after)]
         a, b = float(np.median([a, *again[0]])), float(np.median([b, *again[1]]))
-    change = b / a - 1.0
-    verdict = REGRESSION if change > limit else PASS
-    return [replace(blank, verdict=verdict, baseline=a, candidate=b, change=change)]
+    verdict = REGRESSION if b > a * (1.0 + limit) else PASS
+    return [replace(blank, verdict=verdict, baseline=a, candidate=b, change=b / a - 1.0)]
 
 
 def _again(bundle: Path | None, options: Options, run: Runner) -> list[float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
 from edgecv.bench.duel import INCONCLUSIVE, PASS, REGRESSION
 from edgecv.bench.gate import SKIPPED, Check, Judged
+from edgecv.errors import StoreError
 from edgecv.store import disk_errors, write_atomic
 from edgecv.tables import table
 
@@ -91,9 +93,20 @@ def markdown(judged: Sequence[Judged], verdict: str) -> str:
     return "\n".join([*lines, "", *notes]) + "\n"
 
 
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises StoreError for whatever keeps a file from being written."""
+    try:
+        with disk_errors(path.parent):
+            yield
+    except (FileNotFoundError, IsADirectoryError) as e:
+        what = f"cannot be written: {e.strerror}"
+        raise StoreError(str(path), what, "name a file in a folder that is there") from None
+
+
 def append(path: Path, text: str) -> None:
     """Add text to a file. Raises StoreError."""
-    with disk_errors(path), path.open("a", encoding="utf-8") as f:
+    with _writing(path), path.open("a", encoding="utf-8") as f:
         f.write(text)
 
 
@@ -113,11 +126,12 @@ def write_junit(path: Path, judged: Sequence[Judged]) -> None:
         case = ElementTree.SubElement(
             suite, "testcase", classname=pair.name, name=check.name, time=f"{spent:.2f}"
         )
-        message = " ".join(filter(None, [*_cells(check)[1:4], check.reason, check.hint]))
+        words = " ".join(filter(None, [*_cells(check)[1:4], check.reason, check.hint]))
+        message = "".join(c if c.isprintable() else " " for c in words)  # XML knows no escapes
         kind = {REGRESSION: "failure", INCONCLUSIVE: "error", SKIPPED: "skipped"}.get(check.verdict)
         if kind:
             ElementTree.SubElement(case, kind, message=message)
     ElementTree.indent(suite)
     text = ElementTree.tostring(suite, encoding="unicode")
-    with disk_errors(path.parent):
+    with _writing(path):
         write_atomic(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n')

@@ -114,6 +114,10 @@ def write_bundle(
     for kind, arrays in (("inputs", golden_inputs), ("outputs", golden_outputs)):
         members |= {_golden_name(kind, name): _npy(array) for name, array in arrays.items()}
     if correct is not None:
+        samples = (manifest.get("metric") or {}).get("samples")
+        if correct.dtype != np.bool_ or correct.shape != (samples,):
+            what = f"{correct.dtype} {correct.shape} for {samples} images"
+            raise BundleError(f"{path}: {CORRECT}", what, "one truth value for each image")
         members[CORRECT] = _npy(np.packbits(correct))
     full = {
         **manifest,
@@ -335,7 +339,7 @@ def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -
         right = round(float((metric or {})["value"]) * samples)
     except (ValueError, TypeError, KeyError, OverflowError, SyntaxError) as e:
         raise BundleError(where, f"does not fit the metric: {_line(e)}", _AGAIN) from None
-    if bits.dtype != np.uint8 or bits.shape != (-(-samples // 8),):
+    if samples < 0 or bits.dtype != np.uint8 or bits.shape != (-(-samples // 8),):
         raise BundleError(where, f"{bits.dtype} {bits.shape} for {samples} images", _AGAIN)
     correct = np.unpackbits(bits, count=samples).astype(bool)
     if int(correct.sum()) != right:

@@ -212,7 +212,6 @@ def test_a_part_that_is_no_such_part_is_damage(tmp_path: Path, keys: tuple, valu
             read(path)
 
 
-@pytest.mark.xfail(strict=True, reason="the parts of a baseline are taken for what they should be")
 @pytest.mark.parametrize(
     ("keys", "value"),
     [

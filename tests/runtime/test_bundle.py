@@ -485,7 +485,6 @@ def test_a_metric_without_answers_needs_none(make_bundle) -> None:
     assert read_bundle(path).correct is None
 
 
-@pytest.mark.xfail(strict=True, reason="packed as they come: 12 of 13, and numpy's own TypeError")
 @pytest.mark.parametrize("given", [np.arange(12) < 5, (np.arange(13) < 5).astype(np.float32)])
 def test_answers_are_truth_values_one_for_each_image(tmp_path: Path, given: np.ndarray) -> None:
     manifest, path = judged(np.arange(13) < 5), tmp_path / "j.edgecv"
@@ -493,6 +492,5 @@ def test_answers_are_truth_values_one_for_each_image(tmp_path: Path, given: np.n
         write_bundle(path, manifest, {"m": b""}, {}, {}, given)
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="-(-5 // 8) bytes are none, and fit")
 def test_a_negative_number_of_images_is_damage(tmp_path: Path) -> None:
     refused(with_answers(tmp_path / "j.edgecv", PACKED[:0], samples=-5, value=0.0), "correct.npy")
