@@ -74,6 +74,9 @@ def run_gate(options: argparse.Namespace) -> int:
         raise RecipeError("--threads", f"is {options.threads}", "at least 1")
     settings = gate.Options(limits, options.threads, options.budget, seed=options.seed)
     summary = _summary_path(options.summary)
+    for path in filter(None, (options.junit, summary)):  # before minutes of measuring, not after
+        if not path.parent.is_dir():
+            raise RecipeError(str(path), "its folder is not there", f"mkdir {path.parent}")
     candidates = baseline.load(options.candidate)
     with Bar("gate", quiet=options.json) as bar:
         run = runner(options, bar)

@@ -162,6 +162,7 @@ def test_what_is_no_baseline_is_refused_and_left_alone(
         (("{fast}", "{fast}", "--max-slowdown=-5%"), "'-5%' is no percentage"),
         (("{fast}", "{fast}", "--budget", "soon"), "'soon' is no time"),
         (("{fast}", "{fast}", "--threads", "0"), "--threads: is 0"),
+        (("{fast}", "{fast}", "--junit", "nowhere/x.xml"), "its folder is not there"),
         (("{fast}", "{fast}", "--update"), "is no name of a baseline file"),
         (("nowhere/baseline.json", "{fast}", "--update", *QUICK), "its folder is not there"),
         (("{fast}", "{fast}", "--device", "rpi5"), "device"),
