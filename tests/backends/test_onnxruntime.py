@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnx_graphs as graphs
 import pytest
 from onnx import helper
 
@@ -20,6 +19,7 @@ from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Profile
 from edgecv.target import Grid, Target
+from tests.backends import onnx_graphs as graphs
 
 TARGET = Target(name="t", backend="onnxruntime", graph="onnx")
 

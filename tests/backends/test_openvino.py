@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnx_graphs as graphs
 import pytest
 
 from edgecv.backends.onnxruntime.run import Session as Reference
@@ -18,6 +17,7 @@ from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Profile
 from edgecv.target import Target
+from tests.backends import onnx_graphs as graphs
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")
 

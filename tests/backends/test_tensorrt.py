@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import onnx_graphs as graphs
 import pytest
 import torch
 from torch import nn
@@ -15,6 +14,7 @@ from edgecv.errors import EngineError, NoCudaDevice, TargetError, UnsupportedErr
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.target import Grid, Target
+from tests.backends import onnx_graphs as graphs
 
 GRID = Grid(activations="int8", symmetric=True, quantize_bias=False)
 
