@@ -49,7 +49,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Write a text file that is either the old one or the new one, never half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w") as f:
+        with temporary.open("w", encoding="utf-8") as f:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())

@@ -285,6 +285,8 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     if len(before.correct) != len(after.correct):
         return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
                         hint="run both recipes on the same data")]  # fmt: skip
+    if not len(before.correct):
+        return [replace(blank, reason="no test images")]
     drop, low, high = paired_drop(before.correct, after.correct, 1.0 - 2.0 * options.alpha)
     lost = int((before.correct & ~after.correct).sum())
     won = int((after.correct & ~before.correct).sum())
@@ -326,6 +328,11 @@ def _memory(
         if stored is None:
             return [replace(blank, candidate=b, reason=problem)]
         a = stored.memory_mb
+    if options.limits.slowdown is None and before.runnable and after.runnable:
+        try:
+            a, b = (_median(_again(e.bundle, options, run)) for e in (before, after))
+        except MissingExtraError as e:
+            return [replace(blank, reason=e.what, hint=e.hint)]
     if a is None or b is None:
         return [replace(blank, baseline=a, candidate=b, reason="not measured")]
     if b > a * (1.0 + limit) and after.bundle:  # once more before it is said
@@ -333,6 +340,10 @@ def _memory(
         a, b = float(np.median([a, *again[0]])), float(np.median([b, *again[1]]))
     verdict = REGRESSION if b > a * (1.0 + limit) else PASS
     return [replace(blank, verdict=verdict, baseline=a, candidate=b, change=b / a - 1.0)]
+
+
+def _median(values: list[float]) -> float | None:
+    return float(np.median(values)) if values else None
 
 
 def _again(bundle: Path | None, options: Options, run: Runner) -> list[float]:

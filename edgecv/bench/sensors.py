@@ -42,8 +42,8 @@ def read(sys_root: Path = SYS, proc: Path = PROC) -> dict[str, Any]:
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     """What happened between two readings that makes milliseconds untrustworthy, a sentence each."""
     found = []
-    if before["throttled"] is not None and after["throttled"] > before["throttled"]:
-        times = after["throttled"] - before["throttled"]
+    times = (after["throttled"] or 0) - (before["throttled"] or 0)
+    if before["throttled"] is not None and times > 0:
         found.append(f"the processor was throttled by heat {times} times: cool it, or wait")
     first, last = before["frequency_mhz"], after["frequency_mhz"]
     if first and last and abs(last / first - 1) > 0.15:

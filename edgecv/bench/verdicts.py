@@ -89,7 +89,8 @@ def markdown(judged: Sequence[Judged], verdict: str) -> str:
     for row in rows(judged):
         *cells, last = (cell.replace("|", "\\|").replace("<", "&lt;") for cell in row)
         lines.append("| " + " | ".join([*cells, f"{MARKS[row[-1]]} {last}"]) + " |")
-    notes = [f"- {line.replace('<', '&lt;')}" for line in details(judged)]
+    # A reason may be an engine's own message, of several lines.
+    notes = [f"- {' '.join(line.split()).replace('<', '&lt;')}" for line in details(judged)]
     return "\n".join([*lines, "", *notes]) + "\n"
 
 

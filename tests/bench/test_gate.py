@@ -261,6 +261,19 @@ def test_little_memory_more_is_measured_once() -> None:
     assert len(clock.jobs) == 1
 
 
+def test_memory_is_measured_where_no_clock_is_asked_for() -> None:
+    peaks = [{"memory_mb": {"peak": v}} for v in (60.0, 62.0, 80.0, 82.0)]
+    clock = Clock(*peaks, *peaks)
+    check = judged(entry(bundle=BUNDLE), entry(bundle=BUNDLE), clock, slowdown=None)["memory"]
+    assert (check.baseline, check.candidate, check.verdict) == (61.0, 81.0, "regression")
+    assert {module for module, *_ in clock.jobs} == {"edgecv.bench.cold"}
+
+
+def test_no_test_images_is_no_accuracy() -> None:
+    none = replace(entry(), correct=np.zeros(0, bool))
+    assert judged(none, none)["accuracy"].verdict == "skipped"
+
+
 # notes, update
 
 

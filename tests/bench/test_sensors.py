@@ -196,6 +196,10 @@ def test_what_makes_milliseconds_untrustworthy_is_said(
     assert says in sentence
 
 
+def test_a_sensor_that_goes_away_is_no_finding() -> None:
+    assert changes(reading(throttled=3), reading(throttled=None)) == []
+
+
 def test_everything_at_once_is_a_sentence_each() -> None:
     before = reading(frequency_mhz=2000.0, governor="powersave", throttled=0)
     after = reading(frequency_mhz=900.0, governor="powersave", throttled=1)

@@ -47,6 +47,12 @@ def test_markdown_has_a_row_for_every_check_and_nothing_breaks_out() -> None:
     assert "the machine was busy" in text
 
 
+def test_an_engines_message_of_several_lines_is_one_item_of_the_list() -> None:
+    check = Check("latency", "inconclusive", reason="engine:\n  # no\n- such node")
+    text = verdicts.markdown([Judged("net", (check,))], "inconclusive")
+    assert text.splitlines()[-1] == "- net: latency inconclusive: engine: # no - such node"
+
+
 def test_junit(tmp_path: Path) -> None:
     path = tmp_path / "gate.xml"
     verdicts.write_junit(path, [PAIR])
