@@ -380,7 +380,10 @@ def test_a_job_that_takes_too_long(board: Server) -> None:
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGKILL"])
 def test_stopping_here_stops_it_there(board: Server, name: str) -> None:
+    # A process started in the background ignores SIGINT, and so would what it starts.
     code = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from edgecv import device
 address = device.parse({str(board.address)!r})
 device.call(address, "tests.device.jobs", {{"do": "hold"}}, {{}}, "job",
