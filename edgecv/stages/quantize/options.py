@@ -1,0 +1,32 @@
+"""How a float graph becomes integers: the knobs that every quantizer here understands."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+Rounding = Literal["nearest", "gptq", "adaround"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """One choice of the knobs; the defaults are what served best on EfficientNet-Lite0.
+
+    calibration:     how an activation's range is chosen from what it held (`ranges.py`)
+    rounding:        how weights become integers (`rounding.py`)
+    bias_correction: put the mean error of a layer's rounded weights into its bias
+    equalization:    even out the channels of neighbouring layers first
+    weight_bits:     8 or 4; 4-bit weights are kept in int8 and take 15 levels of it
+    keep_float:      names of layers that stay float, as `edgecv bench --profile` shows them
+    """
+
+    calibration: Calibration = "mse"
+    rounding: Rounding = "gptq"
+    bias_correction: bool = True
+    equalization: bool = False
+    weight_bits: Literal[4, 8] = 8
+    keep_float: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"keep_float": list(self.keep_float)}
