@@ -226,7 +226,7 @@ def _on_the_device(work: Work, target: Target) -> Run:
         return device.call(
             device.parse(target.device or ""), module, {**job, "bundles": names}, files,
             work.node.id, python=target.device_python, progress=work.progress,
-            environment=ONE_THREAD,
+            environment=ONE_THREAD, timeout_s=3600.0 + work.expansion.recipe.bench.budget_s,
         )  # fmt: skip
 
     return run

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from edgecv import making
 from edgecv.errors import (
+    DeviceError,
+    DeviceLostError,
     EdgecvError,
     EngineError,
     MissingExtraError,
@@ -144,7 +146,14 @@ def run(
 
 
 # Failures that belong to one engine or one graph, and leave the other targets alone.
-CONTAINED = (EngineError, MissingExtraError, ParityError, UnsupportedError)
+CONTAINED = (
+    EngineError,
+    MissingExtraError,
+    ParityError,
+    UnsupportedError,
+    DeviceError,
+    DeviceLostError,
+)
 
 
 def _visit(

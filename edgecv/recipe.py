@@ -87,7 +87,7 @@ class Bench(_Checked):
 
     rounds: int = Field(default=40, ge=3, description="interleaved rounds, at least")
     precision: float = Field(
-        default=0.01, gt=0, le=1, description="half-width of the ratios' 95% intervals to reach"
+        default=0.01, ge=0.006, le=1, description="half-width of the ratios' 95% intervals to reach"
     )
     budget_s: float = Field(default=15.0, gt=0, description="seconds after which it ends anyway")
     burst_ms: float = Field(default=5.0, gt=0, description="one bundle's turn in a round")

@@ -21,7 +21,8 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -75,8 +76,11 @@ class Entry:
         return self.facts.get("metric")
 
 
-def load(path: Path) -> list[Entry]:
-    """Everything that a file (or the folder of a run) holds. Raises BundleError, RecipeError."""
+def load(path: Path, away: bool = False) -> list[Entry]:
+    """Everything that a file (or the folder of a run) holds. Raises BundleError, RecipeError.
+
+    away: measured on a device, so what a run says of this machine does not matter
+    """
     if path.is_dir():
         path = path / "results.json"
     if path.suffix == ".edgecv":
@@ -85,7 +89,7 @@ def load(path: Path) -> list[Entry]:
     if data.get("kind") == KIND:
         return _of_baseline(path, data)
     if isinstance(data.get("results"), list):
-        return _of_results(path, data)
+        return _of_results(path, data, away)
     raise RecipeError(
         str(path), "is no results file and no baseline", "edgecv run and gate --update write them"
     )
@@ -94,18 +98,23 @@ def load(path: Path) -> list[Entry]:
 def of_bundle(path: Path) -> Entry:
     """A bundle on the disk."""
     contents = read_bundle(path)
+    # A network that is not compiled for its device runs here, but not as it will run there.
+    runnable = bool(contents.golden_inputs) and contents.manifest.get("compiled") is not False
     return Entry(
         path.name.removesuffix(".edgecv"),
         facts_of(contents),
         path,
         contents.correct,
-        runnable=bool(contents.golden_inputs),
-        problem="" if contents.golden_inputs else _not_here(contents),
+        runnable=runnable,
+        problem="" if runnable else _not_here(contents),
     )
 
 
 def _not_here(contents: Contents) -> str:
-    notes = contents.manifest.get("notes") or ["made where its engine could not run"]
+    default = "made where its engine could not run"
+    if contents.golden_inputs:
+        default = "is not compiled for its device"
+    notes = contents.manifest.get("notes") or [default]
     return str(notes[0])
 
 
@@ -144,21 +153,22 @@ def _read(path: Path) -> dict[str, Any]:
 # results of a run
 
 
-def _of_results(path: Path, data: dict[str, Any]) -> list[Entry]:
+def _of_results(path: Path, data: dict[str, Any], away: bool) -> list[Entry]:
     try:
-        return [_of_row(path, data, row) for row in data["results"]]
+        return [_of_row(path, data, row, away) for row in data["results"]]
     except (KeyError, TypeError, AttributeError) as e:
         raise RecipeError(str(path), f"is damaged: {e!r}", "run the recipe again") from None
 
 
-def _of_row(path: Path, data: dict[str, Any], row: dict[str, Any]) -> Entry:
+def _of_row(path: Path, data: dict[str, Any], row: dict[str, Any], away: bool) -> Entry:
     name = f"{row['step']}.{row['target']}"
     bundle = path.parent / row["bundle"] if row["bundle"] else None
-    problem = row["reason"] if row["status"] == "failed" else ""
+    problem = row["reason"] if row["status"] == "failed" and not bundle else ""
     if bundle and bundle.is_file():
         entry = of_bundle(bundle)
-        return Entry(name, entry.facts, bundle, entry.correct, _row_timings(data, row),
-                     entry.runnable, problem or entry.problem)  # fmt: skip
+        if row["status"] == "unavailable" and not away:
+            entry = replace(entry, runnable=False, problem=row["reason"])
+        return replace(entry, name=name, timings=_row_timings(data, row))
     facts = {
         "target": row["target"], "engine": row["engine"], "precision": row["precision"],
         "size_bytes": row.get("engine_bytes"), "metric": row["metric"], "digest": "",
@@ -173,7 +183,7 @@ def _row_timings(data: dict[str, Any], row: dict[str, Any]) -> tuple[Timing, ...
     memory = (row.get("memory_mb") or {}).get("peak")
     return (
         Timing(
-            data["machine"], row.get("threads", 1), row["calibration"],
+            row.get("machine") or data["machine"], row.get("threads", 1), row["calibration"],
             (found["log_ratio"], found["error"]), row["latency_ms"]["p50"], memory,
         ),
     )  # fmt: skip
@@ -294,6 +304,15 @@ class Baseline:
             "latency_ms": timing.latency_ms,
             "memory_mb": timing.memory_mb,
         }
+
+    def keep(self, names: Collection[str]) -> list[str]:
+        """Forget every other bundle; the names that went."""
+        gone = [name for name in self.bundles if name not in names]
+        for name in gone:
+            del self.bundles[name]
+            for there in self.machines:
+                there["bundles"].pop(name, None)
+        return gone
 
     def _machine(self, timing: Timing) -> dict[str, Any]:
         for there in self.machines:

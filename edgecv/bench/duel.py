@@ -88,11 +88,13 @@ def live(sampler: Sampler, limit: float, alpha: float, budget_s: float, tell: Te
     sampler.sample(LEAST_ROUNDS)
     pace = (time.perf_counter() - start) / LEAST_ROUNDS
     most = max(LEAST_ROUNDS, int(budget_s / pace))
-    for due in looks(most):
+    dues = looks(most)
+    for due in dues:
         sampler.sample(max(0, due - sampler.rounds))
         spent = time.perf_counter() - start
-        while sampler.sittings < LEAST_SITTINGS and spent < budget_s:
-            # One unlucky place in memory would decide.
+        # With few sittings one unlucky place in memory would decide; and the first rounds, which
+        # load the engine, may have foretold a slower pace than there was.
+        while (sampler.sittings < LEAST_SITTINGS or due == dues[-1]) and spent < budget_s:
             sampler.sample(1)
             spent = time.perf_counter() - start
         verdict = _look(sampler, limit, 1.0 - 2.0 * alpha / LOOKS)
@@ -101,7 +103,7 @@ def live(sampler: Sampler, limit: float, alpha: float, budget_s: float, tell: Te
         if verdict.verdict != INCONCLUSIVE or spent >= budget_s:
             break
         # It narrows with the root of the rounds: what the budget cannot reach is not waited for.
-        if verdict.floor * math.sqrt(sampler.rounds / most) > 1.5 * limit:
+        if verdict.floor * math.sqrt(spent / budget_s) > 1.5 * limit:
             break
     if verdict.verdict != INCONCLUSIVE:
         return verdict

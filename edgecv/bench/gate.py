@@ -24,12 +24,19 @@ import numpy as np
 from edgecv.bench.baseline import Baseline, Entry, Timing, alike
 from edgecv.bench.duel import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
 from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
-from edgecv.errors import BundleError, EdgecvError, MissingExtraError
+from edgecv.errors import (
+    BundleError,
+    EdgecvError,
+    EngineError,
+    MissingExtraError,
+    NoCudaDevice,
+)
 
 SKIPPED = "skipped"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, INCONCLUSIVE: 4}
 # The verdict of several: the first of these that occurs.
 GRAVEST = (REGRESSION, INCONCLUSIVE, PASS)
+NOT_HERE = (MissingExtraError, NoCudaDevice)
 Runner = Callable[[str, dict[str, Any], str], dict[str, Any]]
 
 
@@ -103,13 +110,11 @@ class Options:
 def pairs(
     baseline: Sequence[Entry], candidate: Sequence[Entry]
 ) -> list[tuple[Entry | None, Entry | None]]:
-    """Who is compared with whom: by name; a single bundle with a single one whatever its name."""
-    if len(baseline) == len(candidate) == 1:
-        return [(baseline[0], candidate[0])]
-    if len(baseline) == 1:
-        return [(baseline[0], entry) for entry in candidate]
+    """Who is compared with whom: by name; a lone baseline of another name with every candidate."""
     before = {e.name: e for e in baseline}
     after = {e.name: e for e in candidate}
+    if len(baseline) == 1 and (len(candidate) == 1 or baseline[0].name not in after):
+        return [(baseline[0], entry) for entry in candidate]
     if len(candidate) == 1 and candidate[0].name in before:
         return [(before[candidate[0].name], candidate[0])]
     return [(before.get(n), after.get(n)) for n in dict.fromkeys([*before, *after])]
@@ -120,11 +125,16 @@ def judge(
 ) -> list[Judged]:
     """Judge every pair. run: calls a child module with a job, here or on a device."""
     clocked = sum(1 for a, b in found if a and b and (b.runnable if b.bundle else b.timings))
+    told = sum(1 for a, b in found if a and b and a.correct is not None and b.correct is not None)
+    answers = replace(options, alpha=options.alpha / max(1, told))
     options = replace(options, alpha=options.alpha / max(1, clocked))
-    return [_judge(before, after, options, run) for before, after in found]
+    return [_judge(before, after, options, answers, run) for before, after in found]
 
 
-def _judge(before: Entry | None, after: Entry | None, options: Options, run: Runner) -> Judged:
+def _judge(
+    before: Entry | None, after: Entry | None, options: Options, answers: Options, run: Runner
+) -> Judged:
+    """answers: the options for accuracy, whose error level is shared among other pairs."""
     if before is None:
         assert after is not None
         new = Check("latency", SKIPPED, reason="not in the baseline", hint="--update keeps it")
@@ -141,7 +151,7 @@ def _judge(before: Entry | None, after: Entry | None, options: Options, run: Run
         latency = [check]
     checks = [
         *latency,
-        *_accuracy(before, after, options),
+        *_accuracy(before, after, answers),
         *_size(before, after, options),
         *_memory(before, after, measured, options, run),
     ]
@@ -167,8 +177,11 @@ def _latency(
         job["wanted"] = min((t.calibrated[1] for t in before.timings if t.calibrated), default=None)
     try:
         measured = run("edgecv.bench.duel", job, after.name)
-    except MissingExtraError as e:
+    except NOT_HERE as e:
         return replace(blank, reason=e.what, hint=e.hint), None
+    except EngineError as e:  # of either; the other pairs have their verdicts all the same
+        hint = "edgecv verify tells which of the two does not run"
+        return replace(blank, verdict=INCONCLUSIVE, reason=str(e), hint=hint), None
     now = measured["candidate"]["latency_ms"]["p50"]
     if side_by_side:
         found, then = measured, measured["baseline"]["latency_ms"]["p50"]
@@ -331,7 +344,7 @@ def _memory(
     if options.limits.slowdown is None and before.runnable and after.runnable:
         try:
             a, b = (_median(_again(e.bundle, options, run)) for e in (before, after))
-        except MissingExtraError as e:
+        except (*NOT_HERE, EngineError) as e:
             return [replace(blank, reason=e.what, hint=e.hint)]
     if a is None or b is None:
         return [replace(blank, baseline=a, candidate=b, reason="not measured")]
@@ -382,10 +395,11 @@ def _layers(executed: dict[str, int]) -> str:
 
 
 def update(
-    path: Path, candidates: Sequence[Entry], options: Options, run: Runner
+    path: Path, candidates: Sequence[Entry], options: Options, run: Runner, whole: bool = False
 ) -> list[tuple[str, dict[str, Any] | None, str]]:
     """Measure the candidates beside the calibration workload and write (or extend) a baseline.
 
+    whole: the candidates are all there is (those of a run): other bundles leave the file
     Returns (name, what was measured or None, why not) for each. Raises what measuring raises; the
     file is then as it was.
     """
@@ -394,17 +408,20 @@ def update(
     for entry in candidates:
         if entry.bundle is None:
             raise BundleError(entry.name, "is not beside its results file", "keep bundles/ with it")
-        timing, measured, why = None, None, entry.problem
+        timing, measured, why = None, None, f"no latency: {entry.problem}"
         if entry.runnable:
             try:
                 measured = run("edgecv.bench.duel", job_for(entry.bundle, options), entry.name)
-                timing = _timing(measured, options)
-            except MissingExtraError as e:
-                why = str(e)
+                timing, why = _timing(measured, options), ""
+            except NOT_HERE as e:
+                why = f"no latency: {e}"
         baseline.put(entry, timing)
         lines.append((entry.name, measured, why))
     if not lines:
         raise EdgecvError(str(path), "nothing to keep")
+    if whole:
+        gone = baseline.keep({entry.name for entry in candidates})
+        lines += [(name, None, "is no longer in the run: removed") for name in gone]
     baseline.write(path)
     return lines
 

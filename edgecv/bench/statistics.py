@@ -21,6 +21,7 @@ import numpy as np
 
 LEVEL = 0.95  # two-sided, of the intervals that are shown
 RESAMPLES = 2000
+BOOTSTRAP_CELLS = 1_000_000  # rounds times draws that are held at once
 LEAST_SITTINGS = 6  # with fewer, rounds are drawn
 
 
@@ -94,14 +95,20 @@ def bootstrap_medians(
     """
     rng = np.random.default_rng(seed)
     count = int(groups.max()) + 1
-    drawn = rng.multinomial(count, np.full(count, 1.0 / count), resamples)
     order = np.argsort(logs)
-    # How often each round is there, in the order of its value: the median is where half is reached.
-    reached = np.cumsum(drawn[:, groups[order]], axis=1, dtype=np.int32)
-    half = reached[:, -1:] / 2.0
-    lower, upper = (reached < half).sum(axis=1), (reached <= half).sum(axis=1)
-    ordered = logs[order]
-    return np.asarray(ordered[lower] + ordered[np.minimum(upper, len(logs) - 1)]) / 2.0
+    ordered, places = logs[order], groups[order]
+    medians = []
+    at_once = max(1, BOOTSTRAP_CELLS // len(logs))  # long measurements have 100,000 rounds
+    for first in range(0, resamples, at_once):
+        size = min(at_once, resamples - first)
+        drawn = rng.multinomial(count, np.full(count, 1.0 / count), size)
+        # How often each round is there, in the order of its value: the median is where half of
+        # them is reached.
+        reached = np.cumsum(drawn[:, places], axis=1, dtype=np.int32)
+        half = reached[:, -1:] / 2.0
+        lower, upper = (reached < half).sum(axis=1), (reached <= half).sum(axis=1)
+        medians.append(ordered[lower] + ordered[np.minimum(upper, len(logs) - 1)])
+    return np.concatenate(medians) / 2.0
 
 
 def standard_error(logs: np.ndarray, sittings: np.ndarray | None = None, seed: int = 0) -> float:

@@ -79,7 +79,8 @@ def show(judged: Sequence[Judged], verdict: str) -> None:
     print()
     for line in details(judged):
         print(line)
-    print(f"floor: this machine's noise, the baseline measured against itself\n{verdict}")
+    floor = "the baseline against itself, or what two runs' errors add up to"
+    print(f"floor: noise, {floor}\n{verdict}")
 
 
 def markdown(judged: Sequence[Judged], verdict: str) -> str:

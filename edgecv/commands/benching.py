@@ -21,7 +21,9 @@ def register(command: Any) -> None:
         help="what ratios are to (default: the first bundle)",
     )
     bench.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
-    bench.add_argument("--batch", type=int, default=1, help="images in a call (default 1)")
+    bench.add_argument(
+        "--batch", type=int, help="images in a call (default 1; offline: one a thread)"
+    )
     bench.add_argument(
         "--scenario",
         choices=("single-stream", "offline"),
@@ -98,7 +100,12 @@ def run_bench(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> None:
-    least = {"threads": 1, "batch": 1, "rounds": 3, "burst_ms": 0.001, "precision": 0.5}
+    least_batch = max(1, options.threads) if options.scenario == "offline" else 1
+    options.batch = least_batch if options.batch is None else options.batch
+    if 0 < options.batch < least_batch:
+        hint = f"--batch {least_batch} or more: offline, every thread has images of its own"
+        raise RecipeError("--batch", f"is {options.batch} for {options.threads} threads", hint)
+    least = {"threads": 1, "batch": 1, "rounds": 3, "burst_ms": 0.001, "precision": 0.6}
     for name, low in least.items():
         given = getattr(options, name)
         if not low <= given < 1e6:

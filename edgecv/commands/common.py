@@ -89,6 +89,7 @@ def runner(
         return device.call(
             address, module, sent, files, where, python=options.python or python,
             ssh_config=options.ssh_config, progress=progress, environment=ONE_THREAD,
+            timeout_s=3600.0 + getattr(options, "budget", 0.0),
         )  # fmt: skip
 
     return run

@@ -74,28 +74,37 @@ def run_gate(options: argparse.Namespace) -> int:
         raise RecipeError("--threads", f"is {options.threads}", "at least 1")
     settings = gate.Options(limits, options.threads, options.budget, seed=options.seed)
     summary = _summary_path(options.summary)
-    for path in filter(None, (options.junit, summary)):  # before minutes of measuring, not after
-        if not path.parent.is_dir():
-            raise RecipeError(str(path), "its folder is not there", f"mkdir {path.parent}")
-    candidates = baseline.load(options.candidate)
+    kept = options.baseline if options.update else None
+    for path in filter(None, (options.junit, summary, kept)):
+        _check_place(path)
+    away = options.device is not None
+    candidates = baseline.load(options.candidate, away)
     with Bar("gate", quiet=options.json) as bar:
         run = runner(options, bar)
         if options.update:
             return _update(options, settings, candidates, run)
-        found = gate.pairs(baseline.load(options.baseline), candidates)
+        found = gate.pairs(baseline.load(options.baseline, away), candidates)
         judged = gate.judge(found, settings, run)
     from edgecv.bench import verdicts
 
     verdict = gate.overall(j.verdict for j in judged)
-    if options.junit:
-        verdicts.write_junit(options.junit, judged)
-    if summary:
-        verdicts.append(summary, verdicts.markdown(judged, verdict))
     if options.json:
         print_json({"schema": 1, "verdict": verdict, "pairs": [j.to_json() for j in judged]})
     else:
         verdicts.show(judged, verdict)
+    if options.junit:
+        verdicts.write_junit(options.junit, judged)
+    if summary:
+        verdicts.append(summary, verdicts.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
+
+
+def _check_place(path: Path) -> None:
+    """Before minutes of measuring, not after."""
+    if not path.parent.is_dir():
+        raise RecipeError(str(path), "its folder is not there", f"mkdir {path.parent}")
+    if path.is_dir():
+        raise RecipeError(str(path), "is a folder", "name a file")
 
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:
@@ -105,7 +114,9 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
     if options.baseline.suffix != ".json":
         hint = "edgecv gate baseline.json model.edgecv --update"
         raise RecipeError(str(options.baseline), "is no name of a baseline file", hint)
-    lines = gate.update(options.baseline, candidates, settings, run)
+    # A run knows all its bundles; a bundle by itself says nothing of the others.
+    whole = options.candidate.suffix != ".edgecv"
+    lines = gate.update(options.baseline, candidates, settings, run, whole)
     if options.json:
         print_json(
             {
@@ -117,7 +128,7 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
     rows = []
     for name, measured, why in lines:
         if measured is None:
-            rows.append([name, "", "", f"no latency: {why}"])
+            rows.append([name, "", "", why])
             continue
         p50, error = measured["candidate"]["latency_ms"]["p50"], measured["calibrated"]["error"]
         rows.append([name, f"{p50:.3f}", f"±{2 * error:.1%}", ""])

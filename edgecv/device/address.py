@@ -89,7 +89,7 @@ def _is_ipv6(text: str) -> bool:
 def _shown(text: str) -> str:
     """The text as an error may repeat it: on one line, without a password."""
     line = " ".join(text.split()) or repr(text)
-    return re.sub(r"(//[^:@/]*):.*@", r"\1:...@", line)
+    return re.sub(r"^((?:[a-z]+://)?[^:@/]*):.*@", r"\1:...@", line)
 
 
 def check_python(text: str) -> str:

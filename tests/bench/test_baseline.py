@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,24 @@ def test_another_kind_of_machine_gets_an_entry_of_its_own(tmp_path: Path) -> Non
     assert {t.machine["cpu"]: t.calibrated[0] for t in found.timings} == {
         "This CPU": 0.6, "Cortex-A76": 0.9,
     }  # fmt: skip
+
+
+def test_what_a_run_no_longer_has_leaves_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "b.json", entry("old"), entry("new"))
+    kept = Baseline.read(path)
+    assert kept.keep({"new"}) == ["old"]
+    kept.write(path)
+    assert [e.name for e in load(path)] == ["new"]
+    assert "old" not in path.read_text()
+
+
+def test_what_is_not_compiled_for_its_device_is_not_measured(
+    make_bundle: Callable[..., Path],
+) -> None:
+    (compiled,) = load(make_bundle(file="a", compiled=True))
+    (plain,) = load(make_bundle(file="b", compiled=False))
+    assert (compiled.runnable, plain.runnable) == (True, False)
+    assert plain.problem
 
 
 def test_other_threads_get_an_entry_of_their_own(tmp_path: Path) -> None:
@@ -113,6 +132,29 @@ def test_a_runs_folder_brings_its_bundles(tmp_path: Path, make_bundle) -> None:
 def test_a_failed_row_says_why(tmp_path: Path) -> None:
     (found,) = load(results(tmp_path, status="failed", reason="does not fuse", bundle=None))
     assert found.problem == "does not fuse"
+
+
+def test_what_a_run_did_not_measure_here_is_measured_on_the_device_only(
+    tmp_path: Path, make_bundle: Callable[..., Path]
+) -> None:
+    bundle = make_bundle()
+    run = results(tmp_path, bundle=bundle.name, status="unavailable", reason="another machine")
+    ((here,), (away,)) = load(run), load(run, away=True)
+    assert (here.runnable, here.problem, away.runnable) == (False, "another machine", True)
+
+
+def test_figures_of_a_device_are_the_devices(tmp_path: Path) -> None:
+    there = {**HERE, "cpu": "Cortex-A76"}
+    (found,) = load(results(tmp_path, machine=there))
+    assert found.timings[0].machine == there
+
+
+@pytest.mark.parametrize(("bundle", "problem"), [(None, "boom"), ("bundles/gone.edgecv", "")])
+def test_a_measurement_that_failed_is_no_build_that_failed(
+    tmp_path: Path, bundle: str | None, problem: str
+) -> None:
+    (found,) = load(results(tmp_path, bundle=bundle, status="failed", reason="boom"))
+    assert (found.problem, found.bundle) == (problem, None)
 
 
 @pytest.mark.parametrize(

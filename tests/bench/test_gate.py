@@ -11,7 +11,7 @@ import pytest
 
 from edgecv.bench import baseline, gate
 from edgecv.bench.gate import Check, Limits, Options
-from edgecv.errors import EngineError, MissingExtraError
+from edgecv.errors import EngineError, MissingExtraError, NoCudaDevice
 from tests.bench.judged import HERE, answer, entry, timing
 
 BUNDLE = Path("net.cpu.edgecv")
@@ -54,6 +54,23 @@ def test_one_of_several() -> None:
     a, b, c = entry("a"), entry("b"), entry("b")
     assert gate.pairs([a, b], [c]) == [(b, c)]
     assert gate.pairs([a], [b, c]) == [(a, b), (a, c)]
+
+
+def test_what_is_new_beside_the_only_bundle_of_the_baseline_is_no_other_form_of_it() -> None:
+    a, b, c = entry("a"), entry("a"), entry("c")
+    assert gate.pairs([a], [b, c]) == [(a, b), (None, c)]
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [(NoCudaDevice("x", "no GPU"), "skipped"), (EngineError("x", "crashed"), "inconclusive")],
+)
+def test_a_pair_that_cannot_run_leaves_the_others_their_verdicts(
+    error: Exception, verdict: str
+) -> None:
+    bad, good = entry("bad", bundle=BUNDLE), entry("good", bundle=BUNDLE)
+    found = gate.judge([(bad, bad), (good, good)], Options(), Clock(error, answer()))
+    assert [pair.checks[0].verdict for pair in found] == [verdict, "pass"]
 
 
 def test_what_is_gone_is_not_passed_over_and_what_is_new_is_no_failure() -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edgecv.bench import statistics
 from edgecv.bench.statistics import (
     LEAST_SITTINGS,
     RESAMPLES,
@@ -154,6 +155,14 @@ def test_one_group_drawn_is_the_median_itself() -> None:
         medians = bootstrap_medians(logs, np.zeros(n, int))
         assert medians.shape == (RESAMPLES,)
         assert set(medians) == {np.median(logs)}
+
+
+def test_drawing_in_parts_draws_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    logs = np.random.default_rng(3).normal(0, 0.01, 500)
+    groups = np.arange(500) // 4
+    whole = bootstrap_medians(logs, groups, resamples=300)
+    monkeypatch.setattr(statistics, "BOOTSTRAP_CELLS", 7 * 500)
+    assert np.array_equal(bootstrap_medians(logs, groups, resamples=300), whole)
 
 
 def test_every_draw_is_as_frequent_as_it_should_be() -> None:

@@ -232,6 +232,15 @@ def test_bench_offline_shares_a_batch_out(edgecv: Callable, shelf) -> None:
     assert found["throughput"] == pytest.approx(8e3 / found["latency_ms"]["p50"])
 
 
+def test_bench_offline_has_work_for_every_thread(edgecv: Callable, shelf) -> None:
+    options = ("--rounds", "3", "--burst-ms", "1", "--budget", "0.2s", "--json")
+    offline = ("bench", shelf.fp32, "--scenario", "offline", "--threads", "3")
+    assert json.loads(edgecv(*offline, *options).out)["batch"] == 3
+    done = edgecv(*offline, "--batch", "2", *options)
+    assert done.code == 2
+    assert "--batch 3 or more" in done.err
+
+
 def test_bench_profile(edgecv: Callable, shelf) -> None:
     data = json.loads(edgecv("bench", shelf.int8, "--profile", "--json").out)
     (found,) = data["profiles"]

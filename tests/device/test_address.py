@@ -78,6 +78,12 @@ def test_what_is_none_is_one_line_with_a_hint(text: str, why: str) -> None:
     assert "\n" not in str(e.value)
 
 
+def test_a_password_is_not_repeated_where_the_scheme_was_forgotten() -> None:
+    with pytest.raises(DeviceError) as e:
+        parse("pi:secret@rpi5")
+    assert "secret" not in str(e.value)
+
+
 @pytest.mark.parametrize("password", ["secret", "sec@ret", "sec/ret:x", ""])
 def test_a_password_is_refused_and_not_repeated(password: str) -> None:
     with pytest.raises(DeviceError, match=r"holds a password .*keys and agent only") as e:

@@ -328,6 +328,24 @@ def test_an_engine_that_is_not_installed_is_a_row_that_names_its_extra(
     assert "edgecv[openvino]" in done.out
 
 
+def test_a_device_that_is_switched_off_costs_its_latencies_only(
+    finished, copied: Path, edgecv: Callable, data: dict
+) -> None:
+    targets = finished.folder / "targets"
+    targets.mkdir(exist_ok=True)
+    (targets / "away.yaml").write_text("extends: rpi5\ndevice: ssh://nobody@127.0.0.1:1\n")
+    options = ("--out", copied, "--target", "cpu", "--target", "away")
+    done = edgecv("run", "tiny.yaml", *options, cwd=finished.folder)
+    (targets / "away.yaml").unlink()
+    assert done.code == 1, done.err
+    assert row(results(copied), "dense", "cpu") == row(data, "dense", "cpu")
+    for step in ("dense", "small-int8"):
+        found = row(results(copied), step, "away")
+        assert (found["status"], found["latency_ms"]) == ("failed", None)
+        assert "127.0.0.1" in found["reason"]
+        assert (copied / found["bundle"]).is_file()
+
+
 def test_an_engine_that_dies_is_a_failed_row(
     finished, copied: Path, edgecv: Callable, site: Callable, data: dict
 ) -> None:
