@@ -7,14 +7,15 @@ that matters; its results live in a temporary store and what is asked for is cop
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from edgecv import making, pipeline, target
+from edgecv import making, pipeline, results, target
 from edgecv.checking import checked
 from edgecv.errors import DataError, ModelError, RecipeError
-from edgecv.recipe import Bench, Data, ModelSource, Recipe, Step, offers, source_of
+from edgecv.limits import Limits
+from edgecv.recipe import NO_LIMITS, Bench, Data, ModelSource, Recipe, Step, offers, source_of
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
@@ -36,6 +37,8 @@ class Request:
     model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
     mean, std: in units of 0..255 pixels; None takes the Model folder's own, else 0 and 255
     size:  input side in pixels; None takes what the model says, else 224
+    evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
+    limits:   what the result must meet; it is then compared with fp32, and timed
     """
 
     model: str
@@ -52,16 +55,22 @@ class Request:
     samples: int = 256
     opset: int = 18
     name: str | None = None
+    evaluate: str | None = None
+    limits: Limits = NO_LIMITS
     args: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. facts: as `edgecv.packing` found them."""
+    """What was written. facts: as `edgecv.packing` found them.
+
+    verdict: on the limits (`edgecv.limits.judge`), when there were any
+    """
 
     bundle: Path
     files: tuple[Path, ...]
     facts: dict[str, Any]
+    verdict: dict[str, Any] | None = None
 
 
 def export(request: Request, out: Path, reporter: pipeline.Reporter | None = None) -> Exported:
@@ -72,13 +81,17 @@ def export(request: Request, out: Path, reporter: pipeline.Reporter | None = Non
     pipeline.check_space(out)
     recipe = _recipe(request)
     with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
-        outcome = pipeline.run(recipe, out, reporter, Store(Path(room)), compare=False)
+        compare = bool(request.limits)
+        outcome = pipeline.run(recipe, out, reporter, Store(Path(room)), compare=compare)
         for failure in outcome.failures.values():
             raise failure
-        (node,) = (n for n in outcome.expansion.nodes.values() if n.kind == "bundle")
+        (step,) = recipe.steps
+        node = outcome.expansion.nodes[f"bundle:{step.name}@{recipe.targets[0].name}"]
+        verdicts = results.collect(outcome)["limits"] if compare else []
         # Without a name of the user's own, files for several targets can share a folder.
         name = request.name or f"{recipe.name}.{request.target}"
-        return _write(outcome.folders[node.id], name, out)
+        written = _write(outcome.folders[node.id], name, out)
+        return replace(written, verdict=verdicts[0]) if verdicts else written
 
 
 def _write(folder: Path, name: str, out: Path) -> Exported:
@@ -120,6 +133,7 @@ def _recipe(request: Request) -> Recipe:
         steps=(Step(name, "model", stage),),
         targets=(profile,),
         labels=_labels(request.labels) or known.get("labels"),
+        limits=request.limits,
     )
 
 
@@ -168,7 +182,7 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
         Data,
         {
             "train": images,
-            "test": images,
+            "test": request.evaluate or images,
             "size": size,
             "channels": request.channels or known.get("channels", 3),
             "mean": [v / 255.0 for v in mean],

@@ -83,7 +83,11 @@ def _data(work: Work) -> None:
         work.progress,
     )
     if split == "test":
-        datasets.check_same_classes(Images.load(work.images["train"]), Images.load(work.out))
+        train, test = Images.load(work.images["train"]), Images.load(work.out)
+        if train.classes or not test.classes:
+            datasets.check_same_classes(train, test)
+        else:  # images that only calibrate say nothing of the network's outputs
+            datasets.as_outputs(test, work.expansion.recipe.labels).save_labels(work.out)
 
 
 def _model(work: Work) -> None:
@@ -163,8 +167,8 @@ def _bundle(work: Work) -> None:
         "preprocess": work.preprocess().to_json(),
         "labels": list(work.expansion.recipe.labels or images.classes) or None,
         "images": str(work.images["train"]),
-        # Images without labels (`edgecv export`) calibrate, and tell nothing of accuracy.
-        "test": str(work.images["test"]) if images.classes else None,
+        # Where nothing is compared, images without labels only calibrate.
+        "test": str(work.images["test"]) if images.classes or work.expansion.compare else None,
         "test_digest": images_digest(work.expansion.nodes["data:test"]),
         "name": f"{node.step}.{node.target.name}",
         "made_from": work.expansion.nodes[node.inputs["graph"]].digest,

@@ -84,7 +84,7 @@ class Expansion:
 
     def _data(self, split: str) -> None:
         options = self.recipe.data
-        key = {
+        key: Key = {
             "kind": "data",
             "content": datasets.fingerprint(self.source(split), split),
             "size": list(options.height_width),
@@ -94,6 +94,8 @@ class Expansion:
             "source": sources(("edgecv.data", "edgecv.runtime.preprocess")),
             "versions": versions(("numpy", "pillow")),
         }
+        if split == "test":
+            key["labels"] = self.recipe.labels
         self._add(Node(f"data:{split}", "data", {}, key, facts={"split": split}))
 
     def _model(self) -> None:

@@ -123,11 +123,16 @@ def _scores(outputs: np.ndarray) -> str:
 
 def _accuracy(
     job: dict[str, Any], session: Any, preprocess: Preprocess
-) -> tuple[dict[str, Any], np.ndarray]:
-    """Top-1 over the whole evaluation set, and which images were right, for paired comparisons."""
+) -> tuple[dict[str, Any] | None, np.ndarray | None]:
+    """Top-1 over the whole evaluation set, and which images were right, for paired comparisons.
+
+    The answers are kept; without labels there is nothing more to say of them.
+    """
     test = Images.load(Path(job["test"]))
     best = session_outputs(session, test.pixels, preprocess).argmax(1)
     np.save(Path(job["out"]) / "predictions.npy", best.astype(np.int32), allow_pickle=False)
+    if not test.classes:
+        return None, None
     correct = best == test.labels
     value = int(correct.sum()) / len(best)
     metric = {"name": "top1", "value": value, "samples": len(best), "images": job["test_digest"]}

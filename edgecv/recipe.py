@@ -25,8 +25,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from edgecv import stages, target, zoo
 from edgecv.checking import SET, Where, line_numbers, near, parse, validated
 from edgecv.errors import RecipeError, TargetError
-from edgecv.stages.base import Stage
+from edgecv.limits import Limits
+from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
+
+NO_LIMITS = Limits()
 
 
 class _Checked(BaseModel):
@@ -127,9 +130,15 @@ class Recipe:
     alignment: int = 1  # channel counts stay a multiple of this, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
     settings: tuple[str, ...] = ()  # what `--set` changed
+    limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
 
     def step(self, name: str) -> Step:
         return next(s for s in self.steps if s.name == name)
+
+    def limits_of(self, step: Step) -> Limits:
+        """What the rows of a shipped step are to meet."""
+        own = step.stage.limits if isinstance(step.stage, Limited) else Limits()
+        return own or self.limits
 
     def shipped(self) -> list[Step]:
         """The leaves, and every step that says `ship: true`, in order."""
@@ -142,11 +151,17 @@ MAX_SEED = 2**32 - 1
 MAX_THREADS = 1024
 
 
-def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) -> Recipe:
+def load(
+    path: Path,
+    settings: Sequence[str] = (),
+    targets: Sequence[str] = (),
+    limits: Limits = NO_LIMITS,
+) -> Recipe:
     """Read and check a recipe file.
 
     settings: "prune.ratio=0.4" overrides, by stage word, step name or top-level key
     targets:  replaces the recipe's own list when not empty
+    limits:   for every step that takes limits and has none of that kind, and for the run
     Raises RecipeError, TargetError: where (file, line and key), what and a hint.
     """
     path = find(path)
@@ -162,7 +177,15 @@ def load(path: Path, settings: Sequence[str] = (), targets: Sequence[str] = ()) 
         lines |= dict.fromkeys(_set(data, setting), SET)
     if str(path.parent.resolve()) not in sys.path:  # a network's own code lies beside the recipe
         sys.path.append(str(path.parent.resolve()))
-    return replace(check(data, path, lines, targets), settings=tuple(settings))
+    recipe = check(data, path, lines, targets)
+    steps = tuple(_limited(step, limits) for step in recipe.steps)
+    return replace(recipe, settings=tuple(settings), steps=steps, limits=limits)
+
+
+def _limited(step: Step, limits: Limits) -> Step:
+    if not isinstance(step.stage, Limited):
+        return step
+    return replace(step, stage=step.stage.limited(limits))
 
 
 def find(path: Path) -> Path:

@@ -12,6 +12,10 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
+agreement is the share of the test images whose best class is that of the fp32 reference on the
+same engine. limits is a verdict for every set of limits (`edgecv.limits.judge`): what was asked,
+the rows that meet it, and the nearest.
+
 Intervals are at 95%. calibrated and calibration hold the latency against a fixed workload, for
 `edgecv gate`; device and machine are there when it was measured on another machine than this.
 
@@ -36,11 +40,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecv import __version__, making
 from edgecv.bench.machine import machine
 from edgecv.errors import MissingExtraError
+from edgecv.limits import Limits, judge
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome
+from edgecv.recipe import Recipe
 from edgecv.store import digest, disk_errors, seconds_of, write_atomic
 from edgecv.versions import versions
 
@@ -71,6 +79,7 @@ def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str,
     bundles = [n for n in nodes.values() if n.kind == "bundle"]
     rows = [_row(node, outcome) for node in bundles]
     _references(rows, outcome)
+    _agreements(rows, outcome)
     return {
         "schema": 1,
         "edgecv": __version__,
@@ -86,7 +95,17 @@ def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str,
         "versions": {name: v for name, v in versions(LIBRARIES).items() if v},
         "nodes": [_node(node, outcome) for node in nodes.values()],
         "results": rows,
+        "limits": _limits(rows, recipe),
     }
+
+
+def _limits(rows: list[Row], recipe: Recipe) -> list[dict[str, Any]]:
+    """A verdict for each set of limits, over the rows of all the steps that have it."""
+    judged: dict[Limits, list[Row]] = {}
+    for step in recipe.shipped():
+        if limits := recipe.limits_of(step):
+            judged.setdefault(limits, []).extend(r for r in rows if r["step"] == step.name)
+    return [judge(limits, found) for limits, found in judged.items()]
 
 
 def _node(node: Node, outcome: Outcome) -> dict[str, Any]:
@@ -179,6 +198,21 @@ def _references(rows: list[Row], outcome: Outcome) -> None:
         same = measured.get((name, row["engine"]))
         others = [v for (step, _), v in measured.items() if step == name]
         row["metric"]["reference"] = same if same is not None else (others or [None])[0]
+
+
+def _agreements(rows: list[Row], outcome: Outcome) -> None:
+    """Fill agreement: the share of the test images with the best class of the fp32 reference."""
+    found = {(r["step"], r["target"]): _predictions(r, outcome) for r in rows}
+    for row in rows:
+        own, reference = (found.get((s, row["target"])) for s in (row["step"], row["reference"]))
+        if own is not None and reference is not None and len(own) == len(reference):
+            row["agreement"] = float((own == reference).mean())
+
+
+def _predictions(row: Row, outcome: Outcome) -> np.ndarray | None:
+    folder = outcome.folders.get(f"bundle:{row['step']}@{row['target']}")
+    path = folder / "predictions.npy" if folder else None
+    return np.load(path, allow_pickle=False) if path and path.is_file() else None
 
 
 def write(results: dict[str, Any], out: Path) -> Path:

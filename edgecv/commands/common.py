@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgecv.errors import RecipeError
+from edgecv.limits import NAMES, Limits
+
 # Keys of a job that hold paths of files which a device needs.
 FILES = ("bundles", "baseline", "candidate", "bundle")
 
@@ -63,6 +66,27 @@ class Bar:
         bar = "━" * full + "─" * (self.width - full)
         print(f"\r\x1b[K{self.title} {bar} {note}", end="", file=sys.stderr, flush=True)
         self.drawn = True
+
+
+def add_limits(command: Any) -> None:
+    """The options that limit what a command makes; it fails (1) where nothing meets them."""
+    for option, unit, text in (
+        ("--accuracy-drop", "POINTS", "top-1 that may be lost against fp32, e.g. 0.2"),
+        ("--latency-ms", "MS", "the median call, at the most"),
+        ("--latency-ratio", "R", "of fp32's latency on the same engine, at the most, e.g. 0.5"),
+        ("--size-mb", "MB", "the engine's files, at the most"),
+    ):
+        command.add_argument(option, type=float, metavar=unit, help=text)
+
+
+def limits_of(options: argparse.Namespace) -> Limits:
+    """The limits given on the command line. Raises RecipeError."""
+    found = {name: getattr(options, name) for name in NAMES}
+    for name, value in found.items():
+        least = 0.0 if name == "accuracy_drop" else 1e-9
+        if value is not None and not least <= value < 1e9:
+            raise RecipeError(f"--{name.replace('_', '-')}", f"is {value}", "a number above 0")
+    return Limits(**found)
 
 
 def runner(

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import print_json
+from edgecv.commands.common import add_limits, limits_of, print_json
 from edgecv.errors import RecipeError, missing
+from edgecv.limits import sentence
 
 
 def register(command: Any) -> None:
@@ -18,6 +19,10 @@ def register(command: Any) -> None:
         "--precision", choices=("fp32", "int8"), help="default: int8 with --calibration"
     )
     made.add_argument("--calibration", type=Path, metavar="DIR", help="images, in any sub-folders")
+    made.add_argument(
+        "--evaluate", metavar="SOURCE", help="imagefolder:DIR, images to measure accuracy on"
+    )
+    add_limits(made)
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, choices=(1, 3), help="default 3")
@@ -64,15 +69,18 @@ def export(options: argparse.Namespace) -> int:
         samples=options.samples,
         opset=options.opset,
         name=options.name,
+        evaluate=options.evaluate,
+        limits=limits_of(options),
         args=_arguments(options.arg),
     )
     with Progress(quiet=options.json) as progress:
         exported = export(request, options.out, progress)
-    facts = exported.facts
+    facts, verdict = exported.facts, exported.verdict
+    code = 1 if verdict and not verdict["met"] else 0
     if options.json:
         files = [str(p) for p in exported.files]
-        print_json({**facts, "bundle": str(exported.bundle), "files": files})
-        return 0
+        print_json({**facts, "bundle": str(exported.bundle), "files": files, "limits": verdict})
+        return code
     ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts["executed"].items()))
     print(f"{exported.bundle}  {facts['size_bytes']:,} bytes")
     for path in exported.files:
@@ -83,13 +91,17 @@ def export(options: argparse.Namespace) -> int:
             f"{facts['against']}: SQNR {parity['sqnr_db']:.1f} dB, top-1 agreement "
             f"{parity['top1_agreement']:.3f} on {parity['samples']} images"
         )
+    if metric := facts["metric"]:
+        print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
     for note in facts["notes"]:
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")
     if options.mean is None and options.std is None and "model.json" not in _inside(options.model):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
-    return 0
+    if verdict:
+        print(sentence(verdict))
+    return code
 
 
 def _inside(text: str) -> list[str]:

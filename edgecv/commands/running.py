@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import print_json
+from edgecv.commands.common import add_limits, limits_of, print_json
 from edgecv.commands.reporting import at_the_end
 from edgecv.errors import missing
 
@@ -26,6 +26,7 @@ def register(command: Any) -> None:
         made.add_argument(
             "--target", action="append", default=[], help="this target only; may be repeated"
         )
+        add_limits(made)
         if handler is run:
             made.add_argument(
                 "--no-report", action="store_true", help="do not write DIR/report.html"
@@ -38,7 +39,7 @@ def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
         from edgecv import recipe
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv run") from None
-    loaded = recipe.load(options.recipe, options.settings, options.target)
+    loaded = recipe.load(options.recipe, options.settings, options.target, limits_of(options))
     return loaded, options.out or Path("runs") / loaded.name
 
 
@@ -52,7 +53,7 @@ def _source(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> int:
     recipe, out = _recipe(options)
-    from edgecv import pipeline, results
+    from edgecv import limits, pipeline, results
     from edgecv.console import Progress, results_table
 
     source = _source(options)  # now: the file may change while this runs
@@ -66,9 +67,12 @@ def run(options: argparse.Namespace) -> int:
         print_json(data)
     else:
         results_table(data, outcome, path)
+        for verdict in data["limits"]:
+            print(limits.sentence(verdict))
     if not options.no_report and (page := at_the_end(out, options.json)) and not options.json:
         print(page)
-    return 1 if any(row["status"] == "failed" for row in data["results"]) else 0
+    failed = any(row["status"] == "failed" for row in data["results"])
+    return 1 if failed or not all(verdict["met"] for verdict in data["limits"]) else 0
 
 
 def plan(options: argparse.Namespace) -> int:

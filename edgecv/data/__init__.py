@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.data.decode import calibration_images, decode
-from edgecv.data.images import Images, check_labels, check_same_classes, save_labels
+from edgecv.data.images import Images, as_outputs, check_labels, check_same_classes, save_labels
 from edgecv.data.source import SPLITS, Items
 from edgecv.errors import DataError, StoreError
 from edgecv.runtime.preprocess import Preprocess
@@ -33,6 +33,7 @@ from edgecv.runtime.preprocess import Preprocess
 __all__ = [
     "Images",
     "Source",
+    "as_outputs",
     "calibration_images",
     "check_same_classes",
     "decode",

@@ -6,7 +6,9 @@ A folder with `pixels.npy` (uint8, memory-mapped when read), `labels.npy` (int64
 
 from __future__ import annotations
 
+import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +53,10 @@ class Images:
         np.save(folder / "pixels.npy", self.pixels, allow_pickle=False)
         save_labels(folder, self.labels, self.classes)
 
+    def save_labels(self, folder: Path) -> None:
+        """Write the labels and the classes beside pixels that are there."""
+        save_labels(folder, self.labels, self.classes)
+
     @staticmethod
     def load(folder: Path) -> Images:
         """Read a folder that `save` wrote. Pixels stay on disk until they are touched."""
@@ -61,6 +67,27 @@ class Images:
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
         return Images(pixels, labels, classes)
+
+
+def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
+    """The same images, each label the index of the network's output of that name.
+
+    outputs: names of the network's outputs. Without them, classes named by numbers are the outputs
+    themselves, and others stand for the outputs in their own order. Raises DataError.
+    """
+    names = tuple(outputs or ())
+    if not names and all(c.isdecimal() for c in test.classes):
+        names = tuple(str(i) for i in range(max(map(int, test.classes)) + 1))
+    if not names:
+        return test
+    index = {name: i for i, name in enumerate(names)}
+    unknown = [c for c in test.classes if c not in index]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], names, 1)
+        hint = f"did you mean {close[0]!r}?" if close else "name folders by labels, or by numbers"
+        raise DataError("data.test", f"class {unknown[0]!r} is no output of the network", hint)
+    places = np.array([index[c] for c in test.classes], np.int64)
+    return Images(test.pixels, places[test.labels], names)
 
 
 def save_labels(folder: Path, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgecv.limits import NAMES, Limits
 from edgecv.target import Target
 
 if TYPE_CHECKING:
@@ -104,3 +105,27 @@ class Stage(BaseModel):
     def run(self, source: Any, context: Context) -> None:  # noqa: ARG002
         """Read the input, write the result into context.out. Never change the input."""
         raise TypeError(f"{type(self).__name__} has no run")
+
+
+class Limited(Stage):
+    """A stage that searches for what meets the limits it is given."""
+
+    accuracy_drop: float | None = Field(
+        default=None, ge=0, le=100, description="points of top-1 that may be lost at the most"
+    )
+    latency_ms: float | None = Field(default=None, gt=0, description="the median call, at the most")
+    latency_ratio: float | None = Field(
+        default=None, gt=0, description="of fp32's latency on the same engine, at the most"
+    )
+    size_mb: float | None = Field(
+        default=None, gt=0, description="the engine's files, 10^6 bytes, at the most"
+    )
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**{name: getattr(self, name) for name in NAMES})
+
+    def limited(self, limits: Limits) -> Limited:
+        """The same stage under these limits as well, where it has none of that kind."""
+        new = {k: v for k, v in limits.asked().items() if getattr(self, k) is None}
+        return self.model_copy(update=new)

@@ -80,7 +80,7 @@ def measure_shift(
             onnx.helper.make_tensor_value_info(twin.output[0], onnx.TensorProto.FLOAT, None)
         )
     names = [o.name.removesuffix("/shift") for o in twins.graph.output]
-    run = _runner(twins)
+    run = runner(twins)
     total = {n: np.zeros(1) for n in names}
     for image in samples:
         for name, v in zip(names, run(image), strict=True):
@@ -122,10 +122,10 @@ def _watched(model: Any, outputs: Sequence[Any]) -> Runner:
     every.CopyFrom(model)
     del every.graph.output[:]
     every.graph.output.extend(outputs)
-    return _runner(every)
+    return runner(every)
 
 
-def _runner(model: Any) -> Runner:
+def runner(model: Any) -> Runner:
     """One image (C, H, W) float32 in, the graph's outputs out, on one thread."""
     import onnxruntime as ort
 

@@ -1,0 +1,120 @@
+"""Limits that a user sets on what ships, and what is nearest where nothing meets them.
+
+    accuracy_drop   top-1 points below fp32 on the same engine and images; without labels, the
+                    share of images (in points) whose best class is another than fp32's
+    latency_ms      median of a call
+    latency_ratio   of fp32's on the same engine, from interleaved rounds
+    size_mb         the engine's own files, 10^6 bytes
+
+A stage that takes limits searches for what meets them; a run fails (exit code 1) when no row does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+Figures = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that each figure may be; None does not limit it."""
+
+    accuracy_drop: float | None = None
+    latency_ms: float | None = None
+    latency_ratio: float | None = None
+    size_mb: float | None = None
+
+    def __bool__(self) -> bool:
+        return any(v is not None for v in self.asked().values())
+
+    def asked(self) -> dict[str, float]:
+        """Those that are set."""
+        return {k: v for k, v in asdict(self).items() if v is not None}
+
+    def missed(self, figures: Figures) -> dict[str, float]:
+        """By how much each limit is exceeded, as a share of it; infinite where nothing is known.
+
+        Drops are shares of 0.1 point at the least, so that a limit of 0 has a nearest too.
+        """
+        found = {}
+        for name, limit in self.asked().items():
+            value = figures.get(name)
+            if value is None:
+                found[name] = math.inf
+            elif value > limit + 1e-9:
+                found[name] = (value - limit) / max(limit, 0.1 if name == "accuracy_drop" else 1e-9)
+        return found
+
+    def distance(self, figures: Figures) -> float:
+        """0 when all limits are met; the sum of what they are exceeded by."""
+        return sum(self.missed(figures).values())
+
+
+NAMES = tuple(f.name for f in fields(Limits))
+UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp32", "size_mb": "MB"}
+
+
+def figures_of(row: Mapping[str, Any]) -> dict[str, float | None]:
+    """The limited figures of a row of results.json."""
+    latency, size, ratio = row.get("latency_ms"), row.get("engine_bytes"), row.get("latency_ratio")
+    return {
+        "accuracy_drop": _drop(row),
+        "latency_ms": latency["p50"] if latency else None,
+        "latency_ratio": ratio,
+        "size_mb": size / 1e6 if size else None,
+    }
+
+
+def _drop(row: Mapping[str, Any]) -> float | None:
+    metric = row.get("metric")
+    if metric and metric.get("reference") is not None:
+        return float(100.0 * (metric["reference"] - metric["value"]))
+    agreement = row.get("agreement")
+    return None if agreement is None else float(100.0 * (1.0 - agreement))
+
+
+def judge(limits: Limits, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What results.json says of some rows under the same limits.
+
+    {"asked", "met": names of the rows that meet all of them,
+     "nearest": {"row", "figures", "missed"} of the one that meets them, or comes nearest; or None}
+    """
+    judged = []
+    for row in rows:
+        figures = figures_of(row)
+        judged.append((limits.distance(figures), f"{row['step']}.{row['target']}", figures))
+    met = [name for distance, name, _ in judged if distance == 0.0]
+    nearest = None
+    if judged:
+        _, name, figures = min(judged, key=lambda j: (j[0], _speed(j[2])))
+        missed = {k: v if math.isfinite(v) else None for k, v in limits.missed(figures).items()}
+        nearest = {"row": name, "figures": figures, "missed": missed}
+    return {"asked": limits.asked(), "met": met, "nearest": nearest}
+
+
+def _speed(figures: Figures) -> float:
+    """Of those that meet the limits equally, the fastest is the best."""
+    value = figures.get("latency_ms")
+    return math.inf if value is None else value
+
+
+def sentence(verdict: Mapping[str, Any]) -> str:
+    """The verdict in a line."""
+    asked = ", ".join(f"{k} {v:g} {UNITS[k]}" for k, v in verdict["asked"].items())
+    nearest = verdict["nearest"]
+    if nearest is None:
+        return f"limits ({asked}): nothing was made that they could be judged on"
+    names = verdict["asked"]
+    figures = ", ".join(f"{k} {_shown(nearest['figures'][k])}" for k in names)
+    if verdict["met"]:
+        met = ", ".join(verdict["met"])
+        return f"limits ({asked}) met by {met}; best {nearest['row']}: {figures}"
+    return f"limits ({asked}) met by nothing; nearest {nearest['row']}: {figures}"
+
+
+def _shown(value: float | None) -> str:
+    return "not known" if value is None else f"{value:.3g}"

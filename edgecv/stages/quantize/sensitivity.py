@@ -1,0 +1,178 @@
+"""Where a quantized ONNX graph loses: the noise that each rounded tensor adds to the outputs.
+
+    noise of one thing = Σ ‖f(x; only it rounded) - f(x)‖² / Σ ‖f(x)‖²      over images x
+
+One thing is a layer's weights or an activation. Everything else stays float, so a noise is a
+thing's own; they add up to the whole graph's, roughly. The steps are those of the quantized graph,
+which is only read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecv.stages.quantize.mixed import Problem
+
+THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """One thing that the quantized graph rounds. scale, zero: as its Q/DQ nodes hold them."""
+
+    name: str
+    weight: np.ndarray | None = None  # dequantized
+    scale: np.ndarray | None = None
+    zero: np.ndarray | None = None
+
+
+def sensitivities(
+    model: Any, quantized: Any, samples: np.ndarray, progress: Progress = lambda *_: None
+) -> Problem:
+    """What each layer's weights and each activation cost in noise; costs in time are left empty.
+
+    model, quantized: onnx.ModelProto, the float graph and what the quantizer made of it
+    samples:          (N, C, H, W) float32
+    """
+    readers, makers = _layers_at(model)
+    weights, activations = {}, {}
+    things = [*_weights(model, quantized), *_activations(model, quantized)]
+    reference = np.stack(list(_outputs(model, samples)))
+    power = float((reference.astype(np.float64) ** 2).sum())
+    layer_of = {
+        n.input[1]: n.name
+        for n in model.graph.node
+        if n.op_type in ("Conv", "ConvTranspose", "Gemm")
+    }
+    touching = {}
+    for done, thing in enumerate(things):
+        outputs = np.stack(list(_outputs(_with(model, thing), samples)))
+        noise = float(((outputs - reference).astype(np.float64) ** 2).sum()) / max(power, 1e-30)
+        if thing.weight is not None:
+            weights[layer_of[thing.name]] = noise
+        else:
+            activations[thing.name] = noise
+            touching[thing.name] = sorted(
+                {*readers.get(thing.name, ()), *makers.get(thing.name, ())}
+            )
+        progress(done + 1, len(things))
+    for name in {layer for found in touching.values() for layer in found}:
+        weights.setdefault(name, 0.0)
+    return Problem(weights, activations, touching, {})
+
+
+def _weights(model: Any, quantized: Any) -> Iterator[Rounded]:
+    from onnx import numpy_helper
+
+    held = {t.name: t for t in quantized.graph.initializer}
+    floats = {t.name for t in model.graph.initializer}
+    layers = {n.input[1] for n in model.graph.node if len(n.input) > 1}
+    for node in quantized.graph.node:
+        name = node.input[0].removesuffix("_quantized") if node.input else ""
+        if node.op_type != "DequantizeLinear" or name not in floats & layers:
+            continue
+        q, scale, zero = (numpy_helper.to_array(held[n]) for n in node.input)
+        side = [1] * q.ndim
+        if scale.size > 1:
+            side[next((a.i for a in node.attribute if a.name == "axis"), 1)] = -1
+        real = (q.astype(np.float32) - zero.astype(np.float32).reshape(side)) * scale.reshape(side)
+        yield Rounded(name, weight=real.astype(np.float32))
+
+
+def _activations(model: Any, quantized: Any) -> Iterator[Rounded]:
+    from onnx import numpy_helper
+
+    held = {t.name: t for t in quantized.graph.initializer}
+    made = {o for n in model.graph.node for o in n.output} | {i.name for i in model.graph.input}
+    seen = set()
+    for node in quantized.graph.node:
+        # Rounding again on the same scale, behind a reshape, adds nothing.
+        if node.op_type != "QuantizeLinear" or node.input[1] in seen:
+            continue
+        seen.add(node.input[1])
+        name = node.input[0] if node.input[0] in made else node.input[1].removesuffix("_scale")
+        if name in made:
+            scale, zero = (numpy_helper.to_array(held[n]) for n in node.input[1:3])
+            yield Rounded(name, scale=scale, zero=zero)
+
+
+def _with(model: Any, thing: Rounded) -> Any:
+    """A copy of the float graph with that one thing rounded."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = copy.graph
+    if thing.weight is not None:
+        old = next(t for t in graph.initializer if t.name == thing.name)
+        old.CopyFrom(numpy_helper.from_array(thing.weight, thing.name))
+        return copy
+    inner = f"{thing.name}/real"
+    names = [f"{thing.name}/{end}" for end in ("scale", "zero", "rounded")]
+    made_by = next((n for n in graph.node if thing.name in n.output), None)
+    if made_by is None:  # the network's input: its readers read the rounded one
+        inner, outer = thing.name, f"{thing.name}/real"
+        for node in graph.node:
+            node.input[:] = [outer if i == thing.name else i for i in node.input]
+    else:
+        outer = thing.name
+        made_by.output[:] = [inner if o == thing.name else o for o in made_by.output]
+    for value, name in zip((thing.scale, thing.zero), names, strict=False):
+        graph.initializer.append(numpy_helper.from_array(value, name))
+    graph.node.append(helper.make_node("QuantizeLinear", [inner, *names[:2]], [names[2]]))
+    graph.node.append(helper.make_node("DequantizeLinear", [names[2], *names[:2]], [outer]))
+    return copy
+
+
+def _outputs(model: Any, samples: np.ndarray) -> Iterator[np.ndarray]:
+    """The first output of a graph, whose nodes may be in any order, for one image after another."""
+    from edgecv.stages.quantize.onnx_ranges import runner
+
+    run = runner(_sorted(model))
+    for image in samples:
+        yield run(image)[0][0]
+
+
+def _sorted(model: Any) -> Any:
+    from onnxruntime.quantization.onnx_model import ONNXModel
+
+    wrapped = ONNXModel(model)
+    wrapped.topological_sort()
+    return wrapped.model
+
+
+def _layers_at(model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """By tensor, the layers that read it and those that make it; activation functions and changes
+    of shape belong to the layer before them."""
+    made_by = {o: n for n in model.graph.node for o in n.output}
+    held = {t.name for t in model.graph.initializer}
+    root: dict[str, str] = {}
+
+    def rooted(name: str) -> str:
+        node = made_by.get(name)
+        if node is None or node.op_type not in THROUGH:
+            return name
+        root[name] = rooted(node.input[0])
+        return root[name]
+
+    readers: dict[str, list[str]] = {}
+    makers: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.op_type in THROUGH or node.op_type == "Constant":
+            continue
+        for name in node.input:
+            if name not in held:
+                readers.setdefault(rooted(name), []).append(node.name)
+        for name in node.output:
+            makers.setdefault(name, []).append(node.name)
+    every = {*made_by, *(i.name for i in model.graph.input)} - held
+    return (
+        {name: readers.get(rooted(name), []) for name in every},
+        {name: makers.get(rooted(name), []) for name in every},
+    )

@@ -1,0 +1,96 @@
+"""Noise of one rounded thing at a time, on real graphs that ONNX Runtime runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx")
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from edgecv import target  # noqa: E402
+from edgecv.stages.export.onnx import load_onnx  # noqa: E402
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.stages.quantize.onnx_ranges import runner  # noqa: E402
+from edgecv.stages.quantize.sensitivity import sensitivities  # noqa: E402
+
+
+class Net(nn.Module):
+    """A residual sum, a ReLU6, a pool and a dense layer, whose weights have one huge outlier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.dense, self.relu = nn.Conv2d(8, 16, 1), nn.Linear(16, 5), nn.ReLU6()
+        with torch.no_grad():
+            self.c.weight[:, 0] *= 60.0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.relu(self.a(x))
+        x = self.c(self.relu(x + self.b(x)))
+        return self.dense(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+SAMPLES = np.random.default_rng(0).normal(0, 1, (24, 3, 16, 16)).astype("f4")
+
+
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple:
+    folder = tmp_path_factory.mktemp("net")
+    torch.onnx.export(
+        Net().eval(), (torch.zeros(1, 3, 16, 16),), str(folder / "net.onnx"), dynamo=False,
+        opset_version=18,
+    )  # fmt: skip
+    graph = load_onnx(folder / "net.onnx", folder / "float")
+    quantized = quantize_onnx(graph, SAMPLES[:16], target.load("cpu").grid, folder / "int8")
+    model = onnx.shape_inference.infer_shapes(onnx.load(str(graph.path)))
+    return model, onnx.load(str(quantized.path))
+
+
+def outputs(model: object) -> np.ndarray:
+    run = runner(model)
+    return np.stack([run(image)[0][0] for image in SAMPLES[16:]]).astype(np.float64)
+
+
+def test_noises_add_up_to_the_whole_graphs(graphs: tuple) -> None:
+    model, quantized = graphs
+    problem = sensitivities(model, quantized, SAMPLES[16:])
+    real, rounded = outputs(model), outputs(quantized)
+    whole = ((rounded - real) ** 2).sum() / (real**2).sum()
+    assert 0.5 < problem.noise / whole < 2.0
+
+
+def test_a_tensor_is_touched_by_the_layers_that_make_and_read_it(graphs: tuple) -> None:
+    problem = sensitivities(*graphs, SAMPLES[16:20])
+    touching = {frozenset(v) for v in problem.touching.values()}
+    for expected in ({"/a/Conv"}, {"/a/Conv", "/b/Conv", "/Add"}, {"/Add", "/c/Conv"}):
+        assert frozenset(expected) in touching
+    assert set().union(*touching) <= set(problem.weights)
+
+
+def test_nothing_is_changed_and_twice_is_the_same(graphs: tuple) -> None:
+    before = [g.SerializeToString(deterministic=True) for g in graphs]
+    told: list[tuple[int, int]] = []
+    first = sensitivities(*graphs, SAMPLES[16:20], lambda *a: told.append(a))
+    assert sensitivities(*graphs, SAMPLES[16:20]) == first
+    assert [g.SerializeToString(deterministic=True) for g in graphs] == before
+    assert told[-1] == (len(told), len(told))
+
+
+def test_a_layer_with_coarser_weights_stands_out(graphs: tuple) -> None:
+    """Rounded on a grid 16 times as coarse, a layer's noise is some 256 times as large."""
+    model, quantized = graphs
+    coarse = onnx.ModelProto()
+    coarse.CopyFrom(quantized)
+    for tensor in coarse.graph.initializer:
+        if tensor.name == "b.weight_scale":
+            scale = onnx.numpy_helper.to_array(tensor) * 16
+            tensor.CopyFrom(onnx.numpy_helper.from_array(scale.astype("f4"), tensor.name))
+        if tensor.name == "b.weight_quantized":
+            q = np.rint(onnx.numpy_helper.to_array(tensor) / 16).astype("i1")
+            tensor.CopyFrom(onnx.numpy_helper.from_array(q, tensor.name))
+    before, after = (sensitivities(model, g, SAMPLES[16:]).weights for g in (quantized, coarse))
+    assert 30 < after["/b/Conv"] / before["/b/Conv"] < 3000
+    assert after["/a/Conv"] == before["/a/Conv"]
