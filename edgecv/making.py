@@ -56,6 +56,7 @@ class Work:
             seed=recipe.seed,
             preprocess=self.preprocess(),
             images=lambda split: Images.load(self.images[split]),
+            folders=self.images,
             target=self.node.target,
             threads=recipe.threads,
             alignment=recipe.alignment,

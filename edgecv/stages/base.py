@@ -6,8 +6,8 @@ docstring opens with its equation and its paper; its class variables say what it
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -42,6 +42,7 @@ class Context:
     out:        folder to write the result into; a resumable stage finds its checkpoint here
     preprocess: how pixels become network input, the same code as on the device
     images:     split name ("train", "test") -> uint8 NHWC images with labels
+    folders:    split name -> where those images lie on disk, for processes of their own
     threads:    torch threads
     alignment:  channel counts are kept a multiple of this (the targets' strictest)
     progress:   called as progress(done, total, note)
@@ -51,6 +52,7 @@ class Context:
     seed: int
     preprocess: Preprocess
     images: Callable[[str], Images]
+    folders: Mapping[str, Path] = field(default_factory=dict)
     target: Target | None = None
     threads: int = 1
     alignment: int = 1

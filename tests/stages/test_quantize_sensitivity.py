@@ -65,7 +65,7 @@ def test_noises_add_up_to_the_whole_graphs(graphs: tuple) -> None:
 def test_a_tensor_is_touched_by_the_layers_that_make_and_read_it(graphs: tuple) -> None:
     problem = sensitivities(*graphs, SAMPLES[16:20])
     touching = {frozenset(v) for v in problem.touching.values()}
-    for expected in ({"/a/Conv"}, {"/a/Conv", "/b/Conv", "/Add"}, {"/Add", "/c/Conv"}):
+    for expected in ({"a"}, {"a", "b", "/Add"}, {"/Add", "c"}):
         assert frozenset(expected) in touching
     assert set().union(*touching) <= set(problem.weights)
 
@@ -92,5 +92,5 @@ def test_a_layer_with_coarser_weights_stands_out(graphs: tuple) -> None:
             q = np.rint(onnx.numpy_helper.to_array(tensor) / 16).astype("i1")
             tensor.CopyFrom(onnx.numpy_helper.from_array(q, tensor.name))
     before, after = (sensitivities(model, g, SAMPLES[16:]).weights for g in (quantized, coarse))
-    assert 30 < after["/b/Conv"] / before["/b/Conv"] < 3000
-    assert after["/a/Conv"] == before["/a/Conv"]
+    assert 30 < after["b"] / before["b"] < 3000
+    assert after["a"] == before["a"]

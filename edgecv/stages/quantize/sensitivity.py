@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.runtime.layers import layer_of
 from edgecv.stages.quantize.mixed import Problem
 
+LAYERS = ("Conv", "ConvTranspose", "Gemm")
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 Progress = Callable[[int, int], None]
 
@@ -44,17 +46,13 @@ def sensitivities(
     things = [*_weights(model, quantized), *_activations(model, quantized)]
     reference = np.stack(list(_outputs(model, samples)))
     power = float((reference.astype(np.float64) ** 2).sum())
-    layer_of = {
-        n.input[1]: n.name
-        for n in model.graph.node
-        if n.op_type in ("Conv", "ConvTranspose", "Gemm")
-    }
+    layers = {n.input[1]: _name(n) for n in model.graph.node if n.op_type in LAYERS}
     touching = {}
     for done, thing in enumerate(things):
         outputs = np.stack(list(_outputs(_with(model, thing), samples)))
         noise = float(((outputs - reference).astype(np.float64) ** 2).sum()) / max(power, 1e-30)
         if thing.weight is not None:
-            weights[layer_of[thing.name]] = noise
+            weights[layers[thing.name]] = noise
         else:
             activations[thing.name] = noise
             touching[thing.name] = sorted(
@@ -123,7 +121,9 @@ def _with(model: Any, thing: Rounded) -> Any:
     else:
         outer = thing.name
         made_by.output[:] = [inner if o == thing.name else o for o in made_by.output]
-    for value, name in zip((thing.scale, thing.zero), names, strict=False):
+    assert thing.scale is not None
+    assert thing.zero is not None
+    for value, name in zip((thing.scale, thing.zero), names[:2], strict=True):
         graph.initializer.append(numpy_helper.from_array(value, name))
     graph.node.append(helper.make_node("QuantizeLinear", [inner, *names[:2]], [names[2]]))
     graph.node.append(helper.make_node("DequantizeLinear", [names[2], *names[:2]], [outer]))
@@ -147,6 +147,12 @@ def _sorted(model: Any) -> Any:
     return wrapped.model
 
 
+def _name(node: Any) -> str:
+    """The layer as `edgecv bench --profile` calls it; a node that is no layer, by its own name."""
+    weights = node.input[1:2] if node.op_type in LAYERS else ()
+    return layer_of(weights, (node.name,)) or str(node.name)
+
+
 def _layers_at(model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """By tensor, the layers that read it and those that make it; activation functions and changes
     of shape belong to the layer before them."""
@@ -168,9 +174,9 @@ def _layers_at(model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
             continue
         for name in node.input:
             if name not in held:
-                readers.setdefault(rooted(name), []).append(node.name)
+                readers.setdefault(rooted(name), []).append(_name(node))
         for name in node.output:
-            makers.setdefault(name, []).append(node.name)
+            makers.setdefault(name, []).append(_name(node))
     every = {*made_by, *(i.name for i in model.graph.input)} - held
     return (
         {name: readers.get(rooted(name), []) for name in every},

@@ -1,0 +1,169 @@
+"""Search of what meets the limits: first the knobs that cost no time, then layers kept in float.
+
+    1  default knobs; then one other value of one knob at a time, kept when it wins GAIN_DB of SQNR
+       on images that were held back from calibration, and no agreement is lost
+    2  measured as a bundle on the target's engine: when the limits are met, that is it
+    3  noise of every rounded tensor (`sensitivity.py`), milliseconds of every layer in float
+       (the engine's profiler), the integer program (`mixed.py`) for more and more SQNR; each
+       answer is measured, until one meets the limits
+
+Knobs are judged by SQNR and not by accuracy: a thousand images tell a loss of half a point from
+none, the logits' error tells hundredths of a bit. Limits are judged on the test images, by what was
+compiled. The fastest that meets the limits is taken; where nothing does, the nearest, and the run
+says so.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from edgecv.errors import EdgecvError
+from edgecv.graph import Graph
+from edgecv.limits import Limits
+from edgecv.parity import Parity
+from edgecv.stages.base import Context
+from edgecv.stages.quantize.mixed import Problem, rungs
+from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.trial import Prover, Trial
+
+# Tried in this order, each from the best so far.
+KNOBS: tuple[dict[str, Any], ...] = (
+    {"rounding": "adaround"},
+    {"equalization": True},
+    {"calibration": "percentile"},
+    {"calibration": "minmax"},
+    {"calibration": "entropy"},
+    {"bias_correction": False},
+)
+GAIN_DB = 0.2
+GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
+
+Quantizer = Callable[[Options, Path], tuple[Graph, Parity]]
+Sensitivities = Callable[[Graph], Problem]
+
+
+@dataclass(frozen=True)
+class Searched:
+    """What was chosen, what was tried (the chosen one among them), and whether it met the limits.
+
+    refused: settings that a quantizer or an engine could not make, with the reason
+    """
+
+    chosen: Trial
+    tried: tuple[Trial, ...]
+    limits: Limits
+    refused: tuple[tuple[Options, str], ...] = ()
+
+    @property
+    def met(self) -> bool:
+        return self.limits.distance(self.chosen.figures) == 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "limits": self.limits.asked(),
+            "met": self.met,
+            "chosen": next(i for i, t in enumerate(self.tried) if t is self.chosen),
+            "tried": [t.to_json(self.limits) for t in self.tried],
+            "refused": [{"options": o.to_json(), "reason": why} for o, why in self.refused],
+        }
+
+
+class Search:
+    """One search. Raises EdgecvError where not even the default knobs can be made."""
+
+    def __init__(
+        self,
+        quantize: Quantizer,
+        sensitivities: Sensitivities | None,
+        prover: Prover,
+        context: Context,
+        limits: Limits,
+        start: Options,
+        fixed: frozenset[str] = frozenset(),
+    ) -> None:
+        """fixed: names of knobs that the user set; they are not searched.
+        sensitivities: None where layers cannot stay float on this target
+        """
+        self.quantize, self.sensitivities, self.prover = quantize, sensitivities, prover
+        self.context, self.limits, self.start, self.fixed = context, limits, start, fixed
+        self.tried: list[Trial] = []
+        self.refused: list[tuple[Options, str]] = []
+        self.steps = 0
+
+    def run(self) -> Searched:
+        best = self._knobs()
+        self._tell("measuring")
+        self.prover.prove(best)
+        judged = [best]
+        if not self._met(best):
+            for trial in self._mixed(best):
+                judged.append(trial)
+                if self._met(trial):
+                    break
+        chosen = min(judged, key=lambda t: self.limits.distance(t.figures))
+        return Searched(chosen, tuple(self.tried), self.limits, tuple(self.refused))
+
+    def _met(self, trial: Trial) -> bool:
+        return self.limits.distance(trial.figures) == 0.0
+
+    def _knobs(self) -> Trial:
+        best = self._try(self.start)
+        if best is None:
+            raise EdgecvError(self.context.where, self.refused[0][1])
+        for change in KNOBS:
+            options = replace(best.options, **change)
+            if set(change) & self.fixed or options == best.options:
+                continue
+            other = self._try(options)
+            if other and _better(other.fidelity, best.fidelity):
+                best = other
+        return best
+
+    def _mixed(self, best: Trial) -> Iterator[Trial]:
+        """More and more layers in float, each measured."""
+        if self.sensitivities is None or "keep_float" in self.fixed or not best.bundle:
+            return
+        self._tell("where it loses")
+        problem = replace(self.sensitivities(best.graph), cost=self.prover.costs(best))
+        for kept in rungs(problem, GAINS_DB):
+            trial = self._try(replace(best.options, keep_float=kept))
+            if trial is None:
+                continue
+            self._tell("measuring")
+            try:
+                self.prover.prove(trial)
+            except EdgecvError as e:
+                self.refused.append((trial.options, str(e)))
+                continue
+            yield trial
+
+    def _try(self, options: Options) -> Trial | None:
+        self._tell(_words(options))
+        folder = self.prover.room / f"graph-{len(self.tried) + len(self.refused)}"
+        try:
+            graph, fidelity = self.quantize(options, folder)
+        except EdgecvError as e:
+            self.refused.append((options, str(e)))
+            shutil.rmtree(folder, ignore_errors=True)
+            return None
+        self.tried.append(Trial(options, graph, fidelity))
+        return self.tried[-1]
+
+    def _tell(self, note: str) -> None:
+        self.steps += 1
+        self.context.progress(self.steps, max(self.steps, len(KNOBS) + 2), note)
+
+
+def _better(a: Parity, b: Parity) -> bool:
+    return a.sqnr_db > b.sqnr_db + GAIN_DB and a.top1_agreement >= b.top1_agreement
+
+
+def _words(options: Options) -> str:
+    parts: list[str] = [options.calibration, options.rounding]
+    parts += ["equalized"] if options.equalization else []
+    parts += [f"{len(options.keep_float)} layers in float"] if options.keep_float else []
+    return ", ".join(parts)

@@ -1,0 +1,147 @@
+"""One try of a search: a quantized graph, made into a bundle and measured as what ships is.
+
+The float graph is made into a bundle once, as the reference that figures are against.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import child
+from edgecv.bench.calibration import ONE_THREAD
+from edgecv.graph import Graph
+from edgecv.limits import Limits
+from edgecv.parity import Parity
+from edgecv.stages.base import Context
+from edgecv.stages.quantize.options import Options
+
+# Enough to tell candidates apart; the run measures what it ships by itself, and longer.
+PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}
+
+
+@dataclass
+class Trial:
+    """A choice of the knobs and what it gave.
+
+    fidelity: against the float graph, on images that were not calibrated on
+    figures:  what limits are about (`edgecv.limits`); empty until it was proven
+    """
+
+    options: Options
+    graph: Graph
+    fidelity: Parity
+    figures: dict[str, float | None] = field(default_factory=dict)
+    bundle: Path | None = None
+
+    def to_json(self, limits: Limits) -> dict[str, Any]:
+        missed = limits.missed(self.figures) if self.figures else None
+        return {
+            "options": self.options.to_json(),
+            "sqnr_db": round(self.fidelity.sqnr_db, 2),
+            "agreement": round(self.fidelity.top1_agreement, 4),
+            "figures": {k: self.figures.get(k) for k in limits.asked()} if self.figures else None,
+            "met": None if missed is None else not missed,
+        }
+
+
+class Prover:
+    """Measures trials against the float graph, on the target's own engine."""
+
+    def __init__(self, source: Graph, context: Context, limits: Limits, room: Path) -> None:
+        self.source, self.context, self.limits, self.room = source, context, limits, room
+        self._float: dict[str, Any] | None = None
+        self._float_bundle: Path | None = None
+        self._count = 0
+
+    def prove(self, trial: Trial) -> dict[str, float | None]:
+        """Fill in the trial's figures. Raises EdgecvError where the engine refuses the graph."""
+        facts, trial.bundle = self._pack(trial.graph, "int8")
+        reference, fp32 = self.reference()
+        figures: dict[str, float | None] = {"size_mb": facts["engine_bytes"] / 1e6}
+        figures["accuracy_drop"] = _drop(facts, reference, trial.bundle, fp32)
+        ran = facts["executed"] and reference["executed"] and facts["compiled"]
+        if ran and (self.limits.latency_ms or self.limits.latency_ratio):
+            job = {"plan": {**PLAN, "threads": self._threads, "seed": self.context.seed}}
+            found = self._call("edgecv.bench.measure", job, fp32, trial.bundle)["bundles"][1]
+            figures["latency_ms"] = found["latency_ms"]["p50"]
+            figures["latency_ratio"] = found["latency_ratio"]
+        trial.figures = figures
+        return figures
+
+    def reference(self) -> tuple[dict[str, Any], Path]:
+        """Facts and bundle of the float graph."""
+        if self._float is None or self._float_bundle is None:
+            self._float, self._float_bundle = self._pack(self.source, "fp32")
+        return self._float, self._float_bundle
+
+    def costs(self, trial: Trial) -> dict[str, float]:
+        """Milliseconds that each layer costs in float beyond int8, by its name; at least 0."""
+        assert trial.bundle is not None
+        bundles = (self.reference()[1], trial.bundle)
+        job = {"threads": self._threads}
+        floats, integers = (
+            _times(p) for p in self._call("edgecv.bench.profile", job, *bundles)["profiles"]
+        )
+        return {
+            name: max(0.0, ms - integers[name]) for name, ms in floats.items() if name in integers
+        }
+
+    @property
+    def _threads(self) -> int:
+        assert self.context.target is not None
+        return self.context.target.threads
+
+    def _pack(self, graph: Graph, name: str) -> tuple[dict[str, Any], Path]:
+        context, target = self.context, self.context.target
+        assert target is not None
+        self._count += 1
+        out = self.room / f"bundle-{self._count}"
+        out.mkdir()
+        classes = json.loads((context.folders["train"] / "classes.json").read_text())
+        job = {
+            "graph": str(graph.path.parent),
+            "target": target.model_dump(mode="json"),
+            "preprocess": context.preprocess.to_json(),
+            "labels": classes or None,
+            "images": str(context.folders["train"]),
+            "test": str(context.folders["test"]),
+            "test_digest": "",
+            "name": name,
+            "made_from": "",
+            "out": str(out),
+        }
+        facts = child.call("edgecv.packing", job, context.where)
+        return facts, out / facts["bundle"]
+
+    def _call(self, module: str, job: dict[str, Any], *bundles: Path) -> dict[str, Any]:
+        job = {**job, "bundles": [str(b) for b in bundles]}
+        return child.call(module, job, self.context.where, None, ONE_THREAD)
+
+
+def _times(profile: Mapping[str, Any]) -> dict[str, float]:
+    """Milliseconds by layer name; a layer that an engine took apart is summed."""
+    found: dict[str, float] = {}
+    for layer in profile["layers"]:
+        if layer["time_ms"] is not None:
+            name = layer["layer"] or layer["name"]
+            found[name] = found.get(name, 0.0) + layer["time_ms"]
+    return found
+
+
+def _drop(
+    facts: Mapping[str, Any], reference: Mapping[str, Any], bundle: Path, fp32: Path
+) -> float | None:
+    """Points of top-1 lost; without labels, points of images with another best class."""
+    if facts["metric"] and reference["metric"]:
+        return float(100.0 * (reference["metric"]["value"] - facts["metric"]["value"]))
+    paths = [b.parent / "predictions.npy" for b in (bundle, fp32)]
+    if not all(p.is_file() for p in paths):
+        return None
+    own, other = (np.load(p, allow_pickle=False) for p in paths)
+    return float(100.0 * (own != other).mean())
