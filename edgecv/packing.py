@@ -62,6 +62,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "executed": proof["executed"],
         "against": "int8 against float" if graph.precision == "int8" else "the file against torch",
         "parity": {"graph": graph.facts.get("parity"), "compiled": proof["parity"]},
+        "search": graph.facts.get("search"),
     }
 
 

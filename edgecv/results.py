@@ -12,9 +12,10 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
-agreement is the share of the test images whose best class is that of the fp32 reference on the
-same engine. limits is a verdict for every set of limits (`edgecv.limits.judge`): what was asked,
-the rows that meet it, and the nearest.
+search is what a step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
+share of the test images whose best class is that of the fp32 reference on the same engine. limits
+is a verdict for every set of limits (`edgecv.limits.judge`): what was asked, the rows that meet it,
+and the nearest.
 
 Intervals are at 95%. calibrated and calibration hold the latency against a fixed workload, for
 `edgecv gate`; device and machine are there when it was measured on another machine than this.
@@ -154,6 +155,8 @@ def _row(node: Node, outcome: Outcome) -> Row:
         "executed": facts["executed"],
         "parity": facts["parity"],
     }
+    if facts["search"]:
+        row["search"] = facts["search"]
     return {**row, **_latency(node, facts, outcome)}
 
 

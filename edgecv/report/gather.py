@@ -4,6 +4,7 @@
      "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
+     "searches": [{"target", "step", "lines"}],   what was tried to meet limits
      "layers":   [{"target", "step", "rows"}],    time and precision by layer
      "nodes":    [node, ...],                     what was made from what
      "minds":    [{"target", "step", ...}],       images answered otherwise, Grad-CAM (`evidence`)
@@ -28,6 +29,7 @@ from edgecv.errors import DataError
 from edgecv.report import shape, verdict
 from edgecv.report.folder import Node, Row, Run, load
 from edgecv.report.pairing import cells_moved, classes_moved, paired, wilson
+from edgecv.report.search import searches
 
 Data = dict[str, Any]
 # What a row may lack: it failed, or an older edgecv wrote it.
@@ -72,6 +74,7 @@ def _gather(run: Run) -> Data:
         "targets": _targets(rows),
         "pairs": pairs,
         "parity": list(_parity(run, rows, missing)),
+        "searches": searches(data["results"]),
         "layers": list(_layers(run, rows, missing)),
         "nodes": _nodes(run, missing),
         "minds": [],

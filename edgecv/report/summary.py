@@ -28,6 +28,13 @@ def lines(data: Data) -> Iterator[str]:
     yield from _part("answers, image by image", _PAIRS, pairs, range(2, 10))
     parity = [_rungs(item) for item in data["parity"]]
     yield from _part("parity: SQNR and equal best classes", _RUNGS, parity, ())
+    for search in data["searches"]:
+        tried = [
+            [line["setting"], *line["cells"], "taken" if line["chosen"] else ""]
+            for line in search["lines"]
+        ]
+        title = f"search: {search['step']} on {search['target']}"
+        yield from _part(title, (*search["head"], ""), tried, range(1, len(search["head"])))
     layers = [_layers(item) for item in data["layers"]]
     yield from _part(f"the {TOP} slowest layers", ("target", "step", "share of time"), layers, ())
     if data["missing"]:
