@@ -75,7 +75,7 @@ def stages_page() -> str:
 
 def _type(field: dict[str, Any]) -> str:
     if "enum" in field:
-        return " \\| ".join(field["enum"])
+        return " \\| ".join(map(str, field["enum"]))
     if "const" in field:
         return str(field["const"])
     kind = field.get("type") or " or ".join(t.get("type", "?") for t in field.get("anyOf", []))

@@ -13,11 +13,13 @@ onnx_qdq.py and tflite_int8.py hold the two quantizers.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.stages.base import Context, Stage
+from edgecv.stages.base import Context, Stage, Verdict
+from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Rounding
 from edgecv.target import Target
 
 
@@ -37,6 +39,30 @@ class Quantize(Stage):
 
     precision: Literal["int8"] = "int8"
     samples: int = Field(default=256, ge=1, description="calibration images, from data.train")
+    calibration: Calibration = Field(
+        default=DEFAULT.calibration,
+        description="how an activation's range is chosen from what it held on those images",
+    )
+    rounding: Rounding = Field(
+        default=DEFAULT.rounding,
+        description="how weights become integers: nearest, or by what their layer's inputs hold",
+    )
+    bias_correction: bool = Field(
+        default=DEFAULT.bias_correction,
+        description="put the mean error of a layer's rounded weights into its bias",
+    )
+    equalization: bool = Field(
+        default=DEFAULT.equalization,
+        description="even out the channels of neighbouring layers first",
+    )
+    weight_bits: Literal[4, 8] = Field(
+        default=DEFAULT.weight_bits,
+        description="8, or 4: 15 levels, kept in int8 (smaller when compressed, not faster)",
+    )
+    keep_float: tuple[str, ...] = Field(
+        default=DEFAULT.keep_float,
+        description="layers that stay float, by the names of `edgecv bench --profile`",
+    )
     min_sqnr_db: float = Field(default=6.0, description="fail below this signal-to-noise ratio")
     min_agreement: float = Field(
         default=0.8, ge=0, le=1, description="fail below this top-1 agreement with the float graph"
@@ -51,6 +77,17 @@ class Quantize(Stage):
             return ("onnx", "onnxruntime", "numpy")
         return ("ai-edge-quantizer", "ai-edge-litert", "numpy")
 
+    def check(self, target: Target) -> Verdict:
+        """The Edge TPU computes in integers only: it has no place for a layer kept float."""
+        if self.keep_float and target.backend == "edgetpu":
+            layers = ", ".join(self.keep_float)
+            return Verdict((f"the Edge TPU has no float kernels: keep_float {layers}",))
+        return Verdict()
+
+    def options(self) -> Options:
+        """The knobs of the quantizers among this stage's parameters."""
+        return Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
+
     def run(self, source: Any, context: Context) -> None:
         """source: the float Graph of the target's format."""
         from dataclasses import replace
@@ -63,15 +100,18 @@ class Quantize(Stage):
         images = context.images("train").pixels
         spec = source.inputs[0]
         float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
+        options = self.options()
         calibration = float_input.normalise(calibration_sample(images, self.samples))
         if target.graph == "onnx":
             from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 
-            graph = quantize_onnx(source, calibration, target.grid, context.out)
+            graph = quantize_onnx(source, calibration, target.grid, context.out, options)
         else:
             from edgecv.stages.quantize.tflite_int8 import quantize_tflite
 
-            graph = quantize_tflite(source, calibration, target.grid, target.io, context.out)
+            graph = quantize_tflite(
+                source, calibration, target.grid, target.io, context.out, options
+            )
         unseen = held_back(images, self.samples, 256)
         parity = check(
             f"quantize {context.where}",

@@ -42,7 +42,7 @@ def correct_biases(model: Any, float_model: Any, means: Mapping[str, np.ndarray]
     # Quantizing inserts operators, never a layer with weights: the two lists pair up.
     for (name, op), (_, twin) in zip(layers(model), layers(float_model), strict=True):
         x, w, b = _PLACES[name]
-        if len(op.inputs) <= b or op.inputs[b] < 0:
+        if len(op.inputs) <= b or op.inputs[b] < 0 or is_float(model, op):
             continue
         floats = flatbuffer.graph_of(float_model).tensors
         source, weights, bias = (floats[twin.inputs[i]] for i in (x, w, b))
@@ -101,6 +101,12 @@ def layers(model: Any) -> Iterator[tuple[str, Any]]:
         name = flatbuffer.op_name(model, op)
         if name in _PLACES:
             yield name, op
+
+
+def is_float(model: Any, op: Any) -> bool:
+    """Whether a layer's weights stayed float32."""
+    weights = flatbuffer.graph_of(model).tensors[op.inputs[1]]
+    return bool(weights.type == flatbuffer.enum("TensorType", "FLOAT32"))
 
 
 def own(model: Any, op: Any, place: int) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
-from edgecv.stages.quantize._tflite_bias import layers, own
+from edgecv.stages.quantize._tflite_bias import is_float, layers, own
 from edgecv.stages.quantize.rounding import columns, enough, round_weights
 
 CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")  # dense layers see too few columns for H
@@ -43,7 +43,7 @@ def round_layers(model: Any, float_model: Any, moments: dict[int, np.ndarray]) -
     """Edit the quantized model in place: better integers for the scales that it holds."""
     pairs = zip(layers(model), layers(float_model), strict=True)
     for i, ((name, op), (_, twin)) in enumerate(pairs):
-        if i not in moments:
+        if i not in moments or is_float(model, op):
             continue
         real = _weights(float_model, name, twin)
         assert real is not None

@@ -22,54 +22,48 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, StageError, missing
+from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
+from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_ranges import measure_ranges, measure_shift
 from edgecv.stages.quantize.onnx_weights import measure_moments, put, rounded
+from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import CALIBRATIONS, Range
 from edgecv.target import Grid
 
 LAYERS = ("Conv", "ConvTranspose", "Gemm")  # input 1 is the weight, input 2 the bias
-DEFAULT = "mse"
 
 
 def quantize_onnx(
-    graph: Graph,
-    samples: np.ndarray,
-    grid: Grid,
-    out: Path,
-    calibration: str = DEFAULT,
-    bias_correction: bool = True,
-    weight_rounding: bool = True,
+    graph: Graph, samples: np.ndarray, grid: Grid, out: Path, options: Options = DEFAULT
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
-    graph:       a float ONNX graph with one input
-    samples:     (N, C, H, W) float32, normalised as the network expects; a few hundred at most
-    calibration: "minmax", "percentile" (99.99 % kept) or "mse"
+    graph:   a float ONNX graph with one input
+    samples: (N, C, H, W) float32, normalised as the network expects; a few hundred at most
     Raises DataError (no samples, wrong shape, NaN), ModelError (not a float ONNX graph, nothing
-    to quantize), StageError (unknown calibration, NaN activations), EngineError (the quantizer
-    failed).
+    to quantize), StageError (an option that is not known, NaN activations), EngineError (the
+    quantizer failed).
     """
     onnx = _onnx()
     if graph.format != "onnx" or graph.precision != "fp32":
         raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
-    if calibration not in CALIBRATIONS:
-        known = ", ".join(CALIBRATIONS)
-        raise StageError("quantize.calibration", f"unknown: {calibration!r}", f"one of {known}")
+    check(options)
     _check_samples(samples, graph)
     model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
+    kept = resolve(onnx_layers(model), options.keep_float)
     try:
-        ranges = measure_ranges(model, samples, CALIBRATIONS[calibration], grid.symmetric)
-        quantized = _quantize(model, ranges, grid)
-        moments = measure_moments(model, samples) if weight_rounding else {}
+        ranges = measure_ranges(model, samples, CALIBRATIONS[options.calibration], grid.symmetric)
+        quantized = _quantize(model, ranges, grid, kept)
+        moments = measure_moments(model, samples) if options.rounding != "nearest" else {}
         weights = rounded(model, quantized, moments, limit=64 if grid.reduce_range else 127)
         put(quantized, weights)
-        if bias_correction:
+        if options.bias_correction:
             shift = measure_shift(model, _weight_errors(model, quantized), samples)
-            quantized = _quantize(_with_shift(model, shift), ranges, grid)
+            quantized = _quantize(_with_shift(model, shift), ranges, grid, kept)
             put(quantized, weights)
+        hold_float(quantized, kept)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
     except EdgecvError:
@@ -85,9 +79,7 @@ def quantize_onnx(
         **graph.facts,
         "ops": dict(sorted(Counter(n.op_type for n in quantized.graph.node).items())),
         "quantizer": "onnxruntime",
-        "calibration": calibration,
-        "bias_correction": bias_correction,
-        "weight_rounding": weight_rounding,
+        "options": options.to_json(),
         "samples": len(samples),
         "grid": grid.model_dump(),
     }
@@ -96,8 +88,11 @@ def quantize_onnx(
     return result
 
 
-def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
-    """The Q/DQ graph as an onnx.ModelProto; the model given is not changed."""
+def _quantize(model: Any, ranges: dict[str, Range], grid: Grid, kept: set[str]) -> Any:
+    """The Q/DQ graph as an onnx.ModelProto; the model given is not changed.
+
+    kept: names of nodes that stay float
+    """
     onnx = _onnx()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.calibrate import CalibrationMethod, TensorData, TensorsData
@@ -123,7 +118,7 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
             activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
             nodes_to_quantize=[],
-            nodes_to_exclude=_left_float(copy) if grid.symmetric else [],
+            nodes_to_exclude=sorted(kept | (_left_float(copy) if grid.symmetric else set())),
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={
                 "ActivationSymmetric": grid.symmetric,
@@ -143,17 +138,16 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
     return quantizer.model.model
 
 
-def _left_float(model: Any) -> list[str]:
+def _left_float(model: Any) -> set[str]:
     """Elementwise nodes with a constant operand, named: TensorRT takes no quantized constant
     there ("Quantized constant is only allowed before DQ").
     """
     held = {t.name for t in model.graph.initializer}
-    left = []
-    for node in model.graph.node:
-        node.name = node.name or node.output[0]
-        if node.op_type in ("Add", "Sub", "Mul", "Div") and held & set(node.input):
-            left.append(node.name)
-    return left
+    return {
+        node.name
+        for node in model.graph.node
+        if node.op_type in ("Add", "Sub", "Mul", "Div") and held & set(node.input)
+    }
 
 
 def _dense_weights(model: Any) -> set[str]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from edgecv.errors import StageError
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Rounding = Literal["nearest", "gptq", "adaround"]
@@ -30,3 +32,20 @@ class Options:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"keep_float": list(self.keep_float)}
+
+
+DEFAULT = Options()
+_KNOWN: dict[str, tuple[Any, ...]] = {
+    "calibration": get_args(Calibration),
+    "rounding": get_args(Rounding),
+    "weight_bits": (4, 8),
+}
+
+
+def check(options: Options) -> None:
+    """Raises StageError naming the option that holds no known value, and what it may be."""
+    for name, known in _KNOWN.items():
+        value = getattr(options, name)
+        if value not in known:
+            hint = f"one of {', '.join(map(str, known))}"
+            raise StageError(f"quantize.{name}", f"unknown: {value!r}", hint)

@@ -57,8 +57,54 @@ def mse(counts: np.ndarray, span: Range, symmetric: bool) -> Range:
     return found
 
 
+def entropy(counts: np.ndarray, span: Range, symmetric: bool) -> Range:
+    """The clipped range whose 8-bit histogram q is closest to p: min KL = sum p log(p / q).
+
+    Migacz, "8-bit Inference with TensorRT" (GTC 2017). p is the histogram with what lies outside
+    piled onto its ends; q is p without the pile, in 256 levels, each spread over the bins that were
+    not empty. One-sided histograms keep their zero end; two-sided ones shrink to a symmetric cut.
+    """
+    lo, hi = _mirror(*span) if symmetric else (min(span[0], 0.0), max(span[1], 0.0))
+    edges = np.linspace(*span, len(counts) + 1)
+    x = (edges[1:] + edges[:-1]) / 2
+    best, found = np.inf, (lo, hi)
+    for share in np.linspace(1, 0.3, 71):
+        low, high = lo * share, hi * share
+        inside = (x >= low) & (x <= high)
+        if not counts[inside].any():
+            continue
+        loss = _divergence(counts, x, low, high, inside)
+        if loss < best:
+            best, found = loss, (low, high)
+    return found
+
+
+def _divergence(
+    counts: np.ndarray, x: np.ndarray, low: float, high: float, inside: np.ndarray
+) -> float:
+    held = counts[inside].astype(np.float64)
+    p = held.copy()
+    p[0] += counts[x < low].sum()
+    p[-1] += counts[x > high].sum()
+    step = max(high - low, 1e-12) / 255
+    level = np.clip(np.rint((x[inside] - low) / step), 0, 255).astype(int)
+    full = held > 0
+    mass = np.bincount(level, held, minlength=256)
+    bins = np.bincount(level, full, minlength=256)
+    q = np.where(full, mass[level] / np.maximum(bins[level], 1), 0.0)
+    p, q = p / p.sum(), q / q.sum()
+    # An end bin that was empty but for the pile is what q cannot say: a small share stands for it.
+    q = np.maximum(q, 1e-10)
+    return float((p[p > 0] * np.log(p[p > 0] / q[p > 0])).sum())
+
+
 def _mirror(lo: float, hi: float) -> Range:
     return -max(-lo, hi), max(-lo, hi)
 
 
-CALIBRATIONS: dict[str, Choose | None] = {"minmax": None, "percentile": percentile, "mse": mse}
+CALIBRATIONS: dict[str, Choose | None] = {
+    "minmax": None,
+    "percentile": percentile,
+    "entropy": entropy,
+    "mse": mse,
+}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io as streams
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,7 +31,9 @@ from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize._tflite_bias import correct_biases
 from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
-from edgecv.stages.quantize.ranges import BINS, histogram, mse
+from edgecv.stages.quantize.keep_float import resolve, tflite_layers
+from edgecv.stages.quantize.options import DEFAULT, Options, check
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Choose, histogram
 from edgecv.target import Grid
 
 IO = ("int8", "uint8", "float32")
@@ -48,7 +51,14 @@ class Activation:
     mean: np.ndarray
 
 
-def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out: Path) -> Graph:
+def quantize_tflite(
+    graph: Graph,
+    samples: np.ndarray,
+    grid: Grid,
+    io: str,
+    out: Path,
+    options: Options = DEFAULT,
+) -> Graph:
     """Write out/model.tflite and out/graph.json: every tensor an integer.
 
     graph: a float32 .tflite. samples: float32 (N, H, W, C), normalised as the network expects.
@@ -58,17 +68,28 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
       "int8"    both int8, with their scale and zero point; no QUANTIZE or DEQUANTIZE
       "uint8"   input uint8 and one QUANTIZE to int8, as Coral's libraries expect; output int8
       "float32" QUANTIZE and DEQUANTIZE inside the file
-    Same graph, samples and grid: same bytes.
+    Layers that options keep float stand between DEQUANTIZE and QUANTIZE.
+    Same graph, samples, grid and options: same bytes.
 
-    Raises DataError (samples), TargetError (grid), UnsupportedError (an operator that stays
-    float), ModelError (a graph that is not float32).
+    Raises DataError (samples), TargetError (grid; a layer kept float for the Edge TPU),
+    UnsupportedError (an operator that stays float unasked), StageError (an option that is not
+    known), ModelError (a graph that is not float32).
     """
+    check(options)
     _check(graph, samples, grid, io)
-    seen = calibrate(graph, samples)
-    model = _quantize(graph, _narrowed(graph, samples, seen), grid, io)
     floats = flatbuffer.read(graph.path)
-    round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
-    raised = correct_biases(model, floats, {name: a.mean for name, a in seen.items()})
+    kept = resolve(tflite_layers(floats), options.keep_float)
+    if kept and io == "uint8":
+        hint = "leave keep_float out: the Edge TPU computes in integers only"
+        raise TargetError("quantize.keep_float", "io uint8 takes no float layer", hint)
+    seen = calibrate(graph, samples)
+    choose = CALIBRATIONS[options.calibration]
+    ranges = _narrowed(graph, samples, seen, choose) if choose else seen
+    model = _quantize(graph, ranges, grid, io, kept)
+    if options.rounding != "nearest":
+        round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
+    means = {name: a.mean if options.bias_correction else 0 * a.mean for name, a in seen.items()}
+    raised = correct_biases(model, floats, means)
     if io == "uint8":
         _take_uint8(model)
     out.mkdir(parents=True, exist_ok=True)
@@ -77,11 +98,12 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
     copy_names(model, floats)
     flatbuffer.write(model, path)
     session = Session({path.name: path.read_bytes()})
-    _check_integer(model, io)
+    _check_integer(model, io, kept)
     facts = {
         "ops": flatbuffer.op_counts(model),
         "executed": session.executed(),
-        "quantizer": "least squared error, weight rounding, bias correction",
+        "quantizer": "ai_edge_quantizer",
+        "options": options.to_json(),
         "samples": len(samples),
         "raised_weight_scales": raised,
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
@@ -117,9 +139,9 @@ def calibrate(graph: Graph, samples: np.ndarray) -> dict[str, Activation]:
 
 
 def _narrowed(
-    graph: Graph, samples: np.ndarray, seen: dict[str, Activation]
+    graph: Graph, samples: np.ndarray, seen: dict[str, Activation], choose: Choose
 ) -> dict[str, Activation]:
-    """The ranges of least squared error, but the network's outputs keep their extremes: rare large
+    """The ranges that `choose` finds, but the network's outputs keep their extremes: rare large
     values are its answers, and two classes cut to one value cannot be told apart.
     """
     main = flatbuffer.graph_of(flatbuffer.read(graph.path))
@@ -130,7 +152,7 @@ def _narrowed(
     for value_of in _play(graph, samples):
         for name, a in narrow.items():
             counts[name] += histogram(value_of(places[name]), a.low, a.high)
-    found = {n: mse(counts[n], (a.low, a.high), symmetric=False) for n, a in narrow.items()}
+    found = {n: choose(counts[n], (a.low, a.high), False) for n, a in narrow.items()}
     return seen | {n: replace(narrow[n], low=lo, high=hi) for n, (lo, hi) in found.items()}
 
 
@@ -169,8 +191,13 @@ def _check(graph: Graph, samples: np.ndarray, grid: Grid, io: str) -> None:
         raise DataError("quantize: samples", f"sample {bad[0]} holds NaN or infinity")
 
 
-def _quantize(graph: Graph, seen: dict[str, Activation], grid: Grid, io: str) -> Any:
-    """The quantizer's own file for these ranges, as an editable model."""
+def _quantize(
+    graph: Graph, seen: dict[str, Activation], grid: Grid, io: str, kept: set[str]
+) -> Any:
+    """The quantizer's own file for these ranges, as an editable model.
+
+    kept: layers that stay float, by their output tensor
+    """
     try:
         with _silent():
             from ai_edge_quantizer import qtyping, quantizer
@@ -181,6 +208,9 @@ def _quantize(graph: Graph, seen: dict[str, Activation], grid: Grid, io: str) ->
     work = quantizer.Quantizer(str(graph.path))
     work.add_static_config(".*", names.ALL_SUPPORTED, 8, 8, by[grid.per_channel])
     work.add_static_config(".*", names.FULLY_CONNECTED, 8, 8, by[grid.dense_per_channel])
+    for name in sorted(kept):
+        scope = f"^{re.escape(name)};"  # an operator's scope is its outputs' names
+        work.update_quantization_recipe(scope, names.ALL_SUPPORTED, algorithm_key="no_quantize")
     if io == "float32":
         for end in (names.INPUT, names.OUTPUT):
             work.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
@@ -221,14 +251,17 @@ def _take_uint8(model: Any) -> None:
     graph.inputs = [len(graph.tensors) - 1]
 
 
-def _check_integer(model: Any, io: str) -> None:
-    """No float tensor is left but the asked-for ends. Raises UnsupportedError naming the op."""
+def _check_integer(model: Any, io: str, kept: set[str]) -> None:
+    """No float tensor is left but the ends and layers asked for.
+
+    Raises UnsupportedError naming the op.
+    """
     graph, real = flatbuffer.graph_of(model), flatbuffer.enum("TensorType", "FLOAT32")
     ends = {int(t) for t in (*graph.inputs, *graph.outputs)} if io == "float32" else set()
     for op in graph.operators:
         if any(graph.tensors[t].type == real and int(t) not in ends for t in op.outputs):
             name = flatbuffer.op_name(model, op)
-            if name != "DEQUANTIZE":
+            if name != "DEQUANTIZE" and not kept:
                 hint = "ReLU, ReLU6 fused with a layer, Hardswish and SiLU become integers"
                 raise UnsupportedError("quantize", f"{name} stays float", hint)
 

@@ -1,0 +1,110 @@
+"""Which layers stay float: names as `edgecv bench --profile` shows them, resolved to layers.
+
+A layer answers to its own name ("stage1.0.conv1"), to its weight's ("stage1.0.conv1.weight") and to
+its node's or tensor's in the graph file ("/stage1/stage1.0/conv1/Conv", "conv_2d_3").
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from edgecv.errors import StageError
+from edgecv.runtime.layers import layer_of
+
+NEAREST = 3
+
+
+def onnx_layers(model: Any) -> dict[str, frozenset[str]]:
+    """Names by node name, of every node but constants. Nameless nodes get their output's name.
+
+    model: onnx.ModelProto, whose nodes are named in place
+    """
+    held = {t.name for t in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        if node.op_type == "Constant" or not node.output:
+            continue
+        node.name = node.name or node.output[0]
+        weights = [n for n in node.input[1:] if n in held]
+        found[node.name] = _names(weights, [node.name])
+    return found
+
+
+def tflite_layers(model: Any) -> dict[str, frozenset[str]]:
+    """Names by the operator's output tensor. model: an editable .tflite whose names are `tidy`."""
+    from edgecv.backends.tflite import flatbuffer
+
+    graph = flatbuffer.graph_of(model)
+    found = {}
+    for op in graph.operators:
+        name = graph.tensors[op.outputs[0]].name.decode()
+        constants = [
+            graph.tensors[t].name.decode()
+            for t in op.inputs
+            if t >= 0 and flatbuffer.constant(model, graph.tensors[t]) is not None
+        ]
+        found[name] = _names(constants, [name])
+    return found
+
+
+def resolve(layers: Mapping[str, frozenset[str]], wanted: Sequence[str]) -> set[str]:
+    """The layers (keys) that those names mean. Raises StageError with the nearest names there are.
+
+    Keys and layer names go first: a weight that two layers share means both of them.
+    """
+    chosen: set[str] = set()
+    for name in wanted:
+        found = {key for key, names in layers.items() if name in names}
+        if not found:
+            known = sorted({n for names in layers.values() for n in names})
+            near = difflib.get_close_matches(name, known, NEAREST, 0.3) or known[:NEAREST]
+            hint = f"nearest: {', '.join(near)}; `edgecv bench --profile` shows every layer"
+            raise StageError("quantize.keep_float", f"no layer is called {name!r}", hint)
+        chosen |= found
+    return chosen
+
+
+def hold_float(quantized: Any, kept: set[str]) -> None:
+    """Edit a Q/DQ graph in place so that ONNX Runtime leaves the kept nodes in float.
+
+    It quantizes by itself whatever stands between a DequantizeLinear and a QuantizeLinear: the
+    float weights of a convolution (WeightBiasQuantization), sums and activations (the Q/DQ
+    selectors). Behind the node goes a LeakyRelu of slope 1, which changes no value, which none of
+    those patterns crosses, and which becomes part of the convolution's own kernel.
+    """
+    import onnx
+
+    makers = {output for n in quantized.graph.node for output in n.output}
+    quantizes = {n.input[0] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
+    nodes = list(quantized.graph.node)
+    held = []
+    for node in nodes:
+        held.append(node)
+        output = node.output[0] if node.output else ""
+        if node.name not in kept or not _leads_to(nodes, output, quantizes):
+            continue
+        inner = f"{output}/float"
+        assert inner not in makers
+        node.output[0] = inner
+        held.append(
+            onnx.helper.make_node("LeakyRelu", [inner], [output], f"{node.name}/held", alpha=1.0)
+        )
+    del quantized.graph.node[:]
+    quantized.graph.node.extend(held)
+
+
+def _leads_to(nodes: Sequence[Any], tensor: str, quantizes: set[str]) -> bool:
+    """Whether the tensor is quantized, at once or behind ReLU and Clip."""
+    while tensor not in quantizes:
+        readers = [n for n in nodes if tensor in n.input]
+        if len(readers) != 1 or readers[0].op_type not in ("Relu", "Clip"):
+            return False
+        tensor = readers[0].output[0]
+    return True
+
+
+def _names(weights: Sequence[str], nodes: Sequence[str]) -> frozenset[str]:
+    layer = layer_of(weights, nodes)
+    return frozenset({*weights[:1], *nodes, *([layer] if layer else [])})

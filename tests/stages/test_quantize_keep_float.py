@@ -1,0 +1,104 @@
+"""keep_float: the layers named stay float on the engine, and only those."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from edgecv import target
+from edgecv.backends.onnxruntime.run import Session as OrtSession
+from edgecv.backends.openvino.compile import compile as compile_openvino
+from edgecv.backends.openvino.run import Session as OpenVinoSession
+from edgecv.backends.tflite.run import Session as LiteRtSession
+from edgecv.errors import StageError, TargetError
+from edgecv.graph import Graph
+from edgecv.stages.export.onnx import export_onnx
+from edgecv.stages.quantize import Quantize
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+from edgecv.target import Grid
+from tests.backends.tflite_graphs import GRID, float_graph, images, net
+
+NCHW = images().transpose(0, 3, 1, 2).copy()
+LAYERS = ("stem.0", "a.0", "b", "down", "wide", "head")
+
+
+@pytest.fixture(scope="module")
+def onnx_graph(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    return export_onnx(net(), torch.zeros(1, 3, 24, 24), tmp_path_factory.mktemp("float"))
+
+
+def float_layers(session: OrtSession) -> set[str]:
+    """The layers that multiplied in float, by the profile's names."""
+    (source,) = session.inputs
+    feeds = {source.name: np.zeros(source.shape, source.dtype)}
+    multiplies = ("conv", "gemm", "fully connected")
+    return {
+        x.layer
+        for x in session.profile(feeds, 1).layers
+        if x.precision == "fp32" and any(word in x.op.lower() for word in multiplies)
+    }
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_onnx_runtime_keeps_the_layer_float(onnx_graph: Graph, tmp_path: Path, layer: str) -> None:
+    graph = quantize_onnx(onnx_graph, NCHW[:8], Grid(), tmp_path, Options(keep_float=(layer,)))
+    session = OrtSession({"m": graph.path.read_bytes()})
+    assert session.executed() == {"fp32": 1, "int8": 5}
+    assert float_layers(session) == {layer}
+    assert graph.facts["options"]["keep_float"] == [layer]
+
+
+def test_openvino_keeps_the_layers_float(onnx_graph: Graph, tmp_path: Path) -> None:
+    options = Options(keep_float=("a.0.weight", "head"))
+    graph = quantize_onnx(onnx_graph, NCHW[:8], Grid(), tmp_path / "g", options)
+    compiled = compile_openvino(graph, target.load("openvino"), tmp_path / "o")
+    files = {f: (tmp_path / "o" / f).read_bytes() for f in compiled.files}
+    assert OpenVinoSession(files).executed() == {"fp32": 2, "int8": 4}
+
+
+@pytest.mark.parametrize("layer", ["stem.0", "down", "wide", "head"])
+@pytest.mark.parametrize("io", ["int8", "float32"])
+def test_litert_keeps_the_layer_float(tmp_path: Path, layer: str, io: str) -> None:
+    options = Options(keep_float=(layer,))
+    graph = quantize_tflite(float_graph(), images()[:8], GRID, io, tmp_path, options)
+    assert graph.facts["executed"] == {"fp32": 1, "int8": 5}
+    assert float_layers(LiteRtSession({"m": graph.path.read_bytes()})) == {layer}
+    assert graph.inputs[0].dtype == io
+
+
+def test_what_stays_float_loses_nothing(onnx_graph: Graph, tmp_path: Path) -> None:
+    unseen = NCHW[16:]
+    with torch.no_grad():
+        want = net()(torch.from_numpy(unseen)).numpy()
+
+    def error(keep: tuple[str, ...]) -> float:
+        out = tmp_path / str(len(keep))
+        graph = quantize_onnx(onnx_graph, NCHW[:16], Grid(), out, Options(keep_float=keep))
+        session = OrtSession({"m": graph.path.read_bytes()})
+        got = np.concatenate([session.run({"input": x[None]})["logits"] for x in unseen])
+        return float(((want - got) ** 2).mean())
+
+    whole, half, all_but_one = error(()), error(LAYERS[3:]), error(LAYERS[1:])
+    assert all_but_one < half < whole
+
+
+def test_an_unknown_layer_is_refused_with_the_nearest(onnx_graph: Graph, tmp_path: Path) -> None:
+    options, out = Options(keep_float=("stem.1",)), tmp_path / "out"
+    with pytest.raises(StageError, match=r"no layer is called 'stem.1'.*stem\.0"):
+        quantize_onnx(onnx_graph, NCHW[:2], Grid(), out, options)
+    with pytest.raises(StageError, match=r"no layer is called 'stem.1'.*stem\.0"):
+        quantize_tflite(float_graph(), images()[:2], GRID, "int8", out, options)
+    assert not out.exists()
+
+
+def test_the_edge_tpu_has_no_place_for_a_float_layer(tmp_path: Path) -> None:
+    stage, options = Quantize(keep_float=("head",)), Options(keep_float=("head",))
+    assert "no float kernels" in stage.check(target.load("edgetpu")).reasons[0]
+    assert stage.check(target.load("tflite"))
+    with pytest.raises(TargetError, match="io uint8"):
+        quantize_tflite(float_graph(), images()[:2], GRID, "uint8", tmp_path, options)
