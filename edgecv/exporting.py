@@ -119,7 +119,8 @@ def _recipe(request: Request) -> Recipe:
             raise DataError(
                 "--calibration", "int8 needs images to calibrate on", "give a folder of images"
             )
-        stage = checked(Quantize, {"name": name, "samples": request.samples}, OPTIONS)
+        knobs = {"name": name, "samples": request.samples, **request.limits.asked()}
+        stage = checked(Quantize, knobs, OPTIONS)
     else:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
     return Recipe(

@@ -161,6 +161,7 @@ def _stage(work: Work) -> None:
 
 def _bundle(work: Work) -> None:
     node, images = work.node, Images.load(work.images["train"])
+    test = Images.load(work.images["test"])
     assert node.target is not None
     job = {
         "graph": str(work.inputs["graph"]),
@@ -169,7 +170,7 @@ def _bundle(work: Work) -> None:
         "labels": list(work.expansion.recipe.labels or images.classes) or None,
         "images": str(work.images["train"]),
         # Where nothing is compared, images without labels only calibrate.
-        "test": str(work.images["test"]) if images.classes or work.expansion.compare else None,
+        "test": str(work.images["test"]) if test.classes or work.expansion.compare else None,
         "test_digest": images_digest(work.expansion.nodes["data:test"]),
         "name": f"{node.step}.{node.target.name}",
         "made_from": work.expansion.nodes[node.inputs["graph"]].digest,

@@ -22,7 +22,7 @@ from edgecv import data as datasets
 from edgecv.bench.machine import machine
 from edgecv.model import check_reference, source_digest
 from edgecv.recipe import Recipe, Step
-from edgecv.stages.base import Stage
+from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
 from edgecv.store import Key, digest
 from edgecv.target import Target
@@ -202,6 +202,8 @@ class Expansion:
 
     def _quantized(self, step: Step, target: Target) -> str:
         inputs = {"graph": self._graph(step.source, target), "train": "data:train"}
+        if isinstance(step.stage, Limited) and step.stage.limits:  # judged as what ships is
+            inputs["test"] = "data:test"
         return self._per_target(f"{step.name}@{target.name}", step.stage, step.name, inputs, target)
 
     def _graph(self, name: str, target: Target) -> str:
@@ -218,6 +220,9 @@ class Expansion:
     ) -> str:
         key = {**stage_key(stage, target), "inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
+        if isinstance(stage, Limited) and stage.limits:
+            key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
+            key |= {"machine": machine(), "seed": self.recipe.seed}
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
 
 

@@ -88,7 +88,7 @@ def _prove(
         return proof
     try:
         proof["executed"] = session.executed()
-        _assert_precision(where, graph.precision, proof["executed"])
+        _assert_precision(where, graph, proof["executed"])
         pixels = sample(images.pixels, PARITY_SAMPLES)
         outputs = session_outputs(session, pixels, preprocess)
         tolerance = parity.COMPILE_FP32 if graph.precision == "fp32" else parity.COMPILE_INT8
@@ -140,9 +140,10 @@ def _accuracy(
     return metric, correct
 
 
-def _assert_precision(where: str, asked: str, executed: dict[str, int]) -> None:
+def _assert_precision(where: str, graph: Graph, executed: dict[str, int]) -> None:
     """Precision is read back, not assumed. Raises ParityError when too little ran as asked."""
-    total = sum(executed.values())
+    asked, kept = graph.precision, graph.facts.get("options", {}).get("keep_float", ())
+    total = sum(executed.values()) - min(len(kept), executed.get("fp32", 0))
     if total and executed.get(asked, 0) < MIN_SHARE * total:
         ran = ", ".join(f"{n} in {p}" for p, n in sorted(executed.items()))
         raise ParityError(

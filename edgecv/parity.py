@@ -65,6 +65,12 @@ def check(where: str, reference: np.ndarray, outputs: np.ndarray, tolerance: Tol
             hint = "check the weights and the calibration"
             raise ParityError(where, f"{name} hold NaN or Inf", hint)
     parity = compare(reference, outputs)
+    require(where, parity, tolerance)
+    return parity
+
+
+def require(where: str, parity: Parity, tolerance: Tolerance) -> None:
+    """Raise ParityError naming the step when it changed more than it may."""
     if parity.sqnr_db < tolerance.min_sqnr_db or (
         parity.top1_agreement < tolerance.min_agreement
         and parity.sqnr_db < tolerance.min_sqnr_db + 20
@@ -76,4 +82,3 @@ def check(where: str, reference: np.ndarray, outputs: np.ndarray, tolerance: Tol
             f"{tolerance.min_agreement:.2f}",
             "this step broke the network: inspect it before shipping",
         )
-    return parity

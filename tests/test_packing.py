@@ -162,8 +162,17 @@ def test_probabilities_are_told_from_logits(outputs: list, scores: str) -> None:
     ],
 )
 def test_the_share_that_must_run_as_asked(executed: dict, good: bool) -> None:
+    graph = Graph(Path("net.onnx"), "onnx", "int8", (), ())
     if good:
-        packing._assert_precision("here", "int8", executed)
+        packing._assert_precision("here", graph, executed)
     else:
         with pytest.raises(ParityError):
-            packing._assert_precision("here", "int8", executed)
+            packing._assert_precision("here", graph, executed)
+
+
+def test_layers_that_are_to_stay_float_are_not_counted() -> None:
+    kept = {"options": {"keep_float": ["a", "b", "c"]}}
+    graph = Graph(Path("net.onnx"), "onnx", "int8", (), (), kept)
+    packing._assert_precision("here", graph, {"int8": 7, "fp32": 3})
+    with pytest.raises(ParityError):
+        packing._assert_precision("here", graph, {"int8": 4, "fp32": 6})

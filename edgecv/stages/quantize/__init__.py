@@ -8,7 +8,7 @@ Pitfalls: calibration images must look like the ones on the device; a range set 
 bits everywhere. The result's outputs are compared with the float graph's on images that were not
 used for calibration.
 
-onnx_qdq.py and tflite_int8.py hold the two quantizers.
+onnx_qdq.py and tflite_int8.py hold the two quantizers, search.py the search under limits.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.stages.base import Context, Stage, Verdict
+from edgecv.stages.base import Context, Limited, Verdict
 from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Rounding
 from edgecv.target import Target
 
 
-class Quantize(Stage):
-    """Post-training quantization on the target's own integer grid."""
+class Quantize(Limited):
+    """Post-training quantization on the target's own integer grid.
+
+    With limits it searches for the settings that meet them (`search.py`); settings that are given
+    stay as they are.
+    """
 
     word: ClassVar[str] = "quantize"
     produces: ClassVar[Literal["model", "graph"]] = "graph"
@@ -90,34 +94,15 @@ class Quantize(Stage):
 
     def run(self, source: Any, context: Context) -> None:
         """source: the float Graph of the target's format."""
-        from dataclasses import replace
+        from edgecv.parity import Tolerance
 
-        from edgecv.parity import Tolerance, check
-        from edgecv.replay import calibration_sample, graph_outputs, held_back
+        tolerance = Tolerance(self.min_sqnr_db, self.min_agreement)
+        if self.limits:
+            from edgecv.stages.quantize.search import search
 
-        target = context.target
-        assert target is not None
-        images = context.images("train").pixels
-        spec = source.inputs[0]
-        float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
-        options = self.options()
-        calibration = float_input.normalise(calibration_sample(images, self.samples))
-        if target.graph == "onnx":
-            from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+            fixed = frozenset(self.model_fields_set)
+            search(source, context, self.options(), self.samples, tolerance, self.limits, fixed)
+            return
+        from edgecv.stages.quantize.once import quantized
 
-            graph = quantize_onnx(source, calibration, target.grid, context.out, options)
-        else:
-            from edgecv.stages.quantize.tflite_int8 import quantize_tflite
-
-            graph = quantize_tflite(
-                source, calibration, target.grid, target.io, context.out, options
-            )
-        unseen = held_back(images, self.samples, 256)
-        parity = check(
-            f"quantize {context.where}",
-            graph_outputs(source, unseen, context.preprocess),
-            graph_outputs(graph, unseen, context.preprocess),
-            Tolerance(self.min_sqnr_db, self.min_agreement),
-        )
-        graph.facts["parity"] = parity.to_json()
-        graph.save_facts()
+        quantized(source, self.options(), context, context.out, self.samples, tolerance)

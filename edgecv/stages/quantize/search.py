@@ -16,6 +16,7 @@ says so.
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,9 +25,11 @@ from typing import Any
 from edgecv.errors import EdgecvError
 from edgecv.graph import Graph
 from edgecv.limits import Limits
-from edgecv.parity import Parity
+from edgecv.parity import Parity, Tolerance, require
+from edgecv.replay import held_back
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.mixed import Problem, rungs
+from edgecv.stages.quantize.once import quantized
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.trial import Prover, Trial
 
@@ -41,6 +44,7 @@ KNOBS: tuple[dict[str, Any], ...] = (
 )
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
+SENSITIVITY_IMAGES = 48
 
 Quantizer = Callable[[Options, Path], tuple[Graph, Parity]]
 Sensitivities = Callable[[Graph], Problem]
@@ -70,6 +74,56 @@ class Searched:
             "tried": [t.to_json(self.limits) for t in self.tried],
             "refused": [{"options": o.to_json(), "reason": why} for o, why in self.refused],
         }
+
+
+def search(
+    source: Graph,
+    context: Context,
+    start: Options,
+    samples: int,
+    tolerance: Tolerance,
+    limits: Limits,
+    fixed: frozenset[str],
+) -> Graph:
+    """Search, and put what was chosen into context.out, with what was tried among its facts.
+
+    samples: calibration images; a third of data.train at least is held back from them, since knobs
+    that fit the calibration images best are not the best ones
+    """
+    count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
+
+    def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
+        return quantized(source, options, context, out, count)
+
+    with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
+        prover = Prover(source, context, limits, Path(room))
+        losses = _sensitivities(source, context, count)
+        found = Search(quantize, losses, prover, context, limits, start, fixed).run()
+        require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
+        for path in found.chosen.graph.path.parent.iterdir():
+            shutil.copy(path, context.out / path.name)
+    graph = Graph.load(context.out)
+    graph.facts["search"] = found.to_json()
+    graph.save_facts()
+    return graph
+
+
+def _sensitivities(source: Graph, context: Context, samples: int) -> Sensitivities | None:
+    """None where layers cannot stay float, or where the noise is not known by layer (TFLite)."""
+    if source.format != "onnx":
+        return None
+
+    def measure(graph: Graph) -> Problem:
+        import onnx
+
+        from edgecv.stages.quantize.sensitivity import sensitivities
+
+        model = onnx.shape_inference.infer_shapes(onnx.load_model(str(source.path)))
+        images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)
+        into = replace(context.preprocess, layout=source.inputs[0].layout, dtype="float32")
+        return sensitivities(model, onnx.load_model(str(graph.path)), into.normalise(images))
+
+    return measure
 
 
 class Search:
@@ -125,8 +179,10 @@ class Search:
 
     def _mixed(self, best: Trial) -> Iterator[Trial]:
         """More and more layers in float, each measured."""
-        if self.sensitivities is None or "keep_float" in self.fixed or not best.bundle:
+        fixed = self.sensitivities is None or "keep_float" in self.fixed
+        if fixed or not self.prover.runs(best):
             return
+        assert self.sensitivities is not None
         self._tell("where it loses")
         problem = replace(self.sensitivities(best.graph), cost=self.prover.costs(best))
         for kept in rungs(problem, GAINS_DB):

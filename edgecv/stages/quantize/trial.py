@@ -18,6 +18,7 @@ from edgecv.bench.calibration import ONE_THREAD
 from edgecv.graph import Graph
 from edgecv.limits import Limits
 from edgecv.parity import Parity
+from edgecv.replay import graph_outputs
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
 
@@ -31,6 +32,7 @@ class Trial:
 
     fidelity: against the float graph, on images that were not calibrated on
     figures:  what limits are about (`edgecv.limits`); empty until it was proven
+    bundle, ran: what was measured, and whether the target's engine ran it here
     """
 
     options: Options
@@ -38,6 +40,7 @@ class Trial:
     fidelity: Parity
     figures: dict[str, float | None] = field(default_factory=dict)
     bundle: Path | None = None
+    ran: bool = False
 
     def to_json(self, limits: Limits) -> dict[str, Any]:
         missed = limits.missed(self.figures) if self.figures else None
@@ -65,8 +68,10 @@ class Prover:
         reference, fp32 = self.reference()
         figures: dict[str, float | None] = {"size_mb": facts["engine_bytes"] / 1e6}
         figures["accuracy_drop"] = _drop(facts, reference, trial.bundle, fp32)
-        ran = facts["executed"] and reference["executed"] and facts["compiled"]
-        if ran and (self.limits.latency_ms or self.limits.latency_ratio):
+        if figures["accuracy_drop"] is None and self.limits.accuracy_drop is not None:
+            figures["accuracy_drop"] = self._simulated(trial.graph)
+        trial.ran = bool(facts["executed"] and reference["executed"] and facts["compiled"])
+        if trial.ran and (self.limits.latency_ms or self.limits.latency_ratio):
             job = {"plan": {**PLAN, "threads": self._threads, "seed": self.context.seed}}
             found = self._call("edgecv.bench.measure", job, fp32, trial.bundle)["bundles"][1]
             figures["latency_ms"] = found["latency_ms"]["p50"]
@@ -91,6 +96,22 @@ class Prover:
         return {
             name: max(0.0, ms - integers[name]) for name, ms in floats.items() if name in integers
         }
+
+    def runs(self, trial: Trial) -> bool:
+        """Whether the trial was measured on the target's own engine."""
+        return trial.bundle is not None and trial.ran
+
+    def _simulated(self, graph: Graph) -> float:
+        """The drop on the reference engine: the target's own does not run here."""
+        images = self.context.images("test")
+        rows = [
+            graph_outputs(g, images.pixels, self.context.preprocess).argmax(1)
+            for g in (self.source, graph)
+        ]
+        if images.classes:
+            before, after = ((row == images.labels).mean() for row in rows)
+            return float(100.0 * (before - after))
+        return float(100.0 * (rows[0] != rows[1]).mean())
 
     @property
     def _threads(self) -> int:

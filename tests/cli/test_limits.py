@@ -1,0 +1,107 @@
+"""Limits on the command line: what meets them is searched for, and nothing meeting them is exit 1.
+
+The network has one channel of large activations between two layers: in int8 everything beside it is
+rounded away, and these two layers in float bring it back.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv.runtime.archive import read_bundle
+
+pytest.importorskip("torch")
+
+HOSTILE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, padding=1)
+        self.c, self.d = nn.Conv2d(8, 16, 3, stride=2, padding=1), nn.Linear(16, 6)
+        with torch.no_grad():
+            self.b.weight[0] *= 60.0
+            self.c.weight[:, 0] /= 60.0
+
+    def forward(self, x):
+        x = self.a(x).relu()
+        x = self.c(x + self.b(x)).relu()
+        return self.d(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+def make():
+    torch.manual_seed(0)
+    net, images = Net(), torch.rand(64, 3, 3, 3).repeat_interleave(8, 2).repeat_interleave(8, 3)
+    with torch.no_grad():
+        net.d.bias -= net(images).mean(0)
+    return net
+"""
+OPTIONS = (
+    "--target", "cpu", "--calibration", "photos", "--samples", "24", "--input-size", "24",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("limits")
+    (folder / "hostile.py").write_text(HOSTILE)
+    rng = np.random.default_rng(0)
+    for i in range(48):
+        place = folder / "photos" / str(i % 3)
+        place.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (3, 3, 3)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
+        image.fromarray(pixels).save(place / f"{i:02}.png")
+    return folder
+
+
+def test_layers_are_kept_float_until_the_limit_is_met(edgecv: Callable, room: Path) -> None:
+    options = ("--accuracy-drop", "10", "--out", "found", "--json")
+    done = edgecv("export", "hostile:make", *OPTIONS, *options, cwd=room)
+    data = json.loads(done.out)
+    first, *_, last = data["search"]["tried"]
+    assert first["figures"]["accuracy_drop"] > 10, "int8 alone is not enough"
+    assert (done.code, data["search"]["met"]) == (0, True), done.err
+    assert {"/Add", "c"} <= set(last["options"]["keep_float"])
+    assert last["sqnr_db"] > first["sqnr_db"] + 3
+    assert data["executed"]["fp32"] >= 2
+    assert data["executed"]["int8"] >= 1
+    assert data["limits"]["met"] == ["hostile-int8.cpu"]
+    assert read_bundle(room / data["bundle"]).manifest["executed"] == data["executed"]
+
+
+def test_what_nothing_meets_is_exit_1_with_the_nearest(edgecv: Callable, room: Path) -> None:
+    options = ("--size-mb", "0.0001", "--out", "none")
+    done = edgecv("export", "hostile:make", *OPTIONS, *options, cwd=room)
+    assert done.code == 1
+    assert "met by nothing; nearest hostile-int8.cpu: size_mb" in done.out
+    assert list((room / "none").glob("*.edgecv")), "the nearest is there to look at"
+
+
+def test_folders_named_by_numbers_are_the_outputs(edgecv: Callable, room: Path) -> None:
+    options = ("--evaluate", "imagefolder:photos", "--out", "judged")
+    done = edgecv("export", "hostile:make", *OPTIONS, *options, cwd=room)
+    assert done.code == 0, done.err
+    assert "on 48 images" in done.out
+
+
+def test_folders_named_by_no_output_are_refused(edgecv: Callable, room: Path) -> None:
+    (room / "labels.txt").write_text("cat\ndog\nfox\nowl\nape\nbat\n")
+    options = ("--labels", "labels.txt", "--evaluate", "imagefolder:photos", "--out", "refused")
+    done = edgecv("export", "hostile:make", *OPTIONS, *options, cwd=room)
+    assert done.code == 2
+    assert "class '0' is no output of the network" in done.err
+
+
+@pytest.mark.parametrize("option", ["--accuracy-drop", "--latency-ms", "--size-mb"])
+@pytest.mark.parametrize("value", ["-1", "nan", "inf"])
+def test_a_limit_is_a_number(edgecv: Callable, room: Path, option: str, value: str) -> None:
+    done = edgecv("export", "hostile:make", *OPTIONS, f"{option}={value}", "--out", "x", cwd=room)
+    assert done.code == 2
+    assert "a number above 0" in done.err

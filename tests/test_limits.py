@@ -1,0 +1,72 @@
+"""Limits: met exactly when every figure is within, and the nearest is the nearest."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgecv.limits import NAMES, Limits, figures_of, judge, sentence
+
+amounts = st.one_of(st.none(), st.floats(0.01, 100.0))
+some = st.fixed_dictionaries(dict.fromkeys(NAMES, amounts))
+
+
+@given(some, some)
+def test_met_is_every_figure_known_and_within(limits: dict, figures: dict) -> None:
+    asked = {k: v for k, v in limits.items() if v is not None}
+    met = all(figures[k] is not None and figures[k] <= v for k, v in asked.items())
+    found = Limits(**limits)
+    assert (found.distance(figures) == 0.0) == met
+    assert bool(found) == bool(asked)
+    assert found.missed(figures).keys() <= asked.keys()
+
+
+def row(step: str, top1: float = 0.9, ms: float = 1.0, ratio: float = 0.5, **over: Any) -> dict:
+    return {
+        "step": step, "target": "cpu", "metric": {"value": top1, "reference": 0.9},
+        "latency_ms": {"p50": ms}, "latency_ratio": ratio, "engine_bytes": 2_000_000, **over,
+    }  # fmt: skip
+
+
+def test_figures_of_a_row() -> None:
+    assert figures_of(row("a", 0.897)) == {
+        "accuracy_drop": pytest.approx(0.3), "latency_ms": 1.0, "latency_ratio": 0.5,
+        "size_mb": 2.0,
+    }  # fmt: skip
+    unlabelled = row("a", metric=None, agreement=0.998)
+    assert figures_of(unlabelled)["accuracy_drop"] == pytest.approx(0.2)
+    unknown = row("a", metric=None, latency_ms=None, latency_ratio=None, engine_bytes=None)
+    assert set(figures_of(unknown).values()) == {None}
+
+
+def test_the_fastest_of_those_that_meet_them_is_the_best() -> None:
+    rows = [row("slow", ms=2.0), row("fast", ms=1.0), row("wrong", 0.5, ms=0.1)]
+    verdict = judge(Limits(accuracy_drop=0.2, latency_ratio=0.5), rows)
+    assert verdict["met"] == ["slow.cpu", "fast.cpu"]
+    assert verdict["nearest"]["row"] == "fast.cpu"
+    assert "met by slow.cpu, fast.cpu" in sentence(verdict)
+
+
+def test_where_nothing_meets_them_the_nearest_is_shown() -> None:
+    verdict = judge(Limits(accuracy_drop=0.2), [row("far", 0.8), row("near", 0.89)])
+    assert verdict["met"] == []
+    assert verdict["nearest"]["missed"] == {"accuracy_drop": pytest.approx(4.0)}
+    assert "met by nothing; nearest near.cpu: accuracy_drop 1" in sentence(verdict)
+
+
+def test_what_was_not_measured_meets_nothing() -> None:
+    verdict = judge(Limits(latency_ms=1.0), [row("a", latency_ms=None)])
+    assert verdict["nearest"]["missed"] == {"latency_ms": None}
+    assert "not known" in sentence(verdict)
+    assert math.isinf(Limits(latency_ms=1.0).distance({}))
+    assert "nothing was made" in sentence(judge(Limits(latency_ms=1.0), []))
+
+
+def test_a_limit_of_no_loss_has_a_nearest_too() -> None:
+    limits = Limits(accuracy_drop=0.0)
+    assert limits.distance({"accuracy_drop": -0.5}) == 0.0
+    assert limits.distance({"accuracy_drop": 0.1}) < limits.distance({"accuracy_drop": 0.3})
