@@ -5,7 +5,8 @@
           "metric": {"name", "value", "reference", "samples"},
           "latency_ms": {"p50", "p90", "p99", "mean"}, "latency_ratio", "latency_ratio_interval",
           "cpu_time_ratio", "cpu_time_ratio_interval", "calibrated", "calibration", "threads",
-          "throughput", "load_ms", "first_call_ms", "memory_mb", "size_bytes", "status", "reason"}
+          "throughput", "load_ms", "first_call_ms", "memory_mb", "busy", "size_bytes", "status",
+          "reason"}
 
 A row also has engine_bytes (the engine's own files, without the bundle's golden inputs), executed
 (compute layers by the precision they ran in, read back from the engine), cpu_ms, and parity: the
@@ -59,7 +60,7 @@ Row = dict[str, Any]
 MEASURED = (
     "latency_ms", "latency_ratio", "latency_ratio_interval", "cpu_time_ratio",
     "cpu_time_ratio_interval", "cpu_ms", "throughput", "calibrated", "import_ms", "load_ms",
-    "first_call_ms", "memory_mb", "energy_mj",
+    "first_call_ms", "memory_mb", "energy_mj", "busy",
 )  # fmt: skip
 
 # What shapes a network or runs it; what is not installed is left out.

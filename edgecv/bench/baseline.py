@@ -177,7 +177,7 @@ def _of_row(path: Path, data: dict[str, Any], row: dict[str, Any], away: bool) -
 
 
 def _row_timings(data: dict[str, Any], row: dict[str, Any]) -> tuple[Timing, ...]:
-    if not row.get("calibrated"):
+    if not row.get("calibrated") or row.get("busy"):
         return ()
     found = row["calibrated"]
     memory = (row.get("memory_mb") or {}).get("peak")

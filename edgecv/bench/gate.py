@@ -33,6 +33,10 @@ from edgecv.errors import (
 )
 
 SKIPPED = "skipped"
+BUSY = (
+    "others had the processor while it was measured, so that figures of another day do not compare"
+)
+CALM = "a calmer machine, or the baseline's own bundle: both are then measured in turns"
 EXIT_CODES = {PASS: 0, REGRESSION: 1, INCONCLUSIVE: 4}
 # The verdict of several: the first of these that occurs.
 GRAVEST = (REGRESSION, INCONCLUSIVE, PASS)
@@ -190,6 +194,9 @@ def _latency(
         if stored is None or stored.calibrated is None:
             hint = "gate on the baseline's own bundle, or --update the baseline on this machine"
             return replace(blank, verdict=INCONCLUSIVE, reason=problem, hint=hint), measured
+        if measured["candidate"]["busy"]:
+            # Caches that others fill cost the network more than they cost the workload.
+            return replace(blank, verdict=INCONCLUSIVE, reason=BUSY, hint=CALM), measured
         ratio = measured["calibrated"]["log_ratio"], measured["calibrated"]["error"]
         found = asdict(against_stored(ratio, stored.calibrated, limit, options.alpha))
         then = stored.latency_ms
@@ -412,7 +419,8 @@ def update(
         if entry.runnable:
             try:
                 measured = run("edgecv.bench.duel", job_for(entry.bundle, options), entry.name)
-                timing, why = _timing(measured, options), ""
+                busy = measured["candidate"]["busy"]
+                timing, why = (None, BUSY) if busy else (_timing(measured, options), "")
             except NOT_HERE as e:
                 why = f"no latency: {e}"
         baseline.put(entry, timing)

@@ -117,6 +117,8 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
     # A run knows all its bundles; a bundle by itself says nothing of the others.
     whole = options.candidate.suffix != ".edgecv"
     lines = gate.update(options.baseline, candidates, settings, run, whole)
+    # What a busy machine measured would mislead every gate to come.
+    code = gate.EXIT_CODES[gate.INCONCLUSIVE if any(m and w for _, m, w in lines) else gate.PASS]
     if options.json:
         print_json(
             {
@@ -124,17 +126,17 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
                 "bundles": [{"name": n, "measured": m, "reason": w} for n, m, w in lines],
             }
         )
-        return 0
+        return code
     rows = []
     for name, measured, why in lines:
         if measured is None:
             rows.append([name, "", "", why])
             continue
         p50, error = measured["candidate"]["latency_ms"]["p50"], measured["calibrated"]["error"]
-        rows.append([name, f"{p50:.3f}", f"±{2 * error:.1%}", ""])
+        rows.append([name, f"{p50:.3f}", f"±{2 * error:.1%}", f"not kept: {why}" if why else ""])
     table(["bundle", "p50 ms", "against calibration", ""], rows, right=(1, 2))
     print(f"{options.baseline} written")
-    return 0
+    return code
 
 
 def _percent(option: str, text: str) -> float | None:

@@ -243,6 +243,29 @@ def test_accuracy_without_predictions() -> None:
     assert judged(before, entry(facts={"metric": None}))["accuracy"].verdict == "skipped"
 
 
+def busy(found: dict[str, Any]) -> dict[str, Any]:
+    return {**found, "candidate": {**found["candidate"], "busy": True}}
+
+
+@pytest.mark.parametrize("log_ratio", [0.3, 0.5, 0.9])
+def test_a_busy_machine_is_not_compared_with_another_day(log_ratio: float) -> None:
+    before = entry(timings=(timing(log_ratio),))
+    check = judged(before, entry(bundle=BUNDLE), Clock(busy(answer())))["latency"]
+    assert check.verdict == "inconclusive"
+    assert "others had the processor" in check.reason
+
+
+def test_a_busy_machine_makes_no_baseline(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    ((_, measured, why),) = gate.update(
+        path, [entry(bundle=BUNDLE)], Options(), Clock(busy(answer()))
+    )
+    assert measured
+    assert "others had the processor" in why
+    (kept,) = baseline.load(path)
+    assert kept.timings == ()
+
+
 # size, memory
 
 

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -42,10 +43,20 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def baseline(edgecv: Callable, fast: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("baseline") / "baseline.json"
-    done = edgecv("gate", path, fast, "--update", *QUICK)
+    done = calm(edgecv, "gate", path, fast, "--update", *QUICK)
     assert done.code == 0, done.err
     assert "baseline.json written" in done.out
     return path
+
+
+def calm(edgecv: Callable, *arguments: object) -> Any:
+    """The command's answer, once the machine lets it have one: what is compared with another day
+    is not judged while others have the processor."""
+    for _ in range(4):
+        done = edgecv(*arguments)
+        if "others had the processor" not in done.out:
+            return done
+    pytest.skip("this machine is too busy")
 
 
 def checks(done) -> dict[str, dict]:
@@ -82,10 +93,10 @@ def test_a_limit_below_the_noise_is_refused_with_a_hint(edgecv: Callable, fast: 
 
 def test_a_stored_baseline(edgecv: Callable, baseline: Path, fast: Path, slow: Path) -> None:
     assert baseline.stat().st_size < 4096
-    same = edgecv("gate", baseline, fast, "--json", *WIDE)
+    same = calm(edgecv, "gate", baseline, fast, "--json", *WIDE)
     assert same.code == 0, same.out
     assert checks(same)["latency"]["baseline"] > 0
-    worse = edgecv("gate", baseline, slow, "--json", *WIDE)
+    worse = calm(edgecv, "gate", baseline, slow, "--json", *WIDE)
     assert worse.code == 1, worse.out
 
 
@@ -101,9 +112,9 @@ def test_a_baseline_of_another_machine_settles_nothing(
     assert "Cortex-A76" in done.out
     assert "too unlike" in done.out
     # and --update adds this one beside it
-    assert edgecv("gate", other, fast, "--update", *QUICK).code == 0
+    assert calm(edgecv, "gate", other, fast, "--update", *QUICK).code == 0
     assert len(json.loads(other.read_text())["machines"]) == 2
-    assert edgecv("gate", other, fast, *WIDE).code == 0
+    assert calm(edgecv, "gate", other, fast, *WIDE).code == 0
 
 
 def test_files_for_ci(edgecv: Callable, fast: Path, slow: Path, tmp_path: Path) -> None:
