@@ -45,12 +45,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {line}{hint}", file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
+        resumes = getattr(options, "resumes", False)
+        again = ": the same command goes on where this one stopped" if resumes else ""
+        print(f"interrupted{again}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # The reader (head, less) has what it wanted. Keep the exit from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as e:
+        if options.traceback:
+            traceback.print_exc()
+        place = e.filename or "output"
+        print(f"error: {place}: {e.strerror or e}", file=sys.stderr)
+        return 2
     except Exception as e:
         if options.traceback:
             traceback.print_exc()

@@ -188,7 +188,9 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
             "channels": request.channels or known.get("channels", 3),
             "mean": [v / 255.0 for v in mean],
             "std": [v / 255.0 for v in std],
-            "crop_pct": request.crop_pct or known.get("crop_pct", 0.875),
+            "crop_pct": known.get("crop_pct", 0.875)
+            if request.crop_pct is None
+            else request.crop_pct,
             "interpolation": request.interpolation or known.get("interpolation", "bicubic"),
         },
         OPTIONS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -266,6 +267,9 @@ def _same(a: Path, b: Path) -> bool:
 
 
 def check_space(out: Path) -> None:
-    """Raises StoreError when `out` cannot be a folder."""
-    if out.exists() and not out.is_dir():
-        raise StoreError(str(out), "is a file, not a folder", "use another --out")
+    """Raises StoreError when `out` cannot be a folder that is written to."""
+    there = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise StoreError(str(there), "is a file, not a folder", "use another --out")
+    if not os.access(there, os.W_OK):
+        raise StoreError(str(there), "cannot be written to", "use another --out")

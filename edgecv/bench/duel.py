@@ -135,9 +135,7 @@ def _unsettled(v: Verdict, limit: float, spent: float, level: float) -> Verdict:
         hint = f"--max-slowdown {above:g}%, a longer --budget, or a calmer machine"
         return Verdict(INCONCLUSIVE, v.ratio, v.bounds, v.floor, reason, hint)
     low, high = v.bounds
-    reason = (
-        f"the slowdown is between {low - 1:+.1%} and {high - 1:+.1%}, and {limit:.1%} is within"
-    )
+    reason = _around(low, high, limit)
     # Rounds narrow what is left of the bounds without DRIFT, which stays.
     distance, half = abs(math.log(v.ratio / (1.0 + limit))), math.log(high / low) / 2.0
     stays = NormalDist().inv_cdf(level) * DRIFT
@@ -148,6 +146,11 @@ def _unsettled(v: Verdict, limit: float, spent: float, level: float) -> Verdict:
     if longer < 3600:
         hint = f"--budget {_rounded(longer)}s, or a calmer machine"
     return Verdict(INCONCLUSIVE, v.ratio, v.bounds, v.floor, reason, hint)
+
+
+def _around(low: float, high: float, limit: float) -> str:
+    between = f"between {low - 1:+.1%} and {high - 1:+.1%}"
+    return f"the slowdown is {between}, around the limit of {limit:.1%}"
 
 
 def _rounded(seconds: float) -> int:
@@ -186,9 +189,7 @@ def against_stored(
         reason = f"a limit of {limit:.1%} is below the noise floor of {floor:.1%} between two runs"
     else:
         low, high = bounds
-        reason = (
-            f"the slowdown is between {low - 1:+.1%} and {high - 1:+.1%}, and {limit:.1%} is within"
-        )
+        reason = _around(low, high, limit)
     hint = "the baseline's own bundle instead of its figures settles it: both are then measured now"
     return Verdict(INCONCLUSIVE, found.ratio, bounds, floor, reason, hint)
 

@@ -12,6 +12,7 @@ Imported on devices: numpy and the standard library only.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ ROUNDS = 40
 GROWTH = 1.25  # rounds between two looks at the intervals, as a share of those made
 # Wall time this far above CPU time per thread means that others had the processor.
 BUSY = 1.25
+FIRST_ROUNDS = 8  # whatever the budget
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,10 @@ def measure(
         sampler.close()
     after = sensors.read()
     rows = [
-        {**_summary(sampler, i, reference, plan, subject), **facts}
-        for i, (subject, facts) in enumerate(zip(subjects, cold_facts, strict=True))
+        {"bundle": name, **_summary(sampler, i, reference, plan, subject), **facts}
+        for i, (name, subject, facts) in enumerate(
+            zip(shortest(bundles), subjects, cold_facts, strict=True)
+        )
     ]
     return {
         "schema": SCHEMA,
@@ -110,8 +114,22 @@ def measure(
             "latency_ms": float(np.median(sampler.series[-1].round_wall)) / 1e6,
         },
         "bundles": rows,
-        "warnings": [*sensors.changes(before, after), *_warnings(rows, plan, reached)],
+        "warnings": [
+            *_elsewhere(subjects),
+            *sensors.changes(before, after),
+            *_warnings(rows, plan, reached),
+        ],
     }
+
+
+def shortest(paths: Sequence[Path]) -> list[str]:
+    """File names, with as many of their folders as it takes to tell them apart."""
+    parts = [p.parts for p in paths]
+    for count in range(1, max(map(len, parts), default=0) + 1):
+        names = ["/".join(p[-count:]) for p in parts]
+        if len(set(names)) == len(set(parts)):
+            return names
+    return [p.name for p in paths]
 
 
 def _until_narrow(sampler: Sampler, plan: Plan, reference: int, tell: Callable[..., None]) -> bool:
@@ -122,15 +140,16 @@ def _until_narrow(sampler: Sampler, plan: Plan, reference: int, tell: Callable[.
         width = _widest(sampler, reference)
         spent = time.perf_counter() - start
         tell(min(spent, plan.budget_s), plan.budget_s, f"{sampler.rounds} rounds, ±{width:.1%}")
-        if sampler.rounds >= plan.rounds and (width <= plan.precision or spent >= plan.budget_s):
-            return width <= plan.precision
+        narrow = width <= plan.precision
+        if spent >= plan.budget_s or (narrow and sampler.rounds >= plan.rounds):
+            return narrow
         due = max(plan.rounds, int(sampler.rounds * GROWTH) + 1)
 
 
 def _affordable(sampler: Sampler, start: float, plan: Plan) -> int:
     """Rounds that fit into what is left of the budget; at least one."""
-    if not sampler.rounds or sampler.rounds < plan.rounds:
-        return plan.rounds
+    if not sampler.rounds:
+        return min(plan.rounds, FIRST_ROUNDS)
     spent = time.perf_counter() - start
     return max(1, int((plan.budget_s - spent) / (spent / sampler.rounds)))
 
@@ -152,7 +171,6 @@ def _summary(
     workload = len(sampler.series) - 1
     size = int(sum(map(len, subject.contents.files.values())))
     return {
-        "bundle": subject.path.name,
         **{k: subject.contents.manifest[k] for k in ("target", "engine", "precision")},
         **timings(series, plan.batch, plan.threads),
         "latency_ratio": wall.ratio,
@@ -181,8 +199,19 @@ def timings(series: Series, batch: int = 1, threads: int = 1) -> dict[str, Any]:
         "energy_mj": energy,
         "calls": len(wall),
         "warmup_calls": series.warmup,
-        "busy": bool(threads == 1 and wall.mean() > BUSY * cpu_ms),
+        # Several threads wait for one another: their CPU time says nothing of other processes.
+        "busy": bool(wall.mean() > BUSY * (cpu_ms if threads == 1 else p50)),
     }
+
+
+def _elsewhere(subjects: Sequence[BundleSubject]) -> list[str]:
+    """Bundles whose times here say nothing of their device."""
+    return [
+        f"{s.path.name} is not compiled for {s.contents.manifest['target']}: these are times of "
+        "its network on this processor"
+        for s in subjects
+        if s.contents.manifest.get("compiled") is False
+    ]
 
 
 def _warnings(rows: Sequence[dict[str, Any]], plan: Plan, reached: bool) -> list[str]:
@@ -192,6 +221,8 @@ def _warnings(rows: Sequence[dict[str, Any]], plan: Plan, reached: bool) -> list
             "the machine is busy: wall time was well above CPU time; trust the ratios, not the "
             "milliseconds"
         )
+    if plan.threads > (cores := os.cpu_count() or plan.threads):
+        found.append(f"{plan.threads} threads on {cores} cores")
     for row in rows:
         (low, high), (least, most) = row["latency_ratio_interval"], row["cpu_time_ratio_interval"]
         if plan.threads == 1 and (low > 1.02 * most or high < 0.98 * least):
@@ -201,7 +232,8 @@ def _warnings(rows: Sequence[dict[str, Any]], plan: Plan, reached: bool) -> list
             )
     if not reached:
         found.append(
-            f"the budget of {plan.budget_s:g} s was spent before the intervals were within "
+            f"the budget of {plan.budget_s:g} s was spent before "
+            f"{'the intervals were' if len(rows) > 1 else 'the calibrated latency was'} within "
             f"{plan.precision:.1%}"
         )
     return found

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import BundleError
+from edgecv.errors import MissingExtraError
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.bundle import Bundle, opened
 
@@ -27,7 +27,7 @@ Feeds = Mapping[str, np.ndarray]
 
 
 class BundleSubject:
-    """One bundle. Raises BundleError: damaged, or without golden inputs to run."""
+    """One bundle. Raises BundleError: damaged; MissingExtraError: made where it did not run."""
 
     def __init__(
         self, path: Path, threads: int = 1, scenario: str = "single-stream", batch: int = 1
@@ -35,9 +35,9 @@ class BundleSubject:
         self.path, self.name = path, path.name
         self.contents: Contents = read_bundle(path)
         if not self.contents.golden_inputs:
-            raise BundleError(
-                str(path), "has no golden inputs to run", "make it again where it runs"
-            )
+            notes = self.contents.manifest.get("notes") or ["its engine could not run"]
+            what = f"has no golden inputs to run: where it was made, {notes[0]}"
+            raise MissingExtraError(str(path), what, "make it again where it runs")
         self.threads, self.scenario, self.batch = threads, scenario, batch
         self._open: list[Bundle] = []
         self._pool: ThreadPoolExecutor | None = None

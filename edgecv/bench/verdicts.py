@@ -43,7 +43,7 @@ def _cells(c: Check) -> list[str]:
         _value(c.candidate, c.unit),
         "" if c.change is None else _change(c.change, points),
         bounds,
-        "" if c.limit is None else _change(-c.limit if points else c.limit, points),
+        "" if c.limit is None else _limit(-c.limit if points else c.limit, points),
         "" if c.floor is None else f"{c.floor:.1%}",
         c.verdict,
     ]
@@ -58,7 +58,15 @@ def _value(value: float | None, unit: str) -> str:
 
 
 def _change(value: float, points: bool) -> str:
-    return f"{100 * value:+.2f} pt" if points else f"{100 * value:+.1f}%"
+    value = 100 * value + 0.0  # no negative zero
+    if points:
+        return f"{value if abs(value) >= 0.005 else 0.0:+.2f} pt"
+    return f"{value if abs(value) >= 0.05 else 0.0:+.1f}%"
+
+
+def _limit(value: float, points: bool) -> str:
+    """As it was given: 0.05% is no 0.1%."""
+    return f"{100 * value:+.4g}" + (" pt" if points else "%")
 
 
 def details(judged: Sequence[Judged]) -> list[str]:
@@ -73,14 +81,26 @@ def details(judged: Sequence[Judged]) -> list[str]:
     return found
 
 
+def footnotes(judged: Sequence[Judged]) -> list[str]:
+    """What the columns mean."""
+    checks = [c for pair in judged for c in pair.checks]
+    found = []
+    if any(c.floor is not None for c in checks):
+        floor = "the baseline against itself, or what two runs' errors add up to"
+        found.append(f"floor: noise, {floor}")
+    if any("calibration" in (pair.measured or {}) for pair in judged):
+        change = "over the calibration workload's, then and now, and not of the milliseconds"
+        found.append(f"latency with a stored baseline: the change is of the latency {change}")
+    return found
+
+
 def show(judged: Sequence[Judged], verdict: str) -> None:
     """The table on a terminal."""
     table(HEAD, rows(judged), right=range(2, 8))
     print()
     for line in details(judged):
         print(line)
-    floor = "the baseline against itself, or what two runs' errors add up to"
-    print(f"floor: noise, {floor}\n{verdict}")
+    print(*footnotes(judged), verdict, sep="\n")
 
 
 def markdown(judged: Sequence[Judged], verdict: str) -> str:
@@ -92,7 +112,7 @@ def markdown(judged: Sequence[Judged], verdict: str) -> str:
         lines.append("| " + " | ".join([*cells, f"{MARKS[row[-1]]} {last}"]) + " |")
     # A reason may be an engine's own message, of several lines.
     notes = [f"- {' '.join(line.split()).replace('<', '&lt;')}" for line in details(judged)]
-    return "\n".join([*lines, "", *notes]) + "\n"
+    return "\n".join([*lines, "", *notes, *(f"- {n}" for n in footnotes(judged))]) + "\n"
 
 
 @contextmanager
@@ -128,7 +148,8 @@ def write_junit(path: Path, judged: Sequence[Judged]) -> None:
         case = ElementTree.SubElement(
             suite, "testcase", classname=pair.name, name=check.name, time=f"{spent:.2f}"
         )
-        words = " ".join(filter(None, [*_cells(check)[1:4], check.reason, check.hint]))
+        figures = " ".join(filter(None, _cells(check)[1:4]))
+        words = "; ".join(filter(None, [figures, check.reason, check.hint]))
         message = "".join(c if c.isprintable() else " " for c in words)  # XML knows no escapes
         kind = {REGRESSION: "failure", INCONCLUSIVE: "error", SKIPPED: "skipped"}.get(check.verdict)
         if kind:

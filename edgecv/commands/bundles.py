@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.common import existing, print_json
-from edgecv.errors import EdgecvError
+from edgecv.errors import EdgecvError, RecipeError
 
 
 def register(command: Any) -> None:
@@ -25,6 +25,8 @@ def run_verify(options: argparse.Namespace) -> int:
     from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
+    if options.threads < 1:
+        raise RecipeError("--threads", f"is {options.threads}", "at least 1")
     reports, codes = [], set()
     for path in options.bundles:
         try:

@@ -70,6 +70,8 @@ def run_gate(options: argparse.Namespace) -> int:
         _percent("--max-size-growth", options.max_size_growth),
         _percent("--max-memory-growth", options.max_memory_growth),
     )
+    if limits == gate.Limits(None, None, None, None):
+        raise RecipeError("--max-...", "every check is none: nothing to judge", "leave one on")
     if options.threads < 1:
         raise RecipeError("--threads", f"is {options.threads}", "at least 1")
     settings = gate.Options(limits, options.threads, options.budget, seed=options.seed)

@@ -24,6 +24,8 @@ def report(options: argparse.Namespace) -> int:
     from edgecv.report import page, summary
 
     page.check_libraries()
+    if options.folder.name == "results.json":
+        options.folder = options.folder.parent
     with Bar("report") as bar:
         data = reporting.collect(options.folder, bar)
     path = reporting.write(options.folder, options.out, data=data)

@@ -28,6 +28,7 @@ def register(command: Any) -> None:
         )
         add_limits(made)
         if handler is run:
+            made.set_defaults(resumes=True)
             made.add_argument(
                 "--no-report", action="store_true", help="do not write DIR/report.html"
             )

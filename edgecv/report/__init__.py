@@ -46,8 +46,9 @@ def write(
     path = out or run_dir / "report.html"
     if path.is_dir():
         raise StoreError(str(path), "is a folder, not a file", "give the name of an .html file")
+    if not path.parent.is_dir():
+        raise StoreError(str(path), "its folder is not there", f"mkdir {path.parent}")
     text = page.html(run_dir, data or collect(run_dir, progress))
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, text)
     return path

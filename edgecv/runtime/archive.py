@@ -148,7 +148,12 @@ def read_bundle(path: str | Path) -> Contents:
             members = _members(path, archive, os.fstat(handle.fileno()).st_size)
     except FileNotFoundError:
         raise BundleError(str(path), "no such file", "a bundle is a .edgecv file") from None
-    except (BadZipFile, OSError, EOFError, ValueError, RuntimeError, StructError) as e:
+    except IsADirectoryError:
+        raise BundleError(str(path), "is a folder", "a bundle is a .edgecv file") from None
+    except BadZipFile as e:
+        again = _AGAIN if path.suffix == ".edgecv" else "a bundle is a .edgecv file"
+        raise BundleError(str(path), f"not a readable bundle: {_line(e)}", again) from None
+    except (OSError, EOFError, ValueError, RuntimeError, StructError) as e:
         # RuntimeError: encrypted, or a zip feature that Python does not know
         raise BundleError(str(path), f"not a readable bundle: {_line(e)}", _AGAIN) from None
     manifest = _manifest(path, members.pop(MANIFEST, None))

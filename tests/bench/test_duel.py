@@ -40,7 +40,7 @@ from edgecv.bench.duel import (
 )
 from edgecv.bench.sampling import Sampler
 from edgecv.bench.statistics import LEAST_SITTINGS
-from edgecv.errors import BundleError
+from edgecv.errors import MissingExtraError
 from edgecv.runtime.archive import write_bundle
 from tests.bench.test_sampling import MS, Clock, Fake
 from tests.runtime.conftest import described, golden, network
@@ -239,7 +239,7 @@ def test_too_close_to_the_limit_is_inconclusive_with_the_time_that_would_tell(
     assert found.verdict == INCONCLUSIVE
     low, high = found.bounds
     assert low < 1.05 < high
-    assert f"between {low - 1:+.1%} and {high - 1:+.1%}, and 5.0% is within" in found.reason
+    assert f"between {low - 1:+.1%} and {high - 1:+.1%}, around the limit of 5.0%" in found.reason
     offered = re.match(r"--budget (\d+)s, or a calmer machine$", found.hint)
     assert offered
     assert 3.0 < int(offered[1]) < 5000
@@ -331,7 +331,7 @@ def test_two_runs_against_the_workload_by_hand() -> None:
         (1.0, 0.003, 0.05, PASS, ""),
         (0.5, 0.003, 0.05, PASS, ""),
         (1.1, 0.003, 0.05, REGRESSION, ""),
-        (1.045, 0.003, 0.05, INCONCLUSIVE, "5.0% is within"),
+        (1.045, 0.003, 0.05, INCONCLUSIVE, "around the limit of 5.0%"),
         (1.0, 0.003, 0.005, INCONCLUSIVE, "a limit of 0.5% is below the noise floor"),
         (1.5, 0.2, 0.05, INCONCLUSIVE, "a limit of 5.0% is below the noise floor"),
     ],
@@ -458,5 +458,5 @@ def test_it_goes_on_until_the_error_is_what_was_wanted(bundle: Callable[..., Pat
 
 
 def test_what_cannot_run_is_named(bundle: Callable[..., Path]) -> None:
-    with pytest.raises(BundleError, match=r"bare\.edgecv: has no golden inputs"):
+    with pytest.raises(MissingExtraError, match=r"bare\.edgecv: has no golden inputs"):
         fight(bundle("bare", goldens=False), bundle("a"))

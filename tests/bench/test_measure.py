@@ -22,12 +22,14 @@ from edgecv import child
 from edgecv.bench import subjects
 from edgecv.bench.calibration import ONE_THREAD, VERSION, Calibration
 from edgecv.bench.machine import FEATURES, machine
-from edgecv.bench.measure import BUSY, Plan, _warnings, measure, timings
+from edgecv.bench.measure import BUSY, Plan, _warnings, measure, shortest, timings
 from edgecv.bench.sampling import Series
 from edgecv.bench.subjects import BundleSubject
-from edgecv.errors import BundleError, EngineError
+from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.archive import write_bundle
-from tests.runtime.conftest import described, golden, network
+from tests.runtime.conftest import described, golden, make_bundle, network
+
+__all__ = ["make_bundle"]
 
 # Short, and never sure enough to end before its rounds are over or after them to go on.
 SHORT = Plan(rounds=5, precision=1e6, burst_ms=1.0)
@@ -136,7 +138,7 @@ def test_a_latency_over_the_calibration_workloads_is_what_is_kept(
 
 
 def test_a_bundle_without_goldens_is_named(bundle: Callable[..., Path]) -> None:
-    with pytest.raises(BundleError, match=r"bare\.edgecv: has no golden inputs"):
+    with pytest.raises(MissingExtraError, match=r"bare\.edgecv: has no golden inputs"):
         measure([bundle("a"), bundle("bare", goldens=False)], SHORT)
 
 
@@ -337,12 +339,37 @@ def test_a_calm_measurement_warns_of_nothing() -> None:
         ([row((1, 1), (1, 1), True), row((2, 2), (2, 2), True)], True, "the machine is busy"),
         ([row((1.9, 2.1), (1.0, 1.2))], True, "a.edgecv: 2.00 by the clock, 1.10 by CPU time"),
         ([row((1.0, 1.2), (1.9, 2.1))], True, "a.edgecv: 1.10 by the clock, 2.00 by CPU time"),
-        ([row((1, 1), (1, 1))], False, "the budget of 30 s was spent before the intervals were"),
+        ([row((1, 1), (1, 1))], False, "the budget of 30 s was spent before the calibrated"),
+        (
+            [row((1, 1), (1, 1))] * 2,
+            False,
+            "the budget of 30 s was spent before the intervals were",
+        ),
     ],
 )
 def test_warnings_by_hand(rows: list[dict[str, Any]], reached: bool, says: str) -> None:
     (text,) = _warnings(rows, Plan(), reached)
     assert says in text
+
+
+def test_more_threads_than_cores_are_said() -> None:
+    (text,) = _warnings([row((1, 1), (1, 1))], Plan(threads=4096), reached=True)
+    assert text.startswith("4096 threads on ")
+
+
+def test_bundles_of_one_name_are_told_apart_by_their_folders() -> None:
+    paths = [
+        Path(p) for p in ("runs/a/bundles/net.edgecv", "runs/b/bundles/net.edgecv", "x.edgecv")
+    ]
+    assert shortest(paths) == ["a/bundles/net.edgecv", "b/bundles/net.edgecv", "x.edgecv"]
+    assert shortest(paths[1:]) == ["net.edgecv", "x.edgecv"]
+    assert shortest([paths[0], paths[0]]) == ["net.edgecv"] * 2
+
+
+def test_what_is_not_compiled_for_its_device_is_said(make_bundle: Callable[..., Path]) -> None:
+    plan = Plan(rounds=3, budget_s=0.1, burst_ms=0.5, precision=1e6)
+    found = measure([make_bundle(compiled=False)], plan, starts=False)
+    assert "is not compiled for" in found["warnings"][0]
 
 
 def test_several_threads_have_more_cpu_time_than_wall_time() -> None:
@@ -370,7 +397,7 @@ def test_a_child_measures_the_same_and_reports_how_far_it_is(bundle: Callable[..
 
 def test_what_the_child_cannot_measure_is_said_here(bundle: Callable[..., Path]) -> None:
     job = {"bundles": [str(bundle("bare", goldens=False))], "plan": {}}
-    with pytest.raises(BundleError, match=r"bare\.edgecv: has no golden inputs"):
+    with pytest.raises(MissingExtraError, match=r"bare\.edgecv: has no golden inputs"):
         child.call("edgecv.bench.measure", job, "bench")
 
 

@@ -29,10 +29,10 @@ PAIR = Judged(
 def test_rows() -> None:
     latency, accuracy, size, memory = verdicts.rows([PAIR])
     assert latency == [
-        NAME, "latency", "1.000 ms", "1.200 ms", "+20.0%", "+10.0% to +30.0%", "+5.0%", "1.0%",
+        NAME, "latency", "1.000 ms", "1.200 ms", "+20.0%", "+10.0% to +30.0%", "+5%", "1.0%",
         "regression",
     ]  # fmt: skip
-    assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.50 pt"]
+    assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.5 pt"]
     assert size[2:5] == ["1,000 B", "1,010 B", "+1.0%"]
     assert memory[2:8] == [""] * 6
 

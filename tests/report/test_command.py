@@ -16,7 +16,7 @@ def test_a_run_leaves_its_report(finished) -> None:
 
 
 def test_the_terminal_tells_the_same(edgecv: Callable, page, tmp_path: Path) -> None:
-    out = tmp_path / "there" / "page.html"
+    out = tmp_path / "page.html"
     done = edgecv("report", page.run, "--out", out)
     assert done.code == 0, done.err
     assert str(out) in done.out.splitlines()[-1]

@@ -182,7 +182,7 @@ def test_no_file_no_zip_a_folder(tmp_path: Path) -> None:
     refused(tmp_path / "none.edgecv", "no such file")
     (tmp_path / "text.edgecv").write_text("hello")
     refused(tmp_path / "text.edgecv", "not a readable bundle")
-    refused(tmp_path, "not a readable bundle")
+    refused(tmp_path, "is a folder")
 
 
 def test_every_truncation_is_refused(make_bundle) -> None:
