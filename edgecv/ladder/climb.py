@@ -1,0 +1,213 @@
+"""The ladder, rung by rung: what each step changed, where it first went wrong, and the likely why.
+
+    image ─ preprocessing ─▶ PyTorch ─ export ─▶ float graph ─ quantize ─▶ int8 graph
+                                        compile ─▶ engine ─ runtime ─▶ answers
+
+Every rung is compared with the one before it on the same images, within `tolerances`. Graph rungs
+are fed the same normalised image, so that a wrong preprocessing shows on its own rung and nowhere
+else. Memory holds the activations of one image in two forms.
+
+Runs engines: `python -m edgecv.ladder.climb JOB ANSWER`, by `edgecv.child`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import child
+from edgecv.errors import MissingExtraError, NoCudaDevice, UnsupportedError
+from edgecv.ladder import causes, reference, samples, tolerances
+from edgecv.ladder.distance import Energy, answers, outputs
+from edgecv.ladder.layers import Form
+from edgecv.ladder.noise import per_layer
+from edgecv.ladder.samples import Inputs, Samples
+from edgecv.parity import Parity, Tolerance
+from edgecv.runtime.archive import Contents, read_bundle
+from edgecv.runtime.bundle import opened
+from edgecv.runtime.preprocess import Preprocess
+
+Rung = dict[str, Any]
+BUDGET = 1 << 29  # numbers that the layers of one form make, over all images
+LEAST, MOST = 32, 1000
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """job: bundle, against (path or None), images (folder or None), samples (count or None).
+
+    Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "layers", "accuracy",
+    "notes"}. Raises EdgecvError: nothing to compare with, different networks.
+    """
+    contents = read_bundle(job["bundle"])
+    found = reference.find(contents, Path(job["against"]) if job["against"] else None)
+    pictures = _pictures(job, contents, found)
+    own = replace(contents.preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None)
+    theirs = found.preprocess or own
+    forms = _forms(contents, found)
+    cost = sum(int(np.prod(layer.shape or (0,))) for _, f in forms[:1] for layer in f.layers)
+    count = job["samples"] or int(np.clip(BUDGET // max(1, cost), LEAST, MOST))
+    pictures = pictures.spread(count)
+    try:
+        rungs = [_preprocessing(found, theirs, own, pictures)]
+        graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs)
+        rungs += graphs
+        if forms[-1][0] == "compile":
+            rungs += _runtime(contents, forms[-1][1], own, pictures, logits)
+        layers = _noise(forms, Inputs(pictures, theirs), found.notes)
+    finally:
+        for _, form in forms:
+            form.close()
+    if found.preprocess is None:
+        rungs = rungs[1:]
+        found.notes.append("the reference does not say how it normalises: the bundle's is used")
+    return {
+        "schema": 1,
+        "bundle": str(contents.path),
+        "against": found.what,
+        "images": pictures.where,
+        "samples": pictures.count,
+        "agrees": all(r["agrees"] for r in rungs),
+        "rungs": rungs,
+        "layers": layers,
+        "accuracy": _accuracy(logits, pictures),
+        "notes": found.notes,
+    }
+
+
+def _pictures(job: dict[str, Any], contents: Contents, found: reference.Reference) -> Samples:
+    if job["images"]:
+        return samples.of_folder(Path(job["images"]), contents.manifest.get("labels"))
+    return found.images or samples.of_goldens(contents)
+
+
+def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Form]]:
+    """Everything from the reference to the compiled bundle, opened."""
+    forms = reference.opened(found)
+    graph = reference.simulated(contents)
+    from_run = len(forms) > 1
+    if graph and not from_run:
+        form = graph()
+        step = "quantize" if form.precision != forms[-1][1].precision else "export"
+        forms.append((step, form))
+    try:
+        forms.append(("compile", reference.bundle_form(contents)))
+    except (MissingExtraError, NoCudaDevice, UnsupportedError) as e:
+        found.notes.append(f"the compiled bundle is not compared here: {e.what}")
+    return forms
+
+
+def _preprocessing(
+    found: reference.Reference, theirs: Preprocess, own: Preprocess, pictures: Samples
+) -> Rung:
+    energy, shapes = Energy(), True
+    some = pictures.spread(causes.IMAGES)
+    one, two = Inputs(some, theirs), Inputs(some, own)
+    shapes = theirs.size == own.size and theirs.channels == own.channels
+    if shapes:
+        for a, b in zip(one, two, strict=True):
+            energy.add(a, b)
+    parity = Parity(energy.cosine, 0.0, energy.sqnr_db if shapes else -200.0, 1.0, some.count)
+    finding = causes.of_preprocessing(theirs, own, some) if found.preprocess else None
+    return _rung("preprocessing", "image", "input", parity, tolerances.PREPROCESSING, finding)
+
+
+def _graphs(
+    forms: list[tuple[str, Form]], xs: Inputs, preprocess: Preprocess
+) -> tuple[list[Rung], dict[str, np.ndarray]]:
+    rungs, logits = [], {}
+    before: np.ndarray | None = None
+    for i, (step, form) in enumerate(forms):
+        child.report(i, len(forms) + 1, form.title)
+        found = answers(form, xs)
+        logits[form.title] = found
+        if before is not None:
+            last = forms[i - 1][1]
+            causes.check_classes(last, form, before, found)
+            compiled = step == "compile" and last.precision == form.precision
+            limit = tolerances.between(last.precision, form.precision, compiled)
+            parity = outputs(before, found)
+            finding = None
+            if not tolerances.holds(parity, limit):
+                finding = causes.of_graph(last, form, xs, before, preprocess, limit, parity)
+            rungs.append(_rung(step, last.title, form.title, parity, limit, finding))
+        before = found
+    return rungs, logits
+
+
+def _runtime(
+    contents: Contents,
+    engine: Form,
+    own: Preprocess,
+    pictures: Samples,
+    logits: dict[str, np.ndarray],
+) -> list[Rung]:
+    """The bundle as an application calls it, beside the same engine fed directly."""
+    bundle = opened(contents)
+    rows = []
+    try:
+        for i in range(pictures.count):
+            ranked = bundle(pictures.pixels(i, own), top=None)
+            scores = np.zeros(len(ranked), np.float32)
+            for index, _, score in ranked:
+                scores[index] = score
+            rows.append(scores)
+    finally:
+        bundle.close()
+    scores = np.stack(rows)
+    logits["runtime"] = scores
+    direct = answers(engine, Inputs(pictures, own))
+    if contents.manifest.get("scores", "logits") == "logits":
+        powers = np.exp(direct - direct.max(1, keepdims=True))
+        direct = powers / powers.sum(1, keepdims=True)
+    parity = outputs(direct, scores)
+    finding = None
+    if not tolerances.holds(parity, tolerances.RUNTIME):
+        finding = {
+            "cause": "the runtime feeds the engine something else than its preprocessing says",
+            "kind": "runtime", "layer": None,
+        }  # fmt: skip
+    return [_rung("runtime", engine.title, "runtime", parity, tolerances.RUNTIME, finding)]
+
+
+def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:
+    """SQNR of every layer of the first quantized form against the float one before it."""
+    for (_, a), (_, b) in pairwise(forms):
+        if a.precision == "fp32" and b.precision == "int8":
+            rows = per_layer(a, b, xs)
+            if weak := causes.weakest(a, b, rows):
+                notes.append(weak)
+            return [row.to_json() for row in rows]
+    return []
+
+
+def _rung(
+    step: str, before: str, after: str, parity: Parity, limit: Tolerance,
+    finding: dict[str, Any] | None,
+) -> Rung:  # fmt: skip
+    return {
+        "step": step,
+        "from": before,
+        "to": after,
+        "parity": parity.to_json(),
+        "limit": asdict(limit),
+        "agrees": finding is None and tolerances.holds(parity, limit),
+        "finding": finding,
+    }
+
+
+def _accuracy(logits: dict[str, np.ndarray], pictures: Samples) -> list[dict[str, Any]]:
+    """Top-1 of each form on the same images; [] without labels."""
+    if pictures.labels is None:
+        return []
+    return [
+        {"form": title, "top1": float((z.argmax(1) == pictures.labels).mean())}
+        for title, z in logits.items()
+    ]
+
+
+if __name__ == "__main__":
+    child.serve(work)
