@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
+from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import Bar, existing, print_json
+from edgecv.commands.benching import add_device
+from edgecv.commands.common import Bar, existing, print_json, runner
 from edgecv.errors import RecipeError
 
 SHOWN = 8
@@ -30,9 +33,12 @@ def register(command: Any) -> None:
         "else the bundle's golden inputs)",
     )  # fmt: skip
     made.add_argument(
-        "--samples", type=int, metavar="N",
+        "--samples",
+        type=int,
+        metavar="N",
         help="images to compare (default: 32 to 1000, fewer for large networks)",
-    )  # fmt: skip
+    )
+    add_device(made)  # fmt: skip
 
 
 def run_parity(options: argparse.Namespace) -> int:
@@ -43,19 +49,49 @@ def run_parity(options: argparse.Namespace) -> int:
         raise RecipeError("--samples", f"is {options.samples}", "at least 1")
     if options.bundle.is_dir():
         raise RecipeError(str(options.bundle), "is a folder, not a bundle", "give an .edgecv file")
-    job = {
+    job: dict[str, Any] = {
         "bundle": str(options.bundle),
         "against": str(options.against) if options.against else None,
         "images": str(options.images) if options.images else None,
         "samples": options.samples,
     }
-    with Bar("parity", quiet=options.json) as bar:
+    with (
+        Bar("parity", quiet=options.json) as bar,
+        tempfile.TemporaryDirectory(prefix="edgecv-parity-") as room,
+    ):
+        if options.device:
+            job["send"] = str(Path(room) / "sent.edgecv")
         data = child.call("edgecv.ladder.climb", job, "parity", bar, ONE_THREAD)
+        if options.device:
+            _on_device(options, bar, job["send"], data)
+    del data["sent"]
     if options.json:
         print_json(data)
     else:
         show(data)
     return 0 if data["agrees"] else 1
+
+
+def _on_device(options: argparse.Namespace, bar: Any, bundle: str, data: dict[str, Any]) -> None:
+    """Add the last rung: the same images through the bundle on the device."""
+    import numpy as np
+
+    from edgecv.ladder import tolerances
+    from edgecv.ladder.distance import outputs
+    from edgecv.ladder.rungs import rung
+
+    here = np.array(data["sent"], np.float32)
+    there = runner(options, bar)("edgecv.ladder.replayed", {"bundle": bundle}, "parity")
+    found = outputs(here, np.array(there["outputs"], np.float32))
+    last = data["rungs"][-1]["to"]
+    limit = tolerances.COMPILE["int8" if data["layers"] else "fp32"]
+    finding = None
+    if not tolerances.holds(found, limit):
+        cause = "the device's engine computes otherwise: compare its version and CPU with these"
+        finding = {"kind": "device", "layer": None, "cause": cause}
+    made = rung("device", last, str(options.device), found, limit, finding)
+    data["rungs"].append(made)
+    data["agrees"] = data["agrees"] and made["agrees"]
 
 
 def show(data: dict[str, Any]) -> None:
@@ -75,7 +111,11 @@ def show(data: dict[str, Any]) -> None:
     print()
     _layers(data["layers"])
     if data["accuracy"]:
-        said = ", ".join(f"{a['form']} {100 * a['top1']:.2f}%" for a in data["accuracy"])
+        said = ", ".join(
+            f"{a['role']} {100 * a['top1']:.2f}% ({a['form']})"
+            for a in data["accuracy"]
+            if a["role"]
+        )
         print(f"top-1 on {data['samples']} images: {said}")
     for note in data["notes"]:
         print(f"note: {note}")

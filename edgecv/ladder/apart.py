@@ -17,9 +17,10 @@ import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import engine, quiet
-from edgecv.ladder.layers import INPUT, Form, Layer, first
+from edgecv.ladder.layers import INPUT, Form, first
 from edgecv.ladder.matching import Pair
-from edgecv.ladder.onnx_form import PAIR, OnnxForm, session
+from edgecv.ladder.onnx_form import OnnxForm, session
+from edgecv.ladder.onnx_graph import PAIR
 from edgecv.ladder.tflite_form import TfliteForm, written
 
 
@@ -52,7 +53,7 @@ class OnnxApart:
         model = onnx.ModelProto()
         model.CopyFrom(form.model)
         graph = model.graph
-        renamed = {node.output[0]: t for t, node in form._graph.made_by.items() if t in pairs}
+        renamed = {node.output[0]: t for t, node in form.graph.made_by.items() if t in pairs}
         heads = {n.input[0]: n for n in graph.node
                  if n.op_type == "QuantizeLinear" and n.input[0] in renamed}  # fmt: skip
         del graph.output[:]
@@ -62,7 +63,7 @@ class OnnxApart:
             name, made, own = renamed[root], f"{root}/made", f"{root}/own"
             tail = next((n for n in graph.node if n.op_type == PAIR[1]
                          and n.input[0] == head.output[0]), None)  # fmt: skip
-            shape = form._graph.shapes.get(root, ())
+            shape = form.graph.shapes.get(root, ())
             if tail is None or not shape or not all(shape):
                 continue
             maker = next(n for n in graph.node if root in n.output)
@@ -121,10 +122,10 @@ class TfliteApart:
     """Each operator reads clones of its activations, which are the file's inputs."""
 
     def __init__(self, form: TfliteForm, pairs: Mapping[str, Pair]) -> None:
-        model = flatbuffer.parse(form._content, form.title)
+        model = flatbuffer.parse(form.content, form.title)
         graph = flatbuffer.graph_of(model)
         layers = {layer.tensor: layer for layer in form.layers}
-        names = {form._index[t]: t for t in layers} | {int(graph.inputs[0]): INPUT}
+        names = {form.index[t]: t for t in layers} | {int(graph.inputs[0]): INPUT}
         known = {i: t for i, t in names.items() if t == INPUT or t in pairs}
         self._form, self._fed, clones = form, [], []
         for op in graph.operators:
@@ -135,7 +136,7 @@ class TfliteApart:
                     op.inputs[place] = len(graph.tensors) - 1
                     clones.append(op.inputs[place])
                     self._fed.append((int(op.inputs[place]), known[index]))
-        self._out = [(form._index[t], layer) for t, layer in layers.items() if t in pairs]
+        self._out = [(form.index[t], layer) for t, layer in layers.items() if t in pairs]
         graph.inputs, graph.outputs = clones, [index for index, _ in self._out]
         model.signatureDefs = []
         kernels = engine().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
@@ -154,7 +155,7 @@ class TfliteApart:
             self._net.set_tensor(index, _integers(real, detail))
         self._net.invoke()
         return {
-            layer.tensor: first(self._form._real(self._net.get_tensor(i), i))
+            layer.tensor: first(self._form.real(self._net.get_tensor(i), i))
             for i, layer in self._out
         }
 
@@ -183,6 +184,3 @@ def _integers(real: np.ndarray, detail: Any) -> np.ndarray:
     grid, limits = detail["quantization_parameters"], np.iinfo(kind)
     q = np.rint(real / grid["scales"][0]) + grid["zero_points"][0]
     return np.clip(q, limits.min, limits.max).astype(kind)
-
-
-__all__ = ["Apart", "Layer", "OnnxApart", "TfliteApart", "open_apart"]

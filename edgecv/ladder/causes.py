@@ -81,7 +81,9 @@ def of_graph(
     now: Parity,
 ) -> Finding:  # fmt: skip
     """Why b does not answer as a does on the same images."""
-    found = explain(b, reference, xs, preprocess, limit.min_sqnr_db, now)
+    where = first_divergence(a, b, xs, limit.min_sqnr_db)
+    at_once = where is None or not where.before  # else the image arrives as it should
+    found = explain(b, reference, xs, preprocess, limit.min_sqnr_db, now, at_once)
     if found:
         changes, parity = found
         how = " and ".join(c.name for c in changes)
@@ -96,7 +98,6 @@ def of_graph(
         worst = _worst(per_layer(a, b, xs))
         if worst is not None:
             return _of_noise(a, b, worst)
-    where = first_divergence(a, b, xs, limit.min_sqnr_db)
     if where is None:
         return _unnamed(a, b)
     return _of_layer(a, b, xs, where, limit)

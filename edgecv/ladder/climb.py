@@ -12,7 +12,7 @@ Runs engines: `python -m edgecv.ladder.climb JOB ANSWER`, by `edgecv.child`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,27 +20,30 @@ from typing import Any
 import numpy as np
 
 from edgecv import child
-from edgecv.errors import MissingExtraError, NoCudaDevice, UnsupportedError
+from edgecv.errors import MissingExtraError, NoCudaDevice
 from edgecv.ladder import causes, reference, samples, tolerances
 from edgecv.ladder.distance import Energy, answers, outputs
 from edgecv.ladder.layers import Form
 from edgecv.ladder.noise import per_layer
+from edgecv.ladder.rungs import Rung, rung
 from edgecv.ladder.samples import Inputs, Samples
-from edgecv.parity import Parity, Tolerance
-from edgecv.runtime.archive import Contents, read_bundle
+from edgecv.parity import Parity
+from edgecv.runtime.archive import Contents, read_bundle, write_bundle
 from edgecv.runtime.bundle import opened
 from edgecv.runtime.preprocess import Preprocess
 
-Rung = dict[str, Any]
 BUDGET = 1 << 29  # numbers that the layers of one form make, over all images
 LEAST, MOST = 32, 1000
+SENT, SENT_BYTES = 64, 8 << 20  # images for a device
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """job: bundle, against (path or None), images (folder or None), samples (count or None).
+    """job: bundle, against (path or None), images (folder or None), samples (count or None),
+    send (where to write a bundle for a device, or absent).
 
     Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "layers", "accuracy",
-    "notes"}. Raises EdgecvError: nothing to compare with, different networks.
+    "notes", "sent": what a device should answer to the bundle written for it}.
+    Raises EdgecvError: nothing to compare with, different networks.
     """
     contents = read_bundle(job["bundle"])
     found = reference.find(contents, Path(job["against"]) if job["against"] else None)
@@ -58,6 +61,9 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         if forms[-1][0] == "compile":
             rungs += _runtime(contents, forms[-1][1], own, pictures, logits)
         layers = _noise(forms, Inputs(pictures, theirs), found.notes)
+        accuracy = _accuracy(forms, logits, pictures)
+        path = job.get("send")
+        sent = send(contents, own, forms[-1][1], pictures, Path(path)) if path else None
     finally:
         for _, form in forms:
             form.close()
@@ -73,7 +79,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "agrees": all(r["agrees"] for r in rungs),
         "rungs": rungs,
         "layers": layers,
-        "accuracy": _accuracy(logits, pictures),
+        "accuracy": accuracy,
+        "sent": sent,
         "notes": found.notes,
     }
 
@@ -95,7 +102,7 @@ def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Fo
         forms.append((step, form))
     try:
         forms.append(("compile", reference.bundle_form(contents)))
-    except (MissingExtraError, NoCudaDevice, UnsupportedError) as e:
+    except (MissingExtraError, NoCudaDevice) as e:
         found.notes.append(f"the compiled bundle is not compared here: {e.what}")
     return forms
 
@@ -112,7 +119,7 @@ def _preprocessing(
             energy.add(a, b)
     parity = Parity(energy.cosine, 0.0, energy.sqnr_db if shapes else -200.0, 1.0, some.count)
     finding = causes.of_preprocessing(theirs, own, some) if found.preprocess else None
-    return _rung("preprocessing", "image", "input", parity, tolerances.PREPROCESSING, finding)
+    return rung("preprocessing", "image", "input", parity, tolerances.PREPROCESSING, finding)
 
 
 def _graphs(
@@ -133,7 +140,7 @@ def _graphs(
             finding = None
             if not tolerances.holds(parity, limit):
                 finding = causes.of_graph(last, form, xs, before, preprocess, limit, parity)
-            rungs.append(_rung(step, last.title, form.title, parity, limit, finding))
+            rungs.append(rung(step, last.title, form.title, parity, limit, finding))
         before = found
     return rungs, logits
 
@@ -170,7 +177,7 @@ def _runtime(
             "cause": "the runtime feeds the engine something else than its preprocessing says",
             "kind": "runtime", "layer": None,
         }  # fmt: skip
-    return [_rung("runtime", engine.title, "runtime", parity, tolerances.RUNTIME, finding)]
+    return [rung("runtime", engine.title, "runtime", parity, tolerances.RUNTIME, finding)]
 
 
 def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:
@@ -184,29 +191,37 @@ def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[
     return []
 
 
-def _rung(
-    step: str, before: str, after: str, parity: Parity, limit: Tolerance,
-    finding: dict[str, Any] | None,
-) -> Rung:  # fmt: skip
-    return {
-        "step": step,
-        "from": before,
-        "to": after,
-        "parity": parity.to_json(),
-        "limit": asdict(limit),
-        "agrees": finding is None and tolerances.holds(parity, limit),
-        "finding": finding,
-    }
-
-
-def _accuracy(logits: dict[str, np.ndarray], pictures: Samples) -> list[dict[str, Any]]:
-    """Top-1 of each form on the same images; [] without labels."""
+def _accuracy(
+    forms: list[tuple[str, Form]], logits: dict[str, np.ndarray], pictures: Samples
+) -> list[dict[str, Any]]:
+    """Top-1 of each form on the same images; [] without labels. role: "simulated" is the last
+    graph on plain kernels, "measured" the bundle through the runtime."""
     if pictures.labels is None:
         return []
+    graphs = [form.title for step, form in forms if step != "compile"]
+    quantized = any(form.precision == "int8" for _, form in forms)
+    roles = {graphs[-1]: "simulated"} if quantized and len(graphs) > 1 else {}
+    roles |= {graphs[0]: "float", "runtime": "measured"}
     return [
-        {"form": title, "top1": float((z.argmax(1) == pictures.labels).mean())}
+        {
+            "form": title,
+            "role": roles.get(title, ""),
+            "top1": float((z.argmax(1) == pictures.labels).mean()),
+        }
         for title, z in logits.items()
     ]
+
+
+def send(contents: Contents, own: Preprocess, engine: Form, pictures: Samples, path: Path) -> Any:
+    """Write the bundle with these images in place of its golden inputs, for a device; what the
+    last form here answers, (images, classes)."""
+    into = contents.preprocess
+    size = int(np.prod(into.size)) * into.channels * np.dtype(into.dtype).itemsize
+    some = pictures.spread(int(np.clip(SENT_BYTES // size, 1, SENT)))
+    arrays = [into.normalise(some.pixels(i, own)) for i in range(some.count)]
+    given = {contents.manifest["input"]["name"]: np.concatenate(arrays)}
+    write_bundle(path, contents.manifest, contents.files, given, {}, contents.correct)
+    return answers(engine, Inputs(some, own)).tolist()
 
 
 if __name__ == "__main__":

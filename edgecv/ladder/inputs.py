@@ -102,18 +102,18 @@ def _memory_first(x: np.ndarray) -> np.ndarray:
 
 def explain(
     form: Form, reference: np.ndarray, xs: Sequence[np.ndarray], preprocess: Preprocess | None,
-    least_db: float, now: Parity,
+    least_db: float, now: Parity, two: bool = True,
 ) -> tuple[tuple[Alternative, ...], Parity] | None:  # fmt: skip
     """The change or two of the input after which the form agrees with the reference's answers.
 
-    reference: logits (N, classes) for xs; least_db: what counts as agreeing; now: without changes
-    None where no change helps.
+    reference: logits (N, classes) for xs; least_db: what counts as agreeing; now: without changes;
+    two: also try two changes at once. None where no change helps.
     """
     single = alternatives(xs[0].shape, preprocess)
     wanted = max(least_db, now.sqnr_db + CLEARLY_DB)
     singles = [(one,) for one in single]
     pairs = [(one, two) for one, two in combinations(single, 2) if one.kind != two.kind]
-    for tried in (singles, pairs):  # one change is enough where one explains it
+    for tried in (singles, pairs if two else []):  # one change is enough where one explains it
         found = [(_with(form, some, xs[:IMAGES], reference[:IMAGES]), some) for some in tried]
         good = [(p.sqnr_db, some) for p, some in found if p is not None and p.sqnr_db >= wanted]
         if not good:

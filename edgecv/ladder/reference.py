@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edgecv.errors import DataError, EdgecvError, UnsupportedError
+from edgecv.errors import DataError, EdgecvError
 from edgecv.ladder import samples
 from edgecv.ladder.layers import Form
 from edgecv.ladder.samples import Samples
@@ -162,7 +162,7 @@ def simulated(contents: Contents) -> Opener | None:
 def bundle_form(contents: Contents, title: str = "") -> Form:
     """What a bundle holds, on the engine that it was compiled for.
 
-    Raises UnsupportedError: an engine that nothing can be looked into with; MissingExtraError.
+    Raises NoCudaDevice, MissingExtraError, EngineError: it does not run here.
     """
     engine = contents.manifest["engine"]
     title = title or f"compiled ({engine})"
@@ -173,7 +173,9 @@ def bundle_form(contents: Contents, title: str = "") -> Form:
     name = next(iter(contents.files))
     if engine in ("onnxruntime", "tflite") or not contents.manifest.get("compiled", True):
         return _content_form(contents.files[name], Path(name).suffix, title, compiled=True)
-    raise UnsupportedError(str(contents.path), f"{engine} cannot be looked into")
+    from edgecv.ladder.session_form import SessionForm
+
+    return SessionForm(contents, title)
 
 
 def opened(reference: Reference) -> list[tuple[str, Form]]:

@@ -27,7 +27,7 @@ from edgecv.ladder.layers import (
     module_path,
     placed,
 )
-from edgecv.replay import real
+from edgecv.replay import real as as_real
 
 KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense", "ADD": "add",
@@ -47,7 +47,7 @@ class TfliteForm:
     """
 
     def __init__(self, content: bytes, title: str, delegated: bool = False) -> None:
-        self.title, self._content, self._delegated = title, content, delegated
+        self.title, self.content, self._delegated = title, content, delegated
         self.one_by_one = delegated
         self._model = flatbuffer.parse(content, title)
         self._graph = flatbuffer.graph_of(self._model)
@@ -58,7 +58,7 @@ class TfliteForm:
         self.input_grid = input_grid(self.spec)
         self._tapped: tuple[tuple[str, ...], Session] | None = None
         self._input = int(self._graph.inputs[0])
-        self._index: dict[str, int] = {INPUT: self._input}
+        self.index: dict[str, int] = {INPUT: self._input}
         self._ops: dict[str, Any] = {}
         self.layers = tuple(self._layers())
         self.precision = "int8" if any(layer.grid for layer in self.layers) else "fp32"
@@ -66,7 +66,7 @@ class TfliteForm:
     def logits(self, x: np.ndarray) -> np.ndarray:
         result = self._session.outputs[0]
         found = self._session.run({self.spec.name: placed(x, self.spec)})
-        return real(found[result.name], result).reshape(-1)
+        return as_real(found[result.name], result).reshape(-1)
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         feed = placed(x, self.spec)
@@ -77,8 +77,8 @@ class TfliteForm:
         net.run({self.spec.name: feed})
         found = {}
         for t in tensors:
-            held = feed if t == INPUT else net._engine.get_tensor(self._index[t])
-            found[t] = first(self._real(held, self._index[t]))
+            held = feed if t == INPUT else net._engine.get_tensor(self.index[t])
+            found[t] = first(self.real(held, self.index[t]))
         return found
 
     def constants(self, layer: Layer) -> dict[str, np.ndarray]:
@@ -111,9 +111,9 @@ class TfliteForm:
     def _with_outputs(self, tensors: tuple[str, ...]) -> Session:
         """A session of a copy of the file that also gives these tensors; the last one is kept."""
         if self._tapped is None or self._tapped[0] != tensors:
-            model = flatbuffer.parse(self._content, self.title)
+            model = flatbuffer.parse(self.content, self.title)
             graph = flatbuffer.graph_of(model)
-            graph.outputs = [*(self._index[t] for t in tensors)]
+            graph.outputs = [*(self.index[t] for t in tensors)]
             model.signatureDefs = []
             self._tapped = (tensors, self._open(written(model)))
         return self._tapped[1]
@@ -129,11 +129,11 @@ class TfliteForm:
             reads = [root[int(i)] for i in op.inputs if int(i) in root]
             if kind in PASSING and reads:
                 root[result] = reads[0]
-                if result in outputs or reads[0] not in self._index:
-                    self._index[reads[0]] = result
+                if result in outputs or reads[0] not in self.index:
+                    self.index[reads[0]] = result
                 continue
             name = names[result]
-            root[result], self._index[name], self._ops[name] = name, result, op
+            root[result], self.index[name], self._ops[name] = name, result, op
             weight = names[int(op.inputs[1])] if KINDS.get(kind) in ("conv", "dense") else ""
             tensor = self._graph.tensors[result]
             grid = self._grid(result)
@@ -164,7 +164,7 @@ class TfliteForm:
         zero = int(given.zeroPoint[0]) if given.zeroPoint is not None else 0
         return Grid(float(given.scale[0]), zero, int(limits.min), int(limits.max))
 
-    def _real(self, held: np.ndarray, index: int) -> np.ndarray:
+    def real(self, held: np.ndarray, index: int) -> np.ndarray:
         grid = self._grid(index)
         if grid is None or held.dtype.kind == "f":
             return held.astype(np.float32)
