@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +76,7 @@ def onnx_layout(content: bytes) -> bytes:
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def onnx_normalising(content: bytes, mean: float, std: float) -> bytes:
+def onnx_normalising(content: bytes, mean: Sequence[float], std: Sequence[float]) -> bytes:
     """Sub and Div in front: the graph wants pixels, and its bundle normalises them once more."""
     import onnx
 
@@ -87,7 +87,8 @@ def onnx_normalising(content: bytes, mean: float, std: float) -> bytes:
     for node in graph.node:
         node.input[:] = ["image/ready" if n == image else n for n in node.input]
     for name, value in (("image/mean", mean), ("image/std", std)):
-        graph.initializer.append(onnx.numpy_helper.from_array(np.array(value, np.float32), name))
+        array = np.array(value, np.float32).reshape(1, -1, 1, 1)
+        graph.initializer.append(onnx.numpy_helper.from_array(array, name))
     make = onnx.helper.make_node
     nodes = [
         make("Sub", [image, "image/mean"], ["image/centred"], name="/Sub"),

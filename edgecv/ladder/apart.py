@@ -1,11 +1,12 @@
 """Every layer of a quantized file on its own, all in one file: each is fed from outside.
 
     in the file     x -> Q -> DQ -> layer -> y -> Q -> DQ -> next
-    taken apart     x' -> Q -> DQ -> layer -> y -> Q -> DQ = the layer's own answer
-                                     y' -> Q -> DQ -> next
+    taken apart                x' -> layer -> y -> Q -> DQ = the layer's own answer
+                                                      y' -> next
 
-x' and y' are the float network's tensors, so that what each layer answers holds its own rounding
-and nobody else's. One run of one image measures all layers.
+x' and y' are the float network's tensors, so that an answer holds the rounding of the layer's
+weights and of its result, and nobody else's. TFLite's kernels take integers only: there x' is put
+on its grid first. One run of one image measures all layers.
 """
 
 from __future__ import annotations
@@ -44,40 +45,38 @@ def open_apart(form: Form, pairs: Mapping[str, Pair]) -> Apart | None:
 
 
 class OnnxApart:
-    """Each Q of a known activation reads an input of the graph; a second pair behind what the
-    layer made gives its answer."""
+    """What reads a known tensor behind its pair reads an input of the graph instead; the pair's
+    own end gives the answer."""
 
     def __init__(self, form: OnnxForm, pairs: Mapping[str, Pair]) -> None:
         import onnx
 
         model = onnx.ModelProto()
         model.CopyFrom(form.model)
-        graph = model.graph
-        renamed = {node.output[0]: t for t, node in form.graph.made_by.items() if t in pairs}
-        heads = {n.input[0]: n for n in graph.node
-                 if n.op_type == "QuantizeLinear" and n.input[0] in renamed}  # fmt: skip
+        graph, float_ = model.graph, onnx.TensorProto.FLOAT
+        named = {node.output[0]: t for t, node in form.graph.made_by.items() if t in pairs}
+        heads = [n for n in graph.node if n.op_type == PAIR[0]]
+        tails = {n.input[0]: n for n in graph.node if n.op_type == PAIR[1]}
+        makers = {o: n for n in graph.node for o in n.output}
         del graph.output[:]
         self._fed: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._out: dict[str, str] = {}
-        for root, head in heads.items():
-            name, made, own = renamed[root], f"{root}/made", f"{root}/own"
-            tail = next((n for n in graph.node if n.op_type == PAIR[1]
-                         and n.input[0] == head.output[0]), None)  # fmt: skip
+        instead: dict[str, str] = {}  # behind a pair -> the input to read
+        for head in heads:
+            root, tail = head.input[0], tails.get(head.output[0])
             shape = form.graph.shapes.get(root, ())
-            if tail is None or not shape or not all(shape):
+            if root == form.spec.name and tail:
+                instead[tail.output[0]] = root
+            if tail is None or root not in named or not shape or not all(shape):
                 continue
-            maker = next(n for n in graph.node if root in n.output)
-            maker.output[list(maker.output).index(root)] = made
-            for kind, source, like in ((PAIR[0], made, head), (PAIR[1], f"{own}/q", tail)):
-                node = graph.node.add()
-                node.CopyFrom(like)
-                node.name = f"{own}/{kind}"
-                node.input[0] = source
-                node.output[0] = f"{own}/q" if kind == PAIR[0] else own
-            float_ = onnx.TensorProto.FLOAT
+            maker, own = makers[root], f"{root}/own"
+            maker.output[list(maker.output).index(root)] = head.input[0] = f"{root}/made"
+            instead[tail.output[0]], tail.output[0] = root, own
             graph.input.append(onnx.helper.make_tensor_value_info(root, float_, shape))
             graph.output.append(onnx.helper.make_tensor_value_info(own, float_, None))
-            self._fed[name], self._out[name] = (root, shape), own
+            self._fed[named[root]], self._out[named[root]] = (root, shape), own
+        for node in graph.node:
+            node.input[:] = [instead.get(n, n) for n in node.input]
         self._image = form.spec.name
         self._session = session(_sorted(model), form.title) if self._out else None
 

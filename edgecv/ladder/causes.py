@@ -27,6 +27,7 @@ Finding = dict[str, Any]
 IMAGES = 8
 FIELDS = ("size", "channels", "mean", "std", "crop_pct", "interpolation")
 SATURATED, NARROW, WIDE = 0.01, 1.5, 0.25
+ALIKE_DB = 6.0
 POOR_DB = 15.0  # own SQNR of a layer that is no longer int8's rounding alone
 
 
@@ -193,9 +194,13 @@ def weakest(a: Form, b: Form, rows: list[Noise]) -> str:
 
 
 def _worst(rows: list[Noise]) -> Noise | None:
-    """The layer whose own rounding is worst, where layers can be run on their own."""
-    own = [r for r in rows if r.own_db is not None]
-    return min(own, key=lambda r: r.own_db or 0.0) if own else None
+    """The first of the layers whose own rounding is worst, where they can be run on their own."""
+    own = [(r.own_db, r) for r in rows if r.own_db is not None]
+    if not own:
+        return None
+    # a grid that does not fit spoils its layer and, where kernels take integers, its readers
+    least = min(db for db, _ in own)
+    return next(r for db, r in own if db <= least + ALIKE_DB)
 
 
 def _of_noise(a: Form, b: Form, worst: Noise) -> Finding:

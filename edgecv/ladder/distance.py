@@ -1,12 +1,16 @@
 """How far two forms are apart, summed image after image: memory holds the tensors of one image.
 
-SQNR = 10 log10(sum ref^2 / sum (ref - out)^2) dB; cosine = sum ref out / (|ref| |out|)
+    SQNR = 10 log10(sum (ref - mean)^2 / sum (ref - out)^2) dB
+
+mean is the reference's own, element by element over the images: what is the same for all of them
+says nothing of any, and a network whose answers hardly move would hide any error behind it. With
+fewer than four images mean is left out. cosine = sum ref out / (|ref| |out|).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,18 +19,21 @@ from edgecv.ladder.matching import Pair
 from edgecv.parity import Parity, compare
 
 BEST_DB = 200.0
+FEW = 4  # images, below which a mean over them says too little
 
 
 @dataclass
 class Energy:
-    """Sums over a tensor: of the reference squared, the other squared, the product, the error
-    squared."""
+    """Sums over a tensor: of the reference and its square, the other squared, the product, the
+    error squared; and how many images were added."""
 
     ref: float = 0.0
     out: float = 0.0
     product: float = 0.0
     noise: float = 0.0
     finite: bool = True
+    count: int = 0
+    total: np.ndarray | None = None
 
     def add(self, ref: np.ndarray, out: np.ndarray) -> None:
         a, b = ref.astype(np.float64).reshape(-1), out.astype(np.float64).reshape(-1)
@@ -37,15 +44,25 @@ class Energy:
         self.out += float(b @ b)
         self.product += float(a @ b)
         self.noise += float((a - b) @ (a - b))
+        self.count += 1
+        self.total = a if self.total is None else self.total + a
+
+    @property
+    def signal(self) -> float:
+        """Of the reference: what differs between images; all of it where they are few."""
+        if self.count < FEW or self.total is None:
+            return self.ref
+        return max(0.0, self.ref - float(self.total @ self.total) / self.count)
 
     @property
     def sqnr_db(self) -> float:
         """At most 200; -200 where a number is not finite."""
         if not self.finite:
             return -BEST_DB
-        if self.noise == 0.0:
+        if self.noise <= 1e-20 * self.ref:
             return BEST_DB
-        return float(np.clip(10 * np.log10(max(self.ref, 1e-30) / self.noise), -BEST_DB, BEST_DB))
+        return float(np.clip(10 * np.log10(max(self.signal, 1e-30) / self.noise),
+                             -BEST_DB, BEST_DB))  # fmt: skip
 
     @property
     def cosine(self) -> float:
@@ -72,9 +89,11 @@ def answers(form: Form, xs: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def outputs(ref: np.ndarray, out: np.ndarray) -> Parity:
-    """`edgecv.parity.compare`, also where a number is not finite (-200 dB)."""
-    good = np.isfinite(ref).all() and np.isfinite(out).all()
-    if good:
-        return compare(ref, out)
+    """Answers (N, classes) compared; sqnr_db as above, -200 where a number is not finite."""
+    energy = Energy()
+    for a, b in zip(ref, out, strict=True):
+        energy.add(a, b)
+    if energy.finite:
+        return replace(compare(ref, out), sqnr_db=energy.sqnr_db)
     agreed = float((np.nan_to_num(ref).argmax(1) == np.nan_to_num(out).argmax(1)).mean())
     return Parity(0.0, float("inf"), -BEST_DB, agreed, len(ref))
