@@ -1,0 +1,149 @@
+"""`edgecv parity`: a bundle beside what it was made from, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgecv.commands.benching import add_device
+from edgecv.commands.common import Bar, existing, print_json, runner
+from edgecv.errors import RecipeError
+
+SHOWN = 8
+
+
+def register(command: Any) -> None:
+    made = command(
+        "parity",
+        run_parity,
+        "Compare a bundle with what it was made from, step by step, and name the first that "
+        "differs: exit code 0 agrees, 1 differs.",
+    )
+    made.add_argument("bundle", type=existing, metavar="BUNDLE", help=".edgecv file")
+    made.add_argument(
+        "--against", type=existing, metavar="REFERENCE",
+        help="a Model folder, an .onnx or .tflite file, or another bundle "
+        "(default: what the run made the bundle from)",
+    )  # fmt: skip
+    made.add_argument(
+        "--images", type=existing, metavar="DIR",
+        help="image files; sub-folders named as labels give top-1 (default: the run's test data, "
+        "else the bundle's golden inputs)",
+    )  # fmt: skip
+    made.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="images to compare (default: 32 to 1000, fewer for large networks)",
+    )
+    add_device(made)  # fmt: skip
+
+
+def run_parity(options: argparse.Namespace) -> int:
+    from edgecv import child
+    from edgecv.bench.calibration import ONE_THREAD
+
+    if options.samples is not None and not 1 <= options.samples <= 1_000_000:
+        raise RecipeError("--samples", f"is {options.samples}", "at least 1")
+    if options.bundle.is_dir():
+        raise RecipeError(str(options.bundle), "is a folder, not a bundle", "give an .edgecv file")
+    job: dict[str, Any] = {
+        "bundle": str(options.bundle),
+        "against": str(options.against) if options.against else None,
+        "images": str(options.images) if options.images else None,
+        "samples": options.samples,
+    }
+    with (
+        Bar("parity", quiet=options.json) as bar,
+        tempfile.TemporaryDirectory(prefix="edgecv-parity-") as room,
+    ):
+        if options.device:
+            job["send"] = str(Path(room) / "sent.edgecv")
+        data = child.call("edgecv.ladder.climb", job, "parity", bar, ONE_THREAD)
+        if options.device:
+            _on_device(options, bar, job["send"], data)
+    del data["sent"]
+    if options.json:
+        print_json(data)
+    else:
+        show(data)
+    return 0 if data["agrees"] else 1
+
+
+def _on_device(options: argparse.Namespace, bar: Any, bundle: str, data: dict[str, Any]) -> None:
+    """Add the last rung: the same images through the bundle on the device."""
+    import numpy as np
+
+    from edgecv.ladder import tolerances
+    from edgecv.ladder.distance import outputs
+    from edgecv.ladder.rungs import rung
+
+    here = np.array(data["sent"], np.float32)
+    there = runner(options, bar)("edgecv.ladder.replayed", {"bundle": bundle}, "parity")
+    found = outputs(here, np.array(there["outputs"], np.float32))
+    last = data["rungs"][-1]["to"]
+    limit = tolerances.COMPILE["int8" if data["layers"] else "fp32"]
+    finding = None
+    if not tolerances.holds(found, limit):
+        cause = "the device's engine computes otherwise: compare its version and CPU with these"
+        finding = {"kind": "device", "layer": None, "cause": cause}
+    made = rung("device", last, str(options.device), found, limit, finding)
+    data["rungs"].append(made)
+    data["agrees"] = data["agrees"] and made["agrees"]
+
+
+def show(data: dict[str, Any]) -> None:
+    """The ladder, the first finding, the layers that lose most and top-1 of each form."""
+    from edgecv.tables import table
+
+    rows = []
+    for rung in data["rungs"]:
+        p = rung["parity"]
+        rows.append([
+            rung["step"], f"{rung['from']} → {rung['to']}", f"{p['sqnr_db']:.1f}",
+            f"{rung['limit']['min_sqnr_db']:.0f}", f"{p['cosine']:.5f}",
+            f"{p['top1_agreement']:.3f}", "ok" if rung["agrees"] else "DIFFERS",
+        ])  # fmt: skip
+    head = ["step", "compared", "SQNR dB", "at least", "cosine", "top-1 agreement", ""]
+    table(head, rows, right=range(2, 6))
+    print()
+    _layers(data["layers"])
+    if data["accuracy"]:
+        said = ", ".join(
+            f"{a['role']} {100 * a['top1']:.2f}% ({a['form']})"
+            for a in data["accuracy"]
+            if a["role"]
+        )
+        print(f"top-1 on {data['samples']} images: {said}")
+    for note in data["notes"]:
+        print(f"note: {note}")
+    wrong = [r for r in data["rungs"] if not r["agrees"]]
+    for i, rung in enumerate(wrong):
+        finding = rung["finding"] or {"cause": "beyond its tolerance"}
+        print(f"{'first ' if not i else ''}differs at {rung['step']}: {finding['cause']}")
+    if not wrong:
+        print(f"agrees with {data['against']} on {data['samples']} images ({data['images']})")
+
+
+def _layers(rows: list[dict[str, Any]]) -> None:
+    from edgecv.tables import table
+
+    if not rows:
+        return
+    worst = sorted(rows, key=lambda r: r["sqnr_db"] if r["own_db"] is None else r["own_db"])
+    cells = [
+        [r["layer"], r["kind"], f"{r['sqnr_db']:.1f}", _db(r["own_db"]), f"{r['drop_db']:.1f}",
+         f"{100 * r['saturated']:.2f}", "" if r["used"] is None else f"{r['used']:.2f}"]
+        for r in worst[:SHOWN]
+    ]  # fmt: skip
+    head = ["layer", "kind", "SQNR dB", "own", "drop", "beyond range %", "range used"]
+    table(head, cells, right=range(2, 7))
+    if len(rows) > SHOWN:
+        print(f"({len(rows) - SHOWN} more with --json)")
+    print()
+
+
+def _db(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"

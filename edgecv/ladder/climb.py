@@ -1,0 +1,226 @@
+"""The ladder, rung by rung: what each step changed, where it first went wrong, and the likely why.
+
+    image ─ preprocessing ─▶ PyTorch ─ export ─▶ float graph ─ quantize ─▶ int8 graph
+                                        compile ─▶ engine ─ runtime ─▶ answers
+
+Every rung is compared with the one before it on the same images, within `tolerances`. Graph rungs
+are fed the same normalised image, so that a wrong preprocessing shows on its own rung and nowhere
+else. Memory holds the activations of one image in two forms.
+
+Runs engines: `python -m edgecv.ladder.climb JOB ANSWER`, by `edgecv.child`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import child
+from edgecv.errors import MissingExtraError, NoCudaDevice
+from edgecv.ladder import causes, reference, samples, tolerances
+from edgecv.ladder.distance import Energy, answers, outputs
+from edgecv.ladder.layers import Form
+from edgecv.ladder.noise import per_layer
+from edgecv.ladder.rungs import Rung, rung
+from edgecv.ladder.samples import Inputs, Samples
+from edgecv.parity import Parity
+from edgecv.runtime.archive import Contents, read_bundle, write_bundle
+from edgecv.runtime.bundle import opened
+from edgecv.runtime.preprocess import Preprocess
+
+BUDGET = 1 << 29  # numbers that the layers of one form make, over all images
+LEAST, MOST = 32, 1000
+SENT, SENT_BYTES = 64, 8 << 20  # images for a device
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """job: bundle, against (path or None), images (folder or None), samples (count or None),
+    send (where to write a bundle for a device, or absent).
+
+    Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "layers", "accuracy",
+    "notes", "sent": what a device should answer to the bundle written for it}.
+    Raises EdgecvError: nothing to compare with, different networks.
+    """
+    contents = read_bundle(job["bundle"])
+    found = reference.find(contents, Path(job["against"]) if job["against"] else None)
+    pictures = _pictures(job, contents, found)
+    own = replace(contents.preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None)
+    theirs = found.preprocess or own
+    forms = _forms(contents, found)
+    cost = sum(int(np.prod(layer.shape or (0,))) for _, f in forms[:1] for layer in f.layers)
+    count = job["samples"] or int(np.clip(BUDGET // max(1, cost), LEAST, MOST))
+    pictures = pictures.spread(count)
+    try:
+        rungs = [_preprocessing(found, theirs, own, pictures)]
+        graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs)
+        rungs += graphs
+        if forms[-1][0] == "compile":
+            rungs += _runtime(contents, forms[-1][1], own, pictures, logits)
+        layers = _noise(forms, Inputs(pictures, theirs), found.notes)
+        accuracy = _accuracy(forms, logits, pictures)
+        path = job.get("send")
+        sent = send(contents, own, forms[-1][1], pictures, Path(path)) if path else None
+    finally:
+        for _, form in forms:
+            form.close()
+    if found.preprocess is None:
+        rungs = rungs[1:]
+        found.notes.append("the reference does not say how it normalises: the bundle's is used")
+    return {
+        "schema": 1,
+        "bundle": str(contents.path),
+        "against": found.what,
+        "images": pictures.where,
+        "samples": pictures.count,
+        "agrees": all(r["agrees"] for r in rungs),
+        "rungs": rungs,
+        "layers": layers,
+        "accuracy": accuracy,
+        "sent": sent,
+        "notes": found.notes,
+    }
+
+
+def _pictures(job: dict[str, Any], contents: Contents, found: reference.Reference) -> Samples:
+    if job["images"]:
+        return samples.of_folder(Path(job["images"]), contents.manifest.get("labels"))
+    return found.images or samples.of_goldens(contents)
+
+
+def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Form]]:
+    """Everything from the reference to the compiled bundle, opened."""
+    forms = reference.opened(found)
+    graph = reference.simulated(contents)
+    from_run = len(forms) > 1
+    if graph and not from_run:
+        form = graph()
+        step = "quantize" if form.precision != forms[-1][1].precision else "export"
+        forms.append((step, form))
+    try:
+        forms.append(("compile", reference.bundle_form(contents)))
+    except (MissingExtraError, NoCudaDevice) as e:
+        found.notes.append(f"the compiled bundle is not compared here: {e.what}")
+    return forms
+
+
+def _preprocessing(
+    found: reference.Reference, theirs: Preprocess, own: Preprocess, pictures: Samples
+) -> Rung:
+    energy, shapes = Energy(), True
+    some = pictures.spread(causes.IMAGES)
+    one, two = Inputs(some, theirs), Inputs(some, own)
+    shapes = theirs.size == own.size and theirs.channels == own.channels
+    if shapes:
+        for a, b in zip(one, two, strict=True):
+            energy.add(a, b)
+    parity = Parity(energy.cosine, 0.0, energy.sqnr_db if shapes else -200.0, 1.0, some.count)
+    finding = causes.of_preprocessing(theirs, own, some) if found.preprocess else None
+    return rung("preprocessing", "image", "input", parity, tolerances.PREPROCESSING, finding)
+
+
+def _graphs(
+    forms: list[tuple[str, Form]], xs: Inputs, preprocess: Preprocess
+) -> tuple[list[Rung], dict[str, np.ndarray]]:
+    rungs, logits = [], {}
+    before: np.ndarray | None = None
+    for i, (step, form) in enumerate(forms):
+        child.report(i, len(forms) + 1, form.title)
+        found = answers(form, xs)
+        logits[form.title] = found
+        if before is not None:
+            last = forms[i - 1][1]
+            causes.check_classes(last, form, before, found)
+            compiled = step == "compile" and last.precision == form.precision
+            limit = tolerances.between(last.precision, form.precision, compiled)
+            parity = outputs(before, found)
+            finding = None
+            if not tolerances.holds(parity, limit):
+                finding = causes.of_graph(last, form, xs, before, preprocess, limit, parity)
+            rungs.append(rung(step, last.title, form.title, parity, limit, finding))
+        before = found
+    return rungs, logits
+
+
+def _runtime(
+    contents: Contents,
+    engine: Form,
+    own: Preprocess,
+    pictures: Samples,
+    logits: dict[str, np.ndarray],
+) -> list[Rung]:
+    """The bundle as an application calls it, beside the same engine fed directly."""
+    bundle = opened(contents)
+    name, result = contents.manifest["input"]["name"], bundle.outputs[0].name
+    rows = []
+    try:
+        for i in range(pictures.count):
+            image = pictures.image(i)
+            # what is of the network's size already would be cropped once more
+            prepare = bundle.preprocess.normalise if pictures.ready else bundle.preprocess
+            found = bundle.run({name: prepare(np.ascontiguousarray(image))})
+            rows.append(found[result].astype(np.float32).reshape(-1))
+    finally:
+        bundle.close()
+    logits["runtime"] = np.stack(rows)
+    parity = outputs(answers(engine, Inputs(pictures, own)), logits["runtime"])
+    finding = None
+    if not tolerances.holds(parity, tolerances.RUNTIME):
+        finding = {
+            "cause": "the runtime feeds the engine something else than its preprocessing says",
+            "kind": "runtime", "layer": None,
+        }  # fmt: skip
+    return [rung("runtime", engine.title, "runtime", parity, tolerances.RUNTIME, finding)]
+
+
+def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:
+    """SQNR of every layer of the first quantized form against the float one before it."""
+    for (_, a), (_, b) in pairwise(forms):
+        if a.precision == "fp32" and b.precision == "int8":
+            rows = per_layer(a, b, xs)
+            if weak := causes.weakest(a, b, rows):
+                notes.append(weak)
+            return [row.to_json() for row in rows]
+    return []
+
+
+def _accuracy(
+    forms: list[tuple[str, Form]], logits: dict[str, np.ndarray], pictures: Samples
+) -> list[dict[str, Any]]:
+    """Top-1 of each form on the same images; [] without labels. role: "simulated" is the last
+    graph on plain kernels, "measured" the bundle through the runtime."""
+    if pictures.labels is None:
+        return []
+    graphs = [form.title for step, form in forms if step != "compile"]
+    quantized = any(form.precision == "int8" for _, form in forms)
+    roles = {graphs[-1]: "simulated"} if quantized and len(graphs) > 1 else {}
+    roles |= {graphs[0]: "float", "runtime": "measured"}
+    return [
+        {
+            "form": title,
+            "role": roles.get(title, ""),
+            "top1": float((z.argmax(1) == pictures.labels).mean()),
+        }
+        for title, z in logits.items()
+    ]
+
+
+def send(contents: Contents, own: Preprocess, engine: Form, pictures: Samples, path: Path) -> Any:
+    """Write the bundle with these images in place of its golden inputs, for a device; what the
+    last form here answers, (images, classes)."""
+    into = contents.preprocess
+    size = int(np.prod(into.size)) * into.channels * np.dtype(into.dtype).itemsize
+    some = pictures.spread(int(np.clip(SENT_BYTES // size, 1, SENT)))
+    arrays = [into.normalise(some.pixels(i, own)) for i in range(some.count)]
+    given = {contents.manifest["input"]["name"]: np.concatenate(arrays)}
+    # a bundle's golden outputs go with its inputs; nobody reads these
+    blank = {s.name: np.zeros((some.count, *s.shape[1:]), s.dtype) for s in contents.outputs}
+    write_bundle(path, contents.manifest, contents.files, given, blank, contents.correct)
+    return answers(engine, Inputs(some, own)).tolist()
+
+
+if __name__ == "__main__":
+    child.serve(work)

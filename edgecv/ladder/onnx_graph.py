@@ -1,0 +1,162 @@
+"""The layers of an ONNX graph, seen through its Q/DQ pairs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import ModelError
+from edgecv.ladder.layers import INPUT, Grid, Layer, module_path
+
+KINDS = {
+    "Conv": "conv", "ConvInteger": "conv", "Gemm": "dense", "MatMul": "dense", "Add": "add",
+    "GlobalAveragePool": "mean", "ReduceMean": "mean", "Flatten": "reshape", "Reshape": "reshape",
+    "Squeeze": "reshape", "Unsqueeze": "reshape",
+}  # fmt: skip
+PAIR = ("QuantizeLinear", "DequantizeLinear")
+COMPARED = ("strides", "pads", "dilations", "group", "kernel_shape", "auto_pad")
+
+
+class OnnxGraph:
+    """Who makes what, seen through Q/DQ pairs.
+
+    read:     tensor -> the tensor that holds it in real numbers, behind its pair if it has one
+    integers: tensor -> the tensor in its pair, which an optimised graph keeps where the other
+              would take a fused kernel apart
+    grids:    tensor -> the grid of its pair
+    """
+
+    def __init__(self, model: Any, title: str) -> None:
+        import onnx
+
+        self.nodes = list(model.graph.node)
+        self.held = {t.name: t for t in model.graph.initializer}
+        inputs = [i.name for i in model.graph.input if i.name not in self.held]
+        if len(inputs) != 1:
+            raise ModelError(title, f"has {len(inputs)} inputs, one is compared")
+        self.input = inputs[0]
+        self._array = onnx.numpy_helper.to_array
+        self.shapes = {
+            i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim)
+            for i in (*model.graph.value_info, *model.graph.output)
+        }
+        self._outputs = {o.name for o in model.graph.output}
+        self._producer = {out: node for node in self.nodes for out in node.output}
+        self._fixed = self._constant_names()
+        self.grids: dict[str, Grid] = {}
+        self.integers: dict[str, str] = {}
+        self.read: dict[str, str] = {INPUT: self.input, self.input: self.input}
+        self._names: dict[str, str] = {self.input: INPUT}
+        self.made_by: dict[str, Any] = {}
+        self._pairs()
+        self.layers = tuple(self._layers())
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """A weight in real numbers: what is held, or a DequantizeLinear of what is."""
+        if name in self.held:
+            return np.asarray(self._array(self.held[name]))
+        node = self._producer.get(name)
+        if node is None or name not in self._fixed:
+            return None
+        if node.op_type == "Constant":
+            return np.asarray(self._array(next(a.t for a in node.attribute if a.name == "value")))
+        if node.op_type != "DequantizeLinear":
+            return None
+        parts = [self.constant(n) for n in node.input]
+        q, scale = parts[0], parts[1]
+        if q is None or scale is None:
+            return None
+        zero = parts[2] if len(parts) > 2 and parts[2] is not None else np.zeros((), np.int8)
+        side = [1] * q.ndim
+        if scale.size > 1:
+            side[attribute(node, "axis", 1)] = -1
+        scale, zero = (v.reshape(side) if v.size > 1 else v.reshape(()) for v in (scale, zero))
+        return (q.astype(np.float32) - zero.astype(np.float32)) * scale
+
+    def _constant_names(self) -> set[str]:
+        known = set(self.held)
+        for node in self.nodes:
+            if all(name in known for name in node.input if name):
+                known |= set(node.output)
+        return known
+
+    def _root(self, name: str) -> str:
+        """The tensor that a chain of Q, DQ and Identity repeats."""
+        node = self._producer.get(name)
+        while node is not None and node.op_type in (*PAIR, "Identity") and node.input:
+            name = node.input[0]
+            node = self._producer.get(name)
+        return name
+
+    def _pairs(self) -> None:
+        for node in self.nodes:
+            if node.op_type not in PAIR or node.output[0] in self._fixed:
+                continue
+            root = self._root(node.input[0])
+            scale, zero = self.constant(node.input[1]), None
+            if len(node.input) > 2:
+                zero = self.constant(node.input[2])
+            if scale is not None and scale.size == 1:
+                zero = np.zeros((), np.uint8) if zero is None else zero
+                limits = np.iinfo(zero.dtype)
+                self.grids.setdefault(
+                    root,
+                    Grid(float(scale.reshape(-1)[0]), int(zero.reshape(-1)[0]), int(limits.min),
+                         int(limits.max)),
+                )  # fmt: skip
+            if node.op_type == "QuantizeLinear":
+                self.integers.setdefault(root, node.output[0])
+            else:
+                self.read[root] = node.output[0]
+                if root == self.input:
+                    self.read[INPUT] = node.output[0]
+            # the float graph calls its answer by the graph's own output's name
+            if node.output[0] in self._outputs:
+                self._names[root] = node.output[0]
+
+    def _layers(self) -> list[Layer]:
+        found = []
+        for node in self.nodes:
+            if node.op_type in (*PAIR, "Identity") or node.output[0] in self._fixed:
+                continue
+            root = node.output[0]
+            name = self._names.get(root, root)
+            self.read[name] = self.read.get(root, root)
+            self.made_by[name] = node
+            if root in self.integers:
+                self.integers[name] = self.integers[root]
+            if root in self.grids:
+                self.grids[name] = self.grids[root]
+            grid = self.grids.get(root)
+            roots = [self._root(n) for n in node.input if n and n not in self._fixed]
+            kind = KINDS.get(node.op_type, node.op_type.lower())
+            weight = self._root(node.input[1]) if kind in ("conv", "dense") else ""
+            path = module_path(node.name) or module_path(weight)
+            found.append(
+                Layer(
+                    name=node.name or root,
+                    kind=kind,
+                    tensor=name,
+                    inputs=tuple(self._names.get(r, r) for r in roots),
+                    shape=self.shapes.get(root, ()),
+                    path=path,
+                    clip=(0.0, np.inf) if grid and grid.zero_point == grid.low else None,
+                    grid=grid,
+                    attributes=_attributes(node),
+                )
+            )
+        return found
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    import onnx
+
+    found = {
+        a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name in COMPARED
+    }
+    return {k: list(v) if isinstance(v, list | tuple) else v for k, v in found.items()}
+
+
+def attribute(node: Any, name: str, default: int) -> int:
+    return next((int(a.i) for a in node.attribute if a.name == name), default)

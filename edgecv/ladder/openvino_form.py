@@ -1,0 +1,195 @@
+"""An OpenVINO network (model.xml, model.bin) opened for looking inside: results are added to the
+model as it was read, and what is compiled then gives them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.openvino.run import _config, _spec
+from edgecv.errors import EngineError, ModelError, missing
+from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed
+
+KINDS = {
+    "Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense", "Add": "add",
+    "ReduceMean": "mean", "Reshape": "reshape", "Squeeze": "reshape",
+}  # fmt: skip
+HELD = ("Constant", "Parameter", "Result")
+
+
+class OpenVinoForm:
+    """See `Form`. files: as in a bundle, the .xml first.
+
+    Raises EngineError, ModelError (more inputs than one), MissingExtraError.
+    """
+
+    precision = "fp32"
+    input_grid: Grid | None = None
+    one_by_one = True
+
+    def __init__(self, files: Mapping[str, bytes], title: str) -> None:
+        try:
+            import openvino as ov
+        except ImportError:
+            raise missing("openvino", "openvino", "parity") from None
+        self.title, self._core = title, ov.Core()
+        self._files = [*files.values(), b""][:2]
+        model = self._read()
+        if len(model.inputs) != 1:
+            raise ModelError(title, f"has {len(model.inputs)} inputs, one is compared")
+        self._read_at: dict[str, str] = {}  # tensor -> the name of the output that holds it
+        self._weights: dict[str, Any] = {}
+        self.layers = tuple(self._layers(model))
+        self._compiled: dict[tuple[str, ...], Any] = {}
+        self.spec = _spec(model.inputs[0])
+
+    def logits(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self._infer(placed(x, self.spec), ())[0], np.float32).reshape(-1)
+
+    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        feed = placed(x, self.spec)
+        names = [t for t in tensors if t in self._read_at]
+        found = self._infer(feed, tuple(self._read_at[t] for t in names)) if names else []
+        values = dict(zip(names, found, strict=True))
+        return {t: np.asarray(values.get(t, x), np.float32) for t in tensors}
+
+    def constants(self, layer: Layer) -> dict[str, np.ndarray]:
+        return {k: v for k, v in self._weights.get(layer.tensor, {}).items() if v is not None}
+
+    def close(self) -> None:
+        self._compiled.clear()
+
+    def _read(self) -> Any:
+        try:
+            return self._core.read_model(*self._files)
+        except Exception as e:
+            raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
+
+    def _infer(self, x: np.ndarray, taps: tuple[str, ...]) -> list[np.ndarray]:
+        """The answer, or the tensors of these names. The plain network and the last other one
+        are kept compiled."""
+        if taps not in self._compiled:
+            for old in [key for key in self._compiled if key]:
+                del self._compiled[old]
+            model = self._read()
+            own = {name for port in model.outputs for name in port.get_names()}
+            model.add_outputs([t for t in taps if t not in own])
+            try:
+                compiled = self._core.compile_model(model, "CPU", _config(1))
+            except Exception as e:
+                raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
+            self._compiled[taps] = compiled
+        compiled = self._compiled[taps]
+        found = compiled([x])
+        if not taps:
+            return [found[compiled.outputs[0]].copy()]
+        return [found[compiled.output(name)].copy() for name in taps]
+
+    def _layers(self, model: Any) -> list[Layer]:
+        """Layers whose results have a name in the file; a bias that was split off is one with its
+        convolution."""
+        found: list[Layer] = []
+        root: dict[str, str] = {}  # operator -> the tensor that it makes or repeats
+        pending: dict[str, Any] = {}  # an unnamed convolution -> its node, until its bias comes
+        for op in model.get_ordered_ops():
+            kind, me = op.get_type_name(), op.get_friendly_name()
+            if kind == "Parameter":
+                root[me] = INPUT
+                self._read_at[INPUT] = next(iter(sorted(op.output(0).get_names())))
+            if kind in HELD:
+                continue
+            sources = [v.get_node().get_friendly_name() for v in op.input_values()]
+            reads = [root[s] for s in sources if s in root]
+            if not reads:
+                continue  # made of constants only
+            names = sorted(op.output(0).get_names())
+            if kind == "FakeQuantize":
+                root[me] = reads[0]
+                if names and reads[0] != INPUT:
+                    self._read_at[reads[0]] = names[0]
+                    self._set_grid(found, reads[0], _grid(op))
+                elif names:
+                    self._read_at[INPUT], self.input_grid = names[0], _grid(op)
+                    self.precision = "int8"
+                continue
+            maker, inputs = op, tuple(reads)
+            if kind == "Add" and sources[0] in pending:
+                maker = pending[sources[0]]
+                inputs = tuple(
+                    root[s]
+                    for v in maker.input_values()
+                    if (s := v.get_node().get_friendly_name()) in root
+                )
+            tensor = names[0] if names else me
+            root[me] = tensor
+            if not names:
+                pending[me] = op
+                root[me] = tensor
+                continue
+            self._read_at[tensor] = names[0]
+            word = KINDS.get(maker.get_type_name(), maker.get_type_name().lower())
+            self._weights[tensor] = _weights(maker, op if maker is not op else None)
+            shape = op.output(0).get_partial_shape()
+            found.append(
+                Layer(
+                    name=me,
+                    kind=word,
+                    tensor=tensor,
+                    inputs=inputs,
+                    shape=tuple(int(d) for d in shape.to_shape()) if shape.is_static else (),
+                    path=module_path(me + "/x" if "WithoutBiases" in me else me),
+                )
+            )
+        return found
+
+    def _set_grid(self, found: list[Layer], tensor: str, grid: Grid | None) -> None:
+        """Note that a tensor was put on a grid."""
+        self.precision = "int8"
+        for i, layer in enumerate(found):
+            if layer.tensor == tensor:
+                clip = (0.0, np.inf) if grid and grid.zero_point == grid.low else None
+                found[i] = replace(layer, grid=grid, clip=clip)
+
+
+def _grid(op: Any) -> Grid | None:
+    """A FakeQuantize of one range, as integers from 0."""
+    low, high = (np.asarray(op.input_value(i).get_node().data).reshape(-1) for i in (3, 4))
+    levels = int(op.get_attributes()["levels"])
+    if low.size != 1 or high.size != 1 or levels < 2:
+        return None
+    scale = float(high[0] - low[0]) / (levels - 1)
+    return Grid(scale, round(-float(low[0]) / scale), 0, levels - 1) if scale > 0 else None
+
+
+def _weights(op: Any, bias: Any) -> dict[str, np.ndarray | None]:
+    if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
+        return {}
+    weight = _folded(op.input_value(1).get_node())
+    if weight is not None and op.get_type_name() == "GroupConvolution":
+        weight = weight.reshape(-1, *weight.shape[2:])
+    if weight is not None and op.get_type_name() == "MatMul":
+        weight = weight if op.get_attributes().get("transpose_b") else weight.T
+    held = _folded(bias.input_value(1).get_node()) if bias is not None else None
+    return {"weight": weight, "bias": None if held is None else held.reshape(-1)}
+
+
+def _folded(node: Any) -> np.ndarray | None:
+    """What a chain of Convert, Subtract, Multiply and Reshape makes of constants."""
+    kind = node.get_type_name()
+    if kind == "Constant":
+        return np.asarray(node.data)
+    parts = [_folded(v.get_node()) for v in node.input_values()]
+    if not parts or any(p is None for p in parts):
+        return None
+    if kind == "Convert":
+        return np.asarray(parts[0], np.float32)
+    if kind in ("Multiply", "Subtract"):
+        one, two = (np.asarray(p, np.float32) for p in parts[:2])
+        return one * two if kind == "Multiply" else one - two
+    if kind == "Reshape":
+        return np.asarray(parts[0]).reshape(np.asarray(node.output(0).get_shape()))
+    return None

@@ -1,0 +1,114 @@
+"""The images that a ladder is climbed with, decoded and normalised one at a time.
+
+run's test data      decoded, resized and cropped already; with labels
+--images DIR         files of any size; sub-folders called as the bundle's labels are classes
+golden inputs        what a bundle carries, turned back into pixels
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from edgecv.data.decode import decode, image_files
+from edgecv.data.images import Images
+from edgecv.errors import DataError
+from edgecv.runtime.archive import Contents
+from edgecv.runtime.bundle import dequantise, on_grid
+from edgecv.runtime.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Samples:
+    """image(i): uint8 (H, W, C); labels: int64 or None; ready: of the network's size already."""
+
+    count: int
+    image: Callable[[int], np.ndarray]
+    labels: np.ndarray | None
+    ready: bool
+    where: str
+
+    def spread(self, count: int) -> Samples:
+        """At most `count` of them, evenly spread."""
+        keep = np.unique(np.linspace(0, self.count - 1, min(count, self.count)).astype(int))
+        labels = None if self.labels is None else self.labels[keep]
+        return replace(
+            self, count=len(keep), image=lambda i: self.image(int(keep[i])), labels=labels
+        )
+
+    def pixels(self, index: int, preprocess: Preprocess) -> np.ndarray:
+        """uint8 (height, width, channels) of the network's size."""
+        image = self.image(index)
+        return np.ascontiguousarray(image if self.ready else preprocess.geometry(image))
+
+
+class Inputs(Sequence[np.ndarray]):
+    """float32 (1, C, H, W) for each sample, made when asked for."""
+
+    def __init__(self, samples: Samples, preprocess: Preprocess, keep: range | None = None) -> None:
+        self._samples = samples
+        self._real = replace(
+            preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None
+        )
+        self._keep = keep if keep is not None else range(samples.count)
+
+    def __len__(self) -> int:
+        return len(self._keep)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+    @overload
+    def __getitem__(self, index: slice) -> Inputs: ...
+    def __getitem__(self, index: int | slice) -> np.ndarray | Inputs:
+        if isinstance(index, slice):
+            return Inputs(self._samples, self._real, self._keep[index])
+        return self._real.normalise(self._samples.pixels(self._keep[index], self._real))
+
+
+def of_run(folder: Path) -> Samples:
+    """The decoded images of a run's data node. Raises DataError."""
+    found = Images.load(folder)
+    labels = found.labels if found.classes else None
+    return Samples(len(found), lambda i: np.asarray(found.pixels[i]), labels, True, "test data")
+
+
+def of_folder(folder: Path, labels: Sequence[str] | None) -> Samples:
+    """Image files below a folder. Raises DataError: no folder, no image."""
+    if not folder.is_dir():
+        raise DataError(str(folder), "is no folder", "--images takes a folder of images")
+    files = image_files(folder)
+    if not files:
+        raise DataError(str(folder), "holds no images", "give JPEG or PNG files")
+    names = [p.relative_to(folder).parts[0] for p in files]
+    known = {name: i for i, name in enumerate(labels or ())}
+    truth = np.array([known.get(n, -1) for n in names], np.int64)
+    return Samples(
+        len(files),
+        lambda i: decode(files[i]),
+        truth if (truth >= 0).all() else None,
+        False,
+        str(folder),
+    )
+
+
+def of_goldens(contents: Contents) -> Samples:
+    """What a bundle carries for `edgecv verify`, as pixels. Raises DataError: it carries none."""
+    name = contents.manifest["input"]["name"]
+    if name not in contents.golden_inputs:
+        hint = "give --images"
+        raise DataError(str(contents.path), "carries no golden inputs to compare with", hint)
+    spec = next(s for s in contents.inputs if s.name == name)
+    held = contents.golden_inputs[name]
+    real = dequantise(held, spec) if on_grid(spec) else held.astype(np.float32)
+    nhwc = real if contents.preprocess.layout == "NHWC" else real.transpose(0, 2, 3, 1)
+    pre = contents.preprocess
+    pixels = nhwc * np.asarray(pre.std, np.float32) + np.asarray(pre.mean, np.float32)
+    pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    return Samples(len(pixels), lambda i: pixels[i], None, True, "golden inputs")
+
+
+__all__ = ["Inputs", "Samples", "of_folder", "of_goldens", "of_run"]

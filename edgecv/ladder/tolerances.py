@@ -1,0 +1,37 @@
+"""How far a rung may be from the one before it, relative to the signal.
+
+preprocessing   the same arithmetic: 40 dB leave room for an 8-bit input's rounding
+export          float kernels sum in another order: 50 dB, and 80-140 dB are usual
+quantize        10 dB; int8 keeps 15-40 dB, so below ten something else than rounding is at work
+compile         what the engine runs: fp32 50 dB, fp16 35, bf16 20, int8 15 (other rounding)
+runtime         the same engine once more: 60 dB
+"""
+
+from __future__ import annotations
+
+from edgecv.parity import COMPILE_FP32, COMPILE_INT8, EXPORT, Parity, Tolerance
+
+PREPROCESSING = Tolerance(min_sqnr_db=40.0, min_agreement=0.0)
+QUANTIZE = Tolerance(min_sqnr_db=10.0, min_agreement=0.8)
+RUNTIME = Tolerance(min_sqnr_db=60.0, min_agreement=1.0)
+COMPILE = {
+    "fp32": COMPILE_FP32,
+    "fp16": Tolerance(min_sqnr_db=35.0, min_agreement=0.98),
+    "bf16": Tolerance(min_sqnr_db=20.0, min_agreement=0.95),
+    "int8": COMPILE_INT8,
+}
+
+
+def between(before: str, after: str, compiled: bool) -> Tolerance:
+    """For a graph of one precision and the form that was made of it."""
+    if compiled:
+        return COMPILE.get(after, COMPILE_INT8)
+    return EXPORT if before == after == "fp32" else QUANTIZE if before == "fp32" else COMPILE_INT8
+
+
+def holds(parity: Parity, tolerance: Tolerance) -> bool:
+    """As `edgecv.parity.check`: where noise is tiny, near ties may go either way."""
+    if parity.sqnr_db < tolerance.min_sqnr_db:
+        return False
+    tiny = parity.sqnr_db >= tolerance.min_sqnr_db + 20
+    return tiny or parity.top1_agreement >= tolerance.min_agreement

@@ -1,0 +1,81 @@
+"""`edgecv parity`: what it prints and its exit codes, 0 agrees, 1 differs, 2 bad input."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from benchmarks import broken_exports as broken
+
+pytest.importorskip("onnxruntime")
+
+
+def test_a_run_s_bundle_is_compared_with_what_the_run_made_it_from(
+    finished: object, edgecv: Callable
+) -> None:
+    out: Path = finished.out  # type: ignore[attr-defined]
+    done = edgecv("parity", out / "bundles" / "small-int8.cpu.edgecv", "--json", cwd=out.parent)
+    assert done.code == 0, done.err + done.out
+    data = json.loads(done.out)
+    assert [r["step"] for r in data["rungs"]] == [
+        "preprocessing", "export", "quantize", "compile", "runtime",
+    ]  # fmt: skip
+    assert data["images"] == "test data"
+    assert {a["role"] for a in data["accuracy"]} >= {"float", "simulated", "measured"}
+
+
+def test_a_bundle_that_was_changed_after_its_run(
+    finished: object, edgecv: Callable, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(finished.out, tmp_path / "run"))  # type: ignore[attr-defined]
+    bundle = run / "bundles" / "small-int8.openvino.edgecv"
+    broken.wrong_normalisation(bundle, bundle)
+    done = edgecv("parity", bundle, cwd=run.parent)
+    assert done.code == 1, done.err
+    assert "first differs at preprocessing: the bundle's preprocessing has mean" in done.out
+    assert "top-1 on" in done.out
+
+
+def test_a_corrupted_layer_is_named(shelf: object, edgecv: Callable, tmp_path: Path) -> None:
+    path: Path = shelf.fp32  # type: ignore[attr-defined]
+    from edgecv.runtime.archive import read_bundle
+
+    content, layer = broken.onnx_corrupted(read_bundle(path).files["model.onnx"], 1)
+    bundle = broken.edited(path, tmp_path / "bad.edgecv", lambda _: content)
+    done = edgecv("parity", bundle, "--against", path)
+    assert done.code == 1, done.err
+    assert f"first differs at export: {layer} (conv) is the first layer that differs" in done.out
+    assert "its weights differ in 8 of 32 output channels" in done.out
+    assert not done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("{int8}",), "what it was made from is not here"),
+        (("{int8}", "--against", "{fp32}", "--samples", "0"), "--samples: is 0"),
+        (("{folder}",), "is a folder, not a bundle"),
+        (("{int8}", "--against", "{folder}"), "is no Model folder"),
+        (("{int8}", "--against", "{folder}/mynet.py"), "not a readable bundle"),
+        (("{int8}", "--against", "missing.onnx"), "no such file"),
+        (("{int8}", "--against", "{fp32}", "--images", "{folder}/mynet.py"), "is no folder"),
+    ],
+)
+def test_bad_input(arguments: tuple, words: str, shelf: object, edgecv: Callable) -> None:
+    names = {"int8": shelf.int8, "fp32": shelf.fp32, "folder": shelf.folder}  # type: ignore[attr-defined]
+    done = edgecv("parity", *(a.format(**names) for a in arguments))
+    assert done.code == 2, done.out
+    assert words in done.err
+    assert len(done.err.strip().splitlines()) <= 6
+
+
+def test_photographs_of_any_size_are_images_too(shelf: object, edgecv: Callable) -> None:
+    folder = shelf.folder / "images" / "test"  # type: ignore[attr-defined]
+    given = ("--images", folder, "--samples", "9", "--json")
+    done = edgecv("parity", shelf.int8, "--against", shelf.fp32, *given)  # type: ignore[attr-defined]
+    assert done.code == 0, done.out + done.err
+    assert json.loads(done.out)["samples"] == 9
