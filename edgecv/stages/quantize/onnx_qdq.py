@@ -25,6 +25,7 @@ import numpy as np
 from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, StageError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
+from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.onnx_ranges import measure_ranges, measure_shift
 from edgecv.stages.quantize.onnx_weights import measure_moments, put, rounded
 from edgecv.stages.quantize.ranges import CALIBRATIONS, Range
@@ -62,7 +63,11 @@ def quantize_onnx(
     model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
     try:
         ranges = measure_ranges(model, samples, CALIBRATIONS[calibration], grid.symmetric)
-        quantized = _quantize(model, ranges, grid)
+        ranges |= learned.ranges(graph)
+        overrides = learned.overrides(graph, grid)
+        if overrides:
+            bias_correction = weight_rounding = False
+        quantized = _quantize(model, ranges, grid, overrides)
         moments = measure_moments(model, samples) if weight_rounding else {}
         weights = rounded(model, quantized, moments, limit=64 if grid.reduce_range else 127)
         put(quantized, weights)
@@ -96,7 +101,9 @@ def quantize_onnx(
     return result
 
 
-def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
+def _quantize(
+    model: Any, ranges: dict[str, Range], grid: Grid, overrides: dict[str, Any] | None = None
+) -> Any:
     """The Q/DQ graph as an onnx.ModelProto; the model given is not changed."""
     onnx = _onnx()
     from onnxruntime.quantization import QuantType
@@ -133,7 +140,8 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid) -> Any:
                 "TensorQuantOverrides": {
                     name: [{"quant_type": QuantType.QInt8, "symmetric": True}]
                     for name in per_tensor
-                },
+                }
+                | (overrides or {}),
             },
         )
         quantizer.quantize_model()

@@ -28,6 +28,7 @@ from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.errors import DataError, EngineError, ModelError, TargetError, UnsupportedError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
+from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_bias import correct_biases
 from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
 from edgecv.stages.quantize.ranges import BINS, histogram, mse
@@ -65,9 +66,15 @@ def quantize_tflite(graph: Graph, samples: np.ndarray, grid: Grid, io: str, out:
     """
     _check(graph, samples, grid, io)
     seen = calibrate(graph, samples)
-    model = _quantize(graph, _narrowed(graph, samples, seen), grid, io)
+    ranges = _narrowed(graph, samples, seen)
+    for name, (low, high) in learned.ranges(graph).items():
+        ranges[name] = replace(ranges[name], low=low, high=high)
+    model = _quantize(graph, ranges, grid, io)
     floats = flatbuffer.read(graph.path)
-    round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
+    if learned.is_learned(graph):
+        learned.put_tflite(graph, model, floats, grid)
+    else:
+        round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
     raised = correct_biases(model, floats, {name: a.mean for name, a in seen.items()})
     if io == "uint8":
         _take_uint8(model)
