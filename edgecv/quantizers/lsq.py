@@ -92,7 +92,7 @@ class Lsq(nn.Module):
     def size(self) -> Tensor:
         """The step as used, above 0 and within `most`; gradients pass as if it were free."""
         most = math.inf if self.most is None else self.most / self.high
-        step = self.step + (self.step.clamp(TINY, most) - self.step).detach()
+        step = self.step.detach().clamp(TINY, most) + (self.step - self.step.detach())
         return step.detach() if self.frozen else step
 
     def forward(self, x: Tensor) -> Tensor:

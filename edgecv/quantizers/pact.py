@@ -33,7 +33,7 @@ class Pact(nn.Module):
 
     def size(self) -> Tensor:
         """The step as used: α / Qp; gradients pass as if α were free."""
-        alpha = self.alpha + (self.alpha.clamp(TINY, self.most) - self.alpha).detach()
+        alpha = self.alpha.detach().clamp(TINY, self.most) + (self.alpha - self.alpha.detach())
         return (alpha.detach() if self.frozen else alpha) / self.high
 
     def forward(self, x: Tensor) -> Tensor:

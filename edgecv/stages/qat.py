@@ -22,7 +22,6 @@ with, so the fake-quantized top-1 is a simulation, and `quantize` says so. A sym
 from __future__ import annotations
 
 import copy
-import math
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -86,7 +85,7 @@ class Qat(Training):
         facts["top1_before_training"] = top1(module, test, context)
         lesson = Lesson(
             teacher, self.distill, self.temperature, self.logits_mse, self.clip_decay,
-            freeze_from=math.ceil(self.freeze_bn * self.epochs),
+            freeze_from=round(self.freeze_bn * self.epochs),
         )  # fmt: skip
         plan = self.plan(self.epochs, self.lr)
         facts |= QuantizingTrainer(module, images, plan, context, lesson).fit()
