@@ -13,12 +13,15 @@ onnx_qdq.py and tflite_int8.py hold the two quantizers.
 
 from __future__ import annotations
 
+import logging
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgecv.stages.base import Context, Stage
 from edgecv.target import Target
+
+log = logging.getLogger(__name__)
 
 
 class Quantize(Stage):
@@ -57,6 +60,7 @@ class Quantize(Stage):
 
         from edgecv.parity import Tolerance, check
         from edgecv.replay import calibration_sample, graph_outputs, held_back
+        from edgecv.stages.quantize import learned
 
         target = context.target
         assert target is not None
@@ -80,4 +84,7 @@ class Quantize(Stage):
             Tolerance(self.min_sqnr_db, self.min_agreement),
         )
         graph.facts["parity"] = parity.to_json()
+        graph.facts["notes"] = learned.notes(source)
+        for note in graph.facts["notes"]:
+            log.warning("%s: %s", context.where, note)
         graph.save_facts()

@@ -8,7 +8,6 @@ on their grid already, so nothing is rounded by other means, and biases need no 
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from edgecv.stages.quantize._tflite_bias import layers, own
 from edgecv.stages.quantize.ranges import Range
 from edgecv.target import Grid
 
-log = logging.getLogger(__name__)
-
 
 def is_learned(graph: Graph) -> bool:
     """Whether the graph is of a network that `qat` trained."""
@@ -29,19 +26,22 @@ def is_learned(graph: Graph) -> bool:
 
 
 def ranges(graph: Graph) -> dict[str, Range]:
-    """Learned ranges by tensor name; none for a graph that was not trained so.
+    """Learned ranges by tensor name; none for a graph that was not trained so."""
+    table = graph.facts.get("learned", {}).get("activations", {})
+    return {name: (low, high) for name, (low, high, _) in table.items()}
 
-    Activations of fewer than 8 bits run with 256 levels over their range, which is said.
+
+def notes(graph: Graph) -> list[str]:
+    """What to know of a bundle made from the graph: activations of fewer than 8 bits run with 256
+    levels over their learned range.
     """
     table = graph.facts.get("learned", {}).get("activations", {})
     fewer = sorted({int(bits) for _, _, bits in table.values() if bits < 8})
-    if fewer:
-        log.warning(
-            "%s: activations were trained with %s bits and run with 8: the engine's accuracy is "
-            "its own, not the fake-quantized network's",
-            graph.path.name, "/".join(map(str, fewer)),
-        )  # fmt: skip
-    return {name: (low, high) for name, (low, high, _) in table.items()}
+    if not fewer:
+        return []
+    bits = "/".join(map(str, fewer))
+    note = f"activations were trained with {bits} bits and run with 8: this accuracy is the"
+    return [f"{note} engine's own, not the fake-quantized network's"]
 
 
 def overrides(graph: Graph, grid: Grid) -> dict[str, list[dict[str, Any]]]:
