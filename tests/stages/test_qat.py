@@ -19,6 +19,7 @@ from edgecv.errors import StageError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers.attach import of  # noqa: E402
 from edgecv.quantizers.training import QuantizingTrainer  # noqa: E402
+from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
 from edgecv.training import Trainer  # noqa: E402
@@ -178,6 +179,21 @@ def test_a_second_qat_is_refused(trained: Path, tmp_path: Path) -> None:
     qat(trained, tmp_path / "a", epochs=1)
     with pytest.raises(StageError, match=r"has quantizers already \(let both read the float"):
         qat(tmp_path / "a", tmp_path / "b", epochs=1)
+
+
+def test_pruning_comes_before(trained: Path, tmp_path: Path) -> None:
+    qat(trained, tmp_path / "a", epochs=1)
+    with pytest.raises(StageError, match=r"small: reads a network with learned ranges \(prune fir"):
+        Prune().run(Model.load(tmp_path / "a"), nets.context(tmp_path / "b", where="small"))
+
+
+def test_a_pruned_network_learns_its_ranges(trained: Path, tmp_path: Path) -> None:
+    context = nets.context(tmp_path / "small", alignment=4, where="small")
+    Prune(method="l1", finetune_epochs=0).run(Model.load(trained), context)
+    qat(tmp_path / "small", tmp_path / "q", epochs=1)
+    model, module = Model.load(tmp_path / "q")
+    assert [e["op"] for e in model.edits] == ["keep_channels", "quantizers"]
+    assert len(of(module)["stem_0"].step) == module.stem[0].out_channels == 4
 
 
 def test_it_can_be_trained_on(trained: Path, tmp_path: Path) -> None:
