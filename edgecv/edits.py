@@ -5,6 +5,8 @@ Model is: build the dense network, apply its edits in order, load the weights. R
 pruning library and no tracing: an edit names modules and the indices that stay.
 
     keep_channels   {"modules": {"layer1.conv1": {"out": [0, 2, 5], "in": [0, 1]}}}
+    quantizers      {"method": "lsq", "quantizers": {name: {"bits": 8, "low": 0, "high": 255, ...}},
+                     "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
 """
 
 from __future__ import annotations
@@ -31,6 +33,12 @@ def replay(module: torch.nn.Module, edit: Edit) -> None:
 
 def describe(edit: Edit) -> str:
     """One line of history: what the edit did."""
+    if edit.get("op") == "quantizers":
+        bits = {kind: sorted({q["bits"] for q in edit["quantizers"].values()
+                              if ("parameter" in q) == (kind == "weights")})
+                for kind in ("weights", "activations")}  # fmt: skip
+        told = ", ".join(f"{kind} of {'/'.join(map(str, b))} bits" for kind, b in bits.items())
+        return f"{edit['step']}: learned ranges ({edit['method']}): {told}"
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -119,4 +127,13 @@ def _take(layer: Any, name: str, keep: list[int], axis: int) -> None:
     setattr(layer, name, torch.nn.Parameter(new) if isinstance(old, torch.nn.Parameter) else new)
 
 
-OPS = {"keep_channels": _keep_channels}
+def _quantizers(module: torch.nn.Module, edit: Edit) -> None:
+    from edgecv.quantizers.attach import attach
+
+    try:
+        attach(module, edit)
+    except (KeyError, TypeError) as e:
+        raise ModelError("model.json", f"the edit of step {edit.get('step')!r} lacks {e}") from None
+
+
+OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers}

@@ -56,7 +56,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "engine_bytes": sum(map(len, files.values())),
         "engine": target.backend,
         "compiled": compiled.compiled,
-        "notes": list(compiled.notes),
+        "notes": [*compiled.notes, *graph.facts.get("notes", [])],
         "reason": proof["reason"],
         "metric": proof["metric"],
         "executed": proof["executed"],
@@ -177,7 +177,7 @@ def _manifest(
         "metric": proof["metric"],
         "executed": proof["executed"],
         "parity": proof["parity"],
-        "notes": list(compiled.notes),
+        "notes": [*compiled.notes, *graph.facts.get("notes", [])],
         "tools": {"edgecv": __version__, **compiled.versions},
         "recipe_digest": job["made_from"],
     }

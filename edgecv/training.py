@@ -161,19 +161,28 @@ class Trainer:
                 torch.from_numpy(self.images.labels[chosen]),
             )
 
+    def mode(self, epoch: int) -> None:  # noqa: ARG002
+        """Put the module into the mode that this epoch trains in."""
+        self.module.train()
+
+    def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        """What is minimised, of one batch: images (N, C, H, W) and labels (N,)."""
+        import torch
+
+        smoothing = self.plan.label_smoothing
+        return torch.nn.functional.cross_entropy(self.module(x), y, label_smoothing=smoothing)
+
     def _epoch(self, epoch: int, total: int) -> None:
         import torch
 
         torch.manual_seed(self.context.seed * 100_003 + epoch)
-        self.module.train()
+        self.mode(epoch)
         running = 0.0
         for i, (x, y) in enumerate(self._batches(epoch)):
             step = epoch * self._steps() + i
             for group in self.optimizer.param_groups:
                 group["lr"] = learning_rate(self.plan, step, self._steps())
-            loss = torch.nn.functional.cross_entropy(
-                self.module(x), y, label_smoothing=self.plan.label_smoothing
-            )
+            loss = self.loss(x, y)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise StageError(

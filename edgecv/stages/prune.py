@@ -51,6 +51,9 @@ class Prune(Training):
         from edgecv.training import Trainer, top1
 
         model, module = source
+        if any(edit["op"] == "quantizers" for edit in model.edits):
+            hint = "prune first, then qat"
+            raise StageError(context.where, "reads a network with learned ranges", hint)
         images = context.images("train")
         facts: dict[str, Any] = {"macs_before": macs(module, context)}
         edit = self._choose(module, context, images)

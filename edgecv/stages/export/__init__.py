@@ -24,7 +24,9 @@ class Export(Stage):
     produces: ClassVar[Literal["model", "graph"]] = "graph"
     per_target: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    sources: ClassVar[tuple[str, ...]] = ("edgecv.parity", "edgecv.replay", "edgecv.importing")
+    sources: ClassVar[tuple[str, ...]] = (
+        "edgecv.parity", "edgecv.replay", "edgecv.importing", "edgecv.quantizers",
+    )  # fmt: skip
 
     opset: int = Field(default=18, ge=18, le=24, description="ONNX opset of the file")
 
@@ -54,6 +56,8 @@ class Export(Stage):
             from edgecv.importing import onnx_to_torch
 
             module = onnx_to_torch(source)
+        trained = _trained(source)
+        module = trained.network if trained else module
         graph = self._export(module, context, target)
         pixels = sample(context.images("train").pixels, 64)
         parity = check(
@@ -63,6 +67,8 @@ class Export(Stage):
             EXPORT,
         )
         graph.facts["parity"] = parity.to_json()
+        if trained:
+            graph.facts["learned"] = trained.table(graph, pixels[len(pixels) // 2], context)
         graph.save_facts()
 
     def _export(self, module: Any, context: Context, target: Target) -> Any:
@@ -77,3 +83,12 @@ class Export(Stage):
         from edgecv.stages.export.tflite import export_tflite
 
         return export_tflite(module.eval(), example, context.out)
+
+
+def _trained(source: Any) -> Any:
+    """The float network inside one that `qat` trained, and what it learned; else None."""
+    if not isinstance(source, tuple) or not any(e["op"] == "quantizers" for e in source[0].edits):
+        return None
+    from edgecv.quantizers.table import Trained
+
+    return Trained(*source)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,10 @@ from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance, check
 from edgecv.replay import calibration_sample, graph_outputs, held_back
 from edgecv.stages.base import Context
+from edgecv.stages.quantize.learned import notes
 from edgecv.stages.quantize.options import Options
+
+log = logging.getLogger(__name__)
 
 HELD_BACK = 256
 NONE = Tolerance(-math.inf, 0.0)
@@ -51,5 +55,8 @@ def quantized(
         tolerance,
     )
     graph.facts["parity"] = parity.to_json()
+    graph.facts["notes"] = notes(source)
+    for note in graph.facts["notes"]:
+        log.warning("%s: %s", context.where, note)
     graph.save_facts()
     return graph, parity

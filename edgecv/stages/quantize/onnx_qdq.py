@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import numpy as np
 from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
+from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_ranges import measure_ranges, measure_shift
 from edgecv.stages.quantize.onnx_weights import measure_moments, put, rounded
@@ -55,13 +57,17 @@ def quantize_onnx(
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
         ranges = measure_ranges(model, samples, CALIBRATIONS[options.calibration], grid.symmetric)
-        quantized = _quantize(model, ranges, grid, kept)
+        ranges |= learned.ranges(graph)
+        overrides = learned.overrides(graph, grid)
+        if overrides:
+            options = replace(options, rounding="nearest", bias_correction=False)
+        quantized = _quantize(model, ranges, grid, kept, overrides)
         moments = measure_moments(model, samples) if options.rounding != "nearest" else {}
         weights = rounded(model, quantized, moments, limit=64 if grid.reduce_range else 127)
         put(quantized, weights)
         if options.bias_correction:
             shift = measure_shift(model, _weight_errors(model, quantized), samples)
-            quantized = _quantize(_with_shift(model, shift), ranges, grid, kept)
+            quantized = _quantize(_with_shift(model, shift), ranges, grid, kept, overrides)
             put(quantized, weights)
         hold_float(quantized, kept)
         strip(quantized)
@@ -88,10 +94,16 @@ def quantize_onnx(
     return result
 
 
-def _quantize(model: Any, ranges: dict[str, Range], grid: Grid, kept: set[str]) -> Any:
+def _quantize(
+    model: Any,
+    ranges: dict[str, Range],
+    grid: Grid,
+    kept: set[str],
+    overrides: dict[str, Any] | None = None,
+) -> Any:
     """The Q/DQ graph as an onnx.ModelProto; the model given is not changed.
 
-    kept: names of nodes that stay float
+    kept: names of nodes that stay float. overrides: scales of weights, as the quantizer takes them
     """
     onnx = _onnx()
     from onnxruntime.quantization import QuantType
@@ -128,7 +140,8 @@ def _quantize(model: Any, ranges: dict[str, Range], grid: Grid, kept: set[str]) 
                 "TensorQuantOverrides": {
                     name: [{"quant_type": QuantType.QInt8, "symmetric": True}]
                     for name in per_tensor
-                },
+                }
+                | (overrides or {}),
             },
         )
         quantizer.quantize_model()

@@ -28,6 +28,7 @@ from edgecv.limits import Limits
 from edgecv.parity import Parity, Tolerance, require
 from edgecv.replay import held_back
 from edgecv.stages.base import Context
+from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import quantized
 from edgecv.stages.quantize.options import Options
@@ -90,6 +91,8 @@ def search(
     samples: calibration images; a third of data.train at least is held back from them, since knobs
     that fit the calibration images best are not the best ones
     """
+    if is_learned(source):  # what was trained is what runs: there is nothing to choose
+        fixed |= {name for change in KNOBS for name in change}
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:

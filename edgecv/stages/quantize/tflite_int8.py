@@ -29,6 +29,7 @@ from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.errors import DataError, EngineError, ModelError, TargetError, UnsupportedError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
+from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_bias import correct_biases
 from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
 from edgecv.stages.quantize.keep_float import resolve, tflite_layers
@@ -85,8 +86,12 @@ def quantize_tflite(
     seen = calibrate(graph, samples)
     choose = CALIBRATIONS[options.calibration]
     ranges = _narrowed(graph, samples, seen, choose) if choose else seen
+    for name, (low, high) in learned.ranges(graph).items():
+        ranges[name] = replace(ranges[name], low=low, high=high)
     model = _quantize(graph, ranges, grid, io, kept)
-    if options.rounding != "nearest":
+    if learned.is_learned(graph):
+        learned.put_tflite(graph, model, floats, grid)
+    elif options.rounding != "nearest":
         round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
     means = {name: a.mean if options.bias_correction else 0 * a.mean for name, a in seen.items()}
     raised = correct_biases(model, floats, means)

@@ -1,0 +1,103 @@
+"""L = (1 − a) CE + a T² KL(softmax(z_t / T) ‖ softmax(z / T)) + m ‖z_t − z‖² + λ/2 Σ α²
+
+The training loop of `edgecv.training` for a network with quantizers: the loss has a teacher
+(Hinton et al., "Distilling the Knowledge in a Neural Network", 2015) and PACT's decay; batch norm
+and steps stand still from a given epoch on; a loss that ends far above where it began is an error.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edgecv.data.images import Images
+from edgecv.errors import StageError
+from edgecv.quantizers.attach import of
+from edgecv.stages.base import Context
+from edgecv.training import Plan, Trainer
+
+PROBE = 4  # batches that tell the loss before training
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What training with quantizers adds.
+
+    teacher: a network in eval mode, or None. share: a. temperature: T. mse: m. clip_decay: λ
+    freeze_from: the first epoch (counted from 0) with batch norm and steps frozen
+    """
+
+    teacher: nn.Module | None
+    share: float
+    temperature: float
+    mse: float
+    clip_decay: float
+    freeze_from: int
+
+
+class QuantizingTrainer(Trainer):
+    """A Trainer for a network with quantizers. Raises StageError where the loss diverges."""
+
+    def __init__(
+        self, module: nn.Module, images: Images, plan: Plan, context: Context, lesson: Lesson
+    ) -> None:
+        super().__init__(module, images, plan, context)
+        self.lesson, self.before = lesson, 0.0
+        self.quantizers: list[Any] = list(of(module).values())
+        self.clips = [q.alpha for q in self.quantizers if hasattr(q, "alpha")]
+
+    def fit(self) -> dict[str, Any]:
+        """As Trainer.fit; the facts have the loss before training too."""
+        self.before = self._probe()  # before a checkpoint is read: a resumed run agrees
+        return {"loss_before": round(self.before, 6), **super().fit()}
+
+    def _probe(self) -> float:
+        """The mean loss of a few batches in training mode; the network is left as it was."""
+        self.module.train()
+        kept = {k: v.clone() for k, v in self.module.state_dict().items()}
+        losses = []
+        with torch.no_grad():
+            for _, (x, y) in zip(range(PROBE), self._batches(0), strict=False):
+                losses.append(float(self.loss(x, y)))
+        self.module.load_state_dict(kept)
+        return sum(losses) / len(losses)
+
+    def mode(self, epoch: int) -> None:
+        super().mode(epoch)
+        late = epoch >= self.lesson.freeze_from
+        for part in self.module.modules():
+            if late and isinstance(part, nn.modules.batchnorm._BatchNorm):
+                part.eval()
+        for quantizer in self.quantizers:
+            quantizer.frozen = late
+
+    def loss(self, x: Tensor, y: Tensor) -> Tensor:
+        lesson, logits = self.lesson, self.module(x)
+        loss = functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
+        if lesson.teacher is not None:
+            with torch.no_grad():
+                wanted = lesson.teacher(x)
+            t = lesson.temperature
+            soft, aim = (functional.log_softmax(z / t, 1) for z in (logits, wanted))
+            apart = functional.kl_div(soft, aim, log_target=True, reduction="batchmean")
+            loss = (1 - lesson.share) * loss + lesson.share * t * t * apart
+            loss = loss + lesson.mse * functional.mse_loss(logits, wanted)
+        if self.clips:
+            loss = loss + 0.5 * lesson.clip_decay * torch.cat(self.clips).square().sum()
+        return loss
+
+    def _epoch(self, epoch: int, total: int) -> None:
+        super()._epoch(epoch, total)
+        classes = max(2, int(self.images.labels.max()) + 1)
+        if self.losses[-1] > 2 * self.before + 0.5 * math.log(classes):
+            raise StageError(
+                self.context.where,
+                f"diverged: loss {self.losses[-1]:.3g} in epoch {epoch + 1}, "
+                f"{self.before:.3g} before training",
+                f"lower lr (now {self.plan.lr:g}), or raise weight_bits or activation_bits",
+            )

@@ -1,0 +1,91 @@
+"""Ranges and scales that `qat` learned, in place of those that calibration measures.
+
+    activation: s = (high − low) / 255 over the learned range;  weight: the learned s, q = w / s
+
+`export` puts them into the graph's facts under the graph's own tensor names. The float weights lie
+on their grid already, so nothing is rounded by other means, and biases need no correction.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.tflite import flatbuffer
+from edgecv.errors import UnsupportedError
+from edgecv.graph import Graph
+from edgecv.stages.quantize._tflite_bias import layers, own
+from edgecv.stages.quantize.ranges import Range
+from edgecv.target import Grid
+
+
+def is_learned(graph: Graph) -> bool:
+    """Whether the graph is of a network that `qat` trained."""
+    return "learned" in graph.facts
+
+
+def ranges(graph: Graph) -> dict[str, Range]:
+    """Learned ranges by tensor name; none for a graph that was not trained so."""
+    table = graph.facts.get("learned", {}).get("activations", {})
+    return {name: (low, high) for name, (low, high, _) in table.items()}
+
+
+def notes(graph: Graph) -> list[str]:
+    """What to know of a bundle made from the graph: activations of fewer than 8 bits run with 256
+    levels over their learned range.
+    """
+    table = graph.facts.get("learned", {}).get("activations", {})
+    fewer = sorted({int(bits) for _, _, bits in table.values() if bits < 8})
+    if not fewer:
+        return []
+    bits = "/".join(map(str, fewer))
+    note = f"activations were trained with {bits} bits and run with 8: this accuracy is the"
+    return [f"{note} engine's own, not the fake-quantized network's"]
+
+
+def overrides(graph: Graph, grid: Grid) -> dict[str, list[dict[str, Any]]]:
+    """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
+
+    Raises UnsupportedError: a grid that cannot hold what was learned.
+    """
+    from onnxruntime.quantization import QuantType
+
+    kind = {"quant_type": QuantType.QInt8, "zero_point": np.int8(0)}
+    found = {}
+    for name, scales in _scales(graph, grid).items():
+        axis = [{"axis": 0}] * len(scales) if len(scales) > 1 else [{}]
+        found[name] = [
+            {**kind, **a, "scale": np.float32(s)} for a, s in zip(axis, scales, strict=True)
+        ]
+    return found
+
+
+def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
+    """Give the quantized model's layers, in place, their learned scales and integers."""
+    scales = _scales(graph, grid)
+    for (name, op), (_, twin) in zip(layers(model), layers(float_model), strict=True):
+        source = flatbuffer.graph_of(float_model).tensors[twin.inputs[1]]
+        if source.name.decode() not in scales:
+            continue
+        real = flatbuffer.constant(float_model, source)
+        assert real is not None
+        tensor = own(model, op, 1)
+        axis = real.ndim - 1 if name == "DEPTHWISE_CONV_2D" else 0
+        count = len(tensor.quantization.scale)
+        scale = np.array(scales[source.name.decode()], np.float32)
+        scale = np.broadcast_to(scale, count)
+        spread = scale.reshape([-1 if i == axis else 1 for i in range(real.ndim)])
+        tensor.quantization.scale = scale.tolist()
+        flatbuffer.set_constant(model, tensor, np.rint(real / spread).astype(np.int8))
+
+
+def _scales(graph: Graph, grid: Grid) -> dict[str, list[float]]:
+    table = graph.facts.get("learned", {}).get("weights", {})
+    if grid.reduce_range and any(w["bits"] > 7 for w in table.values()):
+        what = "weights were trained with 8 bits, the target's processor takes 7"
+        raise UnsupportedError("quantize", what, "train with weight_bits: 7, which all layers take")
+    if not grid.per_channel and any(len(w["scale"]) > 1 for w in table.values()):
+        what = "weights were trained with a step per channel, the target takes one per tensor"
+        raise UnsupportedError("quantize", what, "set per_channel: true in the target's grid")
+    return {name: w["scale"] for name, w in table.items()}
