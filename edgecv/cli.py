@@ -65,7 +65,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def build_parser() -> Parser:
     """Every command with its options."""
-    from edgecv.commands import benching, bundles, exporting, gating, reporting, running, telling
+    from edgecv.commands import (
+        benching,
+        bundles,
+        explaining,
+        exporting,
+        gating,
+        reporting,
+        running,
+        telling,
+    )
 
     common = Parser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error was raised")
@@ -86,6 +95,8 @@ def build_parser() -> Parser:
             made.add_argument("--json", action="store_true", help="print JSON instead of a table")
         return made
 
-    for module in (running, exporting, benching, bundles, gating, reporting, telling):
+    for module in (
+        running, exporting, benching, explaining, bundles, gating, reporting, telling,
+    ):  # fmt: skip
         module.register(command)
     return parser
