@@ -77,6 +77,7 @@ def build_parser() -> Parser:
         benching,
         bundles,
         comparing,
+        explaining,
         exporting,
         gating,
         reporting,
@@ -103,6 +104,8 @@ def build_parser() -> Parser:
             made.add_argument("--json", action="store_true", help="print JSON instead of a table")
         return made
 
-    for module in (running, exporting, benching, comparing, bundles, gating, reporting, telling):
+    for module in (
+        running, exporting, benching, explaining, comparing, bundles, gating, reporting, telling,
+    ):  # fmt: skip
         module.register(command)
     return parser

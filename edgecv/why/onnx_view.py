@@ -1,0 +1,266 @@
+"""An .onnx file as `edgecv why` looks at it: its layers, on which grids, in what surroundings.
+
+    x ─ QuantizeLinear ─ DequantizeLinear ─ Conv ─ Relu ─ QuantizeLinear ─ ...
+                w int8 ─ DequantizeLinear ──┘
+
+ONNX Runtime fuses that into one integer convolution when everything in the picture is there
+(its QDQ selectors); what is missing is said of each layer that it leaves in float.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.onnxruntime import wire
+from edgecv.backends.onnxruntime.profile import Names
+from edgecv.errors import EngineError, missing
+from edgecv.runtime.layers import from_scope
+from edgecv.why.view import Product, Transposed, View
+from edgecv.why.walk import beyond
+
+PRODUCTS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
+FUSED_ACTIVATIONS = ("Relu", "Clip")
+_FLOATS = (1, 10, 11)  # TensorProto: FLOAT, FLOAT16, DOUBLE
+_LOOKS_THROUGH = frozenset(
+    ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape", "Cast")
+)
+_FAR = 6
+
+
+class OnnxView(View):
+    """A `View` of .onnx bytes. Raises MissingExtraError, EngineError (not an ONNX model).
+
+    name: of the engine's main file
+    x86:  whether signed activations stay unfused where it runs
+    """
+
+    def __init__(self, name: str, content: bytes, x86: bool) -> None:
+        try:
+            import onnx
+        except ImportError:
+            raise missing("onnx", "compress", "edgecv why") from None
+        self._onnx, self._name, self._x86 = onnx, name, x86
+        try:
+            model = onnx.load_model_from_string(content)
+            self.model = onnx.shape_inference.infer_shapes(model)
+        except Exception as e:
+            raise EngineError(name, " ".join(str(e).split())[:200], "is it an ONNX file?") from None
+        _name_layers(self.model)
+        content = self.model.SerializeToString()
+        self.files: Mapping[str, bytes] = {name: content}
+        self._names = Names(wire.read(content))
+        graph = self.model.graph
+        self.held = {t.name: t for t in graph.initializer}
+        self.makers = {o: node for node in graph.node for o in node.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for tensor in dict.fromkeys(node.input):
+                self.readers.setdefault(tensor, []).append(node)
+        values = (*graph.value_info, *graph.input, *graph.output)
+        self._shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
+        self._ends = {o.name for o in graph.output}
+        self._starts = {i.name for i in graph.input} - self.held.keys()
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        made = (self._product(n) for n in self.model.graph.node if n.op_type in PRODUCTS)
+        return tuple(p for p in made if p is not None)
+
+    @cached_property
+    def transposes(self) -> tuple[Transposed, ...]:
+        return tuple(
+            Transposed(node.name or node.output[0], (self._around(node, -1), self._around(node, 1)))
+            for node in self.model.graph.node
+            if node.op_type == "Transpose" and node.input[0] not in self.held
+        )
+
+    def floats(self) -> Iterator[tuple[str, np.ndarray]]:
+        for name, tensor in self.held.items():
+            if tensor.data_type in _FLOATS:
+                reader = next(iter(self.readers.get(name, ())), None)
+                layer = self.layer(reader) if reader is not None else ""
+                yield layer or name, self._onnx.numpy_helper.to_array(tensor)
+
+    def activations(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        from edgecv.why.onnx_int8 import values
+
+        floats = {
+            v.name: self.makers[v.name]
+            for v in self.model.graph.value_info
+            if v.type.tensor_type.elem_type in _FLOATS and v.name in self.makers
+        }
+        made = {n: m for n, m in floats.items() if m.op_type not in _LOOKS_THROUGH}
+        for name, array in values(self.model, made, feeds).items():
+            yield self.layer(made[name]) or name, array
+
+    def without_transposes(self) -> Mapping[str, bytes] | None:
+        from edgecv.why.onnx_mend import without_transposes
+
+        return self.written(without_transposes(self.model, self._shapes))
+
+    def without_subnormals(self) -> Mapping[str, bytes] | None:
+        from edgecv.why.subnormals import flush_onnx
+
+        model = self._copy()
+        return self.written(model) if flush_onnx(model) else None
+
+    def unsigned(self) -> Mapping[str, bytes] | None:
+        """The same with activations on u8 grids in place of s8."""
+        from edgecv.why.onnx_mend import unsigned
+
+        return self.written(unsigned(self.model))
+
+    def unpacked(self) -> Mapping[str, bytes] | None:
+        """The same with float weights where integers were unpacked for float layers."""
+        from edgecv.why.onnx_mend import unpacked
+
+        return self.written(unpacked(self.model))
+
+    def in_integers(
+        self, layers: set[str], feeds: Mapping[str, np.ndarray]
+    ) -> Mapping[str, bytes] | None:
+        """The same with those layers in int8 too, on ranges of one input."""
+        from edgecv.why.onnx_int8 import in_integers
+
+        nodes = [n for n in self.model.graph.node if n.op_type in PRODUCTS]
+        return self.written(in_integers(self, [n for n in nodes if self.layer(n) in layers], feeds))
+
+    def written(self, model: Any) -> Mapping[str, bytes] | None:
+        """A model as the engine's files."""
+        return None if model is None else {self._name: model.SerializeToString()}
+
+    def layer(self, node: Any) -> str:
+        """The layer of the model that a node belongs to, "" when unknown."""
+        return self._names.layer(node.name or node.output[0], node.op_type, None)
+
+    def activation(self, node: Any) -> Any:
+        """The activation that is fused into a product, or the node itself."""
+        readers = self.readers.get(node.output[0], ())
+        if len(readers) == 1 and readers[0].op_type in FUSED_ACTIVATIONS:
+            return readers[0]
+        return node
+
+    def grid(self, tensor: str) -> str:
+        """The dtype that a DequantizeLinear unpacks the tensor from, "" when none makes it."""
+        maker = self.makers.get(tensor)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return ""
+        zero = self.held.get(maker.input[2]) if len(maker.input) > 2 else None
+        source = self.held.get(maker.input[0])
+        kind = zero or source
+        return "uint8" if kind is None else _dtype(kind.data_type)
+
+    def constant(self, tensor: str) -> Any:
+        """The initializer behind a tensor, through nodes that unpack it; None for an activation."""
+        for _ in range(_FAR):
+            if tensor in self.held:
+                return self.held[tensor]
+            maker = self.makers.get(tensor)
+            if maker is None or maker.op_type not in _LOOKS_THROUGH:
+                return None
+            tensor = maker.input[0]
+        return None
+
+    def _product(self, node: Any) -> Product | None:
+        weight = self.constant(node.input[1])
+        into, out = (self._shapes.get(t, []) for t in (node.input[0], node.output[0]))
+        if not into or not out or 0 in (*into, *out):
+            return None
+        known = {a.name: a for a in node.attribute}
+        dims = list(weight.dims) if weight is not None else self._shapes.get(node.input[1], [])
+        if len(dims) < 2:
+            return None
+        common: dict[str, Any] = {
+            "layer": self.layer(node) or node.name,
+            "kind": PRODUCTS[node.op_type],
+            "activations": self.grid(node.input[0]) or "float32",
+            "weights": "" if weight is None else _dtype(weight.data_type),
+            "fixed": (self._reaches(node, -1), self._reaches(node, 1)),
+            "unfused": self._unfused(node, weight),
+        }
+        if node.op_type != "Conv":
+            return Product(channels=(into[-1], out[-1]), **common)
+        if len(dims) != 4:
+            return None
+
+        def pair(name: str, default: list[int]) -> list[int]:
+            return list(known[name].ints) if name in known else default
+
+        return Product(
+            channels=(into[1], dims[0]), size=(into[2], into[3]),
+            result=(out[2], out[3]), kernel=(dims[2], dims[3]),
+            strides=tuple(pair("strides", [1, 1])), dilations=tuple(pair("dilations", [1, 1])),
+            pads=tuple(pair("pads", [0] * 4)), groups=known["group"].i if "group" in known else 1,
+            **common,
+        )  # fmt: skip
+
+    def _unfused(self, node: Any, weight: Any) -> str:
+        """What keeps a layer with a quantized input out of integers."""
+        if not (grid := self.grid(node.input[0])):
+            return "its input is not quantized"
+        if weight is None:
+            return "its weight is computed, not a constant"
+        if not self.grid(node.input[1]):
+            return "its weight is not quantized"
+        if grid == "int8" and self._x86:
+            return "its activations are signed (s8), which ONNX Runtime does not fuse on x86"
+        if grid not in ("int8", "uint8"):
+            return f"its activations are {grid}"
+        last = self.activation(node)
+        readers = self.readers.get(last.output[0], [])
+        if last.output[0] in self._ends or not readers:
+            return ""  # the network's own output may stay float
+        if len(readers) > 1:
+            return f"{len(readers)} nodes read its float output"
+        if readers[0].op_type != "QuantizeLinear":
+            return f"its output is not quantized before {readers[0].op_type}"
+        return ""
+
+    def _beyond(self, node: Any, way: int) -> Iterator[Any]:
+        """The nodes before (way -1) or after (1) a node up to the next products, nearest first."""
+
+        def near(at: Any) -> list[Any]:
+            if way > 0:
+                return [r for t in at.output for r in self.readers.get(t, ())]
+            return [self.makers[t] for t in at.input if t in self.makers]
+
+        return beyond(node, near, id, lambda at: at.op_type in PRODUCTS)
+
+    def _reaches(self, node: Any, way: int) -> bool:
+        """Whether the network's input (way -1) or output (1) is next to it, no product between."""
+        ends = self._starts if way < 0 else self._ends
+        passed = (n for n in self._beyond(node, way) if n.op_type not in PRODUCTS)
+        return any(
+            ends & set(at.input if way < 0 else at.output) for at in itertools.chain([node], passed)
+        )
+
+    def _around(self, node: Any, way: int) -> str:
+        """The nearest product before (-1) or after (1) a node."""
+        found = next((n for n in self._beyond(node, way) if n.op_type in PRODUCTS), None)
+        return (self.layer(found) or str(found.name)) if found is not None else ""
+
+    def _copy(self) -> Any:
+        model = self._onnx.ModelProto()
+        model.CopyFrom(self.model)
+        return model
+
+
+def _name_layers(model: Any) -> None:
+    """Give nodes without a scope one of their own name, by which the profile knows them again."""
+    for i, node in enumerate(model.graph.node):
+        if node.op_type in PRODUCTS and not from_scope(node.name):
+            name = "".join(c if c.isalnum() else "_" for c in node.name or f"{node.op_type}_{i}")
+            node.name = f"/{name}/{node.op_type}"
+
+
+def _dtype(kind: int) -> str:
+    """ "uint8" for TensorProto.UINT8, "int4" for INT4, "float32" for FLOAT."""
+    import onnx
+
+    name = str(onnx.TensorProto.DataType.Name(kind)).lower()
+    return "float32" if name == "float" else name

@@ -1,0 +1,201 @@
+"""A .tflite file as `edgecv why` looks at it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.tflite import flatbuffer
+from edgecv.runtime.layers import layer_of
+from edgecv.why.subnormals import flush_tflite
+from edgecv.why.tflite_twin import written
+from edgecv.why.view import Product, Transposed, View
+from edgecv.why.walk import beyond
+
+PRODUCTS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense"}
+_SAME = 0  # Padding.SAME
+
+
+class TfliteView(View):
+    """A `View` of .tflite bytes. Raises MissingExtraError, ModelError (damaged)."""
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self._name, self._content = name, content
+        self.files = {name: content}
+        self.model = flatbuffer.parse(content, name)
+        self.graph = flatbuffer.graph_of(self.model)
+        self._makers = {int(t): op for op in self.graph.operators for t in op.outputs}
+        self._readers: dict[int, list[Any]] = {}
+        for op in self.graph.operators:
+            for t in op.inputs:
+                self._readers.setdefault(int(t), []).append(op)
+
+    @cached_property
+    def products(self) -> tuple[Product, ...]:
+        return tuple(self._product(op) for op in self.graph.operators if self._op(op) in PRODUCTS)
+
+    @cached_property
+    def transposes(self) -> tuple[Transposed, ...]:
+        return tuple(
+            Transposed(
+                self.graph.tensors[op.outputs[0]].name.decode(),
+                (self._around(op, -1), self._around(op, 1)),
+            )
+            for op in self.graph.operators
+            if self._op(op) == "TRANSPOSE"
+        )
+
+    def floats(self) -> Iterator[tuple[str, np.ndarray]]:
+        kinds = {flatbuffer.enum("TensorType", k) for k in ("FLOAT32", "FLOAT16")}
+        for i, tensor in enumerate(self.graph.tensors):
+            values = flatbuffer.constant(self.model, tensor) if tensor.type in kinds else None
+            if values is not None:
+                (reader, *_) = self._readers.get(i) or [None]
+                layer = self._layer(reader) if reader is not None else ""
+                yield layer or tensor.name.decode(), values
+
+    def activations(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+        from edgecv.backends.tflite.run import engine, quiet
+
+        with quiet():
+            net = engine().Interpreter(
+                model_content=self._content, experimental_preserve_all_tensors=True
+            )
+            net.allocate_tensors()
+        for detail, values in zip(net.get_input_details(), feeds.values(), strict=True):
+            net.set_tensor(detail["index"], values)
+        net.invoke()
+        for t, op in self._makers.items():
+            if self.graph.tensors[t].type == flatbuffer.enum("TensorType", "FLOAT32"):
+                yield self._layer(op) or self.graph.tensors[t].name.decode(), net.get_tensor(t)
+
+    def without_transposes(self) -> Mapping[str, bytes] | None:
+        model = self._fresh()
+        graph = flatbuffer.graph_of(model)
+        found = [op for op in graph.operators if flatbuffer.op_name(model, op) == "TRANSPOSE"]
+        for op in found:
+            shape = flatbuffer.new("TensorT")
+            values = np.array(graph.tensors[op.outputs[0]].shape, np.int32)
+            shape.shape, shape.type = [len(values)], flatbuffer.enum("TensorType", "INT32")
+            shape.name = b"edgecv_why_shape"
+            flatbuffer.set_constant(model, shape, values)
+            graph.tensors.append(shape)
+            op.opcodeIndex = flatbuffer.add_op(model, "RESHAPE")
+            op.inputs = np.array([op.inputs[0], len(graph.tensors) - 1], np.int32)
+            op.builtinOptionsType, op.builtinOptions = 0, None
+        return self._written(model) if found else None
+
+    def without_subnormals(self) -> Mapping[str, bytes] | None:
+        model = self._fresh()
+        return self._written(model) if flush_tflite(model) else None
+
+    def unpacked(self) -> Mapping[str, bytes] | None:
+        model, done = self._fresh(), 0
+        graph = flatbuffer.graph_of(model)
+        float32 = flatbuffer.enum("TensorType", "FLOAT32")
+        for op in graph.operators:
+            name = flatbuffer.op_name(model, op)
+            if name not in PRODUCTS or graph.tensors[op.inputs[0]].type != float32:
+                continue
+            weight = graph.tensors[op.inputs[1]]
+            if weight.type == flatbuffer.enum("TensorType", "INT8"):
+                flatbuffer.set_constant(model, weight, _real(model, weight))
+                weight.type, weight.quantization = float32, None
+                done += 1
+        return self._written(model) if done else None
+
+    def _fresh(self) -> Any:
+        return flatbuffer.parse(self._content, self._name)
+
+    def _written(self, model: Any) -> Mapping[str, bytes]:
+        return {self._name: written(model)}
+
+    def _op(self, op: Any) -> str:
+        return flatbuffer.op_name(self.model, op)
+
+    def _layer(self, op: Any) -> str:
+        if self._op(op) not in PRODUCTS:
+            return ""
+        return layer_of([self.graph.tensors[t].name.decode() for t in op.inputs[1:] if t >= 0], ())
+
+    def _product(self, op: Any) -> Product:
+        x, w, y = (self.graph.tensors[t] for t in (op.inputs[0], op.inputs[1], op.outputs[0]))
+        computed = flatbuffer.constant(self.model, w) is None
+        common: dict[str, Any] = {
+            "layer": self._layer(op) or y.name.decode(),
+            "kind": PRODUCTS[self._op(op)],
+            "activations": _dtype(x.type),
+            "weights": "" if computed else _dtype(w.type),
+            "fixed": (self._reaches(op, -1), self._reaches(op, 1)),
+        }
+        if self._op(op) == "FULLY_CONNECTED":
+            return Product(channels=(int(w.shape[1]), int(w.shape[0])), **common)
+        options, depthwise = op.builtinOptions, self._op(op) == "DEPTHWISE_CONV_2D"
+        size, result = (tuple(map(int, t.shape[1:3])) for t in (x, y))
+        kernel = (int(w.shape[1]), int(w.shape[2]))
+        strides = (int(options.strideH), int(options.strideW))
+        pads = _pads(size, result, kernel, strides) if options.padding == _SAME else (0, 0, 0, 0)
+        return Product(
+            channels=(int(x.shape[3]), int(y.shape[3])), size=size, result=result, kernel=kernel,
+            strides=strides, pads=pads, groups=int(x.shape[3]) if depthwise else 1, **common,
+        )  # fmt: skip
+
+    def _beyond(self, op: Any, way: int) -> Iterator[Any]:
+        """The operators before (way -1) or after (1) one up to the next products, nearest first."""
+
+        def near(at: Any) -> list[Any]:
+            if way > 0:
+                return [r for t in at.outputs for r in self._readers.get(int(t), ())]
+            return [self._makers[int(t)] for t in at.inputs if int(t) in self._makers]
+
+        return beyond(op, near, id, lambda at: self._op(at) in PRODUCTS)
+
+    def _reaches(self, op: Any, way: int) -> bool:
+        """Whether the network's input (way -1) or output (1) is next to it, no product between."""
+        ends = set(map(int, self.graph.inputs if way < 0 else self.graph.outputs))
+        passed = (at for at in self._beyond(op, way) if self._op(at) not in PRODUCTS)
+        return any(
+            ends & set(map(int, at.inputs if way < 0 else at.outputs))
+            for at in itertools.chain([op], passed)
+        )
+
+    def _around(self, op: Any, way: int) -> str:
+        """The nearest product before (-1) or after (1) an operator."""
+        found = next((at for at in self._beyond(op, way) if self._op(at) in PRODUCTS), None)
+        if found is None:
+            return ""
+        return self._layer(found) or str(self.graph.tensors[found.outputs[0]].name.decode())
+
+
+def _dtype(kind: int) -> str:
+    names = ("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT16", "INT4", "INT2", "INT32")
+    return next((n.lower() for n in names if flatbuffer.enum("TensorType", n) == kind), str(kind))
+
+
+def _pads(
+    size: tuple[int, ...],
+    result: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+) -> tuple[int, ...]:
+    """Top, left, bottom, right of SAME padding."""
+    each = zip(size, result, kernel, strides, strict=True)
+    total = [max(0, (out - 1) * step + k - source) for source, out, k, step in each]
+    return (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
+
+
+def _real(model: Any, tensor: Any) -> np.ndarray:
+    """Integers of a weight as the real numbers that they stand for."""
+    q = flatbuffer.constant(model, tensor)
+    assert q is not None
+    grid = tensor.quantization
+    side = [1] * q.ndim
+    side[int(grid.quantizedDimension)] = -1
+    scale, zero = (np.asarray(v, np.float32) for v in (grid.scale, grid.zeroPoint))
+    if scale.size == 1:
+        side = [1] * q.ndim
+    return np.asarray((q - zero.reshape(side)) * scale.reshape(side), np.float32)
