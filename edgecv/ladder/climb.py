@@ -59,7 +59,10 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs)
         rungs += graphs
         if forms[-1][0] == "compile":
-            rungs += _runtime(contents, forms[-1][1], own, pictures, logits)
+            engine = forms[-1][1]
+            same = theirs == own
+            direct = logits[engine.title] if same else answers(engine, Inputs(pictures, own))
+            rungs.append(_runtime(contents, engine.title, direct, pictures, logits))
         layers = _noise(forms, Inputs(pictures, theirs), found.notes)
         accuracy = _accuracy(forms, logits, pictures)
         path = job.get("send")
@@ -94,9 +97,8 @@ def _pictures(job: dict[str, Any], contents: Contents, found: reference.Referenc
 def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Form]]:
     """Everything from the reference to the compiled bundle, opened."""
     forms = reference.opened(found)
-    graph = reference.simulated(contents)
-    from_run = len(forms) > 1
-    if graph and not from_run:
+    graph = None if found.complete else reference.simulated(contents)
+    if graph:
         form = graph()
         step = "quantize" if form.precision != forms[-1][1].precision else "export"
         forms.append((step, form))
@@ -110,7 +112,7 @@ def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Fo
 def _preprocessing(
     found: reference.Reference, theirs: Preprocess, own: Preprocess, pictures: Samples
 ) -> Rung:
-    energy, shapes = Energy(), True
+    energy = Energy()
     some = pictures.spread(causes.IMAGES)
     one, two = Inputs(some, theirs), Inputs(some, own)
     shapes = theirs.size == own.size and theirs.channels == own.channels
@@ -147,11 +149,11 @@ def _graphs(
 
 def _runtime(
     contents: Contents,
-    engine: Form,
-    own: Preprocess,
+    engine: str,
+    direct: np.ndarray,
     pictures: Samples,
     logits: dict[str, np.ndarray],
-) -> list[Rung]:
+) -> Rung:
     """The bundle as an application calls it, beside the same engine fed directly."""
     bundle = opened(contents)
     name, result = contents.manifest["input"]["name"], bundle.outputs[0].name
@@ -166,14 +168,14 @@ def _runtime(
     finally:
         bundle.close()
     logits["runtime"] = np.stack(rows)
-    parity = outputs(answers(engine, Inputs(pictures, own)), logits["runtime"])
+    parity = outputs(direct, logits["runtime"])
     finding = None
     if not tolerances.holds(parity, tolerances.RUNTIME):
         finding = {
             "cause": "the runtime feeds the engine something else than its preprocessing says",
             "kind": "runtime", "layer": None,
         }  # fmt: skip
-    return [rung("runtime", engine.title, "runtime", parity, tolerances.RUNTIME, finding)]
+    return rung("runtime", engine, "runtime", parity, tolerances.RUNTIME, finding)
 
 
 def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:

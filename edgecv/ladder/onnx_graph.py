@@ -124,6 +124,7 @@ class OnnxGraph:
             name = self._names.get(root, root)
             self.read[name] = self.read.get(root, root)
             self.made_by[name] = node
+            self._names |= dict.fromkeys(node.output[1:], name)  # of a Split: one layer
             if root in self.integers:
                 self.integers[name] = self.integers[root]
             if root in self.grids:

@@ -31,6 +31,7 @@ class Reference:
     forms:      (step, opener), the first compared with nothing; step is how a form was made
     preprocess: what the reference does with pixels; None where it does not say
     images:     its test data; None where it has none
+    complete:   the last form is the graph that the bundle was compiled from
     notes:      what could not be compared, a sentence each
     """
 
@@ -38,6 +39,7 @@ class Reference:
     forms: list[tuple[str, Opener]] = field(default_factory=list)
     preprocess: Preprocess | None = None
     images: Samples | None = None
+    complete: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -61,7 +63,7 @@ def _of_run(contents: Contents, run: Run) -> Reference | None:
     node = next((n for n in run.nodes.values() if _made(n, contents, run)), None)
     if node is None:
         return None
-    reference = Reference(str(run.folder))
+    reference = Reference(str(run.folder), complete=True)
     graph, source = run.nodes[node["inputs"]["graph"]], run.float_graph(node)
     exported = run.nodes.get(source or "", {})
     model = run.place(exported.get("inputs", {}).get("model"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from math import isfinite
 from typing import Any
 
 from edgecv.ladder import tolerances
@@ -19,7 +20,7 @@ def rung(
         "step": step,
         "from": before,
         "to": after,
-        "parity": parity.to_json(),
+        "parity": {k: v if isfinite(v) else None for k, v in parity.to_json().items()},
         "limit": asdict(limit),
         "agrees": finding is None and tolerances.holds(parity, limit),
         "finding": finding,

@@ -133,6 +133,7 @@ class TfliteForm:
                     self.index[reads[0]] = result
                 continue
             name = names[result]
+            root |= {int(i): name for i in op.outputs[1:]}  # of a SPLIT: one layer
             root[result], self.index[name], self._ops[name] = name, result, op
             weight = names[int(op.inputs[1])] if KINDS.get(kind) in ("conv", "dense") else ""
             tensor = self._graph.tensors[result]

@@ -69,6 +69,24 @@ def test_a_wrong_mean_and_std(name: str, made: Made, climb: Callable, tmp_path: 
     assert all(r["agrees"] for r in data["rungs"][1:])  # the graphs are innocent
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("crop_pct", 0.8, "crop_pct 0.8 where the reference has 1"),
+        ("interpolation", "nearest", "interpolation nearest where the reference has bicubic"),
+    ],
+)
+def test_another_crop_or_resampling(
+    field: str, value: object, words: str, made: Made, climb: Callable, tmp_path: Path
+) -> None:
+    bundle = broken.rewritten(
+        made["fp32.cpu"], tmp_path / "geometry.edgecv", preprocess={field: value}
+    )
+    rung = wrong(climb(bundle, made.model))
+    assert rung["step"] == "preprocessing"
+    assert words in rung["finding"]["cause"]
+
+
 def test_a_graph_that_normalises_once_more(made: Made, climb: Callable, tmp_path: Path) -> None:
     bundle = broken.edited(
         made["fp32.cpu"], tmp_path / "twice.edgecv",
