@@ -73,7 +73,7 @@ class _Quantizing(TorchFunctionMode):
         if "output" not in place:
             return result
         quantized = self.quantizers.of(place["output"], result)
-        if self.quantizers.watch is not None and isinstance(args[0], list | tuple):
+        if self.quantizers.watch is not None and args and isinstance(args[0], list | tuple):
             for joined in args[0]:  # what a concatenation reads is on its grid
                 self.quantizers.watch(place["output"], joined)
         return quantized

@@ -8,14 +8,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
+from edgecv import pipeline, recipe, zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
+from edgecv.making import facts_of  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers.attach import of  # noqa: E402
 from edgecv.quantizers.training import QuantizingTrainer  # noqa: E402
@@ -237,3 +239,27 @@ def test_the_loss_by_hand(trained: Path, tmp_path: Path) -> None:
         wanted = 0.75 * nn.functional.cross_entropy(z, y) + 0.25 * 4 * apart
         wanted += 0.5 * (t - z).square().mean() + 0.05 * clips
         torch.testing.assert_close(trainer.loss(X, y), wanted)
+
+
+def test_a_recipe_ends_in_a_bundle_that_says_what_runs(tmp_path: Path) -> None:
+    for split, images in (("train", nets.images()), ("test", nets.images(20, 1))):
+        np.savez(tmp_path / f"{split}.npz", images=images.pixels, labels=images.labels)
+    data = {
+        "model": {"zoo": "resnet8", "width": 8},
+        "data": {"train": f"npz:{tmp_path}/train.npz", "test": f"npz:{tmp_path}/test.npz",
+                 "size": nets.SIZE},
+        "stages": [
+            {"train": {"name": "dense", "epochs": 2, "batch_size": 8}},
+            {"qat": {"name": "w4a4", "weight_bits": 4, "activation_bits": 4, **QUICK}},
+            {"quantize": {"name": "small", "min_sqnr_db": -20, "min_agreement": 0}},
+        ],
+        "targets": ["cpu"],
+    }  # fmt: skip
+    checked = recipe.check(data, tmp_path / "my.yaml", {})
+    outcome = pipeline.run(checked, tmp_path / "out", compare=False)
+    assert outcome.failures == {}
+    facts = facts_of(outcome.folders["bundle:small@cpu"])
+    assert facts["executed"] == {"int8": 10}
+    assert [n for n in facts["notes"] if "trained with 4 bits and run with 8" in n]
+    again = pipeline.run(checked, tmp_path / "out", compare=False)
+    assert again.made == []
