@@ -22,7 +22,7 @@ from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.onnx_ranges import measure_ranges
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Choose, mse, percentile
-from edgecv.stages.quantize.rounding import columns, round_weights
+from edgecv.stages.quantize.rounding import columns
 from edgecv.target import Grid
 
 ROOT = Path(__file__).parent.parent.parent
@@ -182,37 +182,6 @@ def test_the_largest_logits_are_not_cut(fp32: Graph, choose: Choose) -> None:
     whole, cut = (measure_ranges(model, batch, c, symmetric=False) for c in (None, choose))
     assert cut["logits"] == whole["logits"]
     assert cut["input"] != whole["input"]
-
-
-@pytest.mark.parametrize(
-    "case", [(3, 8, 3, 1, 1, 1, 1), (4, 8, 3, 2, 1, 2, 4), (4, 6, 1, 2, 0, 1, 2)]
-)
-def test_columns_times_weights_are_the_convolution(case: tuple[int, ...]) -> None:
-    c, o, k, stride, pad, dilation, groups = case
-    layer = nn.Conv2d(c, o, k, stride, pad, dilation, groups, bias=False)
-    x = torch.randn(1, c, 12, 9, generator=torch.Generator().manual_seed(0))
-    got = columns(x[0].numpy(), (k, k), (stride,) * 2, (dilation,) * 2, (pad,) * 4, groups)
-    expected = layer(x).detach().numpy().reshape(o, -1)
-    places = np.linspace(0, expected.shape[1] - 1, got.shape[2]).astype(int)
-    weights = layer.weight.detach().numpy().reshape(groups, o // groups, -1)
-    np.testing.assert_allclose((weights @ got).reshape(o, -1), expected[:, places], atol=1e-5)
-
-
-def test_weights_round_to_the_least_error_of_the_output() -> None:
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(2, 1, 400)) + 0.1 * rng.normal(size=(2, 9, 400))  # much alike, as pixels
-    h, w, s = x @ x.transpose(0, 2, 1), rng.normal(size=(2, 5, 9)), np.full((2, 5), 0.04)
-
-    def error(q: np.ndarray) -> float:
-        return float((((w - s[:, :, None] * q) @ x) ** 2).sum())
-
-    nearest, best = np.rint(w / s[:, :, None]), round_weights(w, s, h, 127)
-    assert error(best) < 0.25 * error(nearest)
-    assert np.array_equal(best, round_weights(w, s, h * 1e6, 127))
-    assert np.abs(round_weights(w, s, h, 20)).max() == 20
-    alone = np.stack([np.eye(9)] * 2)  # inputs that have nothing in common: nothing to gain
-    assert np.array_equal(round_weights(w, s, alone, 127), nearest.clip(-127, 127))
-    assert np.array_equal(round_weights(w, s, 0 * alone, 127), nearest.clip(-127, 127))
 
 
 def smooth(count: int, seed: int = 0) -> np.ndarray:

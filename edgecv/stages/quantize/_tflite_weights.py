@@ -1,7 +1,7 @@
-"""A convolution's integers in a quantized .tflite, chosen by what its inputs look like.
+"""Weights and biases of a quantized .tflite, written anew by what its layers' inputs look like.
 
-The quantizer rounds each weight to the nearest integer; the scales stay, the integers are replaced
-by those of `rounding.py`, with H = E[x xᵀ] seen on the float graph.
+The quantizer rounds each weight to the nearest integer; the float graph, run on the samples, says
+better (`rounding.py`, `settling.py`).
 """
 
 from __future__ import annotations
@@ -12,70 +12,77 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
-from edgecv.stages.quantize._tflite_bias import is_float, layers, own
-from edgecv.stages.quantize.rounding import columns, enough, round_weights
-
-CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")  # dense layers see too few columns for H
+from edgecv.stages.quantize._tflite_layers import (
+    PLACES,
+    back,
+    is_float,
+    layers,
+    operand,
+    own,
+    seen_by,
+    weights,
+)
+from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.rounding import Moments
+from edgecv.stages.quantize.settling import settle_layer
 
 
 def measure_moments(
     float_model: Any, runs: Iterable[Callable[[int], np.ndarray]], count: int
-) -> dict[int, np.ndarray]:
-    """The sum of x xᵀ over the samples, (groups, K, K), by place among the layers.
+) -> dict[int, Moments]:
+    """What each layer multiplies with its weights, by its place among the layers.
 
     runs: for each of the count samples, a function from a tensor's index to its value
     """
-    found: dict[int, np.ndarray] = {}
-    few: set[int] = set()
+    every = list(enumerate(layers(float_model)))
+    found: dict[int, Moments] = {}
     for value in runs:
-        for i, (name, op) in enumerate(layers(float_model)):
-            if name not in CONVOLUTIONS or i in few:
-                continue
-            x = _columns(float_model, name, op, value(int(op.inputs[0])))
-            if x is None or not enough(x, count):
-                few.add(i)
-                continue
-            found[i] = found.get(i, 0) + (x @ x.transpose(0, 2, 1)).astype(np.float64)
+        for i, (name, op) in every:
+            x = seen_by(float_model, name, op, value(int(op.inputs[PLACES[name][0]])))
+            if x is not None:
+                found.setdefault(i, Moments()).add(x, count)
     return found
 
 
-def round_layers(model: Any, float_model: Any, moments: dict[int, np.ndarray]) -> None:
-    """Edit the quantized model in place: better integers for the scales that it holds."""
+def settle(model: Any, float_model: Any, moments: dict[int, Moments], options: Options) -> int:
+    """Replace integers, scales and biases of the quantized model in place; how many weight scales
+    had to rise. Layers that stayed float, or whose weights are computed, are left alone.
+    """
+    raised = 0
+    # Quantizing inserts operators, never a layer with weights: the two lists pair up.
     pairs = zip(layers(model), layers(float_model), strict=True)
     for i, ((name, op), (_, twin)) in enumerate(pairs):
-        if i not in moments or is_float(model, op):
+        real = weights(float_model, name, twin)
+        if real is None or is_float(model, op):
             continue
-        real = _weights(float_model, name, twin)
-        assert real is not None
-        tensor, h = own(model, op, 1), moments[i]
-        scale = np.array(tensor.quantization.scale, np.float64)
-        scale = np.broadcast_to(scale, len(real)).reshape(len(h), -1)
-        q = round_weights(real.reshape(*scale.shape, -1), scale, h, 127).reshape(real.shape)
-        back = (1, 2, 3, 0) if name == "DEPTHWISE_CONV_2D" else (0, 2, 3, 1)
-        flatbuffer.set_constant(model, tensor, q.transpose(back).astype(np.int8))
+        raised += _settle_one(model, float_model, name, op, twin, real, moments.get(i), options)
+    return raised
 
 
-def _weights(model: Any, name: str, op: Any) -> np.ndarray | None:
-    """A convolution's weights as (O, C / groups, kh, kw); None where they are computed."""
-    real = flatbuffer.constant(model, flatbuffer.graph_of(model).tensors[op.inputs[1]])
-    if real is None:
-        return None
-    return real.transpose((3, 0, 1, 2) if name == "DEPTHWISE_CONV_2D" else (0, 3, 1, 2))
-
-
-def _columns(model: Any, name: str, op: Any, x: np.ndarray) -> np.ndarray | None:
-    """What it multiplies with its weights for one image x (1, H, W, C)."""
-    real, how = _weights(model, name, op), op.builtinOptions
-    if real is None:
-        return None
-    strides, dilations = (how.strideH, how.strideW), (how.dilationHFactor, how.dilationWFactor)
-    before, after = [0, 0], [0, 0]
-    if how.padding == flatbuffer.enum("Padding", "SAME"):
-        for side in (0, 1):
-            size, stride = x.shape[1 + side], strides[side]
-            reach = (real.shape[2 + side] - 1) * dilations[side] + 1
-            missing = max(0, (-(-size // stride) - 1) * stride + reach - size)
-            before[side], after[side] = missing // 2, missing - missing // 2
-    groups = x.shape[3] // real.shape[1]
-    image = x[0].transpose(2, 0, 1)
-    return columns(image, real.shape[2:], strides, dilations, (*before, *after), groups)
+def _settle_one(
+    model: Any,
+    float_model: Any,
+    name: str,
+    op: Any,
+    twin: Any,
+    real: np.ndarray,
+    seen: Moments | None,
+    options: Options,
+) -> int:
+    source, tensor = operand(model, name, op, 0), own(model, op, 1)
+    offset = operand(float_model, name, twin, 2)
+    bias = None if offset is None else flatbuffer.constant(float_model, offset)
+    scale = np.array(tensor.quantization.scale, np.float64)
+    fed = None if bias is None or source is None else float(source.quantization.scale[0])
+    zeros = np.zeros(len(real)) if bias is None else bias
+    seen = seen or Moments.none(real[0].size)
+    found = settle_layer(real, zeros, seen, scale, fed, 127, options)
+    flatbuffer.set_constant(model, tensor, back(name, found.q).astype(np.int8))
+    tensor.quantization.scale = found.s.astype(np.float32).tolist()
+    if fed is not None:
+        held = own(model, op, PLACES[name][2])
+        steps = (np.float32(fed) * found.s.astype(np.float32)).astype(np.float32)
+        held.quantization.scale = steps.tolist()
+        integers = np.rint(found.bias / steps.astype(np.float64)).astype(np.int32)
+        flatbuffer.set_constant(model, held, integers)
+    return found.raised

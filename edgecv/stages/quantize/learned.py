@@ -15,7 +15,7 @@ import numpy as np
 from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
-from edgecv.stages.quantize._tflite_bias import layers, own
+from edgecv.stages.quantize._tflite_layers import layers, own
 from edgecv.stages.quantize.ranges import Range
 from edgecv.target import Grid
 

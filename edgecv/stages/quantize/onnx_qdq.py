@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,12 @@ from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
-from edgecv.stages.quantize.onnx_ranges import measure_ranges, measure_shift
-from edgecv.stages.quantize.onnx_weights import measure_moments, put, rounded
+from edgecv.stages.quantize.onnx_equalize import equalized
+from edgecv.stages.quantize.onnx_ranges import measure_ranges
+from edgecv.stages.quantize.onnx_weights import measure_moments, own_biases, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import CALIBRATIONS, Range
 from edgecv.target import Grid
-
-LAYERS = ("Conv", "ConvTranspose", "Gemm")  # input 1 is the weight, input 2 the bias
 
 
 def quantize_onnx(
@@ -56,19 +54,16 @@ def quantize_onnx(
     model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
+        if options.equalization and not learned.is_learned(graph):
+            model = onnx.shape_inference.infer_shapes(equalized(model, samples))
+        model = own_biases(model)
         ranges = measure_ranges(model, samples, CALIBRATIONS[options.calibration], grid.symmetric)
         ranges |= learned.ranges(graph)
         overrides = learned.overrides(graph, grid)
-        if overrides:
-            options = replace(options, rounding="nearest", bias_correction=False)
         quantized = _quantize(model, ranges, grid, kept, overrides)
-        moments = measure_moments(model, samples) if options.rounding != "nearest" else {}
-        weights = rounded(model, quantized, moments, limit=64 if grid.reduce_range else 127)
-        put(quantized, weights)
-        if options.bias_correction:
-            shift = measure_shift(model, _weight_errors(model, quantized), samples)
-            quantized = _quantize(_with_shift(model, shift), ranges, grid, kept, overrides)
-            put(quantized, weights)
+        if not overrides:  # what was learned on a grid is not rounded anew
+            limit = 64 if grid.reduce_range else 127
+            settle(model, quantized, measure_moments(model, samples), limit, options)
         hold_float(quantized, kept)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
@@ -167,53 +162,6 @@ def _dense_weights(model: Any) -> set[str]:
     """Names of the weights of fully connected layers."""
     held = {t.name for t in model.graph.initializer}
     return {n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "MatMul")} & held
-
-
-def _weight_errors(model: Any, quantized: Any) -> dict[str, np.ndarray]:
-    """w − ŵ by layer output name, ŵ being what the quantized graph really holds."""
-    from onnx import numpy_helper
-
-    weights = {t.name: t for t in model.graph.initializer}
-    held = {t.name: t for t in quantized.graph.initializer}
-    rounded: dict[str, np.ndarray] = {}
-    for node in quantized.graph.node:
-        base = node.input[0].removesuffix("_quantized") if node.input else ""
-        if node.op_type != "DequantizeLinear" or base not in weights or base == node.input[0]:
-            continue
-        q, scale, zero = (numpy_helper.to_array(held[n]) for n in node.input)
-        side = [1] * q.ndim
-        if scale.size > 1:
-            side[next((a.i for a in node.attribute if a.name == "axis"), 1)] = -1
-        rounded[base] = (q.astype(np.float32) - zero.reshape(side)) * scale.reshape(side)
-    return {
-        n.output[0]: numpy_helper.to_array(weights[n.input[1]]) - rounded[n.input[1]]
-        for n in model.graph.node
-        if n.op_type in LAYERS and n.input[1] in rounded
-    }
-
-
-def _with_shift(model: Any, shift: dict[str, np.ndarray]) -> Any:
-    """A copy of the model with each layer's shift added to its bias."""
-    onnx = _onnx()
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    held = {t.name: t for t in copy.graph.initializer}
-    for node in copy.graph.node:
-        if not node.output or node.output[0] not in shift:
-            continue
-        bias = shift[node.output[0]]
-        if len(node.input) > 2 and node.input[2]:
-            if node.input[2] not in held:
-                continue  # a computed bias: leave the layer as it is
-            bias = bias + onnx.numpy_helper.to_array(held[node.input[2]])
-        del node.input[2:]
-        node.input.append(f"{node.output[0]}/bias")
-        copy.graph.initializer.append(onnx.numpy_helper.from_array(bias, node.input[2]))
-    used = {n for node in copy.graph.node for n in node.input}
-    kept = [t for t in copy.graph.initializer if t.name in used]
-    del copy.graph.initializer[:]
-    copy.graph.initializer.extend(kept)
-    return copy
 
 
 def _check_samples(samples: np.ndarray, graph: Graph) -> None:

@@ -1,6 +1,6 @@
-"""What the quantizer must know of a float ONNX graph: activation ranges, and the shift that
-rounding its weights causes. Both are measured one image at a time: memory holds the activations
-of one image, however many images there are.
+"""What a float ONNX graph holds on the samples: ranges, and the inputs of its layers.
+
+Measured one image at a time: memory holds the activations of one image, however many there are.
 """
 
 from __future__ import annotations
@@ -49,43 +49,6 @@ def measure_ranges(
         n: r if n in whole else choose(c, r, symmetric)
         for n, c, r in zip(names, counts, ranges, strict=True)
     }
-
-
-def measure_shift(
-    model: Any, errors: dict[str, np.ndarray], samples: np.ndarray
-) -> dict[str, np.ndarray]:
-    """E[layer(x, w − ŵ)] per output channel: what rounding a layer's weights adds to its mean.
-
-    errors: w − ŵ (float32, the weight's shape) by the layer's output name
-    Each layer gets a twin that reads the same input through the error of its weights, so one
-    pass over the samples measures all of them.
-    """
-    import onnx
-    from onnx import numpy_helper
-
-    twins = onnx.ModelProto()
-    twins.CopyFrom(model)
-    del twins.graph.output[:]
-    for node in model.graph.node:
-        if not node.output or node.output[0] not in errors:
-            continue
-        name = node.output[0]
-        twin = twins.graph.node.add()
-        twin.CopyFrom(node)
-        del twin.input[2:]
-        twin.name = twin.output[0] = f"{name}/shift"
-        twin.input[1] = f"{name}/error"
-        twins.graph.initializer.append(numpy_helper.from_array(errors[name], twin.input[1]))
-        twins.graph.output.add().CopyFrom(
-            onnx.helper.make_tensor_value_info(twin.output[0], onnx.TensorProto.FLOAT, None)
-        )
-    names = [o.name.removesuffix("/shift") for o in twins.graph.output]
-    run = runner(twins)
-    total = {n: np.zeros(1) for n in names}
-    for image in samples:
-        for name, v in zip(names, run(image), strict=True):
-            total[name] = total[name] + v.mean(axis=(0, *range(2, v.ndim)), dtype=np.float64)
-    return {n: (t / len(samples)).astype(np.float32) for n, t in total.items()}
 
 
 def layer_inputs(

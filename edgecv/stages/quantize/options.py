@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from edgecv.errors import StageError
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
-Rounding = Literal["nearest", "gptq", "adaround"]
+Rounding = Literal["nearest", "gptq", "descent", "adaround"]
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,9 @@ Inference" (CVPR 2018); the grid is the TensorFlow Lite 8-bit quantization speci
 activations per tensor, int8 weights per output channel, int32 bias of scale s_x * s_w.
 
 The ranges are measured here (running the float graph on samples) and the integers are made by
-`ai_edge_quantizer`, which by default averages the ranges over batches and so clips; the ranges of
-least squared error are used (`ranges.py`). Afterwards its weights are rounded anew
-(`_tflite_weights.py`) and its biases put right (`_tflite_bias.py`).
+`ai_edge_quantizer`, which by default averages the ranges over batches and so clips; ours are chosen
+as the options say (`ranges.py`). Afterwards its weights are rounded anew and its biases put right
+(`_tflite_weights.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import io as streams
 import re
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -30,8 +31,8 @@ from edgecv.errors import DataError, EngineError, ModelError, TargetError, Unsup
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
-from edgecv.stages.quantize._tflite_bias import correct_biases
-from edgecv.stages.quantize._tflite_weights import measure_moments, round_layers
+from edgecv.stages.quantize._tflite_equalize import equalize
+from edgecv.stages.quantize._tflite_weights import measure_moments, settle
 from edgecv.stages.quantize.keep_float import resolve, tflite_layers
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Choose, histogram
@@ -42,14 +43,10 @@ IO = ("int8", "uint8", "float32")
 
 @dataclass(frozen=True)
 class Activation:
-    """What a tensor of the float graph held over the samples.
-
-    low, high: its extremes. mean: per channel (its last axis), float64 (C,).
-    """
+    """What a tensor of the float graph held over the samples: its extremes."""
 
     low: float
     high: float
-    mean: np.ndarray
 
 
 def quantize_tflite(
@@ -83,18 +80,26 @@ def quantize_tflite(
     if kept and io == "uint8":
         hint = "leave keep_float out: the Edge TPU computes in integers only"
         raise TargetError("quantize.keep_float", "io uint8 takes no float layer", hint)
-    seen = calibrate(graph, samples)
-    choose = CALIBRATIONS[options.calibration]
-    ranges = _narrowed(graph, samples, seen, choose) if choose else seen
-    for name, (low, high) in learned.ranges(graph).items():
-        ranges[name] = replace(ranges[name], low=low, high=high)
-    model = _quantize(graph, ranges, grid, io, kept)
-    if learned.is_learned(graph):
+    trained = learned.is_learned(graph)
+    if trained:  # what was learned on a grid is neither equalized nor rounded anew
+        options = replace(
+            options, equalization=False, rounding="nearest", bias_correction=False, weight_bits=8
+        )
+    with tempfile.TemporaryDirectory() as room:
+        if options.equalization:
+            equalize(floats, _play(graph, samples))
+            graph = replace(graph, path=Path(room) / graph.path.name)
+            flatbuffer.write(floats, graph.path)
+        seen = calibrate(graph, samples)
+        choose = CALIBRATIONS[options.calibration]
+        ranges = _narrowed(graph, samples, seen, choose) if choose else seen
+        for name, (low, high) in learned.ranges(graph).items():
+            ranges[name] = replace(ranges[name], low=low, high=high)
+        model = _quantize(graph, ranges, grid, io, kept)
+        moments = {} if trained else measure_moments(floats, _play(graph, samples), len(samples))
+    if trained:
         learned.put_tflite(graph, model, floats, grid)
-    elif options.rounding != "nearest":
-        round_layers(model, floats, measure_moments(floats, _play(graph, samples), len(samples)))
-    means = {name: a.mean if options.bias_correction else 0 * a.mean for name, a in seen.items()}
-    raised = correct_biases(model, floats, means)
+    raised = settle(model, floats, moments, options)
     if io == "uint8":
         _take_uint8(model)
     out.mkdir(parents=True, exist_ok=True)
@@ -132,14 +137,13 @@ def calibrate(graph: Graph, samples: np.ndarray) -> dict[str, Activation]:
     for value_of in _play(graph, samples):
         for t in watched:
             name, value = main.tensors[t].name.decode(), value_of(t)
-            mean = value.reshape(-1, value.shape[-1]).mean(0, dtype=np.float64) / len(samples)
             low, high = float(value.min()), float(value.max())
             if not np.isfinite([low, high]).all():
                 what = f"tensor {name} becomes NaN or infinite on the samples"
                 hint = "is it max pooling with padding? put it after a ReLU: int8 has no -inf"
                 raise ModelError("quantize", what, hint if "padv2" in name else "")
-            old = seen.get(name, Activation(low, high, np.zeros_like(mean)))
-            seen[name] = Activation(min(low, old.low), max(high, old.high), old.mean + mean)
+            old = seen.get(name, Activation(low, high))
+            seen[name] = Activation(min(low, old.low), max(high, old.high))
     return seen
 
 

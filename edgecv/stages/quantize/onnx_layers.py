@@ -1,0 +1,52 @@
+"""Layers of an ONNX graph: which nodes they are and how their weights lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+
+def layers(model: Any) -> Iterator[Any]:
+    """Convolutions of images and dense layers whose weights and biases are constants."""
+    shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
+    for node in model.graph.node:
+        constant = all(n in shapes for n in node.input[1:] if n)
+        if not constant or len(node.input) < 2:
+            continue
+        if (node.op_type == "Conv" and len(shapes[node.input[1]]) == 4) or (
+            node.op_type == "Gemm" and plain(node)
+        ):
+            yield node
+
+
+def plain(node: Any) -> bool:
+    """Whether a Gemm is x Wᵀ + b or x W + b: no factors, and x as it is."""
+    given = {a.name: a for a in node.attribute}
+    factors = {given[n].f for n in ("alpha", "beta") if n in given}
+    return factors <= {1.0} and not ("transA" in given and given["transA"].i)
+
+
+def transposed(node: Any) -> bool:
+    """Whether a Gemm holds its weight as (inputs, outputs)."""
+    return node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute)
+
+
+def rows_of(node: Any, weight: np.ndarray) -> np.ndarray:
+    """The weight, output channel first, as (O, inputs of one output)."""
+    return (weight.T if transposed(node) else weight).reshape(
+        weight.shape[1] if transposed(node) else len(weight), -1
+    )
+
+
+def geometry(node: Any) -> tuple[list[int], list[int], list[int], int]:
+    """Strides, dilations, pads and groups of a convolution."""
+    known = {a.name: a for a in node.attribute}
+
+    def numbers(name: str, default: list[int]) -> list[int]:
+        return list(known[name].ints) if name in known else default
+
+    groups = int(known["group"].i) if "group" in known else 1
+    pads = numbers("pads", [0, 0, 0, 0])
+    return numbers("strides", [1, 1]), numbers("dilations", [1, 1]), pads, groups
