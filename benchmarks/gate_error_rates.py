@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from record import RESULTS, ROOT, circumstances, table, verdict, write
 from slowed import Load, bundles
 
@@ -151,7 +152,8 @@ def rates(record: Record, mode: str) -> Iterator[dict[str, Any]]:
             "inconclusive": sum(r["verdict"] == "inconclusive" for r in rows),
             "pass": sum(r["verdict"] == "pass" for r in rows),
             "share": share, "interval": wilson(hits, len(rows)), "asked": ASKED[kind],
-            "median_floor": sorted(r["floor"] for r in rows)[len(rows) // 2],
+            # None: not judged, since others had the processor
+            "median_floor": float(np.median([r["floor"] for r in rows if r["floor"] is not None])),
             "median_s": seconds[len(seconds) // 2], "longest_s": longest,
             "met": right and longest <= LIMIT_S,
         }  # fmt: skip
