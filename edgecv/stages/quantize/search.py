@@ -36,6 +36,7 @@ from edgecv.stages.quantize.trial import Prover, Trial
 
 # Tried in this order, each from the best so far.
 KNOBS: tuple[dict[str, Any], ...] = (
+    {"rounding": "descent"},
     {"rounding": "adaround"},
     {"equalization": True},
     {"calibration": "percentile"},
