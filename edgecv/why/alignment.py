@@ -11,7 +11,7 @@ no aligned width below, only a wider layer that is no slower counts.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -29,10 +29,14 @@ Channels = tuple[int, int]
 
 @dataclass(frozen=True)
 class Waste:
-    """What a width wastes, as a share of the layer's time; low: the 95% interval's lower end."""
+    """What a width wastes, as a share of the layer's time; low: the 95% interval's lower end.
+
+    own_ms: what the twin of that width takes
+    """
 
     share: float
     low: float
+    own_ms: float
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -47,20 +51,28 @@ def check(case: Case) -> Iterator[Finding]:
     if case.clock is None:
         yield _finding(case, off, align, None, STATIC)
         return
-    wasted, cost, low = [], 0.0, 0.0
     known: dict[object, Waste | None] = {}
     for product in off:
-        shape = (product.kind, product.channels, product.size, product.kernel, product.strides,
-                 product.groups, product.pads, _integer(case, product))  # fmt: skip
-        if shape not in known:
-            known[shape] = _waste(case, product, align)
-        waste = known[shape]
-        if waste is not None and waste.share >= LEAST_WASTE and waste.low > 0.0:
-            wasted.append(product)
-            cost += waste.share * case.time_ms(product)
-            low += waste.low * case.time_ms(product)
-    if wasted:
-        yield _finding(case, wasted, align, (cost, low), TWIN)
+        key = _geometry(case, product)
+        if key not in known:
+            known[key] = _waste(case, product, align)
+    wastes = [(p, known[_geometry(case, p)]) for p in off]
+    bad = [(p, w) for p, w in wastes if w and w.share >= LEAST_WASTE and w.low > 0.0]
+    if bad:
+        # without a profile the twin's own time, calling it included, stands for the layer's
+        took = [case.time_ms(p) or w.own_ms for p, w in bad]
+        cost = sum(w.share * ms for (_, w), ms in zip(bad, took, strict=True))
+        low = sum(w.low * ms for (_, w), ms in zip(bad, took, strict=True))
+        yield _finding(case, [p for p, _ in bad], align, (cost, low), TWIN)
+        return
+    seen = [p for p, w in wastes if w]
+    if seen:
+        yield _finding(case, seen, align, (0.0, 0.0), TWIN)
+
+
+def _geometry(case: Case, product: Product) -> object:
+    """What makes two layers take the same time."""
+    return replace(product, layer="", unfused=""), _integer(case, product)
 
 
 def neighbours(product: Product, align: int) -> tuple[Channels | None, Channels] | None:
@@ -132,7 +144,7 @@ def wasted(rounds: Rounds, macs: Sequence[int]) -> Waste:
         part = (macs[0] - macs[2]) / (macs[1] - macs[2])
         fair = below + part * np.maximum(above - below, 0.0)
     saved = rounds.saving(own, fair)
-    return Waste(saved.ms / saved.shipped_ms, saved.low / saved.shipped_ms)
+    return Waste(saved.ms / saved.shipped_ms, saved.low / saved.shipped_ms, saved.shipped_ms)
 
 
 def _finding(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecv.errors import EdgecvError
 from edgecv.runtime.spec import Layer
-from edgecv.target import Target
 from edgecv.why.clock import Clock, Files, Saving, Trial
 from edgecv.why.view import Product, View
+
+if TYPE_CHECKING:  # profiles take pydantic, which a device has not
+    from edgecv.target import Target
 
 X86 = ("x86_64", "amd64")
 

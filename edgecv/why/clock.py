@@ -23,7 +23,7 @@ from edgecv.why.flushing import flushing
 BURST_MS = 3.0
 LEAST_ROUNDS = 3 * SITTING_ROUNDS
 MOST_ROUNDS = 15 * SITTING_ROUNDS
-NARROW = 0.01  # half-width of a ratio's interval at which more rounds tell nothing new
+NARROW = 0.02  # half-width of a ratio's interval at which more rounds tell nothing new
 SHARE = 0.35  # of the budget that is left, for one experiment
 
 Files = Mapping[str, bytes]

@@ -7,6 +7,7 @@ Run by `edgecv.child`: `python -m edgecv.why.explain JOB ANSWER`.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -31,7 +32,8 @@ SCHEMA = 1
 BUDGET_S = 20.0
 RUNS = 20
 TOP = 5
-CHECKS = (precision, moves, values, alignment, fallbacks)
+CHECKS = (precision, moves, values, fallbacks)
+OWN = {"onnxruntime": "cpu"}  # engine -> its own profile, where the name differs
 NOT_RUN = {"tensorrt": "a TensorRT engine", "edgetpu": "an Edge TPU model"}
 Tell = Callable[..., None]
 
@@ -58,6 +60,8 @@ def explain(
         found += module.check(case)
     limits = bounds.measured(case)
     found += bounds.check(case, limits)
+    tell(len(CHECKS) + 1, len(CHECKS) + 2, "alignment")
+    found += alignment.check(case)  # last: it measures for as long as the budget lets it
     causes, rest = sorted_out(found, case.call_ms)
     return {
         "schema": SCHEMA,
@@ -73,7 +77,9 @@ def explain(
         "call_ms": case.call_ms,
         "layers_ms": sum(r.time_ms or 0.0 for r in case.layers) if case.layers else None,
         "not_run": reason,
+        "notes": list(case.manifest.get("notes") or ()),
         "against": rival.to_json() if rival else None,
+        "readable": case.view is not None,
         "findings": [f.to_json() for f in causes],
         "noted": [f.to_json() for f in rest],
         "layers": _layers(case, limits),
@@ -91,7 +97,7 @@ def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str
     engine = str(manifest["engine"])
     view = viewed(contents, str(here["architecture"]))
     facts: dict[str, Any] = {
-        "manifest": manifest, "view": view, "target": _target(str(manifest["target"])),
+        "manifest": manifest, "view": view, "target": _target(str(manifest["target"]), engine),
         "machine": here, "threads": threads,
     }  # fmt: skip
     if reason := _not_run(contents):
@@ -143,13 +149,16 @@ def _not_run(contents: Contents) -> str:
     return ""
 
 
-def _target(name: str) -> Any:
-    from edgecv.target import load
-
+def _target(name: str, engine: str) -> Any:
+    """The profile that it was made for, or the engine's own where that one is not here."""
     try:
-        return load(name)
-    except TargetError:
+        from edgecv.target import load
+    except ImportError:  # a device: pydantic is of [compress]
         return None
+    for known in (name, OWN.get(engine, engine)):
+        with contextlib.suppress(TargetError):
+            return load(known)
+    return None
 
 
 def _executed(case: Case) -> dict[str, int]:

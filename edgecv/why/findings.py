@@ -14,7 +14,8 @@ from typing import Any
 
 # A cost below this share of a call is no reason for anything.
 LEAST_SHARE = 0.02
-MENDED, TWIN, PROFILE, STATIC = "mended graph", "aligned twin", "profile", "the file alone"
+MENDED, TWIN, TURNS = "a mended graph in turns", "layers of their own in turns", "both in turns"
+PROFILE, STATIC = "the profile", "the file alone"
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Finding:
     where:  layers of the model, the dearest first
     ms:     what it costs of a call; None where it cannot be measured here
     change: what would win that
-    how:    where ms comes from: MENDED, TWIN, PROFILE or STATIC
+    how:    where ms comes from: MENDED, TWIN, TURNS, PROFILE or STATIC
     bounds: 95% interval of ms, where two graphs were measured in turns
     wrong:  it is about answers, not time: it stands whatever it costs
     """

@@ -36,15 +36,19 @@ def _transposes(case: Case) -> Iterator[Finding]:
         return
     saved = case.saving(lambda view: view.without_transposes())
     places = list(dict.fromkeys(t.place for t in view.transposes))
+    ms, how = (saved.ms, MENDED) if saved else (None, STATIC)
+    if saved is None and case.layers:
+        names = {t.name for t in view.transposes}
+        ms, how = sum(r.time_ms or 0.0 for r in case.layers if r.name in names), PROFILE
     yield Finding(
         "transpose",
         f"{len(view.transposes)} transposition(s) in the file, {places[0]}"
         + (f" and in {len(places) - 1} more places" if len(places) > 1 else ""),
         tuple(places),
-        saved.ms if saved else None,
+        ms,
         "write the network without permute()/transpose() there, and pool with "
         "adaptive_avg_pool2d(x, 1).flatten(1), not x.mean((2, 3)); export it again",
-        MENDED if saved else STATIC,
+        how,
         (saved.low, saved.high) if saved else None,
     )
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.why.onnx_fusing import activation, from_zero
 from edgecv.why.onnx_mend import copied
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def in_integers(
     able = [n for n in nodes if view.constant(n.input[1]) is not None]
     if not able:
         return None
-    wanted = {t for n in able for t in (n.input[0], view.activation(n).output[0])}
+    wanted = {t for n in able for t in (n.input[0], activation(view, n).output[0])}
     ranges = _ranges(view.model, wanted, feeds)
     work = _Work(view, ranges)
     for node in able:
@@ -54,13 +55,14 @@ class _Work:
             node.input[1] = self._weight(node, node.input[1], channels)
         if len(node.input) > 2 and node.input[2] in self.view.held:
             node.input[2] = self._bias(node, scale)
-        last = self.view.activation(
-            next(n for n in self.view.model.graph.node if output in n.output)
-        )
+        shipped = next(n for n in self.view.model.graph.node if output in n.output)
+        last = activation(self.view, shipped)
         made = last.output[0]
         readers = self.view.readers.get(made, [])
         if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
             self._split_output(made)
+        elif last.op_type == "Relu" and not from_zero(self.view, readers[0]):
+            self._from_zero(made, readers[0].output[0])
 
     def _on_grid(self, node: Any, tensor: str) -> str:
         """Q and DQ in front of a node; the tensor that comes out."""
@@ -80,6 +82,17 @@ class _Work:
         place = list(self.model.graph.node).index(maker) + 1
         for i, new in enumerate(self._pair(f"{name}_raw", tensor, name)):
             self.model.graph.node.insert(place + i, new)
+
+    def _from_zero(self, tensor: str, quantized: str) -> None:
+        """A grid that begins at 0 in place of the one that a tensor was put on."""
+        name, high = self._name(), self.ranges[tensor][1]
+        scale = self._held(f"{name}_scale", np.float32(max(high, 1e-6) / 255))
+        zero = self._held(f"{name}_zero", np.uint8(0))
+        for node in self.model.graph.node:
+            if quantized in node.output or (
+                node.op_type == "DequantizeLinear" and node.input[0] == quantized
+            ):
+                node.input[1], node.input[2] = scale, zero
 
     def _pair(self, tensor: str, out: str, name: str) -> tuple[Any, Any]:
         from onnx import helper

@@ -1,11 +1,4 @@
-"""An .onnx file as `edgecv why` looks at it: its layers, on which grids, in what surroundings.
-
-    x ─ QuantizeLinear ─ DequantizeLinear ─ Conv ─ Relu ─ QuantizeLinear ─ ...
-                w int8 ─ DequantizeLinear ──┘
-
-ONNX Runtime fuses that into one integer convolution when everything in the picture is there
-(its QDQ selectors); what is missing is said of each layer that it leaves in float.
-"""
+"""An .onnx file as `edgecv why` looks at it: its layers, on which grids, in what surroundings."""
 
 from __future__ import annotations
 
@@ -20,11 +13,11 @@ from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing
 from edgecv.runtime.layers import from_scope
+from edgecv.why.onnx_fusing import unfused
 from edgecv.why.view import Product, Transposed, View
 from edgecv.why.walk import beyond
 
 PRODUCTS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
-FUSED_ACTIVATIONS = ("Relu", "Clip")
 _FLOATS = (1, 10, 11)  # TensorProto: FLOAT, FLOAT16, DOUBLE
 _LOOKS_THROUGH = frozenset(
     ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape", "Cast")
@@ -44,12 +37,13 @@ class OnnxView(View):
             import onnx
         except ImportError:
             raise missing("onnx", "compress", "edgecv why") from None
-        self._onnx, self._name, self._x86 = onnx, name, x86
+        self._onnx, self._name, self.x86 = onnx, name, x86
         try:
             model = onnx.load_model_from_string(content)
             self.model = onnx.shape_inference.infer_shapes(model)
         except Exception as e:
             raise EngineError(name, " ".join(str(e).split())[:200], "is it an ONNX file?") from None
+        _hold_constants(self.model)
         _name_layers(self.model)
         content = self.model.SerializeToString()
         self.files: Mapping[str, bytes] = {name: content}
@@ -63,7 +57,7 @@ class OnnxView(View):
                 self.readers.setdefault(tensor, []).append(node)
         values = (*graph.value_info, *graph.input, *graph.output)
         self._shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-        self._ends = {o.name for o in graph.output}
+        self.ends = {o.name for o in graph.output}
         self._starts = {i.name for i in graph.input} - self.held.keys()
 
     @cached_property
@@ -138,13 +132,6 @@ class OnnxView(View):
         """The layer of the model that a node belongs to, "" when unknown."""
         return self._names.layer(node.name or node.output[0], node.op_type, None)
 
-    def activation(self, node: Any) -> Any:
-        """The activation that is fused into a product, or the node itself."""
-        readers = self.readers.get(node.output[0], ())
-        if len(readers) == 1 and readers[0].op_type in FUSED_ACTIVATIONS:
-            return readers[0]
-        return node
-
     def grid(self, tensor: str) -> str:
         """The dtype that a DequantizeLinear unpacks the tensor from, "" when none makes it."""
         maker = self.makers.get(tensor)
@@ -179,9 +166,11 @@ class OnnxView(View):
             "layer": self.layer(node) or node.name,
             "kind": PRODUCTS[node.op_type],
             "activations": self.grid(node.input[0]) or "float32",
-            "weights": "" if weight is None else _dtype(weight.data_type),
+            "weights": ""
+            if weight is None
+            else self.grid(node.input[1]) or _dtype(weight.data_type),
             "fixed": (self._reaches(node, -1), self._reaches(node, 1)),
-            "unfused": self._unfused(node, weight),
+            "unfused": unfused(self, node),
         }
         if node.op_type != "Conv":
             return Product(channels=(into[-1], out[-1]), **common)
@@ -199,28 +188,6 @@ class OnnxView(View):
             **common,
         )  # fmt: skip
 
-    def _unfused(self, node: Any, weight: Any) -> str:
-        """What keeps a layer with a quantized input out of integers."""
-        if not (grid := self.grid(node.input[0])):
-            return "its input is not quantized"
-        if weight is None:
-            return "its weight is computed, not a constant"
-        if not self.grid(node.input[1]):
-            return "its weight is not quantized"
-        if grid == "int8" and self._x86:
-            return "its activations are signed (s8), which ONNX Runtime does not fuse on x86"
-        if grid not in ("int8", "uint8"):
-            return f"its activations are {grid}"
-        last = self.activation(node)
-        readers = self.readers.get(last.output[0], [])
-        if last.output[0] in self._ends or not readers:
-            return ""  # the network's own output may stay float
-        if len(readers) > 1:
-            return f"{len(readers)} nodes read its float output"
-        if readers[0].op_type != "QuantizeLinear":
-            return f"its output is not quantized before {readers[0].op_type}"
-        return ""
-
     def _beyond(self, node: Any, way: int) -> Iterator[Any]:
         """The nodes before (way -1) or after (1) a node up to the next products, nearest first."""
 
@@ -233,7 +200,7 @@ class OnnxView(View):
 
     def _reaches(self, node: Any, way: int) -> bool:
         """Whether the network's input (way -1) or output (1) is next to it, no product between."""
-        ends = self._starts if way < 0 else self._ends
+        ends = self._starts if way < 0 else self.ends
         passed = (n for n in self._beyond(node, way) if n.op_type not in PRODUCTS)
         return any(
             ends & set(at.input if way < 0 else at.output) for at in itertools.chain([node], passed)
@@ -248,6 +215,17 @@ class OnnxView(View):
         model = self._onnx.ModelProto()
         model.CopyFrom(self.model)
         return model
+
+
+def _hold_constants(model: Any) -> None:
+    """Constant nodes as initializers: exporters and quantizers write either."""
+    for node in [n for n in model.graph.node if n.op_type == "Constant"]:
+        (found,) = node.attribute
+        if found.name != "value":
+            continue
+        model.graph.initializer.append(found.t)
+        model.graph.initializer[-1].name = node.output[0]
+        model.graph.node.remove(node)
 
 
 def _name_layers(model: Any) -> None:

@@ -17,6 +17,8 @@ from edgecv.why.findings import MENDED, PROFILE, STATIC, TWIN, Finding, named
 from edgecv.why.view import Product
 
 DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
+# engines whose u8 x s8 kernels without VNNI add two products in 16 bits (vpmaddubsw)
+SATURATING = ("onnxruntime", "openvino")
 SMALL = ("int4", "uint4", "int2", "uint2", "int8", "uint8")
 
 
@@ -41,19 +43,20 @@ def in_float(case: Case) -> list[Product]:
 
 def _signed(case: Case, products: Sequence[Product]) -> Finding:
     saved = case.saving(lambda view: view.unsigned())
-    floats = len([p for p in in_float(case) if p in products])
-    fact = (
-        f"{floats} of {len(products)} such layers ran in float" if case.layers else "not run here"
-    )
+    floats = [p for p in in_float(case) if p in products]
+    ran = f"{len(floats)} of {len(products)} such layers ran in float"
+    ms, how = (saved.ms, MENDED) if saved else (None, STATIC)
+    if saved is None and case.layers:
+        ms, how = sum(map(case.time_ms, floats)), PROFILE
     return Finding(
         "s8s8",
         "activations are signed (s8) and ONNX Runtime fuses s8 x s8 into no integer kernel on "
-        f"x86: {fact}",
+        f"x86: {ran if case.layers else 'not run here'}",
         case.dearest(products),
-        saved.ms if saved else None,
+        ms,
         "unsigned activations: `grid: {activations: uint8}` in the target's profile, as the "
         "profiles cpu and x86-* have it, and export again",
-        MENDED if saved else STATIC,
+        how,
         _bounds(saved),
     )
 
@@ -81,6 +84,11 @@ def _cure(reason: str) -> str:
             "quantize the layer's output (Q/DQ behind its ReLU or directly behind it), or use an "
             "activation that fuses: ReLU or ReLU6"
         )
+    if "ReLU" in reason:
+        return (
+            "an asymmetric grid for that activation (the zero point at the grid's least value), as "
+            "edgecv's quantizer sets it for this target"
+        )
     if "weight" in reason:
         return "a constant, quantized weight: fold what computes it before the export"
     return "quantize with edgecv's grid for this target, and look at the graph around the layer"
@@ -107,14 +115,14 @@ def _no_dot_product(case: Case) -> Iterator[Finding]:
     if not case.layers or set(DOT_PRODUCTS) & set(case.features):
         return
     grid = case.target.grid if case.target else None
-    reduced = bool(grid and grid.reduce_range)
+    saturates = case.engine in SATURATING and case.x86 and not (grid and grid.reduce_range)
     what = (
         "this processor has no integer dot product (VNNI, DotProd): int8 is little faster than fp32"
     )
-    if case.x86 and not reduced:
+    if saturates:
         what += ", and u8 x s8 sums of full 8-bit weights saturate in 16 bits there: answers change"
     change = "a target with `grid: {reduce_range: true}` (x86-avx2)" if case.x86 else "fp32 or fp16"
-    yield Finding("no-vnni", what, (), None, change, STATIC, wrong=case.x86 and not reduced)
+    yield Finding("no-vnni", what, (), None, change, STATIC, wrong=saturates)
 
 
 def _weight_only(case: Case) -> Iterator[Finding]:

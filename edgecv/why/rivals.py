@@ -17,7 +17,7 @@ from edgecv.runtime.archive import Contents
 from edgecv.runtime.layers import WARMUP
 from edgecv.why.case import Case
 from edgecv.why.clock import Saving, Trial
-from edgecv.why.findings import MENDED, Finding, named
+from edgecv.why.findings import TURNS, Finding, named
 
 RUNS = 20
 SHARE = 0.25
@@ -97,6 +97,6 @@ def check(case: Case, rival: Rival | None) -> Iterator[Finding]:
         tuple(worst),
         rival.saved.ms,
         f"the changes named with the other causes; until then ship {rival.name}",
-        MENDED,
+        TURNS,
         (rival.saved.low, rival.saved.high),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
@@ -61,7 +62,8 @@ class TfliteView(View):
     def activations(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
         from edgecv.backends.tflite.run import engine, quiet
 
-        with quiet():
+        with quiet(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is for looking inside, and that is what this does
             net = engine().Interpreter(
                 model_content=self._content, experimental_preserve_all_tensors=True
             )

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.errors import missing
 from edgecv.why.clock import Trial
 from edgecv.why.view import Product
 
@@ -28,15 +29,24 @@ def trial(product: Product, engine: str, integer: bool, threads: int, chain: int
 
     chain: how often it follows itself, for layers that leave their input's shape as it is
     """
-    if engine == "tflite":
-        from edgecv.why.tflite_twin import twin as made
-
-        files, feeds = made(product, integer, chain)
-    else:
-        content, feeds = onnx_twin(product, integer, chain)
-        files = {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine)
+    try:
+        files, feeds = _made(product, engine, integer, chain)
+    except ImportError as e:
+        raise missing(e.name or "onnx", "compress", "edgecv why") from None
     kind = "int8" if integer else "fp32"
     return Trial(f"{product.layer} {product.channels} {kind}", engine, files, feeds, threads)
+
+
+def _made(
+    product: Product, engine: str, integer: bool, chain: int
+) -> tuple[Mapping[str, bytes], Mapping[str, np.ndarray]]:
+    """The engine's files and what they are fed."""
+    if engine == "tflite":
+        from edgecv.why.tflite_twin import twin
+
+        return twin(product, integer, chain)
+    content, feeds = onnx_twin(product, integer, chain)
+    return {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine), feeds
 
 
 def widened(product: Product, channels: tuple[int, int]) -> Product:

@@ -20,6 +20,9 @@ def show(data: Mapping[str, Any]) -> None:
     print(f"{data['bundle']}: {data['precision']} on {data['engine']}, {took}")
     if ran:
         print(f"ran: {ran}")
+    for other in sorted({r["executed"] for r in data["layers"]} - {None, data["precision"]}):
+        layers = [r["layer"] for r in data["layers"] if r["executed"] == other]
+        print(f"asked for {data['precision']}, ran in {other}: {named(layers, 6)}")
     if data["not_run"]:
         print(f"not run here: {data['not_run']}; what the file alone shows follows")
     if rival := data["against"]:
@@ -40,7 +43,12 @@ def show(data: Mapping[str, Any]) -> None:
             _say(f"{i}. ", f["what"] + _spread(f))
             _say("   change: ", f["change"])
     elif data["call_ms"] is None:
-        print("nothing found in the file")
+        said = (
+            "nothing found in the file" if data["readable"] else "the engine's file is not readable"
+        )
+        print(f"{said}; what its maker noted follows" if data["notes"] else said)
+        for note in data["notes"]:
+            _say("- ", note)
     else:
         print("nothing found that costs time: the layers below are where it goes")
     for f in data["noted"]:

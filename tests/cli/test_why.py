@@ -1,0 +1,36 @@
+"""`edgecv why` as a real process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+
+def test_a_table_or_json(edgecv: Callable, shelf) -> None:
+    done = edgecv("why", shelf.int8, "--against", shelf.fp32, "--budget", "1s")
+    assert done.code == 0, done.err
+    assert done.out.startswith("int8.edgecv: int8 on onnxruntime, ")
+    assert "ran: 3 layers in int8" in done.out
+    assert "against fp32.edgecv (fp32 on onnxruntime): " in done.out
+    assert "where the time goes" in done.out
+    done = edgecv("why", shelf.int8, "--budget", "1s", "--json")
+    assert done.code == 0, done.err
+    data = json.loads(done.out)
+    assert (data["bundle"], data["executed"]) == ("int8.edgecv", {"int8": 3})
+    assert [row["requested"] for row in data["layers"]] == ["int8"] * 3
+
+
+def test_bad_input_is_one_line_and_2(edgecv: Callable, shelf, damaged: Path) -> None:
+    for arguments in (
+        (damaged,),
+        (shelf.folder,),
+        (shelf.int8, "--threads", "0"),
+        (shelf.int8, "--budget", "soon"),
+        ("nothing.edgecv",),
+    ):
+        done = edgecv("why", *arguments)
+        assert done.code == 2, arguments
+        (line,) = [x for x in done.err.splitlines() if x.startswith("error: ")]
+        assert "Traceback" not in done.err
+        assert len(line) < 400
