@@ -80,7 +80,7 @@ class Qat(Training):
         images, test = context.images("train"), context.images("test")
         teacher = copy.deepcopy(module).eval() if self.teacher == "self" else None
         if teacher is not None:  # as the trainer has the network: the same kernels, no copies
-            teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            teacher.to(memory_format=torch.channels_last)
         facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
         pixels = calibration_sample(images.pixels, self.samples)
         sample = torch.from_numpy(context.preprocess.normalise(pixels))
