@@ -42,7 +42,7 @@ DATA = {
 }
 # name -> weight bits, activation bits, epochs, learning rate
 TRAINED = {
-    "w8a8": (8, 8, 1, 0.002),
+    "w8a8": (8, 8, 2, 0.001),
     "w4a8": (4, 8, 1, 0.01),
     "w4a4": (4, 4, 2, 0.01),
     "w2a2": (2, 2, 2, 0.01),

@@ -47,7 +47,9 @@ class Qat(Training):
     activation_bits: int = Field(default=8, ge=2, le=8, description="of what such layers read")
     method: Literal["lsq", "pact"] = Field(default="lsq", description="how activations learn")
     epochs: int = Field(default=3, ge=1)
-    lr: float = Field(default=0.01, gt=0, description="peak learning rate")
+    lr: float | None = Field(
+        default=None, gt=0, description="peak learning rate; default 0.01, and 0.001 for 8 bits"
+    )
     optimizer: Literal["adamw", "sgd"] = "sgd"
     weight_decay: float = Field(default=1e-4, ge=0)
     freeze_bn: float = Field(
@@ -77,6 +79,8 @@ class Qat(Training):
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
         teacher = copy.deepcopy(module).eval() if self.teacher == "self" else None
+        if teacher is not None:  # as the trainer has the network: the same kernels, no copies
+            teacher.to(memory_format=torch.channels_last)
         facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
         pixels = calibration_sample(images.pixels, self.samples)
         sample = torch.from_numpy(context.preprocess.normalise(pixels))
@@ -87,7 +91,8 @@ class Qat(Training):
             teacher, self.distill, self.temperature, self.logits_mse, self.clip_decay,
             freeze_from=round(self.freeze_bn * self.epochs),
         )  # fmt: skip
-        plan = self.plan(self.epochs, self.lr)
+        few = min(self.weight_bits, self.activation_bits) < 8
+        plan = self.plan(self.epochs, self.lr or (0.01 if few else 0.001))
         facts |= QuantizingTrainer(module, images, plan, context, lesson).fit()
         facts["top1"] = top1(module, test, context)
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

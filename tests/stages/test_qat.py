@@ -115,19 +115,21 @@ def test_a_killed_run_ends_in_the_same_bytes(trained: Path, tmp_path: Path, meth
 
 def test_batch_norm_and_steps_stand_still_at_the_end(trained: Path, tmp_path: Path) -> None:
     """The last epoch moves weights alone."""
-    states = []
+    states, rates = [], []
 
     def watch(trainer: Trainer, epoch: int) -> None:
         states.append({k: v.clone() for k, v in trainer.module.state_dict().items()})
+        rates.append(trainer.plan.lr)
         keep(trainer, epoch)
 
     keep = Trainer._keep
     patch = pytest.MonkeyPatch()
     patch.setattr(Trainer, "_keep", watch)
     try:
-        qat(trained, tmp_path, freeze_bn=0.67)
+        qat(trained, tmp_path, freeze_bn=0.67, lr=0.01)
     finally:
         patch.undo()
+    assert rates == pytest.approx([0.01, 0.01, 0.001])
     first, before, after = states
     kinds = {
         "running": [k for k in after if "running_" in k],
