@@ -13,14 +13,17 @@ onnx_qdq.py and tflite_int8.py hold the two quantizers.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import fields
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgecv.stages.base import Context, Stage, Verdict
-from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Rounding
+from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Reconstruction, Rounding
 from edgecv.target import Target
+
+log = logging.getLogger(__name__)
 
 
 class Quantize(Stage):
@@ -54,6 +57,10 @@ class Quantize(Stage):
     equalization: bool = Field(
         default=DEFAULT.equalization,
         description="even out the channels of neighbouring layers first",
+    )
+    reconstruction: Reconstruction = Field(
+        default=DEFAULT.reconstruction,
+        description="tune the integer network by the float one's outputs: minutes",
     )
     weight_bits: Literal[4, 8] = Field(
         default=DEFAULT.weight_bits,
@@ -112,6 +119,8 @@ class Quantize(Stage):
             graph = quantize_tflite(
                 source, calibration, target.grid, target.io, context.out, options
             )
+        for warning in graph.facts["warnings"]:
+            log.warning("%s: %s", context.where, warning)
         unseen = held_back(images, self.samples, 256)
         parity = check(
             f"quantize {context.where}",
