@@ -16,49 +16,25 @@ Runtime; every compute layer in int8; the expected operators.
 from __future__ import annotations
 
 import argparse
-import hashlib
-import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from library_defaults import LIBRARIES, Library
+from photographs import SURE, Judged, described, halves, judge, share, unpack
 from record import RESULTS, circumstances, export, load_average, table, verdict, write
 
 from edgecv.backends.tflite import flatbuffer
 from edgecv.bench.measure import Plan, measure
 from edgecv.data.decode import calibration_images, decode
-from edgecv.parity import compare
-from edgecv.runtime import open_bundle
 
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
 INPUT = ("--arg", "pretrained=true", "--input-size", "224", "--mean", "127", "--std", "128")
-SURE = 0.3
 AGREE, FASTER = 0.98, 1.8
 OPS = {"CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MEAN", "AVERAGE_POOL_2D", "FULLY_CONNECTED"}
 SEED, ROUNDS, BURST_MS = 0, 60, 40.0
 PLAN = Plan(rounds=ROUNDS, budget_s=1.0, burst_ms=BURST_MS, seed=SEED)  # ROUNDS and no more
-
-
-class Judged:
-    """What a bundle says of photographs: logits (N, classes), best class and its score."""
-
-    def __init__(self, path: Path, photographs: list[Path]) -> None:
-        bundle = open_bundle(path)
-        logits, best, scores = [], [], []
-        for photograph in photographs:
-            image = decode(photograph, 3)
-            (first,) = bundle(image, top=1)
-            best.append(first.index)
-            scores.append(first.score)
-            (source,), (result,) = bundle.inputs, bundle.outputs
-            feeds = {source.name: bundle.preprocess(image)}
-            logits.append(bundle.run(feeds)[result.name].reshape(-1))
-        bundle.close()
-        self.logits, self.best, self.scores = map(np.array, (logits, best, scores))
 
 
 def main() -> int:
@@ -72,26 +48,26 @@ def main() -> int:
 
 def run(source: Path, out: Path, room: Path) -> int:
     load = load_average()
-    photographs = _photographs(source, room / "photographs")
-    halves = _halves(photographs, room)
-    fp32 = {t: _export(t, "fp32", halves[0], room / f"fp32-{t}") for t in ENGINES}
-    int8 = {t: _both(halves, room / f"int8-{t}", _by_edgecv(t)) for t in ENGINES}
+    photographs = unpack(source, room / "photographs")
+    split = halves(photographs, room, SEED)
+    fp32 = {t: _export(t, "fp32", split[0], room / f"fp32-{t}") for t in ENGINES}
+    int8 = {t: _both(split, room / f"int8-{t}", _by_edgecv(t)) for t in ENGINES}
     theirs = {
-        name: _both(halves, room / f"library-{i}", _by_library(library, fp32[library.target]))
+        name: _both(split, room / f"library-{i}", _by_library(library, fp32[library.target]))
         for i, (name, library) in enumerate(LIBRARIES.items())
     }
 
-    judge = [calibration_images(halves[1]), calibration_images(halves[0])]
-    reference = [Judged(fp32["cpu"], p) for p in judge]
+    others = [calibration_images(split[1]), calibration_images(split[0])]
+    reference = [Judged(fp32["cpu"], p) for p in others]
     rows = [
-        _row(f"{ENGINES[t]} fp32", "edgecv", "fp32", [path, path], judge, reference)
+        _row(f"{ENGINES[t]} fp32", "edgecv", "fp32", [path, path], others, reference)
         for t, path in fp32.items()
     ]
     rows += [
-        _row(ENGINES[t], "edgecv", "int8", paths, judge, reference) for t, paths in int8.items()
+        _row(ENGINES[t], "edgecv", "int8", paths, others, reference) for t, paths in int8.items()
     ]
     rows += [
-        _row(name, "library", "int8", paths, judge, reference) for name, paths in theirs.items()
+        _row(name, "library", "int8", paths, others, reference) for name, paths in theirs.items()
     ]
 
     timed = measure([Path(r.pop("path")) for r in rows], PLAN, starts=False)
@@ -114,13 +90,7 @@ def run(source: Path, out: Path, room: Path) -> int:
     data = {
         "schema": 1,
         "circumstances": circumstances(1, SEED, load),
-        "photographs": {
-            "count": len(photographs),
-            "sha256": _digest(photographs),
-            "sure": int(sum((r.scores > SURE).sum() for r in reference)),
-            "sure_above": SURE,
-            "halves": [len(p) for p in judge],
-        },
+        "photographs": described(photographs, reference),
         "timing": {"rounds": ROUNDS, "burst_ms": BURST_MS, "reference": rows[0]["name"]},
         "required": {"sure_agreement": AGREE, "faster": FASTER, "operators": sorted(OPS)},
         "met": met,
@@ -129,28 +99,6 @@ def run(source: Path, out: Path, room: Path) -> int:
     }
     write("efficientnet_lite0", out, data, _markdown(data))
     return 0 if all(met.values()) else 1
-
-
-def _photographs(source: Path, folder: Path) -> list[Path]:
-    """The image files of a folder, or of a zip (its names are not trusted: base names only)."""
-    if source.is_dir():
-        return calibration_images(source)
-    folder.mkdir()
-    with zipfile.ZipFile(source) as archive:
-        for info in archive.infolist():
-            if not info.is_dir():
-                (folder / Path(info.filename).name).write_bytes(archive.read(info))
-    return calibration_images(folder)
-
-
-def _halves(photographs: list[Path], room: Path) -> tuple[Path, Path]:
-    """Two folders: every second photograph, in an order drawn by the seed."""
-    folders = (room / "half-0", room / "half-1")
-    order = np.random.default_rng(SEED).permutation(len(photographs))
-    for place, j in enumerate(order):
-        folders[place % 2].mkdir(exist_ok=True)
-        shutil.copy(photographs[j], folders[place % 2] / f"{j:06}{photographs[j].suffix}")
-    return folders
 
 
 def _export(target: str, precision: str, half: Path, out: Path) -> Path:
@@ -180,56 +128,16 @@ def _row(
     made_by: str,
     precision: str,
     paths: list[Path],
-    judge: list[list[Path]],
+    photographs: list[list[Path]],
     reference: list[Judged],
 ) -> dict[str, Any]:
-    """What a pair of bundles (one for each split) says of the photographs it did not see."""
-    seen = [Judged(path, photographs) for path, photographs in zip(paths, judge, strict=True)]
-    splits, missed = [], []
-    for a, b in zip(reference, seen, strict=True):
-        same, sure = a.best == b.best, a.scores > SURE
-        splits.append({"all": _agreement(same), "sure": _agreement(same[sure])})
-        missed += [_miss(a, i) for i in np.flatnonzero(sure & ~same)]
-    total = {key: _pooled([s[key] for s in splits]) for key in ("all", "sure")}
-    logits = [np.concatenate([s.logits for s in side]) for side in (reference, seen)]
-    manifest = open_bundle(paths[0]).manifest
-    return {
-        "name": name, "made_by": made_by, "precision": precision, "path": str(paths[0]),
-        **total, "halves": splits, "sure_missed": missed,
-        "sqnr_db": round(compare(*logits).sqnr_db, 2),
-        "executed": manifest["executed"],
-        "bundle_bytes": paths[0].stat().st_size, "engine_bytes": manifest["size_bytes"],
-    }  # fmt: skip
-
-
-def _agreement(same: np.ndarray) -> dict[str, Any]:
-    return _share(int(same.sum()), len(same))
-
-
-def _pooled(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    return _share(sum(p["agree"] for p in parts), sum(p["count"] for p in parts))
-
-
-def _share(agree: int, count: int) -> dict[str, Any]:
-    return {"agree": agree, "count": count, "agreement": agree / max(1, count)}
-
-
-def _miss(reference: Judged, i: int) -> dict[str, float]:
-    """How sure fp32 was of a photograph: its confidence, and by how much the best logit led."""
-    second, best = np.sort(reference.logits[i])[-2:]
-    return {
-        "confidence": round(float(reference.scores[i]), 3),
-        "margin": round(float(best - second), 3),
-    }
+    found = judge(paths, photographs, reference)
+    return {"name": name, "made_by": made_by, "precision": precision, **found}
 
 
 def _operators(bundle: Path) -> dict[str, int]:
     (path,) = bundle.parent.glob("*.tflite")
     return flatbuffer.op_counts(flatbuffer.read(path))
-
-
-def _digest(photographs: list[Path]) -> str:
-    return hashlib.sha256(b"".join(p.read_bytes() for p in photographs)).hexdigest()
 
 
 def _markdown(data: dict[str, Any]) -> list[str]:
@@ -242,7 +150,7 @@ def _markdown(data: dict[str, Any]) -> list[str]:
         low, high = (1 / v for v in reversed(r["latency_ratio_interval"]))
         layers = ", ".join(f"{n} {p}" for p, n in sorted(r["executed"].items()))
         lines.append([
-            f"{r['name']}{precision}{by}", _text(r["sure"]), _halves_text(r), _text(r["all"]),
+            f"{r['name']}{precision}{by}", share(r["sure"]), _halves_text(r), share(r["all"]),
             f"{r['sqnr_db']:.1f}" if r["sqnr_db"] < 200 else "same",
             f"{r['faster']:.2f}", f"{low:.2f}-{high:.2f}", f"{r['faster_cpu_time']:.2f}",
             f"{r['latency_ms']['p50']:.2f}", f"{r['engine_bytes'] / 1e6:.1f}", layers,
@@ -275,10 +183,6 @@ def _markdown(data: dict[str, Any]) -> list[str]:
         f"{verdict(met['all_layers_int8'])}",
         f"- Operators of the .tflite ({ops}): {verdict(met['operators'])}",
     ]
-
-
-def _text(part: dict[str, Any]) -> str:
-    return f"{part['agree']}/{part['count']} ({part['agreement']:.1%})"
 
 
 def _halves_text(row: dict[str, Any]) -> str:

@@ -18,10 +18,10 @@ from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import DataError, ModelError, StageError
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import export_onnx, load_onnx
+from edgecv.stages.quantize.onnx_measured import measure_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.onnx_ranges import measure_ranges
-from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Choose, mse, percentile
+from edgecv.stages.quantize.options import Calibration, Options
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, mse, percentile
 from edgecv.stages.quantize.rounding import columns
 from edgecv.target import Grid
 
@@ -143,8 +143,8 @@ def test_bias_correction_takes_out_the_mean_error_of_rounding(fp32: Graph, tmp_p
 
 
 def test_ranges_are_the_minimum_and_maximum(fp32: Graph) -> None:
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(fp32.path)))
-    ranges, batch = measure_ranges(model, images(16), None, symmetric=False), images(16)
+    batch = images(16)
+    ranges = measure_onnx(fp32, batch).ranges("minmax", symmetric=False)
     logits = outputs(fp32, batch)
     assert ranges["input"] == (batch.min(), batch.max())
     np.testing.assert_allclose(ranges["logits"], (logits.min(), logits.max()), rtol=1e-5)
@@ -173,13 +173,13 @@ def test_mse_shrinks_for_outliers_and_not_for_uniform_values() -> None:
     assert low == -high
 
 
-@pytest.mark.parametrize("choose", [mse, percentile])
-def test_the_largest_logits_are_not_cut(fp32: Graph, choose: Choose) -> None:
+@pytest.mark.parametrize("calibration", ["mse", "percentile", "entropy"])
+def test_the_largest_logits_are_not_cut(fp32: Graph, calibration: Calibration) -> None:
     """Cut to one value, the two best classes could not be told apart."""
-    model = onnx.shape_inference.infer_shapes(onnx.load(str(fp32.path)))
     batch = images(64)
     batch[7] *= 20  # one image in 64 makes the largest logits
-    whole, cut = (measure_ranges(model, batch, c, symmetric=False) for c in (None, choose))
+    measured = measure_onnx(fp32, batch)
+    whole, cut = (measured.ranges(how, symmetric=False) for how in ("minmax", calibration))
     assert cut["logits"] == whole["logits"]
     assert cut["input"] != whole["input"]
 
@@ -204,6 +204,14 @@ def test_weight_rounding_brings_a_layers_output_closer(fp32: Graph, tmp_path: Pa
 
     for grid in (X86, Grid(per_channel=False)):
         assert error("gptq", grid) < 0.5 * error("nearest", grid)
+
+
+def test_what_was_measured_serves_several_choices(fp32: Graph, tmp_path: Path) -> None:
+    seen = measure_onnx(fp32, images(16))
+    for options in (Options(), Options("percentile", "descent", bias_correction=False)):
+        alone = quantize_onnx(fp32, images(16), X86, tmp_path / "a", options)
+        shared = quantize_onnx(fp32, images(16), X86, tmp_path / "b", options, seen)
+        assert alone.path.read_bytes() == shared.path.read_bytes()
 
 
 def poisoned() -> np.ndarray:

@@ -12,7 +12,7 @@ from torch import nn  # noqa: E402
 from edgecv import target  # noqa: E402
 from edgecv.stages.export.onnx import load_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_ranges import runner  # noqa: E402
+from edgecv.stages.quantize.onnx_running import runner  # noqa: E402
 from edgecv.stages.quantize.sensitivity import sensitivities  # noqa: E402
 
 

@@ -16,9 +16,9 @@ from edgecv.errors import DataError, ModelError, TargetError
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
 from edgecv.stages.quantize._tflite_layers import layers
-from edgecv.stages.quantize._tflite_weights import measure_moments
+from edgecv.stages.quantize._tflite_measured import measure_tflite
 from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.tflite_int8 import calibrate, quantize_tflite
+from edgecv.stages.quantize.tflite_int8 import quantize_tflite
 from edgecv.target import Grid
 from tests.backends.tflite_graphs import GRID, float_graph, images, int8_graph, torch_logits
 
@@ -100,10 +100,10 @@ def test_the_float_graph_is_not_touched(tmp_path: Path):
 
 
 def test_ranges_are_the_extremes_over_all_samples():
-    seen = calibrate(float_graph(), images())
-    assert (seen["input"].low, seen["input"].high) == (images().min(), images().max())
+    seen = measure_tflite(float_graph(), images()).ranges("minmax")
+    assert seen["input"] == (images().min(), images().max())
     want = torch_logits(images())
-    assert seen["logits"].high == pytest.approx(want.max(), abs=1e-5)
+    assert seen["logits"][1] == pytest.approx(want.max(), abs=1e-5)
 
 
 class Hard(nn.Module):
@@ -158,7 +158,7 @@ def test_bias_correction_takes_out_the_shift_of_the_mean(hard, tmp_path: Path):
 
 def test_weight_rounding_brings_the_layers_outputs_closer(hard, tmp_path: Path):
     floats = flatbuffer.read(hard.path)
-    unseen = measure_moments(floats, tflite_int8._play(hard, images()[16:]), 16)
+    unseen = measure_tflite(hard, images()[16:]).moments
     squares = [m.square for m in unseen.values() if m.square is not None]
     assert len(squares) == 3
 
@@ -199,9 +199,9 @@ def test_a_lone_large_pixel_narrows_the_input_and_the_logits_stay_whole(tmp_path
     batch[3, 0, 0, 0] = 1.5
     graph = quantize_tflite(float_graph(), batch, GRID, "int8", tmp_path)
     (x,), (y,) = graph.inputs, graph.outputs
-    seen = calibrate(float_graph(), batch)["logits"]
+    low, high = measure_tflite(float_graph(), batch).spans["logits"]
     assert x.scale < 2.2 / 255
-    assert y.scale == pytest.approx((seen.high - seen.low) / 255, rel=1e-3)
+    assert y.scale == pytest.approx((high - low) / 255, rel=1e-3)
 
 
 BAD = images()[:3].copy()
@@ -211,10 +211,10 @@ BAD[1, 2, 3, 0] = np.nan
 @pytest.mark.parametrize(
     ("samples", "what"),
     [
-        (images()[:0], "empty"),
-        (BAD, "sample 1 holds NaN"),
-        (images()[0], r"are float32 \(24, 24, 3\)"),
-        (images()[:2, :20], r"\(2, 20, 24, 3\)"),
+        (images()[:0], "there are none"),
+        (BAD, "number 1 holds NaN"),
+        (images()[0], r"float32 \(24, 3\)"),
+        (images()[:2, :20], r"\(20, 24, 3\)"),
         (images()[:2].astype(np.float64), "float64"),
     ],
     ids=["empty", "nan", "one image", "wrong size", "float64"],

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from edgecv.stages.base import Context, Limited, Verdict
-from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Rounding
+from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Reconstruction, Rounding
 from edgecv.target import Target
 
 
@@ -58,6 +58,10 @@ class Quantize(Limited):
     equalization: bool = Field(
         default=DEFAULT.equalization,
         description="even out the channels of neighbouring layers first",
+    )
+    reconstruction: Reconstruction = Field(
+        default=DEFAULT.reconstruction,
+        description="tune the integer network by the float one's outputs: minutes",
     )
     weight_bits: Literal[4, 8] = Field(
         default=DEFAULT.weight_bits,

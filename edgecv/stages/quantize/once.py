@@ -56,7 +56,7 @@ def quantized(
     )
     graph.facts["parity"] = parity.to_json()
     graph.facts["notes"] = notes(source)
-    for note in graph.facts["notes"]:
+    for note in (*graph.facts["warnings"], *graph.facts["notes"]):
         log.warning("%s: %s", context.where, note)
     graph.save_facts()
     return graph, parity

@@ -17,53 +17,68 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecv.errors import DataError, EdgecvError, EngineError, ModelError, missing
+from edgecv.errors import EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
 from edgecv.stages.quantize import learned
+from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
-from edgecv.stages.quantize.onnx_equalize import equalized
-from edgecv.stages.quantize.onnx_ranges import measure_ranges
-from edgecv.stages.quantize.onnx_weights import measure_moments, own_biases, settle
+from edgecv.stages.quantize.onnx_measured import Measured
+from edgecv.stages.quantize.onnx_weights import settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
-from edgecv.stages.quantize.ranges import CALIBRATIONS, Range
+from edgecv.stages.quantize.ranges import Range
+from edgecv.stages.quantize.settling import largest
 from edgecv.target import Grid
+
+# Operators that compute nothing of their own.
+_MOVES = ("Constant", "Flatten", "Identity", "Shape", "Cast", "Dropout")
 
 
 def quantize_onnx(
-    graph: Graph, samples: np.ndarray, grid: Grid, out: Path, options: Options = DEFAULT
+    graph: Graph,
+    samples: np.ndarray,
+    grid: Grid,
+    out: Path,
+    options: Options = DEFAULT,
+    measured: Measured | None = None,
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
-    graph:   a float ONNX graph with one input
-    samples: (N, C, H, W) float32, normalised as the network expects; a few hundred at most
-    Raises DataError (no samples, wrong shape, NaN), ModelError (not a float ONNX graph, nothing
-    to quantize), StageError (an option that is not known, NaN activations), EngineError (the
-    quantizer failed).
+    graph:    a float ONNX graph with one input
+    samples:  (N, C, H, W) float32, normalised as the network expects; a few hundred at most
+    measured: `measure_onnx` of that graph, those samples and options.equalization, so that
+              several choices of the options share it
+    What is odd, and may be meant, is told in facts["warnings"].
+    Raises DataError (samples: none, wrong shape, NaN, all the same), ModelError (not a float ONNX
+    graph, nothing to quantize), StageError (an option that is not known, NaN activations),
+    EngineError (the quantizer failed).
     """
     onnx = _onnx()
     if graph.format != "onnx" or graph.precision != "fp32":
         raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
     check(options)
-    _check_samples(samples, graph)
+    check_samples(samples, graph.inputs[0].shape[1:])
     model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
-        if options.equalization and not learned.is_learned(graph):
-            model = onnx.shape_inference.infer_shapes(equalized(model, samples))
-        model = own_biases(model)
-        ranges = measure_ranges(model, samples, CALIBRATIONS[options.calibration], grid.symmetric)
-        ranges |= learned.ranges(graph)
         overrides = learned.overrides(graph, grid)
+        if overrides:  # what was learned on a grid is neither equalized nor rounded anew
+            options = replace(options, equalization=False, reconstruction="none")
+        seen = measured or Measured(model, samples, options.equalization)
+        assert seen.equalization == options.equalization
+        model = seen.model
+        ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         quantized = _quantize(model, ranges, grid, kept, overrides)
-        if not overrides:  # what was learned on a grid is not rounded anew
-            limit = 64 if grid.reduce_range else 127
-            settle(model, quantized, measure_moments(model, samples), limit, options)
+        limit = 64 if grid.reduce_range else 127
+        if not overrides:
+            settle(model, quantized, seen.moments, limit, options)
+        tuned = _reconstruct(model, quantized, samples, limit, options)
         hold_float(quantized, kept)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
@@ -81,7 +96,9 @@ def quantize_onnx(
         "ops": dict(sorted(Counter(n.op_type for n in quantized.graph.node).items())),
         "quantizer": "onnxruntime",
         "options": options.to_json(),
+        **tuned,
         "samples": len(samples),
+        "warnings": [*doubts(samples), *_without_kernel(model)],
         "grid": grid.model_dump(),
     }
     result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
@@ -146,6 +163,20 @@ def _quantize(
     return quantizer.model.model
 
 
+def _reconstruct(
+    model: Any, quantized: Any, samples: np.ndarray, limit: int, options: Options
+) -> dict[str, Any]:
+    """What reconstruction made of it, where the options ask for it."""
+    if options.reconstruction == "none":
+        return {}
+    from edgecv.stages.quantize.onnx_reconstruct import subject
+    from edgecv.stages.quantize.reconstruction import check_count, reconstruct
+
+    check_count(samples)
+    outcome = reconstruct(subject(model, quantized), samples, largest(limit, options))
+    return {"reconstruction": outcome.to_json()}
+
+
 def _left_float(model: Any) -> set[str]:
     """Elementwise nodes with a constant operand, named: TensorRT takes no quantized constant
     there ("Quantized constant is only allowed before DQ").
@@ -164,16 +195,16 @@ def _dense_weights(model: Any) -> set[str]:
     return {n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "MatMul")} & held
 
 
-def _check_samples(samples: np.ndarray, graph: Graph) -> None:
-    where = "quantize: calibration samples"
-    if len(samples) == 0:
-        raise DataError(where, "there are none", "give at least a few dozen images")
-    expected = graph.inputs[0].shape[1:]
-    if samples.shape[1:] != expected:
-        raise DataError(where, f"each is {samples.shape[1:]}, the network takes {expected}")
-    for i, image in enumerate(samples):
-        if not np.isfinite(image).all():
-            raise DataError(where, f"number {i} holds NaN or infinite values")
+def _without_kernel(model: Any) -> list[str]:
+    """Operators that ONNX Runtime's quantizer has no integer form of, a sentence each."""
+    from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+    known = {*QLinearOpsRegistry, *QDQRegistry, *_MOVES}
+    ops = Counter(n.op_type for n in model.graph.node if n.op_type not in known)
+    return [
+        f"{op} (x{count}) has no int8 kernel and stays float, with conversions around it"
+        for op, count in sorted(ops.items())
+    ]
 
 
 def _onnx() -> Any:

@@ -9,6 +9,7 @@ from edgecv.errors import StageError
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Rounding = Literal["nearest", "gptq", "descent", "adaround"]
+Reconstruction = Literal["none", "network"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ class Options:
     rounding:        how weights become integers (`rounding.py`)
     bias_correction: put the mean error of a layer's rounded weights into its bias
     equalization:    even out the channels of neighbouring layers first
+    reconstruction:  afterwards, tune weights and biases of the whole network by its float self
+                     (`reconstruction.py`; minutes)
     weight_bits:     8 or 4; 4-bit weights are kept in int8 and take 15 levels of it
     keep_float:      names of layers that stay float, as `edgecv bench --profile` shows them
     """
@@ -27,6 +30,7 @@ class Options:
     rounding: Rounding = "gptq"
     bias_correction: bool = True
     equalization: bool = False
+    reconstruction: Reconstruction = "none"
     weight_bits: Literal[4, 8] = 8
     keep_float: tuple[str, ...] = ()
 
@@ -38,6 +42,7 @@ DEFAULT = Options()
 _KNOWN: dict[str, tuple[Any, ...]] = {
     "calibration": get_args(Calibration),
     "rounding": get_args(Rounding),
+    "reconstruction": get_args(Reconstruction),
     "weight_bits": (4, 8),
 }
 

@@ -22,6 +22,11 @@ LIMIT = 2**30  # half of int32, so that the products added to a bias cannot wrap
 FEW = 7  # the largest integer of 4 bits, symmetric
 
 
+def largest(limit: int, options: Options) -> int:
+    """The largest integer of a weight. limit: the same for 8 bits, 127 or 64."""
+    return min(limit, FEW) if options.weight_bits == 4 else limit
+
+
 @dataclass(frozen=True)
 class Settled:
     """q: whole numbers, the weight's shape. s: (O,), or (1,) for one scale. bias: float64 (O,).
@@ -51,11 +56,10 @@ def settle_layer(
     """
     groups, per_channel = len(seen.mean), scale.size > 1
     rows = w.reshape(groups, len(w) // groups, -1).astype(np.float64)
-    few = options.weight_bits == 4
-    most = min(limit, FEW) if few else limit
+    most = largest(limit, options)
     start = np.broadcast_to(scale.astype(np.float64), len(w)).reshape(groups, -1) * (limit / most)
     found = round_layer(
-        rows, start, seen.square, most, options.rounding, search=few, shared=not per_channel
+        rows, start, seen.square, most, options.rounding, search=most <= FEW, shared=not per_channel
     )
     q, s, b = found.q, found.s, bias.astype(np.float64)
     raised = 0

@@ -1,7 +1,4 @@
-"""What a float ONNX graph holds on the samples: ranges, and the inputs of its layers.
-
-Measured one image at a time: memory holds the activations of one image, however many there are.
-"""
+"""Running a float ONNX graph for what its tensors hold, one image at a time, by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -10,45 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import StageError
-from edgecv.stages.quantize.ranges import BINS, Choose, Range, histogram
-
 Runner = Callable[[np.ndarray], list[np.ndarray]]
-
-
-def measure_ranges(
-    model: Any, samples: np.ndarray, choose: Choose | None, symmetric: bool
-) -> dict[str, Range]:
-    """The range of the input and of every float activation over the samples, by tensor name.
-
-    model:   onnx.ModelProto with inferred shapes
-    choose:  choose(histogram, (lo, hi), symmetric) narrows a range; None keeps min and max
-    The network's outputs keep min and max: their rare extremes are the answers, and two classes
-    cut to one value cannot be told apart.
-    Raises StageError: an activation is NaN or infinite.
-    """
-    names, run = _activations(model)
-    lo, hi = np.full(len(names), np.inf), np.full(len(names), -np.inf)
-    for values in map(run, samples):
-        # minimum() carries NaN through, so that one bad value is seen at the end
-        lo = np.minimum(lo, [v.min() for v in values])
-        hi = np.maximum(hi, [v.max() for v in values])
-    bad = ~(np.isfinite(lo) & np.isfinite(hi))
-    if bad.any():
-        name = names[int(bad.argmax())]
-        raise StageError(f"quantize: tensor {name!r}", "is NaN or infinite on the samples")
-    ranges = [(float(a), float(b)) for a, b in zip(lo, hi, strict=True)]
-    if choose is None:
-        return dict(zip(names, ranges, strict=True))
-    counts = np.zeros((len(names), BINS), np.int64)
-    for values in map(run, samples):
-        for row, v, (a, b) in zip(counts, values, ranges, strict=True):
-            row += histogram(v, a, b)
-    whole = {o.name for o in model.graph.output}
-    return {
-        n: r if n in whole else choose(c, r, symmetric)
-        for n, c, r in zip(names, counts, ranges, strict=True)
-    }
 
 
 def layer_inputs(
@@ -62,7 +21,7 @@ def layer_inputs(
         yield {_source(model): image[None], **dict(zip(kept, run(image), strict=True))}
 
 
-def _activations(model: Any) -> tuple[list[str], Runner]:
+def activations(model: Any) -> tuple[list[str], Runner]:
     """The input's and the float activations' names, and a function from an image to values."""
     import onnx
 
@@ -74,7 +33,7 @@ def _activations(model: Any) -> tuple[list[str], Runner]:
         if n in known and known[n].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     ]
     run = _watched(model, [known[n] for n in names])
-    return [_source(model), *names], lambda image: [image, *run(image)]
+    return [_source(model), *names], lambda image: [image[None], *run(image)]
 
 
 def _watched(model: Any, outputs: Sequence[Any]) -> Runner:

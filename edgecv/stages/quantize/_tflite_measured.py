@@ -1,0 +1,122 @@
+"""Everything that the samples tell of a float .tflite, measured once for any options.
+
+Two passes, one image at a time: extremes and moments, then histograms between the extremes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite.run import engine, quiet
+from edgecv.errors import ModelError
+from edgecv.graph import Graph
+from edgecv.stages.quantize._tflite_equalize import equalize
+from edgecv.stages.quantize._tflite_layers import PLACES, layers, seen_by
+from edgecv.stages.quantize.options import Calibration
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
+from edgecv.stages.quantize.rounding import Moments
+
+
+class Measured:
+    """What the samples say of a float .tflite, kept for several quantizations of it.
+
+    content: the file that is quantized, its channels evened out if asked for
+    model:   the same, editable
+    spans:   smallest and largest value by float activation
+    moments: of each layer's inputs, by its place among the layers
+    Raises ModelError: a tensor becomes NaN or infinite on the samples.
+    """
+
+    def __init__(self, content: bytes, samples: np.ndarray, equalization: bool = False) -> None:
+        self.model = flatbuffer.parse(content, "quantize")
+        if equalization:
+            equalize(self.model, play(content, samples))
+            content = _written(self.model)
+        self.content, self.samples, self.equalization = content, samples, equalization
+        main = flatbuffer.graph_of(self.model)
+        real = flatbuffer.enum("TensorType", "FLOAT32")
+        every = [*main.inputs, *(t for op in main.operators for t in op.outputs)]
+        watched = dict.fromkeys(int(t) for t in every if main.tensors[t].type == real)
+        self._places = {main.tensors[t].name.decode(): t for t in watched}
+        self.moments: dict[int, Moments] = {}
+        self.spans = self._first_pass()
+        self._counts: dict[str, np.ndarray] | None = None
+
+    def ranges(self, calibration: Calibration) -> dict[str, Range]:
+        """The range of each tensor by that method.
+
+        The network's outputs keep their extremes: rare large values are its answers, and two
+        classes cut to one value cannot be told apart.
+        """
+        choose = CALIBRATIONS[calibration]
+        if choose is None:
+            return dict(self.spans)
+        if self._counts is None:
+            self._counts = self._second_pass()
+        main = flatbuffer.graph_of(self.model)
+        whole = {main.tensors[t].name.decode() for t in main.outputs}
+        return {
+            name: span if name in whole else choose(self._counts[name], span, False)
+            for name, span in self.spans.items()
+        }
+
+    def _first_pass(self) -> dict[str, Range]:
+        found: dict[str, Range] = {}
+        every = list(enumerate(layers(self.model)))
+        for value_of in play(self.content, self.samples):
+            for name, place in self._places.items():
+                value = value_of(place)
+                low, high = float(value.min()), float(value.max())
+                if not np.isfinite([low, high]).all():
+                    what = f"tensor {name} becomes NaN or infinite on the samples"
+                    hint = "is it max pooling with padding? put it after a ReLU: int8 has no -inf"
+                    raise ModelError("quantize", what, hint if "padv2" in name else "")
+                old = found.get(name, (low, high))
+                found[name] = min(low, old[0]), max(high, old[1])
+            for i, (kind, op) in every:
+                entry = value_of(int(op.inputs[PLACES[kind][0]]))
+                x = seen_by(self.model, kind, op, entry)
+                if x is not None:
+                    self.moments.setdefault(i, Moments()).add(x, len(self.samples))
+        return found
+
+    def _second_pass(self) -> dict[str, np.ndarray]:
+        counts = {name: np.zeros(BINS, np.int64) for name in self._places}
+        for value_of in play(self.content, self.samples):
+            for name, place in self._places.items():
+                counts[name] += histogram(value_of(place), *self.spans[name])
+        return counts
+
+
+def measure_tflite(graph: Graph, samples: np.ndarray, equalization: bool = False) -> Measured:
+    """For `quantize_tflite(..., measured=...)`, where one graph is quantized in several ways."""
+    return Measured(graph.path.read_bytes(), samples, equalization)
+
+
+def play(content: bytes, samples: np.ndarray) -> Iterator[Callable[[int], np.ndarray]]:
+    """Run one sample after the other; each time, a function from a tensor's index to its value."""
+    with warnings.catch_warnings(), quiet():
+        warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
+        net = engine().Interpreter(
+            model_content=content, num_threads=1, experimental_preserve_all_tensors=True
+        )
+        net.allocate_tensors()
+    entry = net.get_input_details()[0]["index"]
+    for sample in samples:
+        net.set_tensor(entry, sample[None])
+        net.invoke()
+        yield net.get_tensor
+
+
+def _written(model: Any) -> bytes:
+    with tempfile.TemporaryDirectory() as room:
+        path = Path(room) / "model.tflite"
+        flatbuffer.write(model, path)
+        return path.read_bytes()

@@ -1,0 +1,102 @@
+"""Everything that the samples tell of a float ONNX graph, measured once for any options.
+
+Two passes, one image at a time: extremes and moments, then histograms between the extremes. Memory
+holds one image's activations, a histogram for each tensor and an H for each layer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import StageError
+from edgecv.graph import Graph
+from edgecv.stages.quantize.keep_float import onnx_layers
+from edgecv.stages.quantize.onnx_equalize import equalized
+from edgecv.stages.quantize.onnx_layers import geometry, layers
+from edgecv.stages.quantize.onnx_running import activations
+from edgecv.stages.quantize.onnx_weights import own_biases
+from edgecv.stages.quantize.options import Calibration
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
+from edgecv.stages.quantize.rounding import Moments, columns
+
+
+class Measured:
+    """What the samples say of a graph, kept for several quantizations of it.
+
+    model:   the onnx.ModelProto that is quantized: shapes inferred, channels evened out if asked
+             for, a bias of its own in every layer
+    samples: float32 (N, C, H, W), normalised as the network expects
+    spans:   smallest and largest value by tensor, the input and every float activation
+    moments: of each layer's inputs, by the layer's output
+    Raises StageError: an activation is NaN or infinite.
+    """
+
+    def __init__(self, model: Any, samples: np.ndarray, equalization: bool = False) -> None:
+        import onnx
+
+        if equalization:
+            model = equalized(model, samples)
+        self.model = onnx.shape_inference.infer_shapes(own_biases(model))
+        onnx_layers(self.model)  # names the nodes that have none
+        self.samples, self.equalization = samples, equalization
+        self._names, self._run = activations(self.model)
+        self.moments = {node.output[0]: Moments() for node in layers(self.model)}
+        self.spans = self._first_pass()
+        self._counts: np.ndarray | None = None
+
+    def ranges(self, calibration: Calibration, symmetric: bool) -> dict[str, Range]:
+        """The range of each tensor by that method.
+
+        The network's outputs keep min and max: their rare extremes are the answers, and two
+        classes cut to one value cannot be told apart.
+        """
+        choose = CALIBRATIONS[calibration]
+        if choose is None:
+            return dict(self.spans)
+        if self._counts is None:
+            self._counts = self._second_pass()
+        whole = {o.name for o in self.model.graph.output}
+        return {
+            name: span if name in whole else choose(counts, span, symmetric)
+            for (name, span), counts in zip(self.spans.items(), self._counts, strict=True)
+        }
+
+    def _first_pass(self) -> dict[str, Range]:
+        shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}
+        every = list(layers(self.model))
+        low, high = np.full(len(self._names), np.inf), np.full(len(self._names), -np.inf)
+        for values in map(self._run, self.samples):
+            # minimum() carries NaN through, so that one bad value is seen at the end
+            low = np.minimum(low, [v.min() for v in values])
+            high = np.maximum(high, [v.max() for v in values])
+            held = dict(zip(self._names, values, strict=True))
+            for node in every:
+                x = held[node.input[0]]
+                if node.op_type == "Gemm":
+                    x = x.reshape(1, -1, 1)
+                else:
+                    x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
+                self.moments[node.output[0]].add(x, len(self.samples))
+        bad = ~(np.isfinite(low) & np.isfinite(high))
+        if bad.any():
+            name = self._names[int(bad.argmax())]
+            raise StageError(f"quantize: tensor {name!r}", "is NaN or infinite on the samples")
+        ends = zip(map(float, low), map(float, high), strict=True)
+        return dict(zip(self._names, ends, strict=True))
+
+    def _second_pass(self) -> np.ndarray:
+        counts = np.zeros((len(self._names), BINS), np.int64)
+        for values in map(self._run, self.samples):
+            for row, value, (low, high) in zip(counts, values, self.spans.values(), strict=True):
+                row += histogram(value, low, high)
+        return counts
+
+
+def measure_onnx(graph: Graph, samples: np.ndarray, equalization: bool = False) -> Measured:
+    """For `quantize_onnx(..., measured=...)`, where one graph is quantized in several ways."""
+    import onnx
+
+    model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
+    return Measured(model, samples, equalization)
