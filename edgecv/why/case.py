@@ -67,9 +67,14 @@ class Case:
         return next((r for r in self.layers if r.layer == product.layer and r.precision), None)
 
     def time_ms(self, product: Product) -> float:
-        """What the profile says of a product, 0 where it says nothing."""
+        """What a product takes of a call, by the profile; 0 where that says nothing.
+
+        A profiler takes time too: where its layers add up to more than a call, they are scaled.
+        """
         row = self.ran(product)
-        return (row.time_ms or 0.0) if row else 0.0
+        total = sum(r.time_ms or 0.0 for r in self.layers)
+        scale = min(1.0, self.call_ms / total) if self.call_ms and total else 1.0
+        return scale * (row.time_ms or 0.0) if row else 0.0
 
     def dearest(self, products: Iterable[Product]) -> tuple[str, ...]:
         """Their layers, the dearest first, each once."""

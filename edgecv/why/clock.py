@@ -21,7 +21,7 @@ from edgecv.bench.statistics import interval
 from edgecv.why.flushing import flushing
 
 BURST_MS = 3.0
-LEAST_ROUNDS = 3 * SITTING_ROUNDS
+LEAST_ROUNDS = 2 * SITTING_ROUNDS
 MOST_ROUNDS = 15 * SITTING_ROUNDS
 NARROW = 0.02  # half-width of a ratio's interval at which more rounds tell nothing new
 SHARE = 0.35  # of the budget that is left, for one experiment
@@ -105,7 +105,8 @@ class Clock:
 
     def __init__(self, budget_s: float, seed: int = 0) -> None:
         self._end = time.monotonic() + budget_s
-        self._seed = seed
+        self._seed, self._last_s = seed, 0.0
+        self.spent = False  # whether something was not measured for want of time
 
     @property
     def left_s(self) -> float:
@@ -113,26 +114,26 @@ class Clock:
         return max(0.0, self._end - time.monotonic())
 
     def rounds(self, trials: Sequence[Trial], share: float = SHARE) -> Rounds | None:
-        """The trials measured in turns; None when the budget is spent.
+        """The trials measured in turns; None when too little of the budget is left.
 
         Goes on until the ratio of every trial to the first is known to NARROW, or a share of what
         is left of the budget is spent. Raises EdgecvError where a trial cannot be opened.
         """
-        if self.left_s <= 0.0:
+        begin = time.monotonic()
+        if self.left_s < 0.5 * self._last_s or self.left_s <= 0.0:
+            self.spent = True
             return None
-        end = time.monotonic() + share * self.left_s
+        end = begin + share * self.left_s
         sampler = Sampler(trials, BURST_MS, self._seed)
         try:
             while sampler.rounds < MOST_ROUNDS:
                 sampler.sample(SITTING_ROUNDS)
-                if sampler.rounds >= LEAST_ROUNDS and (
-                    time.monotonic() > end or _narrow(sampler, len(trials))
-                ):
-                    break
-                if time.monotonic() > self._end:
+                enough = sampler.rounds >= LEAST_ROUNDS or time.monotonic() > self._end
+                if enough and (time.monotonic() > end or _narrow(sampler, len(trials))):
                     break
         finally:
             sampler.close()
+            self._last_s = time.monotonic() - begin
         times = np.array([series.round_wall for series in sampler.series]).T / 1e6
         return Rounds(times, np.array(sampler.sitting_of))
 

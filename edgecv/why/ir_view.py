@@ -83,6 +83,17 @@ class IrView(View):
             op.output(0).replace(new.output(0))
         return self._written(model) if found else None
 
+    def in_integers(
+        self, layers: set[str], feeds: Mapping[str, np.ndarray]
+    ) -> Mapping[str, bytes] | None:
+        from edgecv.why.ir_int8 import in_integers
+
+        model = self._read()
+        found = [op for op in model.get_ordered_ops() if _kind(op) in PRODUCTS]
+        able = [op for op in found if (_layer(op) or op.get_friendly_name()) in layers]
+        able = [op for op in able if _constant(op, 1) is not None and _grid(op) == "float32"]
+        return self._written(model) if in_integers(model, able, feeds) else None
+
     def _read(self) -> Any:
         try:
             return self._ov.Core().read_model(self._xml, self._weights)

@@ -45,7 +45,7 @@ def flush(array: np.ndarray) -> np.ndarray:
 def _subnormal(array: np.ndarray) -> np.ndarray:
     """Where its values are subnormal: an exponent of zeros and a fraction that is not.
 
-    By their bits: engines let a thread take subnormals as zero, and then a comparison does too.
+    By their bits: a thread that takes subnormals as zero (`flushing.py`) compares them as zero too.
     """
     kind = array.dtype.newbyteorder("=")
     integer = np.dtype(f"u{kind.itemsize}")

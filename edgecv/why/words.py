@@ -52,9 +52,8 @@ def show(data: Mapping[str, Any]) -> None:
     else:
         print("nothing found that costs time: the layers below are where it goes")
     for f in data["noted"]:
-        cost = "costs next to nothing here" if f["ms"] is not None else "cost not measured"
         print()
-        _say("seen, ", f"{cost}: {f['kind']}: {f['what']}")
+        _say("seen, ", f"{_no_cause(f)}: {f['kind']}: {f['what']}")
     if data["top"]:
         print()
         rows = [
@@ -66,6 +65,15 @@ def show(data: Mapping[str, Any]) -> None:
         table(["where the time goes", "op", "precision", "ms", "share", ""], rows, right=(3, 4))
     if data["budget_spent"]:
         print("\nthe budget was spent before everything was measured: --budget 60s")
+
+
+def _no_cause(finding: Mapping[str, Any]) -> str:
+    """Why a finding is no cause."""
+    if finding["ms"] is None:
+        return "cost not measured"
+    if finding["bounds"] and finding["bounds"][1] < 0.0:
+        return f"right as it is, mended it takes {-finding['ms']:.3f} ms more"
+    return "costs next to nothing here"
 
 
 def _say(lead: str, text: str) -> None:

@@ -100,6 +100,25 @@ def test_openvino_transpositions_are_found_and_taken_out(tmp_path: Path) -> None
     assert shapes == [(1, HW, HW, 4)] * 2
 
 
+def test_openvino_layers_in_float_run_in_int8_when_mended(
+    onnx_view: OnnxView, graph: Graph, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    from edgecv.backends.openvino.run import Session
+    from edgecv.why.ir_view import IrView
+
+    compiled = compile_module("openvino").compile(graph, load("openvino"), tmp_path)
+    view = IrView({name: (tmp_path / name).read_bytes() for name in compiled.files})
+    image = np.random.default_rng(0).normal(size=(1, 3, SIZE, SIZE)).astype(np.float32)
+    layers = {p.layer for p in onnx_view.products} - {"stem.0", "head"}
+    mended = view.in_integers(layers, {"input": image})
+    assert mended is not None
+    assert Session(mended).executed() == {"int8": 8, "fp32": 2}
+    shipped, changed = (Session(f).run({"input": image})["logits"] for f in (view.files, mended))
+    assert np.square(changed - shipped).sum() < 0.05 * np.square(shipped).sum()
+    assert view.in_integers({"nothing"}, {"input": image}) is None
+
+
 @pytest.mark.parametrize("integer", [False, True])
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda p: f"{p.kind}-{p.channels}")
 def test_a_twin_is_the_layer_that_it_stands_for(product: Product, integer: bool) -> None:

@@ -50,6 +50,8 @@ def test_nothing_found_says_so_and_where_the_time_goes(capsys: pytest.CaptureFix
     assert "costs next to nothing here: misaligned: 12 channels" in text
     assert "cost not measured: transpose" in text
     assert "where the time goes" in text
+    better = {**SEEN, "ms": -0.05, "bounds": [-0.06, -0.04]}
+    assert "right as it is, mended it takes 0.050 ms more" in shown(capsys, noted=[better])
 
 
 def test_what_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
