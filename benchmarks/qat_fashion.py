@@ -66,8 +66,7 @@ def stages(epochs: int) -> list[dict[str, Any]]:
         made.append(
             {"qat": {"name": name, "from": "dense", "epochs": count, "lr": lr, "shift": 1, **bits}}
         )
-        loose = {"min_sqnr_db": -20.0, "min_agreement": 0.0}  # the comparison is made here
-        made.append({"quantize": {"name": f"{name}-int8", "from": name, **loose}})
+        made.append({"quantize": {"name": f"{name}-int8", "from": name}})
     return made
 
 

@@ -1,7 +1,8 @@
 """Limits on the command line: what meets them is searched for, and nothing meeting them is exit 1.
 
 The network has one channel of large activations between two layers: in int8 everything beside it is
-rounded away, and these two layers in float bring it back.
+rounded away, and these layers in float bring it back. SiLU stands between them: no equalization
+mends it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Net(nn.Module):
 
     def forward(self, x):
         x = self.a(x).relu()
-        x = self.c(x + self.b(x)).relu()
+        x = self.c(nn.functional.silu(x + self.b(x))).relu()
         return self.d(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 def make():
@@ -62,13 +63,13 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_layers_are_kept_float_until_the_limit_is_met(edgecv: Callable, room: Path) -> None:
-    options = ("--accuracy-drop", "10", "--out", "found", "--json")
+    options = ("--accuracy-drop", "8", "--out", "found", "--json")
     done = edgecv("export", "hostile:make", *OPTIONS, *options, cwd=room)
     data = json.loads(done.out)
     first, *_, last = [t for t in data["search"]["tried"] if t["figures"]]
-    assert first["figures"]["accuracy_drop"] > 10, "int8 alone is not enough"
+    assert first["figures"]["accuracy_drop"] > 8, "int8 alone is not enough"
     assert (done.code, data["search"]["met"]) == (0, True), done.err
-    assert {"/Add", "c"} <= set(last["options"]["keep_float"])
+    assert {"/Add", "b"} <= set(last["options"]["keep_float"])
     assert last["sqnr_db"] > first["sqnr_db"] + 3
     assert data["executed"]["fp32"] >= 2
     assert data["executed"]["int8"] >= 1

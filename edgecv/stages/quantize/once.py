@@ -27,10 +27,12 @@ def quantized(
     out: Path,
     samples: int,
     tolerance: Tolerance = NONE,
+    tell: bool = True,
 ) -> tuple[Graph, Parity]:
     """The graph in out/ on the grid of context.target, and its fidelity on images held back.
 
     source: the float graph of the target's format. samples: calibration images, from data.train
+    tell: log what is doubtful about them
     Raises ParityError beyond the tolerance, and what the quantizers raise.
     """
     target = context.target
@@ -56,7 +58,8 @@ def quantized(
     )
     graph.facts["parity"] = parity.to_json()
     graph.facts["notes"] = notes(source)
-    for note in (*graph.facts["warnings"], *graph.facts["notes"]):
-        log.warning("%s: %s", context.where, note)
+    if tell:
+        for note in (*graph.facts["warnings"], *graph.facts["notes"]):
+            log.warning("%s: %s", context.where, note)
     graph.save_facts()
     return graph, parity

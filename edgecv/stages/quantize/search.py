@@ -97,7 +97,8 @@ def search(
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
-        return quantized(source, options, context, out, count)
+        first = options == start
+        return quantized(source, options, context, out, count, tell=first)
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
