@@ -17,7 +17,7 @@ from edgecv.ladder.constants import differences
 from edgecv.ladder.distance import Energy
 from edgecv.ladder.inputs import explain
 from edgecv.ladder.layers import Form
-from edgecv.ladder.matching import Pair, match
+from edgecv.ladder.matching import Pair, match, unfused
 from edgecv.ladder.noise import Noise, per_layer
 from edgecv.ladder.samples import Inputs, Samples
 from edgecv.parity import Parity, Tolerance
@@ -137,11 +137,22 @@ def _of_layer(a: Form, b: Form, xs: Inputs, where: Divergence, limit: Tolerance)
 
 
 def _why(a: Form, b: Form, xs: Inputs, pair: Pair) -> tuple[str, str]:
-    wrong = differences(a, b, pair, _image(b, pair))
+    inner = unfused(a, b, pair)
+    wrong = differences(a, b, inner, _image(b, inner))
     if wrong:
         return "weights", str(wrong[0])
     if order := _turned(a, b, xs, pair):
         return "layout", f"its result agrees once transposed {order}"
+    if other := _otherwise(inner):
+        return other
+    same = "its constants are equal" if wrong == [] else "its constants cannot be read"
+    if b.precision != "fp32" or b.one_by_one:
+        return "engine", f"{same}: the engine computes it otherwise (precision, rounding, fusion)"
+    return "operator", f"{same}: an attribute or an operator between its input and it differs"
+
+
+def _otherwise(pair: Pair) -> tuple[str, str] | None:
+    """What the two layers do differently, as far as their files say; None when nothing."""
     if pair.a.kind != pair.b.kind:
         return "operator", f"it is {pair.b.kind} where the reference has {pair.a.kind}"
     other = [
@@ -149,12 +160,7 @@ def _why(a: Form, b: Form, xs: Inputs, pair: Pair) -> tuple[str, str]:
         for k, v in pair.a.attributes.items()
         if k in pair.b.attributes and pair.b.attributes[k] != v
     ]
-    if other:
-        return "attributes", "; ".join(other)
-    same = "its constants are equal" if wrong == [] else "its constants cannot be read"
-    if b.precision != "fp32" or b.one_by_one:
-        return "engine", f"{same}: the engine computes it otherwise (precision, rounding, fusion)"
-    return "operator", f"{same}: an attribute or an operator between its input and it differs"
+    return ("attributes", "; ".join(other)) if other else None
 
 
 def _image(b: Form, pair: Pair) -> tuple[int, ...]:
@@ -207,10 +213,13 @@ def _of_noise(a: Form, b: Form, worst: Noise) -> Finding:
     pairs, _ = match(a, b)
     pair = next(p for p in pairs if p.b.name == worst.layer)
     assert worst.own_db is not None
-    wrong = differences(a, b, pair) if worst.own_db < POOR_DB else []
+    inner = unfused(a, b, pair)
+    wrong = differences(a, b, inner) if worst.own_db < POOR_DB else []
     kind, why = "noise", "its grid fits: eight bits are not enough here, keep it in float"
     if wrong:
         kind, why = "weights", str(wrong[0])
+    elif worst.own_db < POOR_DB and (other := _otherwise(inner)):
+        kind, why = other
     elif worst.saturated > SATURATED or (worst.used or 0.0) > NARROW:
         kind = "range"
         why = (

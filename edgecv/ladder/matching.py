@@ -42,6 +42,24 @@ class Pair:
         return a, b
 
 
+def unfused(a: Form, b: Form, pair: Pair) -> Pair:
+    """The convolutions or dense layers behind a pair, where one side has its activation fused and
+    the other a layer of its own for it; else the pair itself."""
+    if (pair.a.kind in COMPUTE) == (pair.b.kind in COMPUTE):
+        return pair
+    one, two = _behind(a, pair.a), _behind(b, pair.b)
+    return Pair(one, two) if one and two and one.kind == two.kind else pair
+
+
+def _behind(form: Form, layer: Layer) -> Layer | None:
+    """The layer itself, or the one that it alone reads, down to one that multiplies."""
+    made = {x.tensor: x for x in form.layers}
+    found: Layer | None = layer
+    while found and found.kind not in COMPUTE:
+        found = made.get(found.inputs[0]) if len(found.inputs) == 1 else None
+    return found
+
+
 def match(a: Form, b: Form) -> tuple[list[Pair], str]:
     """Pairs in b's order, and how they were found ("name", "module" or "order").
 
