@@ -109,28 +109,4 @@ class Quantize(Limited):
             return
         from edgecv.stages.quantize.once import quantized
 
-<<<<<<< HEAD
         quantized(source, self.options(), context, context.out, self.samples, tolerance)
-=======
-            graph = quantize_onnx(source, calibration, target.grid, context.out)
-        else:
-            from edgecv.stages.quantize.tflite_int8 import quantize_tflite
-
-            graph = quantize_tflite(source, calibration, target.grid, target.io, context.out)
-        notes = learned.notes(source)
-        for note in notes:
-            log.warning("%s: %s", context.where, note)
-        tolerance = Tolerance(self.min_sqnr_db, self.min_agreement)
-        if notes:  # trained to be clipped hard, which the float graph does not do: told, not judged
-            tolerance = Tolerance(float("-inf"), 0.0)
-        unseen = held_back(images, self.samples, 256)
-        parity = check(
-            f"quantize {context.where}",
-            graph_outputs(source, unseen, context.preprocess),
-            graph_outputs(graph, unseen, context.preprocess),
-            tolerance,
-        )
-        graph.facts["parity"] = parity.to_json()
-        graph.facts["notes"] = notes
-        graph.save_facts()
->>>>>>> qat-b
