@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import broken_exports as broken
-from efficientnet_lite0 import INPUT, _photographs
+from efficientnet_lite0 import INPUT
+from photographs import unpack
 from record import RESULTS, ROOT, circumstances, export, load_average, table, verdict, write
 
 from edgecv.runtime.archive import read_bundle
@@ -44,7 +45,7 @@ def main() -> int:
 
 def run(source: Path, out: Path, room: Path) -> int:
     load = load_average()
-    photographs = _photographs(source, room / "photographs")
+    photographs = unpack(source, room / "photographs")
     folder = photographs[0].parent
     healthy = {}
     for name in BUNDLES:
