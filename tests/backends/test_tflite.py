@@ -21,7 +21,7 @@ from edgecv.backends.tflite.profiler import Event
 from edgecv.backends.tflite.run import COMPUTE, Session, probe
 from edgecv.errors import DataError, EngineError, ModelError, UnsupportedError
 from edgecv.runtime.spec import Layer, Profile
-from edgecv.stages.quantize.tflite_int8 import calibrate
+from edgecv.stages.quantize._tflite_measured import measure_tflite
 from tests.backends.tflite_graphs import float_graph, images, int8_graph, torch_logits
 
 
@@ -245,10 +245,10 @@ def mixed() -> bytes:
         work.update_quantization_recipe(".*", names.FULLY_CONNECTED, algorithm_key=never)
         seen = {
             name: {
-                "min": np.full((1, 1, 1, 1), a.low, "f4"),
-                "max": np.full((1, 1, 1, 1), a.high, "f4"),
+                "min": np.full((1, 1, 1, 1), low, "f4"),
+                "max": np.full((1, 1, 1, 1), high, "f4"),
             }
-            for name, a in calibrate(float_graph(), images()[:4]).items()
+            for name, (low, high) in measure_tflite(float_graph(), images()[:4]).spans.items()
         }
         made = work.quantize(seen, enable_progress_bar=False, enable_progress_report=False)
     return bytes(made.quantized_model)
