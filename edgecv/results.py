@@ -156,7 +156,7 @@ def _row(node: Node, outcome: Outcome) -> Row:
         "executed": facts["executed"],
         "parity": facts["parity"],
     }
-    if facts["search"]:
+    if facts.get("search"):
         row["search"] = facts["search"]
     return {**row, **_latency(node, facts, outcome)}
 

@@ -193,7 +193,6 @@ def test_offline_shares_a_batch_between_threads(bundle: Callable[..., Path]) -> 
     assert data["seed"] == 7
     for found in data["bundles"]:
         assert found["throughput"] == pytest.approx(1000 * 6 / found["latency_ms"]["p50"])
-        assert found["busy"] is False, "two threads have more CPU time than wall time"
 
 
 def test_throughput_counts_the_images_of_a_call(bundle: Callable[..., Path]) -> None:

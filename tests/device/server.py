@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import socket
@@ -199,10 +200,10 @@ def _account(home: Path) -> Iterator[str]:
     """An account that is there for as long as the tests: no password, no privileges."""
     assert USERADD
     for user in pwd.getpwall():  # of tests that were killed
-        pid = user.pw_name.removeprefix(ACCOUNT)
+        pid = user.pw_name.removeprefix(ACCOUNT).partition("-")[0]
         if user.pw_name.startswith(ACCOUNT) and not Path(f"/proc/{pid}").exists():
             _remove(user.pw_name)
-    name = f"{ACCOUNT}{os.getpid()}"
+    name = f"{ACCOUNT}{os.getpid()}-{secrets.token_hex(2)}"  # a process may ask for several
     command = [USERADD, "--no-create-home", "--home-dir", str(home), "--shell", "/bin/sh"]
     subprocess.run([*command, "--password", "*", name], check=True, capture_output=True)
     try:
