@@ -80,14 +80,36 @@ def session_outputs(session: Session, pixels: np.ndarray, preprocess: Preprocess
     return np.stack(rows)
 
 
-def graph_outputs(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Logits of a graph file, by the reference engine of its format."""
-    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
-    session: Any = run_module(REFERENCE[graph.format]).Session(files)
+def graph_outputs(
+    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, exact: bool = True
+) -> np.ndarray:
+    """Logits of a graph file, by the reference engine of its format.
+
+    exact: as the device computes them, where this processor's integers would saturate
+    """
+    session = graph_session(graph, exact)
     try:
         return session_outputs(session, pixels, preprocess)
     finally:
         session.close()
+
+
+def graph_session(graph: Graph, exact: bool = True) -> Any:
+    """The reference engine's session of a graph file; exact as for `graph_outputs`."""
+    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
+    how = {"fused": False} if exact and saturated_here(graph) else {}
+    return run_module(REFERENCE[graph.format]).Session(files, **how)
+
+
+def saturated_here(graph: Graph) -> bool:
+    """Whether an integer graph was made for processors that add in 32 bits, and this one does not:
+    ONNX Runtime's and OpenVINO's answers of it are this processor's own.
+    """
+    if graph.format != "onnx" or graph.precision != "int8":
+        return False
+    from edgecv.target import saturates
+
+    return saturates() and not graph.facts.get("grid", {}).get("reduce_range")
 
 
 def torch_outputs(

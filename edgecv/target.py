@@ -39,7 +39,8 @@ class Grid(_Frozen):
     per_channel:  convolution weights have one scale per output channel
     dense_per_channel: fully connected weights too (false on the Edge TPU)
     quantize_bias: bias becomes int32 with scale s_w*s_x (false for TensorRT)
-    reduce_range: 7-bit weights, for CPUs whose u8*s8 dot product saturates int16 (no VNNI)
+    reduce_range: 7-bit weights, for CPUs whose u8*s8 dot product saturates int16 (no VNNI); a
+                  profile may say "auto": by its cpu_features, and without any by this machine's
     """
 
     activations: Literal["uint8", "int8"] = "uint8"
@@ -116,12 +117,14 @@ def names() -> list[str]:
     return sorted({f.stem for d in folders() if d.is_dir() for f in d.glob("*.yaml")})
 
 
-def load(name: str) -> Target:
+def load(name: str, features: Collection[str] | None = None) -> Target:
     """The profile of that name, or of that path if it ends in .yaml.
 
+    features: instruction sets of the machine that it is for, where the profile names none; this
+    one's by default
     Raises TargetError: unknown name (with the nearest), circular extends, wrong keys.
     """
-    data = _read(name, ())
+    data = _settled(_read(name, ()), features)
     try:
         stem = Path(name).stem if name.endswith(".yaml") else name
         return Target.model_validate({**data, "name": stem})
@@ -130,6 +133,27 @@ def load(name: str) -> Target:
         key = ".".join(str(p) for p in first["loc"])
         what = first["msg"].removeprefix("Value error, ")
         raise TargetError(f"targets/{name}: {key}", what, "see docs/targets.md") from None
+
+
+def _settled(data: dict[str, Any], features: Collection[str] | None) -> dict[str, Any]:
+    """Without "auto": it is decided by the instruction sets of the device."""
+    grid = data.get("grid")
+    if not isinstance(grid, dict) or grid.get("reduce_range") != "auto":
+        return data
+    named = data.get("cpu_features")
+    have = named if isinstance(named, list) and named else features
+    return {**data, "grid": {**grid, "reduce_range": saturates(have)}}
+
+
+def saturates(features: Collection[str] | None = None) -> bool:
+    """Whether u8 x s8 sums saturate in 16 bits (vpmaddubsw): x86 with AVX and without VNNI.
+
+    features: instruction sets of the processor; this one's by default
+    """
+    from edgecv.bench.machine import INTEGER_DOT, cpu_features
+
+    have = set(cpu_features() if features is None else features)
+    return bool(have & {"avx", "avx2", "avx512f"}) and not have & INTEGER_DOT
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

@@ -126,3 +126,16 @@ def test_a_latency_here_speaks_only_for_a_device_like_this() -> None:
     assert target.load("x86-avx2").not_here(["avx2"]) == ""
     assert "avx512_vnni" in target.load("x86-avx512-vnni").not_here(["avx2", "avx512f"])
     assert "edgecv bench" in target.load("rpi5").not_here(["neon", "asimddp"])
+
+
+def test_seven_bits_where_the_profile_leaves_it_to_a_machine_without_vnni(profile) -> None:
+    base = "backend: onnxruntime\ngraph: onnx\ngrid: {reduce_range: auto}\n"
+    profile("open", base)
+    assert target.load("open", ["avx", "avx2"]).grid.reduce_range is True
+    assert target.load("open", ["avx", "avx2", "avx512_vnni"]).grid.reduce_range is False
+    assert target.load("open", ["asimd"]).grid.reduce_range is False  # Arm does not saturate
+    assert target.load("open").grid.reduce_range is target.saturates()
+    profile("named", f"{base}cpu_features: [avx2, avx_vnni]\n")
+    assert target.load("named", ["avx2"]).grid.reduce_range is False
+    for name in ("cpu", "openvino"):
+        assert target.load(name, ["avx2"]).grid.reduce_range is True

@@ -13,6 +13,8 @@ FEATURES = (
     "avx512_fp16", "amx_int8", "amx_bf16", "avx512_vpopcntdq", "neon", "asimd", "asimddp", "i8mm",
     "sve",
 )  # fmt: skip
+# Those with an 8-bit integer dot product that adds in 32 bits.
+INTEGER_DOT = frozenset(("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"))
 
 
 def machine() -> dict[str, Any]:

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from edgecv.bench.machine import INTEGER_DOT
 from edgecv.commands.common import print_json
 from edgecv.errors import missing
 
@@ -102,8 +103,8 @@ def doctor(options: argparse.Namespace) -> int:
         return 0
     print(f"{here['cpu']}: {here['cores']} cores, {here['memory_mb']:,} MB, {here['system']}")
     print(f"instruction sets: {', '.join(here['features']) or 'none that matter'}")
-    if not {"avx512_vnni", "avx_vnni", "asimddp", "i8mm"} & set(here["features"]):
-        print("no 8-bit dot product: int8 gains little here; x86: use target x86-avx2")
+    if not INTEGER_DOT & set(here["features"]):
+        print("no 8-bit dot product: int8 gains less here, and x86 takes 7-bit weights (x86-avx2)")
     print()
     rows = [
         [

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from edgecv.bench.machine import INTEGER_DOT
 from edgecv.why.case import Case
 from edgecv.why.clock import Saving
 from edgecv.why.findings import MENDED, PROFILE, STATIC, TWIN, Finding, named
 from edgecv.why.view import Product
 
-DOT_PRODUCTS = ("avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm")
 # engines whose u8 x s8 kernels without VNNI add two products in 16 bits (vpmaddubsw)
 SATURATING = ("onnxruntime", "openvino")
 SMALL = ("int4", "uint4", "int2", "uint2", "int8", "uint8")
@@ -112,16 +112,18 @@ def _to_integers(
 
 
 def _no_dot_product(case: Case) -> Iterator[Finding]:
-    if not case.layers or set(DOT_PRODUCTS) & set(case.features):
+    if not case.layers or INTEGER_DOT & set(case.features):
         return
-    grid = case.target.grid if case.target else None
-    saturates = case.engine in SATURATING and case.x86 and not (grid and grid.reduce_range)
+    grid = case.manifest.get("grid") or {}
+    saturates = case.engine in SATURATING and case.x86 and not grid.get("reduce_range")
     what = (
         "this processor has no integer dot product (VNNI, DotProd): int8 is little faster than fp32"
     )
     if saturates:
         what += ", and u8 x s8 sums of full 8-bit weights saturate in 16 bits there: answers change"
-    change = "a target with `grid: {reduce_range: true}` (x86-avx2)" if case.x86 else "fp32 or fp16"
+    change = "fp32 or fp16"
+    if saturates:
+        change = "a target with `grid: {reduce_range: true}` (x86-avx2, or cpu, exported here)"
     yield Finding("no-vnni", what, (), None, change, STATIC, wrong=saturates)
 
 

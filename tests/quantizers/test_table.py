@@ -24,6 +24,7 @@ from edgecv.quantizers.start import prepare  # noqa: E402
 from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
+from edgecv.stages.quantize.pairs import neighbours, saturating  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import Spelled, settled  # noqa: E402
 
@@ -63,7 +64,13 @@ class Made:
 
 @pytest.fixture(scope="module")
 def cpu(tmp_path_factory) -> Made:
-    return Made(tmp_path_factory.mktemp("cpu"), "spelled", "cpu")
+    return Made(tmp_path_factory.mktemp("cpu"), "spelled", "x86-avx512-vnni")
+
+
+@pytest.fixture(scope="module")
+def anywhere(tmp_path_factory) -> Made:
+    """7-bit weights: what ONNX Runtime adds exactly on a processor without VNNI too."""
+    return Made(tmp_path_factory.mktemp("anywhere"), "spelled", "x86-avx2", bits=7)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +177,7 @@ def test_tflite_tensors_hold_what_was_learned(tflite: Made) -> None:
     assert seen >= 9
 
 
-@pytest.mark.parametrize("kind", ["cpu", "tflite"])
+@pytest.mark.parametrize("kind", ["anywhere", "tflite"])
 def test_the_engine_computes_what_was_trained(kind: str, request) -> None:
     made = request.getfixturevalue(kind)
     pixels = nets.images(40, 5).pixels
@@ -203,10 +210,29 @@ def test_fewer_bits_than_eight_are_said_to_be_simulated(tmp_path: Path, caplog) 
 
 
 def test_a_grid_that_cannot_hold_the_weights_is_refused(cpu: Made) -> None:
-    with pytest.raises(UnsupportedError, match=r"8 bits, the target's processor takes 7"):
-        cpu.quantize({"reduce_range": True})
     with pytest.raises(UnsupportedError, match="a step per channel"):
         cpu.quantize({"per_channel": False})
+
+
+def test_eight_bits_are_rounded_anew_where_the_processor_takes_seven(tmp_path: Path) -> None:
+    made = Made(tmp_path, "residual", "x86-avx2")
+    held = onnx.load(str(made.quantize().path)).graph.initializer
+    kept = {t.name: numpy_helper.to_array(t) for t in held}
+    floats = values.weights(made.float)
+    again = 0
+    for name, learned in made.learned["weights"].items():
+        scale = np.array(learned["scale"])
+        q = kept[f"{name}_quantized"].astype(int)
+        pairs = neighbours(q.shape, 1 if q.ndim == 2 or q.shape[1] > 1 else len(q))
+        assert pairs is not None
+        trained = np.rint(floats[name].reshape(len(q), -1) / scale.reshape(-1, 1))
+        over = saturating(trained, pairs)
+        want = np.where(over if scale.size > 1 else over.any(), 2 * scale, scale)
+        found = np.broadcast_to(kept[f"{name}_scale"], scale.shape)
+        np.testing.assert_allclose(found, want, rtol=1e-6)
+        assert not saturating(q.reshape(len(q), -1), pairs).any()
+        again += int(over.sum())
+    assert again > 0
 
 
 def test_seven_bits_are_for_processors_that_take_no_more(tmp_path: Path) -> None:

@@ -46,10 +46,12 @@ class Session:
 
     files:   the model's bytes first; there is no second file
     threads: computing threads, 1 is the caller's own
+    fused:   False computes every node of the file by itself, quantized layers in float between
+             their Q/DQ nodes: slow, and what the file says, whatever this processor's integers do
     Raises MissingExtraError, EngineError (the bytes are no model that ONNX Runtime can run).
     """
 
-    def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
+    def __init__(self, files: Mapping[str, bytes], threads: int = 1, fused: bool = True) -> None:
         try:
             import onnxruntime as ort
 
@@ -57,6 +59,7 @@ class Session:
         except ImportError:
             raise missing("onnxruntime", EXTRA, ENGINE) from None
         self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
+        self._fused = fused
         self._session = self._open(self._options())
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
@@ -127,6 +130,8 @@ class Session:
         options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
         # Idle workers that spin would take CPU time from whatever is measured next to this.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if not self._fused:
+            options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors are raised, not printed as well
         return options
 

@@ -26,6 +26,7 @@ import numpy as np
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.runtime.spec import TensorSpec
+from edgecv.stages.export._pads import absorb_paddings
 
 if TYPE_CHECKING:
     import torch
@@ -91,6 +92,7 @@ def write_clean(model: Any, out: Path, where: str) -> Graph:
     _check_finite(model, where)
     if not is_quantized(model):  # folding would eat Q/DQ pairs
         model = _fold(model, where)
+        absorb_paddings(model)
     strip(model)
     inputs, outputs = _run_once(model, where)
     try:

@@ -8,6 +8,7 @@ on their grid already, so nothing is rounded by other means, and biases need no 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,9 @@ from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.quantize._tflite_layers import layers, own
+from edgecv.stages.quantize.pairs import saturating
 from edgecv.stages.quantize.ranges import Range
+from edgecv.stages.quantize.settling import SEVEN_BITS
 from edgecv.target import Grid
 
 
@@ -44,16 +47,23 @@ def notes(graph: Graph) -> list[str]:
     return [f"{note} engine's own, not the fake-quantized network's"]
 
 
-def overrides(graph: Graph, grid: Grid) -> dict[str, list[dict[str, Any]]]:
+def overrides(
+    graph: Graph, grid: Grid, weights: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+) -> dict[str, list[dict[str, Any]]]:
     """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
 
+    weights: by name, (O, K), and the pairs of K that saturate where they are large (`pairs.py`): on
+    such a grid a channel that was trained to do so gets twice the step, and is rounded anew
     Raises UnsupportedError: a grid that cannot hold what was learned.
     """
     from onnxruntime.quantization import QuantType
 
     kind = {"quant_type": QuantType.QInt8, "zero_point": np.int8(0)}
     found = {}
-    for name, scales in _scales(graph, grid).items():
+    for name, learned in _scales(graph, grid).items():
+        scales = np.array(learned)
+        if grid.reduce_range:
+            scales = _held(scales, *weights[name])
         axis = [{"axis": 0}] * len(scales) if len(scales) > 1 else [{}]
         found[name] = [
             {**kind, **a, "scale": np.float32(s)} for a, s in zip(axis, scales, strict=True)
@@ -80,11 +90,15 @@ def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
         flatbuffer.set_constant(model, tensor, np.rint(real / spread).astype(np.int8))
 
 
+def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
+    """The scales (O,) or (1,), doubled where the integers would saturate."""
+    q = np.rint(rows / scales[:, None])
+    over = (np.abs(q) > SEVEN_BITS).any(1) if pairs is None else saturating(q, pairs)
+    return np.where(over if len(scales) > 1 else over.any(), 2 * scales, scales)
+
+
 def _scales(graph: Graph, grid: Grid) -> dict[str, list[float]]:
     table = graph.facts.get("learned", {}).get("weights", {})
-    if grid.reduce_range and any(w["bits"] > 7 for w in table.values()):
-        what = "weights were trained with 8 bits, the target's processor takes 7"
-        raise UnsupportedError("quantize", what, "train with weight_bits: 7, which all layers take")
     if not grid.per_channel and any(len(w["scale"]) > 1 for w in table.values()):
         what = "weights were trained with a step per channel, the target takes one per tensor"
         raise UnsupportedError("quantize", what, "set per_channel: true in the target's grid")

@@ -30,10 +30,10 @@ from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
-from edgecv.stages.quantize.onnx_weights import settle
+from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range
-from edgecv.stages.quantize.settling import largest
+from edgecv.stages.quantize.settling import FULL, SEVEN_BITS, largest
 from edgecv.target import Grid
 
 # Operators that compute nothing of their own.
@@ -67,7 +67,8 @@ def quantize_onnx(
     model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
-        overrides = learned.overrides(graph, grid)
+        limit = SEVEN_BITS if grid.reduce_range else FULL
+        overrides = learned.overrides(graph, grid, rows_and_pairs(model))
         if overrides:  # what was learned on a grid is neither equalized nor rounded anew
             options = replace(options, equalization=False, reconstruction="none")
         seen = measured or Measured(model, samples, options.equalization)
@@ -75,7 +76,6 @@ def quantize_onnx(
         model = seen.model
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         quantized = _quantize(model, ranges, grid, kept, overrides)
-        limit = 64 if grid.reduce_range else 127
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
@@ -173,7 +173,10 @@ def _reconstruct(
     from edgecv.stages.quantize.reconstruction import check_count, reconstruct
 
     check_count(samples)
-    outcome = reconstruct(subject(model, quantized), samples, largest(limit, options))
+    most = largest(FULL, options)
+    outcome = reconstruct(subject(model, quantized), samples, most)
+    if limit < most:
+        fit(model, quantized)
     return {"reconstruction": outcome.to_json()}
 
 

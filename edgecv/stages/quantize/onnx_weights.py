@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.stages.quantize.onnx_layers import layers, rows_of, transposed
+from edgecv.stages.quantize.onnx_layers import geometry, layers, rows_of, transposed
 from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.pairs import fitted, neighbours
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import settle_layer
+from edgecv.stages.quantize.settling import SEVEN_BITS, settle_layer
 
 
 def own_biases(model: Any) -> Any:
@@ -62,5 +63,39 @@ def settle(
             continue
         w, bias = floats[node.input[1]], floats[node.input[2]]
         rows = np.ascontiguousarray(w.T if transposed(node) else w)
-        found = settle_layer(rows, bias, seen, place.scale, place.input_scale, limit, options)
+        found = settle_layer(
+            rows, bias, seen, place.scale, place.input_scale, limit, options, _pairs(node, floats)
+        )
         place.write(found.q, found.s, found.bias)
+
+
+def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+    """Each layer's float weight as (O, K), and which of K an x86 without VNNI adds in 16 bits."""
+    from onnx import numpy_helper
+
+    floats = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    return {
+        node.input[1]: (rows_of(node, floats[node.input[1]]), _pairs(node, floats))
+        for node in layers(model)
+    }
+
+
+def fit(model: Any, quantized: Any) -> None:
+    """Bring the integers of the quantized graph's layers, in place, to where no pair saturates."""
+    from onnx import numpy_helper
+
+    floats = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    graph = Quantized(quantized)
+    for node in layers(model):
+        if (place := graph.layer(node)) is not None:
+            q = place.integers().astype(int)
+            pairs, rows = _pairs(node, floats), q.reshape(len(q), -1)
+            made = np.clip(rows, -SEVEN_BITS, SEVEN_BITS) if pairs is None else fitted(rows, pairs)
+            if (made != rows).any():
+                place.write(made.reshape(q.shape), place.scale, place.bias())
+
+
+def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray | None:
+    w = floats[node.input[1]]
+    groups = geometry(node)[3] if node.op_type == "Conv" else 1
+    return neighbours(w.T.shape if transposed(node) else w.shape, groups)

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.pairs import fitted, stretch
 from edgecv.stages.quantize.rounding import Moments, round_layer
 
 LIMIT = 2**30  # half of int32, so that the products added to a bias cannot wrap either
+FULL, SEVEN_BITS = 127, 64  # the largest integers of 8 bits, symmetric, and of 7
 FEW = 7  # the largest integer of 4 bits, symmetric
 
 
@@ -48,16 +50,22 @@ def settle_layer(
     input_scale: float | None,
     limit: int,
     options: Options,
+    pairs: np.ndarray | None = None,
 ) -> Settled:
     """w: float, output channel first, each row in the order of seen's columns. bias: float (O,).
 
     scale: (O,) or (1,), at which the largest weight is `limit`. input_scale: the input's, None
-    where the bias stays float.
+    where the bias stays float. pairs: weights that may not be large together (`pairs.py`), where
+    `limit` is for processors that saturate
     """
     groups, per_channel = len(seen.mean), scale.size > 1
     rows = w.reshape(groups, len(w) // groups, -1).astype(np.float64)
-    most = largest(limit, options)
+    pairs = pairs if limit < FULL and options.weight_bits == 8 else None
+    most = largest(limit, options) if pairs is None else FULL
     start = np.broadcast_to(scale.astype(np.float64), len(w)).reshape(groups, -1) * (limit / most)
+    if pairs is not None:
+        grown = stretch(rows / start[:, :, None], pairs)
+        start = start * (grown if per_channel else grown.max())
     found = round_layer(
         rows, start, seen.square, most, options.rounding, search=most <= FEW, shared=not per_channel
     )
@@ -69,6 +77,8 @@ def settle_layer(
         raised = int((need > s).sum()) if per_channel else int((need > s).any())
         q = np.where((need > s)[:, :, None], np.rint(rows / need[:, :, None]), q)
         s = need
+    if pairs is not None:
+        q = fitted(q, pairs)
     s = s.astype(np.float32).astype(np.float64)  # as the graph holds it
     if options.bias_correction:
         error = rows - s[:, :, None] * q
