@@ -177,7 +177,7 @@ def _make(
     for half in range(2):
         graph, samples, first = _float(room, kind, half)
         measured: dict[bool, Any] = {}
-        for name, options in sorted(methods.items(), key=lambda m: m[1].equalization):
+        for name, options in methods.items():
             if options.weight_bits == 4 and kind != FEW_ON:
                 continue
             outs = {t: room.folder / "bundles" / _slug(f"{name} {t}") / str(half) for t in same}
@@ -187,12 +187,12 @@ def _make(
             if all((out / "library.edgecv").exists() for out in outs.values()):
                 continue
             even = options.equalization
-            if even not in measured:
+            if even not in measured:  # not a part of any method's time
                 look = measure_onnx if kind == "cpu" else measure_tflite
-                measured = {even: look(graph, samples, even)}
+                measured[even] = look(graph, samples, even)
             _say(f"{name} on {', '.join(outs)}, half {half}")
             start = time.process_time()
-            int8 = _quantize(kind, graph, samples, options, measured[even], room.folder / "graph")
+            int8 = _quantize(kind, graph, samples, options, measured, room.folder / "graph")
             facts = {
                 "cpu_s": round(time.process_time() - start, 1),
                 "reconstruction": int8.facts.get("reconstruction"),

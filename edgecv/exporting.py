@@ -179,6 +179,8 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
         raise RecipeError("--mean, --std", f"{mean} and {std} look like units of 0..1",
                           "the units are 0..255 pixels: multiply by 255")  # fmt: skip
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
+    if request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
+        images = f"parted:{request.calibration}"
     return checked(
         Data,
         {

@@ -64,11 +64,21 @@ class Model:
         return module.eval()
 
     def save(self, folder: Path, module: torch.nn.Module) -> None:
-        """Write model.json and weights.safetensors. Raises ModelError on NaN or Inf weights."""
+        """Write model.json and weights.safetensors, subnormal weights as zeros.
+
+        facts["subnormal_weights"]: how many there were, by name; absent where there were none.
+        Raises ModelError on NaN or Inf weights.
+        """
         from safetensors.torch import save_file
 
         check_finite(module, self.builder)
         state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
+        flushed = _flush(state)
+        if flushed:
+            log.warning(
+                "%s: %d subnormal weights set to zero (processors multiply them some hundred times "
+                "slower), in %s", self.builder, sum(flushed.values()), ", ".join(flushed),
+            )  # fmt: skip
         folder.mkdir(parents=True, exist_ok=True)
         save_file(state, folder / "weights.safetensors")
         data = {
@@ -79,7 +89,7 @@ class Model:
             "edits": list(self.edits),
             "input": self.input,
             "labels": self.labels,
-            "facts": self.facts,
+            "facts": self.facts | ({"subnormal_weights": flushed} if flushed else {}),
         }
         (folder / "model.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
@@ -123,6 +133,18 @@ class Model:
                 str(folder), f"weights do not fit {model.builder}: {first}", "was its code edited?"
             ) from None
         return model, module.eval()
+
+
+def _flush(state: dict[str, torch.Tensor]) -> dict[str, int]:
+    """Set subnormal float32 weights to zero in place; how many there were, by name."""
+    from edgecv.subnormals import count, flush
+
+    found = {}
+    for name, value in state.items():
+        if str(value.dtype) == "torch.float32" and (number := count(value.numpy())):
+            value.numpy()[...] = flush(value.numpy())
+            found[name] = number
+    return found
 
 
 def _read_json(folder: Path) -> dict[str, Any]:

@@ -4,7 +4,8 @@
     npz:PATH                   arrays (edgecv.data.npz)
     fashion-mnist[-sample]     registered sets (edgecv.data.fashion_mnist)
     package.module:function    a torch Dataset of yours (edgecv.data.function)
-    images:PATH, synthetic:N   images without labels, for `edgecv export` (edgecv.data.plain)
+    images:PATH, parted:PATH, synthetic:N
+                               images without labels, for `edgecv export` (edgecv.data.plain)
 
 `materialise` decodes a split once, through the device's own resize and crop, into arrays on disk;
 `fingerprint` says whether a split changed, without decoding it.
@@ -45,7 +46,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 
-_PATHS = ("imagefolder", "npz", "images")
+_PATHS = ("imagefolder", "npz", "images", "parted")
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -86,7 +87,8 @@ def parse(source: str) -> Source:
     if colon and kind in _PATHS:
         if not argument:
             raise DataError("data", f"{source!r} names no path", f"write {kind}:PATH")
-        return Source(kind, argument) if kind != "images" else Source("plain", source)
+        plain = kind in ("images", "parted")
+        return Source("plain", source) if plain else Source(kind, argument)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
     if source and Path(source).is_dir():

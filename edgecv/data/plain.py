@@ -1,4 +1,7 @@
-"""images:PATH and synthetic:N - images without labels, for calibration and golden inputs.
+"""images:PATH, parted:PATH and synthetic:N - images without labels, to calibrate and compare on.
+
+Of parted:PATH every third image is the test split and no other split has it, so that what was
+calibrated is judged on images that it has not seen.
 
 They carry no classes, so nothing measured on them is called accuracy.
 """
@@ -14,28 +17,34 @@ from edgecv.data.source import Items, hash_files
 
 # Ranges settle with a few hundred images; more would only be decoded.
 MOST = 1024
+_JUDGED = 3  # of a parted folder, every so-manyth image is kept for the test split
 
 
-def items(argument: str, split: str) -> Items:  # noqa: ARG001
+def items(argument: str, split: str) -> Items:
     """Images below a folder, flat or nested (at most MOST, evenly spread); or made-up ones."""
     kind, _, rest = argument.partition(":")
     if kind == "synthetic":
         return Items(int(rest), lambda i: (smooth_noise(i), 0), (), 3)
-    paths = _chosen(Path(rest))
+    paths = _chosen(Path(rest), split if kind == "parted" else None)
     return Items(len(paths), lambda i: (decode(paths[i], 3), 0), (), 3, parallel=True)
 
 
-def fingerprint(argument: str, split: str) -> str:  # noqa: ARG001
+def fingerprint(argument: str, split: str) -> str:
     """SHA-256 of the chosen files, or the word itself for made-up images."""
     kind, _, rest = argument.partition(":")
     if kind == "synthetic":
         return argument
     folder = Path(rest)
-    return hash_files([(p.relative_to(folder).as_posix(), p) for p in _chosen(folder)])
+    chosen = _chosen(folder, split if kind == "parted" else None)
+    return hash_files([(p.relative_to(folder).as_posix(), p) for p in chosen])
 
 
-def _chosen(folder: Path) -> list[Path]:
+def _chosen(folder: Path, split: str | None) -> list[Path]:
+    """split: whose share of a parted folder, None for all images."""
     paths = calibration_images(folder)
+    if split is not None and len(paths) >= _JUDGED:
+        judged = set(paths[_JUDGED // 2 :: _JUDGED])
+        paths = [p for p in paths if (p in judged) == (split == "test")]
     keep = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).astype(int))
     return [paths[i] for i in keep]
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from edgecv.errors import EngineError, missing
 from edgecv.runtime.layers import layer_of
-from edgecv.why.subnormals import count, flush
+from edgecv.subnormals import count, flush
 from edgecv.why.view import Product, Transposed, View
 from edgecv.why.walk import beyond
 

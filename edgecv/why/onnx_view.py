@@ -98,7 +98,7 @@ class OnnxView(View):
         return self.written(without_transposes(self.model, self._shapes))
 
     def without_subnormals(self) -> Mapping[str, bytes] | None:
-        from edgecv.why.subnormals import flush_onnx
+        from edgecv.subnormals import flush_onnx
 
         model = self._copy()
         return self.written(model) if flush_onnx(model) else None

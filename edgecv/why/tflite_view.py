@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
 from edgecv.runtime.layers import layer_of
-from edgecv.why.subnormals import flush_tflite
+from edgecv.subnormals import flush_tflite
 from edgecv.why.tflite_twin import written
 from edgecv.why.view import Product, Transposed, View
 from edgecv.why.walk import beyond

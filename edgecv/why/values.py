@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgecv.subnormals import scan
 from edgecv.why.case import Case
 from edgecv.why.findings import MENDED, STATIC, Finding, named
 from edgecv.why.flushing import possible
-from edgecv.why.subnormals import scan
 
 
 def check(case: Case) -> Iterator[Finding]:
@@ -37,7 +37,7 @@ def _weights(case: Case, found: dict[str, int]) -> Finding:
         f"{times}",
         tuple(worst),
         saved.ms if saved else None,
-        "set them to zero (edgecv.why.subnormals.flush) and export again",
+        "set them to zero (edgecv.subnormals.flush) and export again",
         MENDED if saved else STATIC,
         (saved.low, saved.high) if saved else None,
     )

@@ -116,3 +116,13 @@ def test_made_up_images_are_smooth_as_photographs_are() -> None:
     neighbours = np.abs(np.diff(pixels, axis=1)).mean()
     anything = np.abs(pixels - pixels[:, ::-1]).mean()
     assert neighbours < 0.5 * anything
+
+
+def test_a_parted_folder_judges_on_images_that_are_not_calibrated_on(folder: Path) -> None:
+    whole = data.parse(f"images:{folder}").items("train").count
+    parts = {s: data.parse(f"parted:{folder}").items(s).count for s in ("train", "test")}
+    assert sum(parts.values()) == whole
+    assert parts["test"] == len(range(1, whole, 3))
+    marks = {s: data.fingerprint(f"parted:{folder}", s) for s in ("train", "test")}
+    assert marks["train"] != marks["test"]
+    assert data.fingerprint(f"images:{folder}", "train") not in marks.values()

@@ -27,6 +27,7 @@ from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._pads import absorb_paddings
+from edgecv.subnormals import flush_onnx
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +94,7 @@ def write_clean(model: Any, out: Path, where: str) -> Graph:
     if not is_quantized(model):  # folding would eat Q/DQ pairs
         model = _fold(model, where)
         absorb_paddings(model)
+        flush_onnx(model)  # a folded batch norm may leave some
     strip(model)
     inputs, outputs = _run_once(model, where)
     try:

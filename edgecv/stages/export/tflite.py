@@ -29,6 +29,7 @@ from edgecv.backends.tflite.run import Session
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import name_weights
+from edgecv.subnormals import flush_tflite
 
 TIMEOUT_S = 1800
 # NHWC -> NCHW and back. Other permutations (attention heads, channel shuffle) are the network's.
@@ -58,6 +59,7 @@ def export_tflite(module: torch.nn.Module, example: torch.Tensor, out: Path) -> 
     _refuse_transposes(model, report["suspects"])
     flatbuffer.tidy(model, ("input",), ("logits",))
     name_weights(model, module.state_dict())
+    flush_tflite(model)
     flatbuffer.write(model, path)
     session = Session({path.name: path.read_bytes()})
     facts = {"ops": flatbuffer.op_counts(model), "versions": report["versions"]}

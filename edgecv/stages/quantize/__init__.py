@@ -107,6 +107,7 @@ class Quantize(Limited):
             fixed = frozenset(self.model_fields_set)
             search(source, context, self.options(), self.samples, tolerance, self.limits, fixed)
             return
-        from edgecv.stages.quantize.once import quantized
+        from edgecv.stages.quantize.once import Quantizer
 
-        quantized(source, self.options(), context, context.out, self.samples, tolerance)
+        quantizer = Quantizer(source, context, self.samples)
+        quantizer.make(self.options(), context.out, tolerance)

@@ -1,11 +1,15 @@
-"""One quantization of a float graph with given knobs, compared with the float graph."""
+"""Quantizations of one float graph with given knobs, each compared with the float graph."""
 
 from __future__ import annotations
 
 import logging
 import math
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance, check
@@ -20,49 +24,53 @@ HELD_BACK = 256
 NONE = Tolerance(-math.inf, 0.0)
 
 
-def quantized(
-    source: Graph,
-    options: Options,
-    context: Context,
-    out: Path,
-    samples: int,
-    tolerance: Tolerance = NONE,
-    tell: bool = True,
-) -> tuple[Graph, Parity]:
-    """The graph in out/ on the grid of context.target, and its fidelity on images held back.
+class Quantizer:
+    """One float graph of the target's format, on the grid of context.target.
 
-    source: the float graph of the target's format. samples: calibration images, from data.train
-    tell: log what is doubtful about them
-    Raises ParityError beyond the tolerance, and what the quantizers raise.
+    What calibration images tell is measured once, for however many choices of the knobs.
+    samples: calibration images, from data.train
     """
-    target = context.target
-    assert target is not None
-    images = context.images("train").pixels
-    spec = source.inputs[0]
-    float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
-    calibration = float_input.normalise(calibration_sample(images, samples))
-    if target.graph == "onnx":
-        from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 
-        graph = quantize_onnx(source, calibration, target.grid, out, options)
-    else:
-        from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+    def __init__(self, source: Graph, context: Context, samples: int) -> None:
+        assert context.target is not None
+        self.source, self.context, self.target = source, context, context.target
+        pixels, spec = context.images("train").pixels, source.inputs[0]
+        float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
+        self._samples = float_input.normalise(calibration_sample(pixels, samples))
+        self._unseen = held_back(pixels, samples, HELD_BACK)
+        self._measured: dict[bool, Any] = {}
 
-        graph = quantize_tflite(source, calibration, target.grid, target.io, out, options)
-    clipped = notes(source)
-    if clipped:  # trained to be clipped hard, which the float graph does not do: told, not judged
-        tolerance = NONE
-    unseen = held_back(images, samples, HELD_BACK)
-    parity = check(
-        f"quantize {context.where}",
-        graph_outputs(source, unseen, context.preprocess),
-        graph_outputs(graph, unseen, context.preprocess),
-        tolerance,
-    )
-    graph.facts["parity"] = parity.to_json()
-    graph.facts["notes"] = clipped
-    if tell:
-        for note in (*graph.facts["warnings"], *graph.facts["notes"]):
-            log.warning("%s: %s", context.where, note)
-    graph.save_facts()
-    return graph, parity
+    def make(
+        self, options: Options, out: Path, tolerance: Tolerance = NONE, tell: bool = True
+    ) -> tuple[Graph, Parity]:
+        """The graph in out/, and its fidelity on images held back.
+
+        tell: log what is doubtful about the calibration images
+        Raises ParityError beyond the tolerance, and what the quantizers raise.
+        """
+        where, grid, measured = self.context.where, self.target.grid, self._measured
+        if self.target.graph == "onnx":
+            from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+
+            graph = quantize_onnx(self.source, self._samples, grid, out, options, measured)
+        else:
+            from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+
+            io = self.target.io
+            graph = quantize_tflite(self.source, self._samples, grid, io, out, options, measured)
+        clipped = notes(self.source)
+        if clipped:  # trained to be clipped hard, which the float graph does not do: told only
+            tolerance = NONE
+        outputs = graph_outputs(graph, self._unseen, self.context.preprocess)
+        parity = check(f"quantize {where}", self._reference, outputs, tolerance)
+        graph.facts["parity"] = parity.to_json()
+        graph.facts["notes"] = clipped
+        if tell:
+            for note in (*graph.facts["warnings"], *graph.facts["notes"]):
+                log.warning("%s: %s", where, note)
+        graph.save_facts()
+        return graph, parity
+
+    @cached_property
+    def _reference(self) -> np.ndarray:
+        return graph_outputs(self.source, self._unseen, self.context.preprocess)

@@ -46,14 +46,14 @@ def quantize_onnx(
     grid: Grid,
     out: Path,
     options: Options = DEFAULT,
-    measured: Measured | None = None,
+    measured: dict[bool, Measured] | None = None,
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
     graph:    a float ONNX graph with one input
     samples:  (N, C, H, W) float32, normalised as the network expects; a few hundred at most
-    measured: `measure_onnx` of that graph, those samples and options.equalization, so that
-              several choices of the options share it
+    measured: what the samples say of that graph, by options.equalization: taken from here and kept
+              here, so that several choices of the options share it
     What is odd, and may be meant, is told in facts["warnings"].
     Raises DataError (samples: none, wrong shape, NaN, all the same), ModelError (not a float ONNX
     graph, nothing to quantize), StageError (an option that is not known, NaN activations),
@@ -71,8 +71,10 @@ def quantize_onnx(
         overrides = learned.overrides(graph, grid, rows_and_pairs(model))
         if overrides:  # what was learned on a grid is neither equalized nor rounded anew
             options = replace(options, equalization=False, reconstruction="none")
-        seen = measured or Measured(model, samples, options.equalization)
-        assert seen.equalization == options.equalization
+        known = {} if measured is None else measured
+        if options.equalization not in known:
+            known[options.equalization] = Measured(model, samples, options.equalization)
+        seen = known[options.equalization]
         model = seen.model
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         quantized = _quantize(model, ranges, grid, kept, overrides)

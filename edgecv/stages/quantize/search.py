@@ -15,6 +15,7 @@ says so.
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -30,9 +31,11 @@ from edgecv.replay import held_back
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
-from edgecv.stages.quantize.once import quantized
+from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.trial import Prover, Trial
+
+log = logging.getLogger(__name__)
 
 # Tried in this order, each from the best so far.
 KNOBS: tuple[dict[str, Any], ...] = (
@@ -43,12 +46,13 @@ KNOBS: tuple[dict[str, Any], ...] = (
     {"calibration": "minmax"},
     {"calibration": "entropy"},
     {"bias_correction": False},
+    {"reconstruction": "network"},
 )
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
 SENSITIVITY_IMAGES = 48
 
-Quantizer = Callable[[Options, Path], tuple[Graph, Parity]]
+Make = Callable[[Options, Path], tuple[Graph, Parity]]
 Sensitivities = Callable[[Graph], Problem]
 
 
@@ -96,9 +100,10 @@ def search(
         fixed |= {name for change in KNOBS for name in change}
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
+    quantizer = Quantizer(source, context, count)
+
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
-        first = options == start
-        return quantized(source, options, context, out, count, tell=first)
+        return quantizer.make(options, out, tell=options == start)
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
@@ -136,7 +141,7 @@ class Search:
 
     def __init__(
         self,
-        quantize: Quantizer,
+        quantize: Make,
         sensitivities: Sensitivities | None,
         prover: Prover,
         context: Context,
@@ -154,6 +159,7 @@ class Search:
         self.steps = 0
 
     def run(self) -> Searched:
+        self._doubt()
         best = self._knobs()
         self._tell("measuring")
         self.prover.prove(best)
@@ -165,6 +171,16 @@ class Search:
                     break
         chosen = min(judged, key=lambda t: self.limits.distance(t.figures))
         return Searched(chosen, tuple(self.tried), self.limits, tuple(self.refused))
+
+    def _doubt(self) -> None:
+        """Say so where the images are too few to tell the drop that is asked for."""
+        limit, count = self.limits.accuracy_drop, len(self.context.images("test").pixels)
+        if limit and count and 100.0 / count > limit:
+            log.warning(
+                "%s: accuracy_drop %g is judged on %d images, of which one is %.2f points: what "
+                "meets it has lost none of them",
+                self.context.where, limit, count, 100.0 / count,
+            )  # fmt: skip
 
     def _met(self, trial: Trial) -> bool:
         return self.limits.distance(trial.figures) == 0.0
@@ -226,5 +242,6 @@ def _better(a: Parity, b: Parity) -> bool:
 def _words(options: Options) -> str:
     parts: list[str] = [options.calibration, options.rounding]
     parts += ["equalized"] if options.equalization else []
+    parts += ["tuned as a whole"] if options.reconstruction != "none" else []
     parts += [f"{len(options.keep_float)} layers in float"] if options.keep_float else []
     return ", ".join(parts)

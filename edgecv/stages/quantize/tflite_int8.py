@@ -56,7 +56,7 @@ def quantize_tflite(
     io: str,
     out: Path,
     options: Options = DEFAULT,
-    measured: Measured | None = None,
+    measured: dict[bool, Measured] | None = None,
 ) -> Graph:
     """Write out/model.tflite and out/graph.json: every tensor an integer.
 
@@ -68,8 +68,8 @@ def quantize_tflite(
       "uint8"   input uint8 and one QUANTIZE to int8, as Coral's libraries expect; output int8
       "float32" QUANTIZE and DEQUANTIZE inside the file
     Layers that options keep float stand between DEQUANTIZE and QUANTIZE, and so do operators that
-    have no int8 kernel, where io is not "uint8". measured: `measure_tflite` of that graph, those
-    samples and options.equalization, so that several choices of the options share it.
+    have no int8 kernel, where io is not "uint8". measured: what the samples say of that graph, by
+    options.equalization: taken from here and kept here, so that several choices share it.
     What is odd, and may be meant, is told in facts["warnings"].
     Same graph, samples, grid and options: same bytes.
 
@@ -90,8 +90,11 @@ def quantize_tflite(
             options, equalization=False, rounding="nearest", bias_correction=False,
             reconstruction="none", weight_bits=8,
         )  # fmt: skip
-    seen = measured or Measured(graph.path.read_bytes(), samples, options.equalization)
-    assert seen.equalization == options.equalization
+    known = {} if measured is None else measured
+    if options.equalization not in known:
+        content = graph.path.read_bytes()
+        known[options.equalization] = Measured(content, samples, options.equalization)
+    seen = known[options.equalization]
     ranges = seen.ranges(options.calibration) | learned.ranges(graph)
     model = _quantize(seen.content, ranges, grid, io, kept)
     if trained:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import onnx
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from onnx import numpy_helper
 
+from edgecv.backends.tflite import flatbuffer
+from edgecv.model import Model
+from edgecv.stages.export.onnx import export_onnx
+from edgecv.stages.export.tflite import export_tflite
+from edgecv.subnormals import SMALLEST, count, flush, flush_onnx, flush_tflite, scan
 from edgecv.why.flushing import flushing, possible
-from edgecv.why.subnormals import SMALLEST, count, flush, flush_onnx, flush_tflite, scan
 
 FLOATS = st.floats(width=32, allow_subnormal=True)
 
@@ -98,3 +107,48 @@ def test_flush_tflite() -> None:
     found = flatbuffer.constant(again, flatbuffer.graph_of(again).tensors[1])
     assert found is not None
     assert np.array_equal(found, np.where(values == values[0, 0], 0, values))
+
+
+class Dying(torch.nn.Module):
+    """A layer of which training left a kernel at 1e-40, and a batch norm that leaves more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.bn = torch.nn.Conv2d(3, 8, 3, bias=False), torch.nn.BatchNorm2d(8)
+        with torch.no_grad():
+            self.conv.weight[0] = 1e-40
+            self.conv.weight[1] = 1e-30
+            self.bn.running_var[1] = 1e18
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bn(self.conv(x)).mean((2, 3))
+
+
+def test_a_saved_model_has_none_and_says_so(tmp_path: Path, caplog) -> None:
+    model = Model("tests.test_subnormals:Dying", input={})
+    model.save(tmp_path, Dying())
+    back, module = Model.load(tmp_path)
+    assert back.facts["subnormal_weights"] == {"conv.weight": 27}
+    assert "27 subnormal weights set to zero" in caplog.text
+    assert not module.conv.weight[0].any()
+    torch.testing.assert_close(module.conv.weight[1:], Dying().conv.weight[1:], rtol=0, atol=0)
+    again = tmp_path / "again"
+    Model("tests.test_subnormals:Dying", input={}).save(again, module)
+    assert "subnormal_weights" not in Model.read(again).facts
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_an_exported_graph_has_none_although_folding_makes_some(kind: str, tmp_path: Path) -> None:
+    module, example = Dying().eval(), torch.zeros(1, 3, 8, 8)
+    if kind == "onnx":
+        graph = export_onnx(module, example, tmp_path)
+        held = [numpy_helper.to_array(t) for t in onnx.load(str(graph.path)).graph.initializer]
+    else:
+        graph = export_tflite(module, example, tmp_path)
+        model = flatbuffer.read(graph.path)
+        tensors = flatbuffer.graph_of(model).tensors
+        held = [flatbuffer.constant(model, t) for t in tensors]
+    held = [a for a in held if a is not None and a.dtype == np.float32]
+    assert any(a.size == 8 * 27 for a in held)
+    assert not any(count(a) for a in held)
