@@ -179,6 +179,7 @@ def _manifest(
         "engine": target.backend,
         "precision": graph.precision,
         "grid": graph.facts.get("grid"),
+        "keep_float": list(graph.facts.get("options", {}).get("keep_float", ())),
         "compiled": compiled.compiled,
         "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
         "inputs": [t.to_json() for t in compiled.inputs],

@@ -2,6 +2,7 @@
 
 s8s8           signed activations, which ONNX Runtime does not fuse on x86
 left-in-float  layers whose inputs and weights the file does not quantize
+kept-float     the same, of layers that `quantize` was told, or found, to keep in float
 not-fused      layers that the file quantizes and the engine runs in float all the same
 weight-only    weights of few bits for layers that compute in float: bytes, not time
 no-vnni        the processor has no integer dot product
@@ -66,6 +67,13 @@ def _in_float(case: Case) -> Iterator[Finding]:
     if case.engine == "onnxruntime" and case.x86:
         found = [p for p in found if p.activations != "int8"]
     left = [p for p in found if not p.integer]
+    meant = set(case.manifest.get("keep_float", ()))
+    kept = [p for p in left if p.layer in meant]
+    left = [p for p in left if p.layer not in meant]
+    if kept:
+        what = f"{_layers(kept)} in float, as the recipe or the search kept them (keep_float)"
+        yield _to_integers(case, "kept-float", what, kept, "nothing, where accuracy asks for it; "
+                           "else take them out of keep_float")  # fmt: skip
     if left:
         what = f"{_layers(left)} in float in an int8 network"
         yield _to_integers(case, "left-in-float", what, left, "quantize them too: take them out of "
