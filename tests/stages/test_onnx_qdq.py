@@ -288,3 +288,15 @@ def test_a_quantized_users_file_passes_as_int8(fp32: Graph, tmp_path: Path) -> N
     again = load_onnx(graph.path, tmp_path / "b")
     assert again.precision == "int8"
     np.testing.assert_array_equal(outputs(again, images(2)), outputs(graph, images(2)))
+
+
+@pytest.mark.parametrize("grid", [X86, TENSORRT], ids=["x86", "trt"])
+def test_the_networks_outputs_are_not_rounded(fp32: Graph, tmp_path: Path, grid: Grid) -> None:
+    """256 levels for a thousand classes: the best two are often one level."""
+    graph = quantize_onnx(fp32, images(32), grid, tmp_path)
+    model = onnx.load(str(graph.path))
+    (last,) = (n for n in model.graph.node if "logits" in n.output)
+    assert last.op_type == "Gemm"
+    assert len(np.unique(outputs(graph, images(64, seed=1)))) > 0.98 * 64 * 10
+    read = {name for n in model.graph.node for name in n.input}
+    assert {t.name for t in model.graph.initializer} <= read

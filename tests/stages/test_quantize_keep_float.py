@@ -15,6 +15,7 @@ from edgecv.backends.openvino.run import Session as OpenVinoSession
 from edgecv.backends.tflite.run import Session as LiteRtSession
 from edgecv.errors import StageError, TargetError
 from edgecv.graph import Graph
+from edgecv.replay import graph_session
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
@@ -79,7 +80,7 @@ def test_what_stays_float_loses_nothing(onnx_graph: Graph, tmp_path: Path) -> No
     def error(keep: tuple[str, ...]) -> float:
         out = tmp_path / str(len(keep))
         graph = quantize_onnx(onnx_graph, NCHW[:16], Grid(), out, Options(keep_float=keep))
-        session = OrtSession({"m": graph.path.read_bytes()})
+        session = graph_session(graph)
         got = np.concatenate([session.run({"input": x[None]})["logits"] for x in unseen])
         return float(((want - got) ** 2).mean())
 

@@ -95,6 +95,34 @@ def hold_float(quantized: Any, kept: set[str]) -> None:
     quantized.graph.node.extend(held)
 
 
+def free_outputs(quantized: Any) -> None:
+    """Edit a Q/DQ graph in place so that the network's outputs are not rounded.
+
+    A dense layer adds up in 32 bits and is scaled to real numbers anyway: QGemm and OpenVINO's
+    kernel write floats as fast as they write integers. Rounded to 256 levels, two classes become
+    one value, and the answer is whichever comes first.
+    """
+    graph = quantized.graph
+    makers = {output: n for n in graph.node for output in n.output}
+    for output in graph.output:
+        unpack = makers.get(output.name)
+        if unpack is None or unpack.op_type != "DequantizeLinear":
+            continue
+        pack = makers.get(unpack.input[0])
+        if pack is None or pack.op_type != "QuantizeLinear":
+            continue
+        layer = makers.get(pack.input[0])
+        readers = [n for n in graph.node if {pack.input[0], pack.output[0]} & set(n.input)]
+        if layer is None or layer.op_type not in ("Gemm", "MatMul") or len(readers) != 2:
+            continue
+        layer.output[0] = output.name
+        graph.node.remove(pack)
+        graph.node.remove(unpack)
+        read = {name for n in graph.node for name in n.input}
+        for tensor in [t for t in graph.initializer if t.name not in read]:
+            graph.initializer.remove(tensor)
+
+
 def _leads_to(nodes: Sequence[Any], tensor: str, quantizes: set[str]) -> bool:
     """Whether the tensor is quantized, at once or behind ReLU and Clip."""
     while tensor not in quantizes:

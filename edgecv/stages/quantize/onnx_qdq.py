@@ -28,7 +28,7 @@ from edgecv.graph import Graph
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
-from edgecv.stages.quantize.keep_float import hold_float, onnx_layers, resolve
+from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
@@ -82,6 +82,8 @@ def quantize_onnx(
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
         hold_float(quantized, kept)
+        if not overrides:  # trained with rounded outputs, it keeps them
+            free_outputs(quantized)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
     except EdgecvError:
