@@ -114,12 +114,17 @@ def _recipe(request: Request) -> Recipe:
     source = source_of(request.model, request.args, Path())
     known = _known(source)
     name = request.name or f"{_stem(source)}-{request.precision}"
-    if request.precision == "int8":
-        if request.calibration is None:
+    if request.precision != "fp32":
+        if request.calibration is None and request.precision == "int8":
             raise DataError(
                 "--calibration", "int8 needs images to calibrate on", "give a folder of images"
             )
-        knobs = {"name": name, "samples": request.samples, **request.limits.asked()}
+        knobs = {
+            "name": name,
+            "precision": request.precision,
+            "samples": request.samples,
+            **request.limits.asked(),
+        }
         stage = checked(Quantize, knobs, OPTIONS)
     else:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)

@@ -20,7 +20,7 @@ class Graph:
 
     path:      the .onnx or .tflite file
     format:    "onnx" or "tflite"
-    precision: "fp32" or "int8" (what its weights and activations hold)
+    precision: "fp32", "int8" (what its weights and activations hold) or "fp16" (its weights)
     inputs, outputs: tensors in the graph's own order, batch 1, static shapes
     facts:     what the maker wants remembered (opset, quantizer, op counts); plain JSON
     """

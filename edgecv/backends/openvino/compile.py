@@ -59,7 +59,7 @@ def _convert(graph: Graph, xml: Path) -> None:
             *zip(model.outputs, graph.outputs, strict=True),
         ):
             port.get_tensor().set_names({spec.name})
-        # The default halves float weights to fp16: a different network.
-        ov.save_model(model, str(xml), compress_to_fp16=False)
+        # The default halves float weights to fp16: a different network, unless it was asked for.
+        ov.save_model(model, str(xml), compress_to_fp16=graph.precision == "fp16")
     except Exception as e:
         raise EngineError(ENGINE, " ".join(str(e).split())[:300], "see the layer named") from None

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.run import LAYERS, PRECISIONS
+from edgecv.backends.openvino.run import LAYERS, precision
 from edgecv.runtime.layers import WARMUP, layer_of
 from edgecv.runtime.spec import Layer
 
@@ -88,17 +88,16 @@ class Step:
         self.kind = info["layerType"].astype(str)
         self.order = int(info["execOrder"].astype(str))
         self._kernel = info["primitiveType"].astype(str)
-        self._precision = info["runtimePrecision"].astype(str)
+        self._precision = precision(info)
         self._made_of = info["originalLayersNames"].astype(str).split(",")
         self._node = node
 
     def layer(self, time_ms: float) -> Layer:
-        precision = PRECISIONS.get(self._precision, self._precision)
         return Layer(
             name=self.name,
             layer=layer_of(self._weights(), self._made_of),
             op=f"{self.kind} {self._kernel}",
-            precision="" if self.kind in MOVES else precision,
+            precision="" if self.kind in MOVES else self._precision,
             time_ms=time_ms,
             bytes=self._moved(),
         )

@@ -21,7 +21,7 @@ EXTRA = "openvino"
 
 # ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
 LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution"}
-PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16"}
+PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}
 
 
@@ -92,8 +92,7 @@ class Session:
         for node in self._compiled.get_runtime_model().get_ops():
             info = node.get_rt_info()
             if info["layerType"].astype(str) in LAYERS:
-                kind = info["runtimePrecision"].astype(str)
-                found[PRECISIONS.get(kind, kind)] += 1
+                found[precision(info)] += 1
         return dict(found)
 
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
@@ -118,6 +117,19 @@ class Session:
         got = ", ".join(f"{k} {v.dtype}{v.shape}" for k, v in feeds.items()) or "nothing"
         want = ", ".join(f"{t.name} {t.dtype}{t.shape}" for t in self.inputs)
         return EngineError(ENGINE, f"was fed {got}", f"it takes {want}")
+
+
+def precision(info: Mapping[str, Any]) -> str:
+    """What a step of the compiled graph computes in, from its runtime information.
+
+    "runtimePrecision" is that of what it reads: for weights kept in fp16 it is f16 although the
+    kernel ("brgconv_avx2_f32") computes in fp32.
+    """
+    kind = info["runtimePrecision"].astype(str)
+    if kind in ("f16", "bf16"):
+        kernel = info["primitiveType"].astype(str).rpartition("_")[2].lower()
+        kind = kernel if kernel in PRECISIONS else kind
+    return PRECISIONS.get(kind, str(kind))
 
 
 def _config(threads: int) -> dict[str, Any]:

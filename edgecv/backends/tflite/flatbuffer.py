@@ -125,11 +125,11 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     names |= dict(zip(map(int, graph.outputs), outputs, strict=True))
     for i, tensor in enumerate(graph.tensors):
         tensor.name = names.get(i, f"unused_{i}").encode()
-    _drop_unread(model)
+    drop_unread(model)
     sign(model, inputs, outputs)
 
 
-def _drop_unread(model: Any) -> None:
+def drop_unread(model: Any) -> None:
     """Keep the buffers that a tensor holds, and the first, which the format wants empty."""
     tensors = graph_of(model).tensors
     kept = sorted({0, *(int(t.buffer) for t in tensors)})

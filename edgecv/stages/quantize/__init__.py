@@ -41,7 +41,9 @@ class Quantize(Limited):
         "edgecv.stages.export._tflite_names",
     )
 
-    precision: Literal["int8"] = "int8"
+    precision: Literal["int8", "fp16"] = Field(
+        default="int8", description="fp16: weights alone, for their size (TensorRT computes in it)"
+    )
     samples: int = Field(default=256, ge=1, description="calibration images, from data.train")
     calibration: Calibration = Field(
         default=DEFAULT.calibration,
@@ -78,6 +80,8 @@ class Quantize(Limited):
 
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target changes the result: shared by all with the same grid."""
+        if self.precision == "fp16":
+            return {"graph": target.graph, "compute": _computes_half(target)}
         return {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
 
     def libraries_for(self, target: Target | None) -> tuple[str, ...]:
@@ -101,6 +105,9 @@ class Quantize(Limited):
         from edgecv.parity import Tolerance
 
         tolerance = Tolerance(self.min_sqnr_db, self.min_agreement)
+        if self.precision == "fp16":
+            self._halve(source, context, tolerance)
+            return
         if self.limits:
             from edgecv.stages.quantize.search import search
 
@@ -111,3 +118,21 @@ class Quantize(Limited):
 
         quantizer = Quantizer(source, context, self.samples)
         quantizer.make(self.options(), context.out, tolerance)
+
+    def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
+        from edgecv.parity import check
+        from edgecv.replay import graph_outputs, sample
+        from edgecv.stages.quantize.half import halve
+
+        assert context.target is not None
+        graph = halve(source, context.out, _computes_half(context.target))
+        pixels = sample(context.images("train").pixels, 64)
+        outputs = [graph_outputs(g, pixels, context.preprocess) for g in (source, graph)]
+        parity = check(f"quantize {context.where}", outputs[0], outputs[1], tolerance)
+        graph.facts["parity"] = parity.to_json()
+        graph.save_facts()
+
+
+def _computes_half(target: Target) -> bool:
+    """Whether the engine computes in fp16 where the file does, and faster so."""
+    return target.backend == "tensorrt"

@@ -1,0 +1,103 @@
+"""fp16: half the bytes, the same answers, and what computes is said as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto
+from torch import nn
+
+from edgecv import target
+from edgecv.backends import compile_module, run_module
+from edgecv.errors import ModelError
+from edgecv.graph import Graph
+from edgecv.parity import compare
+from edgecv.replay import graph_outputs, session_outputs
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.stages.export.onnx import export_onnx
+from edgecv.stages.export.tflite import export_tflite
+from edgecv.stages.quantize.half import halve
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
+INTO = Preprocess(size=(12, 12), channels=3, mean=(127.0,), std=(64.0,))
+
+
+class Net(nn.Module):
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 32, 3, padding=1), nn.Conv2d(32, 32, 3, groups=32)
+        self.head = nn.Linear(32, 200)
+        self.head.weight.data *= scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.b(nn.functional.relu6(self.a(x))))
+        return self.head(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
+
+
+@pytest.fixture(scope="module", params=["onnx", "tflite"])
+def source(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    export = export_onnx if request.param == "onnx" else export_tflite
+    return export(Net(), torch.zeros(1, 3, 12, 12), tmp_path_factory.mktemp(request.param))
+
+
+def test_half_the_bytes_and_the_same_answers(source: Graph, tmp_path: Path) -> None:
+    made = halve(source, tmp_path)
+    assert made == Graph.load(tmp_path)
+    assert made.precision == "fp16"
+    assert (made.inputs, made.outputs) == (source.inputs, source.outputs)
+    sizes = [g.path.stat().st_size for g in (source, made)]
+    weights = 32 * 27 + 32 * 9 + 32 * 200
+    assert sizes[0] - sizes[1] > 2 * weights - 2000  # some of it goes into new operators
+    parity = compare(*(graph_outputs(g, PIXELS, INTO) for g in (source, made)))
+    assert 50 < parity.sqnr_db < 100  # 11 bits, and really rounded
+    again = halve(source, tmp_path / "again")
+    assert again.path.read_bytes() == made.path.read_bytes()
+
+
+@pytest.mark.parametrize("word", ["cpu", "openvino", "tflite"])
+def test_engines_without_fp16_say_that_they_compute_in_fp32(word: str, tmp_path: Path) -> None:
+    profile = target.load(word)
+    export = export_onnx if profile.graph == "onnx" else export_tflite
+    graph = halve(export(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f"), tmp_path / "h")
+    compiled = compile_module(profile.backend).compile(graph, profile, tmp_path / "e")
+    files = {f: (tmp_path / "e" / f).read_bytes() for f in compiled.files}
+    session = run_module(profile.backend).Session(files)
+    assert session.executed() == {"fp32": 3}
+    feeds = {t.name: np.zeros(t.shape, t.dtype) for t in session.inputs}
+    precisions = {row.precision for row in session.profile(feeds).layers if row.precision}
+    assert precisions == {"fp32"}
+    outputs = session_outputs(session, PIXELS, INTO)
+    assert compare(graph_outputs(graph, PIXELS, INTO), outputs).sqnr_db > 45
+    assert sum(map(len, files.values())) < 40_000  # 33 KB of weights in fp32, 16 in fp16
+
+
+def test_a_gpu_gets_fp16_activations_between_float_ends(tmp_path: Path) -> None:
+    source = export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    made = halve(source, tmp_path / "h", compute=True)
+    model = onnx.load(str(made.path))
+    ends = [*model.graph.input, *model.graph.output]
+    assert {e.type.tensor_type.elem_type for e in ends} == {TensorProto.FLOAT}
+    held = {t.name: t.data_type for t in model.graph.initializer}
+    products = [n for n in model.graph.node if n.op_type in ("Conv", "Gemm")]
+    assert len(products) == 3
+    assert {held[name] for n in products for name in n.input[1:]} == {TensorProto.FLOAT16}
+    parity = compare(*(graph_outputs(g, PIXELS, INTO) for g in (source, made)))
+    assert parity.sqnr_db > 40
+
+
+@pytest.mark.parametrize("compute", [False, True])
+def test_a_weight_beyond_fp16_is_refused_by_name(compute: bool, tmp_path: Path) -> None:
+    source = export_onnx(Net(scale=1e7), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    with pytest.raises(ModelError, match=r"head.weight.*fp16 ends at 65504"):
+        halve(source, tmp_path / "h", compute)
+
+
+def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
+    source = export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    with pytest.raises(ModelError, match="is fp16, not fp32"):
+        halve(halve(source, tmp_path / "h"), tmp_path / "again")
