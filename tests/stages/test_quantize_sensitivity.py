@@ -11,6 +11,7 @@ from torch import nn  # noqa: E402
 
 from edgecv import target  # noqa: E402
 from edgecv.stages.export.onnx import load_onnx  # noqa: E402
+from edgecv.stages.quantize.hessian import curvatures  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_running import runner  # noqa: E402
 from edgecv.stages.quantize.sensitivity import sensitivities  # noqa: E402
@@ -94,3 +95,16 @@ def test_a_layer_with_coarser_weights_stands_out(graphs: tuple) -> None:
     before, after = (sensitivities(model, g, SAMPLES[16:]).weights for g in (quantized, coarse))
     assert 30 < after["b"] / before["b"] < 3000
     assert after["a"] == before["a"]
+
+
+def test_gradients_find_what_running_finds(graphs: tuple) -> None:
+    """To first order they are the same quadratic form, estimated from random signs."""
+    run, curved = sensitivities(*graphs, SAMPLES[16:]), curvatures(*graphs, SAMPLES[16:])
+    assert curved.touching == run.touching
+    for found, wanted in ((curved.weights, run.weights), (curved.activations, run.activations)):
+        assert found.keys() == wanted.keys()
+        large = [k for k, v in wanted.items() if v > 0.02 * run.noise]
+        assert large
+        for name in large:
+            assert 0.3 < found[name] / wanted[name] < 3.0, name
+    assert curvatures(*graphs, SAMPLES[16:]) == curved

@@ -19,7 +19,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from edgecv.stages.base import Context, Limited, Verdict
-from edgecv.stages.quantize.options import DEFAULT, Calibration, Options, Reconstruction, Rounding
+from edgecv.stages.quantize.options import (
+    DEFAULT,
+    Calibration,
+    Options,
+    Reconstruction,
+    Rounding,
+    Sensitivity,
+)
 from edgecv.target import Target
 
 
@@ -73,6 +80,11 @@ class Quantize(Limited):
         default=DEFAULT.keep_float,
         description="layers that stay float, by the names of `edgecv bench --profile`",
     )
+    sensitivity: Sensitivity = Field(
+        default="noise",
+        description="where a search looks for layers to keep float: noise of each rounded tensor, "
+        "run one by one; or hessian: by gradients, seconds instead of minutes",
+    )
     min_sqnr_db: float = Field(default=6.0, description="fail below this signal-to-noise ratio")
     min_agreement: float = Field(
         default=0.8, ge=0, le=1, description="fail below this top-1 agreement with the float graph"
@@ -112,7 +124,8 @@ class Quantize(Limited):
             from edgecv.stages.quantize.search import search
 
             fixed = frozenset(self.model_fields_set)
-            search(source, context, self.options(), self.samples, tolerance, self.limits, fixed)
+            limits, start = self.limits, self.options()
+            search(source, context, start, self.samples, tolerance, limits, fixed, self.sensitivity)
             return
         from edgecv.stages.quantize.once import Quantizer
 

@@ -10,6 +10,7 @@ from edgecv.errors import StageError
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Rounding = Literal["nearest", "gptq", "descent", "adaround"]
 Reconstruction = Literal["none", "network"]
+Sensitivity = Literal["noise", "hessian"]
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import Quantizer
-from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.options import Options, Sensitivity
 from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,13 @@ def search(
     tolerance: Tolerance,
     limits: Limits,
     fixed: frozenset[str],
+    sensitivity: Sensitivity = "noise",
 ) -> Graph:
     """Search, and put what was chosen into context.out, with what was tried among its facts.
 
     samples: calibration images; a third of data.train at least is held back from them, since knobs
     that fit the calibration images best are not the best ones
+    sensitivity: how it is found out where a graph loses (`sensitivity.py`, `hessian.py`)
     """
     if is_learned(source):  # what was trained is what runs: there is nothing to choose
         fixed |= {name for change in KNOBS for name in change}
@@ -107,7 +109,7 @@ def search(
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
-        losses = _sensitivities(source, context, count)
+        losses = _sensitivities(source, context, count, sensitivity)
         found = Search(quantize, losses, prover, context, limits, start, fixed).run()
         require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
         for path in found.chosen.graph.path.parent.iterdir():
@@ -118,7 +120,9 @@ def search(
     return graph
 
 
-def _sensitivities(source: Graph, context: Context, samples: int) -> Sensitivities | None:
+def _sensitivities(
+    source: Graph, context: Context, samples: int, how: Sensitivity
+) -> Sensitivities | None:
     """None where layers cannot stay float, or where the noise is not known by layer (TFLite)."""
     if source.format != "onnx":
         return None
@@ -126,12 +130,17 @@ def _sensitivities(source: Graph, context: Context, samples: int) -> Sensitiviti
     def measure(graph: Graph) -> Problem:
         import onnx
 
-        from edgecv.stages.quantize.sensitivity import sensitivities
-
         model = onnx.shape_inference.infer_shapes(onnx.load_model(str(source.path)))
         images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)
         into = replace(context.preprocess, layout=source.inputs[0].layout, dtype="float32")
-        return sensitivities(model, onnx.load_model(str(graph.path)), into.normalise(images))
+        quantized = onnx.load_model(str(graph.path))
+        if how == "hessian":
+            from edgecv.stages.quantize.hessian import curvatures
+
+            return curvatures(model, quantized, into.normalise(images))
+        from edgecv.stages.quantize.sensitivity import sensitivities
+
+        return sensitivities(model, quantized, into.normalise(images))
 
     return measure
 

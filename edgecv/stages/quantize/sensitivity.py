@@ -41,27 +41,36 @@ def sensitivities(
     model, quantized: onnx.ModelProto, the float graph and what the quantizer made of it
     samples:          (N, C, H, W) float32
     """
-    readers, makers = _layers_at(model)
-    weights, activations = {}, {}
-    things = [*_weights(model, quantized), *_activations(model, quantized)]
+    noise = {}
+    weights, activations = rounded(model, quantized)
+    things = [*weights, *activations]
     reference = np.stack(list(_outputs(model, samples)))
     power = float((reference.astype(np.float64) ** 2).sum())
-    layers = {n.input[1]: _name(n) for n in model.graph.node if n.op_type in LAYERS}
-    touching = {}
     for done, thing in enumerate(things):
         outputs = np.stack(list(_outputs(_with(model, thing), samples)))
-        noise = float(((outputs - reference).astype(np.float64) ** 2).sum()) / max(power, 1e-30)
-        if thing.weight is not None:
-            weights[layers[thing.name]] = noise
-        else:
-            activations[thing.name] = noise
-            touching[thing.name] = sorted(
-                {*readers.get(thing.name, ()), *makers.get(thing.name, ())}
-            )
+        error = float(((outputs - reference).astype(np.float64) ** 2).sum())
+        noise[thing.name] = error / max(power, 1e-30)
         progress(done + 1, len(things))
+    return problem_of(model, weights, noise)
+
+
+def rounded(model: Any, quantized: Any) -> tuple[list[Rounded], list[Rounded]]:
+    """The weights and the activations that the quantized graph rounds, as the float graph calls
+    them."""
+    return list(_weights(model, quantized)), list(_activations(model, quantized))
+
+
+def problem_of(model: Any, weights: list[Rounded], noise: dict[str, float]) -> Problem:
+    """Noise by the name of what is rounded, as the integer program wants it."""
+    readers, makers = _layers_at(model)
+    layers = {n.input[1]: _name(n) for n in model.graph.node if n.op_type in LAYERS}
+    held = [thing.name for thing in weights]
+    by_layer = {layers[name]: noise[name] for name in held}
+    tensors = {name: value for name, value in noise.items() if name not in held}
+    touching = {t: sorted({*readers.get(t, ()), *makers.get(t, ())}) for t in tensors}
     for name in {layer for found in touching.values() for layer in found}:
-        weights.setdefault(name, 0.0)
-    return Problem(weights, activations, touching, {})
+        by_layer.setdefault(name, 0.0)
+    return Problem(by_layer, tensors, touching, {})
 
 
 def _weights(model: Any, quantized: Any) -> Iterator[Rounded]:

@@ -1,0 +1,114 @@
+"""Where a quantized ONNX graph loses, by gradients: noise of one thing = Σ_x Δᵀ H Δ / Σ_x ‖f(x)‖².
+
+    H = Jᵀ J,  J = ∂f/∂(weights or activation),  Δ = rounded − real
+    Δᵀ H Δ = E_u (uᵀ J Δ)²,  u of random signs: one backward pass tells it for every thing at once
+
+H is the Gauss-Newton matrix of the outputs' squared error, which at the float network is its
+Hessian. HAWQ-V2 (Dong et al., NeurIPS 2020) puts tr(H) ‖Δ‖² / n in the place of Δᵀ H Δ, as if
+rounding errors had no direction; but rounding by GPTQ and bias correction choose the direction, and
+u is drawn for a trace anyway.
+
+First order: what saturates, or moves a ReLU, is not seen. `sensitivity.py` sees it, one thing after
+another: minutes where this takes seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from edgecv.errors import UnsupportedError
+from edgecv.importing.operators import OPERATORS
+from edgecv.importing.reader import Reader
+from edgecv.stages.quantize.mixed import Problem
+from edgecv.stages.quantize.onnx_layers import transposed
+from edgecv.stages.quantize.sensitivity import LAYERS, Rounded, problem_of, rounded
+
+PROBES, SEED = 8, 0
+
+
+def curvatures(model: Any, quantized: Any, samples: np.ndarray) -> Problem:
+    """As `sensitivity.sensitivities`. samples: (N, C, H, W) float32, a dozen or two.
+
+    Raises UnsupportedError: an operator that torch cannot run.
+    """
+    reader = Reader(model, "quantize.sensitivity")
+    net: Any = reader.read(OPERATORS)
+    weights, activations = rounded(model, quantized)
+    steps = _weight_steps(model, net, reader, weights)
+    names = {reader.nodes[t.name].name: t for t in activations if t.name in reader.nodes}
+    output = reader.nodes[model.graph.output[0].name].name
+    noise = dict.fromkeys([*(t.name for t in weights), *(t.name for t in activations)], 0.0)
+    draw = torch.Generator().manual_seed(SEED)
+    power = 0.0
+    for image in samples:
+        run = _Watch(net, {*names, output})
+        run.run(torch.from_numpy(image[None]))
+        answer = run.found[output]
+        power += float(answer.detach().square().sum())
+        inputs = [*(p for p, _ in steps.values()), *(run.found[n] for n in names)]
+        deltas = [d for _, d in steps.values()]
+        deltas += [_step(run.found[n], t) for n, t in names.items()]
+        things = [*steps, *(t.name for t in names.values())]
+        for _ in range(PROBES):
+            u = torch.randint(0, 2, answer.shape, generator=draw) * 2.0 - 1.0
+            found = torch.autograd.grad(answer, inputs, u, retain_graph=True, allow_unused=True)
+            for name, slope, delta in zip(things, found, deltas, strict=True):
+                if slope is not None:
+                    noise[name] += float((slope * delta).sum()) ** 2 / PROBES
+    return problem_of(model, weights, {k: v / max(power, 1e-30) for k, v in noise.items()})
+
+
+def _weight_steps(
+    model: Any, net: Any, reader: Reader, weights: list[Rounded]
+) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    """By the weight's name: the parameter, and rounded less real in its layout."""
+    from onnx import numpy_helper
+
+    held = {t.name: t for t in model.graph.initializer}
+    made = {n.input[1]: n for n in model.graph.node if n.op_type in LAYERS}
+    found = {}
+    for thing in weights:
+        node, flow = made[thing.name], reader.nodes.get(made[thing.name].output[0])
+        if flow is None or flow.op != "call_module":
+            raise UnsupportedError("quantize.sensitivity", f"{node.name} is no layer in torch")
+        assert thing.weight is not None
+        delta = thing.weight - numpy_helper.to_array(held[thing.name])
+        parameter = net.get_submodule(str(flow.target)).weight
+        step = torch.from_numpy(np.ascontiguousarray(delta.T if transposed(node) else delta))
+        found[thing.name] = parameter.requires_grad_(True), step
+    return found
+
+
+def _step(value: torch.Tensor, thing: Rounded) -> torch.Tensor:
+    """What rounding the activation adds to it."""
+    assert thing.scale is not None
+    assert thing.zero is not None
+    limits = np.iinfo(thing.zero.dtype)
+    real = value.detach()
+    return (
+        torch.fake_quantize_per_tensor_affine(
+            real, float(thing.scale), int(thing.zero), int(limits.min), int(limits.max)
+        )
+        - real
+    )
+
+
+class _Watch(fx.Interpreter):
+    """Keeps the values of some nodes, by their names, as parts of the graph of gradients."""
+
+    def __init__(self, net: fx.GraphModule, wanted: set[str]) -> None:
+        super().__init__(net)
+        self._wanted = wanted
+        self.found: dict[str, torch.Tensor] = {}
+
+    def run_node(self, n: fx.Node) -> Any:
+        value = super().run_node(n)
+        if n.name in self._wanted:
+            if not value.requires_grad:
+                value = value.requires_grad_(True)  # the network's input
+            self.found[n.name] = value
+        return value
