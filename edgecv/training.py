@@ -96,6 +96,21 @@ def top1(module: torch.nn.Module, images: Images, context: Context, batch: int =
     return right / len(images.labels)
 
 
+def memory_format(module: torch.nn.Module) -> torch.memory_format:
+    """channels_last, which CPUs train faster in, where oneDNN does that rightly.
+
+    On AVX2 its gradient of a 1x1 convolution with a stride and fewer than 8 input channels writes
+    beyond its memory in that format (torch 2.13): such a network keeps NCHW.
+    """
+    import torch
+
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d) and part.in_channels < 8:
+            if max(part.kernel_size) == 1 and max(part.stride) > 1:
+                return torch.contiguous_format
+    return torch.channels_last
+
+
 class Trainer:
     """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out."""
 
@@ -104,7 +119,8 @@ class Trainer:
 
         torch.set_num_threads(context.threads)
         torch.manual_seed(context.seed)
-        self.module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.format = memory_format(module)
+        self.module = module.to(memory_format=self.format)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
         self.batch = plan.batch(len(images.labels))
         self.parameters = [p for p in module.parameters() if p.requires_grad]
@@ -157,7 +173,7 @@ class Trainer:
             pixels = augment(self.images.pixels[chosen], self.plan, rng)
             x = torch.from_numpy(self.context.preprocess.normalise(pixels))
             yield (
-                x.contiguous(memory_format=torch.channels_last),
+                x.contiguous(memory_format=self.format),
                 torch.from_numpy(self.images.labels[chosen]),
             )
 

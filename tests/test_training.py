@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv.errors import StageError  # noqa: E402
-from edgecv.training import Plan, Trainer, augment, learning_rate, top1  # noqa: E402
+from edgecv.training import Plan, Trainer, augment, learning_rate, memory_format, top1  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 PLANS = {
@@ -203,3 +203,11 @@ def test_every_epoch_has_its_own_order_and_every_image_once(tmp_path: Path) -> N
     assert not torch.equal(epochs[0], epochs[1])
     sums = [sorted(round(float(v), 3) for v in e.sum((1, 2, 3))) for e in epochs]
     assert sums[0] == sums[1]
+
+
+def test_networks_that_crash_onednn_are_trained_in_nchw() -> None:
+    """On AVX2 (torch 2.13): "corrupted double-linked list", a batch or two later."""
+    strided = nn.Sequential(nn.Conv2d(4, 8, 1, stride=2), nn.Flatten())
+    assert memory_format(strided) is torch.contiguous_format
+    for fine in (nn.Conv2d(8, 8, 1, stride=2), nn.Conv2d(4, 8, 1), nn.Conv2d(4, 8, 3, stride=2)):
+        assert memory_format(nn.Sequential(fine)) is torch.channels_last

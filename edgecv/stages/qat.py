@@ -70,7 +70,7 @@ class Qat(Training):
         from edgecv.quantizers.start import prepare
         from edgecv.quantizers.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
-        from edgecv.training import top1
+        from edgecv.training import memory_format, top1
 
         model, module = source
         if any(edit["op"] == "quantizers" for edit in model.edits):
@@ -80,7 +80,7 @@ class Qat(Training):
         images, test = context.images("train"), context.images("test")
         teacher = copy.deepcopy(module).eval() if self.teacher == "self" else None
         if teacher is not None:  # as the trainer has the network: the same kernels, no copies
-            teacher.to(memory_format=torch.channels_last)
+            teacher.to(memory_format=memory_format(teacher))
         facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
         pixels = calibration_sample(images.pixels, self.samples)
         sample = torch.from_numpy(context.preprocess.normalise(pixels))
