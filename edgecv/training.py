@@ -105,9 +105,9 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
     import torch
 
     for part in module.modules():
-        if isinstance(part, torch.nn.Conv2d) and part.in_channels < 8:
-            if max(part.kernel_size) == 1 and max(part.stride) > 1:
-                return torch.contiguous_format
+        narrow = isinstance(part, torch.nn.Conv2d) and part.in_channels < 8
+        if narrow and max(part.kernel_size) == 1 and max(part.stride) > 1:
+            return torch.contiguous_format
     return torch.channels_last
 
 
