@@ -105,8 +105,9 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
     import torch
 
     for part in module.modules():
-        narrow = isinstance(part, torch.nn.Conv2d) and part.in_channels < 8
-        if narrow and max(part.kernel_size) == 1 and max(part.stride) > 1:
+        if not isinstance(part, torch.nn.Conv2d) or part.in_channels >= 8:
+            continue
+        if max(part.kernel_size) == 1 and max(part.stride) > 1:
             return torch.contiguous_format
     return torch.channels_last
 
