@@ -107,9 +107,6 @@ class Told(pipeline.Silent):
     def start(self, node: Any, index: int, total: int) -> None:
         print(f"{index + 1}/{total} {node.id}", flush=True)
 
-    def finish(self, node: Any, status: str, seconds: float, note: str = "") -> None:
-        print(f"  {status} in {seconds:.0f} s", flush=True)
-
 
 def rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """For each network: its errors by seed, and how many fewer than the student's alone."""

@@ -170,13 +170,17 @@ class Expansion:
         yield from dict.fromkeys([*references, *shipped])
 
     def reference(self, name: str) -> str:
-        """The float network that a step is compared with: what its chain was before compression."""
+        """The float network that a step is compared with: what its chain was before compression,
+        or who taught its student."""
         chain = [name]
         while chain[-1] != "model":
             chain.append(self.recipe.step(chain[-1]).source)
         for after, before in zip(reversed(chain[:-1]), reversed(chain), strict=False):
-            if self.recipe.step(after).stage.compresses:
+            step = self.recipe.step(after)
+            if step.stage.compresses:
                 return before
+            if step.student and not step.teacher_file:
+                return step.teacher or before
         return name
 
     def precision(self, name: str) -> str:

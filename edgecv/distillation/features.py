@@ -3,8 +3,8 @@
 A pair is named by the recipe (`pairs: {student layer: teacher layer}`), or found: at every height
 and width that both networks pass through, the last layer of it, because that is where a stage of a
 network ends. Where the teacher has a layer of the student's name with that size, that one is taken
-(a pruned network and its origin), the last of that size otherwise. Vectors before the classes are
-a size of their own.
+(a pruned network and its origin), the last of that size otherwise. What the last dense layer reads
+is a feature too, the embedding: `head.input` of a layer `head`.
 
 Widths may differ: for hints a 1x1 convolution (a dense layer for vectors) maps the student's
 channels to the teacher's. Adapters are trained beside the network and are no part of it: they are
@@ -29,6 +29,7 @@ from edgecv.distillation import losses
 from edgecv.errors import StageError
 
 Pair = tuple[str, str]
+INPUT = ".input"  # "head.input" is what the layer "head" reads
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,10 @@ class Features:
 def shapes(module: nn.Module, sample: Tensor) -> dict[str, tuple[int, ...]]:
     """Layer -> shape of its output, in the order they end; not those that give the classes."""
     seen: dict[str, Tensor] = {}
-    hooks = _hooks(module, {name for name, _ in module.named_modules() if name}, seen)
+    layers = dict(module.named_modules())
+    names = {name for name in layers if name}
+    names |= {f"{name}{INPUT}" for name in names if isinstance(layers[name], nn.Linear)}
+    hooks = _hooks(module, names, seen)
     was = module.training
     module.eval()
     try:
@@ -137,7 +141,7 @@ def found(own: dict[str, tuple[int, ...]], other: dict[str, tuple[int, ...]]) ->
     order = {name: i for i, name in enumerate(own)}
     pairs = []
     for size, name in last.items():
-        if other.get(name, (0, 0, -1))[2:] == size:
+        if size and other.get(name, ())[2:] == size:
             pairs.append((name, name))
         elif size in theirs:
             pairs.append((name, theirs[size]))
@@ -160,18 +164,24 @@ def _checked(
 
 
 def _hooks(module: nn.Module, names: set[str], into: dict[str, Tensor]) -> list[Any]:
-    """Hooks that keep the outputs of the named layers, the latest call's last."""
+    """Hooks that keep the outputs (or inputs) of the named layers, the latest call's last."""
 
     def keeper(name: str) -> Any:
-        def keep(_: nn.Module, __: Any, out: Any) -> None:
-            if isinstance(out, Tensor):
+        def keep(_: nn.Module, given: Any, out: Any = None) -> None:
+            value = given[0] if name.endswith(INPUT) else out
+            if isinstance(value, Tensor):
                 into.pop(name, None)  # a layer used twice stands where it was used last
-                into[name] = out
+                into[name] = value
 
         return keep
 
-    layers = module.named_modules()
-    return [layer.register_forward_hook(keeper(n)) for n, layer in layers if n in names]
+    made: list[Any] = []
+    for name, layer in module.named_modules():
+        if name in names:
+            made.append(layer.register_forward_hook(keeper(name)))
+        if f"{name}{INPUT}" in names:
+            made.append(layer.register_forward_pre_hook(keeper(f"{name}{INPUT}")))
+    return made
 
 
 def _fit(own: Tensor, other: Tensor) -> tuple[Tensor, Tensor]:

@@ -115,10 +115,13 @@ class OnnxTeacher(nn.Module):
     """An .onnx file run by ONNX Runtime, image by image where its batch is fixed."""
 
     def __init__(self, path: Path) -> None:
+        import onnx
+
         from edgecv.backends.onnxruntime.run import Session
 
         super().__init__()
-        self.session = Session({path.name: path.read_bytes()})
+        whole = onnx.load(str(path))  # with the weights that lie beside the file
+        self.session = Session({path.name: whole.SerializeToString()})
         self.batch = self.session.inputs[0].shape[0]
 
     def forward(self, x: Tensor) -> Tensor:
