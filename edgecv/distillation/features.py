@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edgecv.distillation import losses
+from edgecv.distillation.teacher import Translated
 from edgecv.errors import StageError
 
 Pair = tuple[str, str]
@@ -62,8 +63,9 @@ class Features:
 
         Raises StageError: a layer that is not there, or nothing that belongs together.
         """
-        self.student, self.teacher, self.weights = student, teacher, weights
-        own, other = shapes(student, sample), shapes(teacher, sample)
+        self.student, self.weights = student, weights
+        self.teacher = teacher.net if isinstance(teacher, Translated) else teacher  # own names
+        own, other = shapes(student, sample), shapes(self.teacher, sample)
         self.pairs = _checked(named, own, other, where) if named else found(own, other)
         if not self.pairs:
             hint = "name pairs: {student layer: teacher layer}, or distil the logits alone"

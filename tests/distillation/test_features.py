@@ -11,6 +11,7 @@ from edgecv import zoo  # noqa: E402
 from edgecv.distillation import losses  # noqa: E402
 from edgecv.distillation.features import Features, Weights, found, shapes  # noqa: E402
 from edgecv.distillation.lesson import Lesson  # noqa: E402
+from edgecv.distillation.teacher import Translated  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
@@ -62,6 +63,16 @@ def test_the_embedding_is_what_the_last_dense_layer_reads() -> None:
         made.student(X)
     embedding = made.student.stage3(made.student.stage2(made.student.stage1(made.student.stem(X))))
     torch.testing.assert_close(own["head.input"], embedding.mean((2, 3)))
+
+
+def test_a_translated_teacher_keeps_its_names() -> None:
+    plain = net("resnet20", 16)
+    behind = Translated(plain, None, [1, 0, 2, 3])
+    made = features(net("resnet8", 8), behind)
+    assert made.pairs == features(net("resnet8", 8), plain).pairs
+    with made.reading() as (_, other):
+        behind(X)
+    assert set(other) == {b for _, b in made.pairs}
 
 
 def test_named_pairs_are_taken_as_they_are() -> None:
