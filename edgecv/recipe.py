@@ -295,7 +295,7 @@ def _taught(stage: Stage, steps: list[Step], where: Where, *keys: Any) -> dict[s
         raise RecipeError(where(*keys), "distill needs a teacher that is not its student", hint)
     if teacher in ("self", "none"):
         return found
-    names = [s.name for s in steps if s.stage.produces == "model"]
+    names = ["model", *(s.name for s in steps if s.stage.produces == "model")]
     if teacher in names:
         return found | {"teacher": teacher}
     path = locate(teacher, folder)
@@ -322,7 +322,8 @@ def _check_flow(recipe: Recipe, where: Where) -> None:
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        if gives == "graph" and step.stage.produces == "model":
+        taught = step.student and step.source == "model"  # an .onnx file may teach a new network
+        if gives == "graph" and step.stage.produces == "model" and not taught:
             raise RecipeError(
                 place,
                 f"needs a PyTorch network, and {step.source!r} is a graph file",

@@ -368,15 +368,16 @@ def test_a_teacher_is_an_earlier_step_and_is_read_by_its_student(load) -> None:
         ("", None), ("big", None), ("", {"width": 8}), ("", None)
     ]  # fmt: skip
     assert [s.name for s in found.shipped()] == ["other", "int8"]
+    assert load(TAUGHT.replace("teacher: big", "teacher: model")).step("other").teacher == "model"
     two = load(TAUGHT.replace("from: big, student", "teacher: other, student"))
     assert [s.name for s in two.shipped()] == ["int8"]
 
 
 def test_a_teacher_may_be_a_folder_or_an_onnx_file_beside_the_recipe(load, tmp_path: Path) -> None:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "model.json").write_text("{}")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.json").write_text("{}")
     (tmp_path / "net.onnx").write_bytes(b"")
-    for name in ("model", "net.onnx"):
+    for name in ("folder", "net.onnx"):
         found = load(TAUGHT.replace("teacher: big", f"teacher: {name}"))
         assert found.step("other").teacher_file == tmp_path / name
         assert found.step("other").teacher == ""

@@ -17,6 +17,7 @@ warm-up. A student wants more epochs than training on labels does.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -59,12 +60,22 @@ class Distill(Training):
     def run(self, source: Any, context: Context) -> None:
         from edgecv.model import Model
 
-        model, module = source
-        dense = self.dense(module)
         if "student" in context.inputs:
+            dense = self._came_in(source, context) if self.teacher == "self" else None
             model, module = Model.load(context.inputs["student"])
+        else:
+            model, module = source
+            dense = self.dense(module)
         facts = self.finetune(module, context, self.epochs, self.lr, dense)
         model.with_facts(context.where, facts).save(context.out, module.eval())
+
+    def _came_in(self, source: Any, context: Context) -> nn.Module:
+        """The network that the step reads, also where that is an .onnx file."""
+        from edgecv.distillation import teacher
+
+        if isinstance(source, Path):
+            return teacher.load(source, context.preprocess, context.labels, context.where)
+        return teacher.settled(source[1])
 
     def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:
         import torch

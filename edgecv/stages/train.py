@@ -52,8 +52,8 @@ class Training(Stage):
 
     teacher: str = Field(
         default="none",
-        description="self: the network that came in; none: labels alone; a step; a Model folder; "
-        "an .onnx file",
+        description="self: the network that came in; none: labels alone; an earlier step, or model; "
+        "a Model folder; an .onnx file",
     )
     distill: float = Field(default=0.5, ge=0, le=1, description="a: the teacher's share")
     temperature: float = Field(default=4.0, gt=0, description="T of the teacher's softmax")

@@ -249,6 +249,13 @@ def test_a_recipe_teaches_by_step_by_folder_and_by_onnx(project: Path) -> None:
     ), project / "my.yaml", {})  # fmt: skip
     made = pipeline.run(second, project / "out2", compare=False)
     assert made.failures == {}
+    third = recipe.check(
+        content(project, {"distill": {"name": "third", **student, **quick}})
+        | {"model": "teacher.onnx"},
+        project / "my.yaml", {},
+    )  # fmt: skip
+    by_file = pipeline.run(third, project / "out3", compare=False)
+    assert Model.read(by_file.folders["third"]).args["width"] == 8
     facts = [Model.read(made.folders[n]).facts[n]["loss"] for n in ("folder", "onnx")]
     assert facts[0] != facts[1]
     assert pipeline.run(second, project / "out2", compare=False).made == []
