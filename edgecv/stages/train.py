@@ -52,7 +52,7 @@ class Training(Stage):
 
     teacher: str = Field(
         default="none",
-        description="self: the network that came in; none: labels alone; an earlier step, or model; "
+        description="self: the network that came in; none: labels alone; an earlier step; model; "
         "a Model folder; an .onnx file",
     )
     distill: float = Field(default=0.5, ge=0, le=1, description="a: the teacher's share")
