@@ -57,6 +57,9 @@ class Work:
             preprocess=self.preprocess(),
             images=lambda split: Images.load(self.images[split]),
             folders=self.images,
+            labels=recipe.labels or Images.load(self.images["train"]).classes or None,
+            inputs={r: self.inputs[r] for r in ("teacher", "student") if r in self.inputs}
+            | self.node.facts.get("files", {}),
             target=self.node.target,
             threads=recipe.threads,
             alignment=recipe.alignment,
@@ -93,7 +96,7 @@ def _data(work: Work) -> None:
 
 def _model(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
-    source = work.expansion.recipe.model
+    source = work.node.facts["model"]
     if source.kind == "onnx":
         _onnx_model(work, Path(source.name))
         return

@@ -4,6 +4,7 @@
     <step>                  a Model (train, prune)     <step>.onnx   an exported Graph
     <step>@<target>         a quantized Graph          bundle:<step>@<target>
     measure:<target>        latencies of a target's bundles, interleaved
+    <step>:student          the network that `student:` of a distillation names, as it comes
 
 A node's key holds everything its result depends on: inputs' digests, parameters, source, library
 versions, seed, data. All keys are known before anything runs, which is what `plan` shows.
@@ -21,7 +22,7 @@ from typing import Any
 from edgecv import data as datasets
 from edgecv.bench.machine import machine
 from edgecv.model import check_reference, source_digest
-from edgecv.recipe import Recipe, Step
+from edgecv.recipe import ModelSource, Recipe, Step
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
 from edgecv.store import Key, digest
@@ -64,7 +65,7 @@ class Expansion:
         self.nodes: dict[str, Node] = {}
         for split in ("train", "test"):
             self._data(split)
-        self._model()
+        self._model("model", recipe.model)
         for step in recipe.steps:
             if step.stage.produces == "model":
                 self._stage(step)
@@ -98,8 +99,7 @@ class Expansion:
             key["labels"] = self.recipe.labels
         self._add(Node(f"data:{split}", "data", {}, key, facts={"split": split}))
 
-    def _model(self) -> None:
-        model = self.recipe.model
+    def _model(self, name: str, model: ModelSource) -> str:
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
@@ -112,7 +112,7 @@ class Expansion:
             key["versions"] = versions(("torch",))
         else:
             key["content"] = file_digest(Path(model.name))
-        self._add(Node("model", "model", inputs, key))
+        return self._add(Node(name, "model", inputs, key, facts={"model": model}))
 
     def input(self) -> dict[str, Any]:
         """How pixels become input, as the recipe says (the channels come with the data)."""
@@ -127,11 +127,19 @@ class Expansion:
 
     def _stage(self, step: Step) -> None:
         inputs = {"model": step.source, **{s: f"data:{s}" for s in step.stage.splits}}
+        facts: dict[str, Any] = {}
+        if step.student:
+            inputs["student"] = self._model(f"{step.name}:student", step.student)
+        if step.teacher:
+            inputs["teacher"] = step.teacher
         key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word == "prune":
             key["alignment"] = self.recipe.alignment
-        self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
+        if step.teacher_file:
+            key["teacher"] = {"content": file_digest(step.teacher_file)}
+            facts["files"] = {"teacher": step.teacher_file}
+        self._add(Node(step.name, "stage", inputs, key, step.stage, step.name, facts=facts))
 
     def _target(self, target: Target) -> None:
         bundles = [
@@ -162,13 +170,17 @@ class Expansion:
         yield from dict.fromkeys([*references, *shipped])
 
     def reference(self, name: str) -> str:
-        """The float network that a step is compared with: what its chain was before compression."""
+        """The float network that a step is compared with: what its chain was before compression,
+        or who taught its student."""
         chain = [name]
         while chain[-1] != "model":
             chain.append(self.recipe.step(chain[-1]).source)
         for after, before in zip(reversed(chain[:-1]), reversed(chain), strict=False):
-            if self.recipe.step(after).stage.compresses:
+            step = self.recipe.step(after)
+            if step.stage.compresses:
                 return before
+            if step.student and not step.teacher_file:
+                return step.teacher or before
         return name
 
     def precision(self, name: str) -> str:

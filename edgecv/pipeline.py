@@ -109,6 +109,8 @@ def explain(before: Key, after: Key, inputs: Mapping[str, str] | None = None) ->
             yield f"edgecv's own code changed: {name}" if name else "the network's code changed"
         elif head == "versions":
             yield f"version of {name} {a} → {b}"
+        elif head == "teacher":
+            yield "the teacher's content changed"
         elif head == "content":
             yield "the files' content changed"
         else:

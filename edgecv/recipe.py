@@ -107,11 +107,19 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage with its name and the name of the step it reads ("model" is the input)."""
+    """One stage with its name and the name of the step it reads ("model" is the input).
+
+    teacher:      the step that teaches it, or ""
+    teacher_file: the Model folder or .onnx file that teaches it, or None
+    student:      the network that it trains instead of the one it reads, or None
+    """
 
     name: str
     source: str
     stage: Stage
+    teacher: str = ""
+    teacher_file: Path | None = None
+    student: ModelSource | None = None
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ class Recipe:
 
     def shipped(self) -> list[Step]:
         """The leaves, and every step that says `ship: true`, in order."""
-        read = {s.source for s in self.steps}
+        read = {name for s in self.steps for name in (s.source, s.teacher)}
         return [s for s in self.steps if s.stage.ship or s.name not in read]
 
 
@@ -266,8 +274,35 @@ def _steps(items: Any, where: Where) -> tuple[Step, ...]:
         if source != "model" and source not in names:
             place = where("stages", i, word, "from")
             raise RecipeError(place, f"no earlier step {source!r}", near(source, names))
-        steps.append(Step(name, source, stage))
+        taught = _taught(stage, steps, where, "stages", i, word)
+        steps.append(Step(name, source, stage, **taught))
     return tuple(steps)
+
+
+def _taught(stage: Stage, steps: list[Step], where: Where, *keys: Any) -> dict[str, Any]:
+    """Who teaches a step, and whom it teaches: the fields of Step that `teacher:` and `student:`
+    name."""
+    found: dict[str, Any] = {}
+    folder, student = where.path.parent, getattr(stage, "student", None)
+    if student is not None:
+        found["student"] = _model(student, folder, where, *keys, "student")
+        if found["student"].kind == "onnx":
+            hint = "give a zoo name, module:function or a Model folder"
+            raise RecipeError(where(*keys, "student"), "an .onnx file is not trained", hint)
+    teacher = getattr(stage, "teacher", "none")
+    if stage.word == "distill" and (teacher == "none" or (teacher == "self" and student is None)):
+        hint = "teacher: a step, a Model folder or net.onnx; or student: {zoo: resnet8}"
+        raise RecipeError(where(*keys), "distill needs a teacher that is not its student", hint)
+    if teacher in ("self", "none"):
+        return found
+    names = ["model", *(s.name for s in steps if s.stage.produces == "model")]
+    if teacher in names:
+        return found | {"teacher": teacher}
+    path = locate(teacher, folder)
+    if (path / "model.json").is_file() or (path.suffix == ".onnx" and path.is_file()):
+        return found | {"teacher_file": path}
+    what = f"no earlier step, Model folder or .onnx file {teacher!r}"
+    raise RecipeError(where(*keys, "teacher"), what, near(teacher, ["self", "none", *names]))
 
 
 def _unused(word: str, names: list[str]) -> str:
@@ -287,7 +322,8 @@ def _check_flow(recipe: Recipe, where: Where) -> None:
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        if gives == "graph" and step.stage.produces == "model":
+        taught = step.student and step.source == "model"  # an .onnx file may teach a new network
+        if gives == "graph" and step.stage.produces == "model" and not taught:
             raise RecipeError(
                 place,
                 f"needs a PyTorch network, and {step.source!r} is a graph file",
@@ -313,9 +349,11 @@ def offers(profile: Target, precision: str, where: str) -> None:
         )
 
 
-def _model(value: Any, folder: Path, where: Where) -> ModelSource:
+def _model(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
+    """The network that the recipe names at `place`."""
+    place = place or ("model",)
     if isinstance(value, str):
-        return _known(source_of(value, {}, folder), where)
+        return _known(source_of(value, {}, folder), where, *place)
     kinds = ("zoo", "module", "onnx", "folder")
     if isinstance(value, dict):
         named = [k for k in kinds if k in value]
@@ -326,23 +364,23 @@ def _model(value: Any, folder: Path, where: Where) -> ModelSource:
                 name = str(locate(name, folder))
                 for key in args:
                     what = f"unknown key {key!r}: a file takes no arguments"
-                    raise RecipeError(where("model", key), what)
-            return _known(ModelSource(named[0], name, args), where)
+                    raise RecipeError(where(*place, key), what)
+            return _known(ModelSource(named[0], name, args), where, *place)
     what = f"give one of {', '.join(kinds)}, found {value!r}"
-    raise RecipeError(where("model"), what, "e.g. {zoo: resnet8}")
+    raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
 
 
-def _known(source: ModelSource, where: Where) -> ModelSource:
+def _known(source: ModelSource, where: Where, *place: Any) -> ModelSource:
     """Whether the zoo has that network with those arguments; imports no torch."""
     if source.kind != "zoo":
         return source
     if source.name not in zoo.names():
         what = f"no network named {source.name!r} in the zoo"
-        raise RecipeError(where("model"), what, near(source.name, zoo.names()))
+        raise RecipeError(where(*place), what, near(source.name, zoo.names()))
     for key in source.args:
         known = zoo.arguments(source.name)
         if key not in known:
-            raise RecipeError(where("model", key), f"unknown key {key!r}", near(key, list(known)))
+            raise RecipeError(where(*place, key), f"unknown key {key!r}", near(key, list(known)))
     return source
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.images import Images
+    from edgecv.distillation.lesson import Lesson
     from edgecv.stages.base import Context
 
 MOMENTUM = 0.9  # of SGD
@@ -115,16 +116,29 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
 class Trainer:
     """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out."""
 
-    def __init__(self, module: torch.nn.Module, images: Images, plan: Plan, context: Context):
+    def __init__(
+        self,
+        module: torch.nn.Module,
+        images: Images,
+        plan: Plan,
+        context: Context,
+        lesson: Lesson | None = None,
+    ):
+        """lesson: the loss with a teacher; None is cross-entropy alone."""
         import torch
+
+        from edgecv.distillation.lesson import Lesson
 
         torch.set_num_threads(context.threads)
         torch.manual_seed(context.seed)
         self.format = memory_format(module)
         self.module = module.to(memory_format=self.format)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
+        self.lesson = lesson or Lesson()
+        self.beside = self.lesson.adapters or torch.nn.Module()  # trained, and no part of it
         self.batch = plan.batch(len(images.labels))
-        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        trained = (*module.parameters(), *self.beside.parameters())
+        self.parameters = [p for p in trained if p.requires_grad]
         self.optimizer = self._optimizer()
         self.ema = {k: v.clone() for k, v in module.state_dict().items()} if plan.ema else {}
         self.losses: list[float] = []
@@ -184,10 +198,7 @@ class Trainer:
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """What is minimised, of one batch: images (N, C, H, W) and labels (N,)."""
-        import torch
-
-        smoothing = self.plan.label_smoothing
-        return torch.nn.functional.cross_entropy(self.module(x), y, label_smoothing=smoothing)
+        return self.lesson.loss(self.module, x, y, self.plan.label_smoothing)
 
     def _epoch(self, epoch: int, total: int) -> None:
         import torch
@@ -230,6 +241,7 @@ class Trainer:
 
         tensors = {f"model.{k}": v.contiguous() for k, v in self.module.state_dict().items()}
         tensors |= {f"ema.{k}": v.contiguous() for k, v in self.ema.items()}
+        tensors |= {f"beside.{k}": v.contiguous() for k, v in self.beside.state_dict().items()}
         for i, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"opt.{i}.{k}": v.contiguous() for k, v in state.items()}
         notes = {"epoch": str(epoch), "losses": json.dumps(self.losses)}
@@ -252,6 +264,7 @@ class Trainer:
             return 0  # a torn file: start again
         pick = lambda p: {k[len(p) :]: v for k, v in tensors.items() if k.startswith(p)}  # noqa: E731
         self.module.load_state_dict(pick("model."))
+        self.beside.load_state_dict(pick("beside."))
         for name, value in pick("ema.").items():
             self.ema[name].copy_(value)
         ordered = [p for g in self.optimizer.param_groups for p in g["params"]]

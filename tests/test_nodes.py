@@ -232,3 +232,70 @@ def test_the_digest_of_a_file_is_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"1")
     assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b") != ""
     assert file_digest(tmp_path / "c") == ""
+
+
+# teachers and students
+
+DISTILLING = """
+model: {zoo: resnet8, width: 16}
+data: {train: 'npz:set.npz', test: 'npz:set.npz', size: 8, crop_pct: 1.0}
+stages:
+  - train: {name: big, epochs: 2}
+  - train: {name: tuned, from: model, teacher: TEACHER}
+  - distill: {name: small, from: model, teacher: big, student: {zoo: resnet8, width: 8}}
+targets: [cpu]
+"""
+
+
+@pytest.fixture
+def distilling(project: Path) -> Path:
+    (project / "my.yaml").write_text(DISTILLING.replace("TEACHER", "big"))
+    return project
+
+
+def test_a_teacher_is_an_input(distilling: Path) -> None:
+    found = nodes(distilling)
+    assert found["tuned"].inputs["teacher"] == found["small"].inputs["teacher"] == "big"
+    assert found["small"].inputs["student"] == "small:student"
+    assert list(found).index("small:student") < list(found).index("small")
+    downstream = {f"{kind}{n}{end}" for n in ("tuned", "small", "big")
+                  for kind, end in (("", ""), ("", ".onnx"), ("bundle:", "@cpu"))}  # fmt: skip
+    assert changed(distilling, "big.epochs=3") == downstream | {"measure:cpu"}
+
+
+def test_a_student_changes_with_its_network_alone(distilling: Path) -> None:
+    changes = changed(distilling, "small.student={zoo: resnet8, width: 12}")
+    assert changes == {"small:student", "small", "small.onnx", "bundle:small@cpu", "measure:cpu"}
+
+
+def test_a_taught_student_is_compared_with_its_teacher(distilling: Path) -> None:
+    found = Expansion(recipe.load(distilling / "my.yaml"))
+    assert found.reference("small") == "big"
+    assert found.reference("tuned") == "tuned"
+
+
+@pytest.mark.parametrize("name", ["teacher", "teacher.onnx"])
+def test_a_teacher_counts_by_what_it_holds(distilling: Path, name: str, tmp_path: Path) -> None:
+    def hold(name: str, content: bytes) -> None:
+        if name.endswith(".onnx"):
+            (distilling / name).write_bytes(content)
+            return
+        (distilling / name).mkdir(exist_ok=True)
+        (distilling / name / "model.json").write_text("{}")
+        (distilling / name / "weights.safetensors").write_bytes(content)
+
+    hold(name, b"one")
+    (distilling / "my.yaml").write_text(DISTILLING.replace("TEACHER", name))
+    first, key = digests(distilling), nodes(distilling)["tuned"].key
+    shutil.copytree(distilling, tmp_path / "elsewhere")
+    assert digests(tmp_path / "elsewhere") == first
+    (distilling / name).rename(distilling / f"renamed-{name}")
+    (distilling / "my.yaml").write_text(DISTILLING.replace("TEACHER", f"renamed-{name}"))
+    assert digests(distilling) == first
+    hold(f"renamed-{name}", b"two")
+    second = digests(distilling)
+    assert {n for n in first if first[n] != second[n]} == {
+        "tuned", "tuned.onnx", "bundle:tuned@cpu", "measure:cpu"
+    }  # fmt: skip
+    why = list(explain(key, nodes(distilling)["tuned"].key))
+    assert why == ["the teacher's content changed"]

@@ -346,3 +346,60 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "my.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="cannot be read"):
         recipe.load(tmp_path / "my.yaml")
+
+
+# teachers and students
+
+TAUGHT = """\
+model: {zoo: resnet8, width: 16}
+data: {train: fashion-mnist-sample, test: fashion-mnist-sample, size: 28}
+stages:
+  - train: {name: big}
+  - train: {name: other, from: model, teacher: big}
+  - distill: {name: small, from: big, student: {zoo: resnet8, width: 8}}
+  - quantize: {name: int8}
+targets: [cpu]
+"""
+
+
+def test_a_teacher_is_an_earlier_step_and_is_read_by_its_student(load) -> None:
+    found = load(TAUGHT)
+    assert [(s.teacher, s.student and s.student.args) for s in found.steps] == [
+        ("", None), ("big", None), ("", {"width": 8}), ("", None)
+    ]  # fmt: skip
+    assert [s.name for s in found.shipped()] == ["other", "int8"]
+    assert load(TAUGHT.replace("teacher: big", "teacher: model")).step("other").teacher == "model"
+    two = load(TAUGHT.replace("from: big, student", "teacher: other, student"))
+    assert [s.name for s in two.shipped()] == ["int8"]
+
+
+def test_a_teacher_may_be_a_folder_or_an_onnx_file_beside_the_recipe(load, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model.json").write_text("{}")
+    (tmp_path / "net.onnx").write_bytes(b"")
+    for name in ("folder", "net.onnx"):
+        found = load(TAUGHT.replace("teacher: big", f"teacher: {name}"))
+        assert found.step("other").teacher_file == tmp_path / name
+        assert found.step("other").teacher == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("teacher: big", "teacher: bigg",
+         r"my.yaml:5: stages\[1\].train.teacher: no earlier step, Model folder or .onnx file "
+         r"'bigg' \(did you mean 'big'\?\)"),
+        ("teacher: big", "teacher: small", "no earlier step"),
+        ("teacher: big", "teacher: none.onnx", "no earlier step"),
+        ("student: {zoo: resnet8, width: 8}", "epochs: 2",
+         r"my.yaml:6: stages\[2\].distill: distill needs a teacher that is not its student"),
+        ("from: big, student", "teacher: none, student", "distill needs a teacher"),
+        ("{zoo: resnet8, width: 8}", "{zoo: resnet9}", r"student: no network named 'resnet9"),
+        ("{zoo: resnet8, width: 8}", "{zoo: resnet8, wide: 8}", "unknown key 'wide' .*'width'"),
+        ("{zoo: resnet8, width: 8}", "{onnx: a.onnx}", "an .onnx file is not trained"),
+    ],
+)  # fmt: skip
+def test_a_wrong_teacher_or_student_is_an_error(load, old: str, new: str, said: str) -> None:
+    assert TAUGHT.count(old) == 1
+    with pytest.raises(RecipeError, match=said):
+        load(TAUGHT.replace(old, new))

@@ -1,8 +1,8 @@
-"""L = (1 − a) CE + a T² KL(softmax(z_t / T) ‖ softmax(z / T)) + m ‖z_t − z‖² + λ/2 Σ α²
+"""L = L_taught + λ/2 Σ α²: the training loop of `edgecv.training` for a network with quantizers.
 
-The training loop of `edgecv.training` for a network with quantizers: the loss has a teacher
-(Hinton et al., "Distilling the Knowledge in a Neural Network", 2015) and PACT's decay; batch norm
-and steps stand still from a given epoch on; a loss that ends far above where it began is an error.
+L_taught is the loss with a teacher (`edgecv.distillation.lesson`), the sum PACT's decay of its
+clips. Batch norm and steps stand still from a given epoch on; a loss that ends far above where it
+began is an error.
 
 Pitfall: batch statistics keep a layer's output at its size whatever the learning rate does to its
 weights; statistics that stand still do not, and channels with a small σ blow up. The rate falls to
@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from edgecv.data.images import Images
+from edgecv.distillation import lesson as distillation
 from edgecv.errors import StageError
 from edgecv.quantizers.attach import of
 from edgecv.stages.base import Context
@@ -30,29 +30,27 @@ LATE_RATE = 0.1  # of the schedule's learning rate, once batch norm stands still
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Lesson(distillation.Lesson):
     """What training with quantizers adds.
 
-    teacher: a network in eval mode, or None. share: a. temperature: T. mse: m. clip_decay: λ
+    clip_decay: λ
     freeze_from: the first epoch (counted from 0) with batch norm and steps frozen
     """
 
-    teacher: nn.Module | None
-    share: float
-    temperature: float
-    mse: float
-    clip_decay: float
-    freeze_from: int
+    clip_decay: float = 0.0
+    freeze_from: int = 0
 
 
 class QuantizingTrainer(Trainer):
     """A Trainer for a network with quantizers. Raises StageError where the loss diverges."""
 
+    lesson: Lesson
+
     def __init__(
         self, module: nn.Module, images: Images, plan: Plan, context: Context, lesson: Lesson
     ) -> None:
-        super().__init__(module, images, plan, context)
-        self.lesson, self.before, self.lr = lesson, 0.0, plan.lr
+        super().__init__(module, images, plan, context, lesson)
+        self.before, self.lr = 0.0, plan.lr
         self.quantizers: list[Any] = list(of(module).values())
         self.clips = [q.alpha for q in self.quantizers if hasattr(q, "alpha")]
 
@@ -83,18 +81,9 @@ class QuantizingTrainer(Trainer):
             quantizer.frozen = late
 
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
-        lesson, logits = self.lesson, self.module(x)
-        loss = functional.cross_entropy(logits, y, label_smoothing=self.plan.label_smoothing)
-        if lesson.teacher is not None:
-            with torch.no_grad():
-                wanted = lesson.teacher(x)
-            t = lesson.temperature
-            soft, aim = (functional.log_softmax(z / t, 1) for z in (logits, wanted))
-            apart = functional.kl_div(soft, aim, log_target=True, reduction="batchmean")
-            loss = (1 - lesson.share) * loss + lesson.share * t * t * apart
-            loss = loss + lesson.mse * functional.mse_loss(logits, wanted)
+        loss = super().loss(x, y)
         if self.clips:
-            loss = loss + 0.5 * lesson.clip_decay * torch.cat(self.clips).square().sum()
+            loss = loss + 0.5 * self.lesson.clip_decay * torch.cat(self.clips).square().sum()
         return loss
 
     def _epoch(self, epoch: int, total: int) -> None:

@@ -44,6 +44,8 @@ class Context:
     images:     split name ("train", "test") -> uint8 NHWC images with labels
     folders:    split name -> where those images lie on disk, for processes of their own
     threads:    torch threads
+    labels:     names of the classes, or None
+    inputs:     what else the stage reads: role ("teacher", "student") -> Model folder or file
     alignment:  channel counts are kept a multiple of this (the targets' strictest)
     progress:   called as progress(done, total, note)
     """
@@ -53,6 +55,8 @@ class Context:
     preprocess: Preprocess
     images: Callable[[str], Images]
     folders: Mapping[str, Path] = field(default_factory=dict)
+    labels: tuple[str, ...] | None = None
+    inputs: Mapping[str, Path] = field(default_factory=dict)
     target: Target | None = None
     threads: int = 1
     alignment: int = 1

@@ -44,17 +44,18 @@ class Prune(Training):
         default=None, ge=1, description="widths are multiples of this; default: the targets' own"
     )
     samples: int = Field(default=512, ge=1, description="training images for taylor's gradients")
+    teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=2, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.training import Trainer, top1
+        from edgecv.training import top1
 
         model, module = source
         if any(edit["op"] == "quantizers" for edit in model.edits):
             hint = "prune first, then qat"
             raise StageError(context.where, "reads a network with learned ranges", hint)
-        images = context.images("train")
+        images, dense = context.images("train"), self.dense(module)
         facts: dict[str, Any] = {"macs_before": macs(module, context)}
         edit = self._choose(module, context, images)
         for parameter in module.parameters():
@@ -62,9 +63,7 @@ class Prune(Training):
         facts |= {"macs": _shrunk(module, edit, context), "channels": describe(edit)}
         facts["top1_before_finetuning"] = top1(module, context.images("test"), context)
         if self.finetune_epochs:
-            trainer = Trainer(module, images, self.plan(self.finetune_epochs, self.lr), context)
-            facts |= trainer.fit()
-            facts["top1"] = top1(module, context.images("test"), context)
+            facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
         model = model.with_edit(edit).with_facts(context.where, facts)
         model.save(context.out, module.eval())
 

@@ -21,7 +21,6 @@ with, so the fake-quantized top-1 is a simulation, and `quantize` says so. A sym
 
 from __future__ import annotations
 
-import copy
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -40,7 +39,6 @@ class Qat(Training):
         *Training.sources,
         "edgecv.quantizers",
         "edgecv.replay",
-        "edgecv.stages.train",
     )
 
     weight_bits: int = Field(default=8, ge=2, le=8, description="of all layers but first and last")
@@ -55,12 +53,7 @@ class Qat(Training):
     freeze_bn: float = Field(
         default=0.67, ge=0, le=1, description="share of the epochs before batch norm and steps stop"
     )
-    teacher: Literal["self", "none"] = Field(
-        default="self", description="self: the network that came in; none: labels alone"
-    )
-    distill: float = Field(default=0.5, ge=0, le=1, description="a: the teacher's share")
-    temperature: float = Field(default=4.0, gt=0, description="T of the teacher's softmax")
-    logits_mse: float = Field(default=0.0, ge=0, description="m: weight of the logits' distance")
+    teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     clip_decay: float = Field(default=1e-4, ge=0, description="weight decay of PACT's clips")
     samples: int = Field(default=256, ge=1, description="training images that the steps start from")
 
@@ -70,7 +63,7 @@ class Qat(Training):
         from edgecv.quantizers.start import prepare
         from edgecv.quantizers.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
-        from edgecv.training import memory_format, top1
+        from edgecv.training import top1
 
         model, module = source
         if any(edit["op"] == "quantizers" for edit in model.edits):
@@ -78,9 +71,7 @@ class Qat(Training):
             raise StageError(context.where, "reads a network that has quantizers already", hint)
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
-        teacher = copy.deepcopy(module).eval() if self.teacher == "self" else None
-        if teacher is not None:  # as the trainer has the network: the same kernels, no copies
-            teacher.to(memory_format=memory_format(teacher))
+        teacher = self.teaching(module, context, self.dense(module))
         facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
         pixels = calibration_sample(images.pixels, self.samples)
         sample = torch.from_numpy(context.preprocess.normalise(pixels))

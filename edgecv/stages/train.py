@@ -1,19 +1,27 @@
 """θ ← θ - lr(t) · AdamW(∇ CE(f(x; θ), y)): train a network on labelled images.
 
 Cross-entropy with AdamW (Loshchilov & Hutter, ICLR 2019) or SGD with momentum, a cosine schedule
-with linear warm-up, optional weight averaging (EMA). Pitfalls: weight decay is not applied to
-biases and batch norm; `lr` is for the batch size given, scale it with the batch.
+with linear warm-up, optional weight averaging (EMA). With a `teacher` (a step, a Model folder, an
+.onnx file; `self` is the network that came in) the loss is (1 − a) CE + a T² KL(p_t ‖ p), Hinton
+et al., 2015. Pitfalls: weight decay is not applied to biases and batch norm; `lr` is for the batch
+size given, scale it with the batch.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv.errors import StageError
 from edgecv.stages.base import Context, Stage
 from edgecv.training import Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgecv.distillation.lesson import Lesson
 
 
 class Training(Stage):
@@ -22,7 +30,13 @@ class Training(Stage):
     resumable: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
-    sources: ClassVar[tuple[str, ...]] = ("edgecv.training", "edgecv.model", "edgecv.edits")
+    sources: ClassVar[tuple[str, ...]] = (
+        "edgecv.training",
+        "edgecv.model",
+        "edgecv.edits",
+        "edgecv.distillation",
+        "edgecv.stages.train",
+    )
 
     batch_size: int | None = Field(
         default=None, ge=1, description="images per step; default 64, fewer for small sets"
@@ -36,10 +50,83 @@ class Training(Stage):
     flip: bool = Field(default=True, description="mirror images at random")
     shift: int = Field(default=2, ge=0, description="shift images at random, pixels")
 
+    teacher: str = Field(
+        default="none",
+        description="self: the network that came in; none: labels alone; an earlier step; model; "
+        "a Model folder; an .onnx file",
+    )
+    distill: float = Field(default=0.5, ge=0, le=1, description="a: the teacher's share")
+    temperature: float = Field(default=4.0, gt=0, description="T of the teacher's softmax")
+    logits_mse: float = Field(default=0.0, ge=0, description="m: weight of the logits' distance")
+
+    def parameters(self) -> dict[str, Any]:
+        """A teacher that is a step or a file counts by what it holds, not by its name."""
+        named = self.teacher not in ("self", "none")
+        return super().parameters() | ({"teacher": "named"} if named else {})
+
     def plan(self, epochs: int, lr: float) -> Plan:
         """How to train, of these parameters."""
         shared = {f.name for f in fields(Plan)} - {"epochs", "lr"}
         return Plan(epochs=epochs, lr=lr, **{name: getattr(self, name) for name in shared})
+
+    def dense(self, module: nn.Module) -> nn.Module | None:
+        """A copy of the network before a stage changes it, where that is the teacher."""
+        from edgecv.distillation.teacher import own
+
+        return own(module) if self.teacher == "self" else None
+
+    def teaching(
+        self, module: nn.Module, context: Context, dense: nn.Module | None = None
+    ) -> nn.Module | None:
+        """The teacher of `module` in eval mode, or None. dense: the network that came in.
+
+        Raises StageError where its classes are others.
+        """
+        import torch
+
+        from edgecv.distillation import teacher
+
+        if self.teacher == "none":
+            return None
+        if self.teacher == "self":
+            if dense is None:
+                return None
+            found = teacher.settled(dense)
+        elif "teacher" in context.inputs:
+            place, pre = context.inputs["teacher"], context.preprocess
+            found = teacher.load(place, pre, context.labels, context.where)
+        else:
+            hint = "a recipe gives it: a step, a Model folder or an .onnx file"
+            raise StageError(context.where, f"teacher {self.teacher!r} is not here", hint)
+        sample = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        teacher.check_classes(found, module, sample, context.where)
+        return found
+
+    def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:  # noqa: ARG002
+        """The loss of training `module` with that teacher."""
+        from edgecv.distillation.lesson import Lesson
+
+        return Lesson(teacher, self.distill, self.temperature, self.logits_mse)
+
+    def finetune(
+        self,
+        module: nn.Module,
+        context: Context,
+        epochs: int,
+        lr: float,
+        teacher: nn.Module | None = None,
+    ) -> dict[str, Any]:
+        """Train `module` in place on data.train; return facts, with the top-1 that it ends at.
+
+        teacher: what `dense` kept before the stage changed the network, for `teacher: self`
+        """
+        from edgecv.training import Trainer, top1
+
+        lesson = self.lesson(module, context, self.teaching(module, context, teacher))
+        plan = self.plan(epochs, lr)
+        facts = Trainer(module, context.images("train"), plan, context, lesson).fit()
+        facts["top1"] = top1(module, context.images("test"), context)
+        return facts
 
 
 class Train(Training):
@@ -51,10 +138,6 @@ class Train(Training):
     lr: float = Field(default=3e-3, gt=0, description="peak learning rate")
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.training import Trainer, top1
-
         model, module = source
-        trainer = Trainer(module, context.images("train"), self.plan(self.epochs, self.lr), context)
-        facts = trainer.fit()
-        facts["top1"] = top1(module, context.images("test"), context)
+        facts = self.finetune(module, context, self.epochs, self.lr, self.dense(module))
         model.with_facts(context.where, facts).save(context.out, module.eval())

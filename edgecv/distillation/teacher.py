@@ -1,0 +1,161 @@
+"""z_t = f_t((x · σ + μ − μ_t) / σ_t): a teacher that sees the student's images in its own units.
+
+A Model folder says how its pixels were normalised and what its classes are called: where that
+differs from the student's, images are converted and classes put into the student's order. An
+.onnx file becomes a torch network (`edgecv.importing`); where it holds an operator that cannot be
+read it is run by ONNX Runtime, and only its logits teach. It says nothing of its pixels: it is fed
+what the recipe says.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from edgecv.errors import EngineError, StageError, UnsupportedError
+from edgecv.model import Model
+from edgecv.runtime.preprocess import Preprocess
+
+
+def own(module: nn.Module) -> nn.Module:
+    """A copy of the network as it is, to teach what will become of it."""
+    return settled(copy.deepcopy(module))
+
+
+def settled(teacher: nn.Module) -> nn.Module:
+    """In eval mode, nothing of it trained, and with the memory format that the trainer uses: the
+    same kernels, no copies."""
+    teacher.eval().requires_grad_(False)
+    return teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def load(
+    path: Path, preprocess: Preprocess, labels: tuple[str, ...] | None, where: str
+) -> nn.Module:
+    """The teacher in a Model folder or an .onnx file, for images normalised by `preprocess`.
+
+    labels: the student's class names. Raises StageError for other classes or another input size,
+    ModelError where the folder or file is damaged.
+    """
+    if path.is_dir() and (path / "source.onnx").is_file():
+        path = path / "source.onnx"
+    if not path.is_dir():
+        return settled(_onnx(path))
+    model, module = Model.load(path)
+    order = _order(model.labels, labels, where)
+    if not model.input:
+        return settled(Translated(module, None, order) if order else module)
+    taken = Preprocess.from_json(model.input)
+    for key in ("size", "channels"):
+        a, b = getattr(taken, key), getattr(preprocess, key)
+        if a != b:
+            hint = "train a teacher for these images"
+            raise StageError(where, f"the teacher's {key} is {a} and the student's {b}", hint)
+    same = (taken.mean, taken.std) == (preprocess.mean, preprocess.std)
+    units = None if same else (preprocess, taken)
+    return settled(Translated(module, units, order) if units or order else module)
+
+
+def check_classes(teacher: nn.Module, student: nn.Module, sample: Tensor, where: str) -> None:
+    """Raises StageError with both counts when they have different classes, and when the teacher
+    does not take the images."""
+    counts = []
+    for module in (teacher, student):
+        was = module.training
+        module.eval()
+        try:
+            with torch.no_grad():
+                counts.append(module(sample).shape[-1])
+        except (RuntimeError, ValueError, EngineError) as e:
+            if module is student:
+                raise
+            shape, first = "x".join(map(str, sample.shape)), " ".join(str(e).split())[:200]
+            raise StageError(where, f"the teacher fails on a {shape} input: {first}") from e
+        finally:
+            module.train(was)
+    if counts[0] != counts[1]:
+        raise StageError(
+            where,
+            f"the teacher has {counts[0]} classes and the student {counts[1]}",
+            "use a teacher of the same classes, or `teacher: none`",
+        )
+
+
+class Translated(nn.Module):
+    """A teacher behind a change of units and of the order of classes."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        units: tuple[Preprocess, Preprocess] | None,
+        order: list[int] | None,
+    ) -> None:
+        """units: (of the images that come, of those that the net takes)"""
+        super().__init__()
+        self.net, self.order = net, order
+        self.scale: Any = 1.0
+        self.shift: Any = 0.0
+        if units:
+            mean, std, own_mean, own_std = (
+                torch.tensor(v).reshape(1, -1, 1, 1) for p in units for v in (p.mean, p.std)
+            )
+            self.scale, self.shift = std / own_std, (mean - own_mean) / own_std
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.net(x * self.scale + self.shift)
+        return out if self.order is None else out[:, self.order]
+
+
+class OnnxTeacher(nn.Module):
+    """An .onnx file run by ONNX Runtime, image by image where its batch is fixed."""
+
+    def __init__(self, path: Path) -> None:
+        import onnx
+
+        from edgecv.backends.onnxruntime.run import Session
+
+        super().__init__()
+        whole = onnx.load(str(path))  # with the weights that lie beside the file
+        self.session = Session({path.name: whole.SerializeToString()})
+        self.batch = self.session.inputs[0].shape[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        name, result = self.session.inputs[0].name, self.session.outputs[0].name
+        images = np.ascontiguousarray(x.numpy())
+        fixed = isinstance(self.batch, int) and self.batch > 0
+        parts = np.split(images, len(images)) if fixed else [images]
+        return torch.from_numpy(
+            np.concatenate([self.session.run({name: p})[result] for p in parts])
+        )
+
+
+def _onnx(path: Path) -> nn.Module:
+    from edgecv.importing import onnx_to_torch
+
+    try:
+        return onnx_to_torch(path)
+    except UnsupportedError:
+        return OnnxTeacher(path)
+
+
+def _order(
+    theirs: tuple[str, ...] | None, ours: tuple[str, ...] | None, where: str
+) -> list[int] | None:
+    """Where the student's classes are among the teacher's; None where nothing is to be moved.
+
+    Numbers are no names: sets without class names call theirs "0", "1", ...
+    """
+    if not theirs or not ours or theirs == ours or len(theirs) != len(ours):
+        return None
+    if any(all(n.isdecimal() for n in names) for names in (theirs, ours)):
+        return None
+    if set(theirs) != set(ours):
+        unknown = next(n for n in ours if n not in theirs)
+        hint = f"it knows {', '.join(theirs[:5])}"
+        raise StageError(where, f"the teacher has no class {unknown!r}", hint)
+    return [theirs.index(name) for name in ours]
