@@ -62,14 +62,24 @@ def arguments(name: str) -> dict[str, Any]:
 
     Raises ModelError for an unknown name.
     """
-    module, function = _place(name)
-    code = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
-    found = (n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
-    made = next(n.args for n in found if n.name == function)
+    made = _function(name).args
     return {
         argument.arg: ast.literal_eval(default)
         for argument, default in zip(made.args, made.defaults, strict=True)
     }
+
+
+def about(name: str) -> str:
+    """One line about the network `name`. Raises ModelError for an unknown name."""
+    return (ast.get_docstring(_function(name)) or "").partition("\n")[0]
+
+
+def _function(name: str) -> ast.FunctionDef:
+    """The code of the function that makes a network, read without importing torch."""
+    module, function = _place(name)
+    code = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
+    found = (n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
+    return next(n for n in found if n.name == function)
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -71,15 +72,21 @@ def kaiming(module: nn.Module) -> None:
 
 
 class ChannelShuffle(nn.Module):
-    """Channels seen as (groups, C / groups) are transposed; `C / groups` groups undo it."""
+    """`channels` seen as (groups, channels / groups) are transposed; the other way undoes it.
 
-    def __init__(self, groups: int) -> None:
+    A Gather along the channels, which is exported everywhere (reshape and transpose are refused by
+    the TFLite export); in TFLite files it stands between two TRANSPOSEs and costs time.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.groups = groups
+        order = torch.arange(channels).reshape(groups, channels // groups).T.flatten()
+        self.register_buffer("order", order, persistent=False)
+        self.order: Tensor
 
     def forward(self, x: Tensor) -> Tensor:
-        n, c, h, w = x.shape
-        return x.reshape(n, self.groups, c // self.groups, h, w).transpose(1, 2).reshape(n, c, h, w)
+        return x.index_select(1, self.order)
 
     def extra_repr(self) -> str:
         return f"groups={self.groups}"

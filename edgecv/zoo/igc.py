@@ -1,12 +1,12 @@
 """Interleaved group convolutions: grouped convolutions whose product is dense.
 
-IGCV1 (Zhang et al., ICCV 2017)   W = P' · G_1x1(M groups of L) · P · G_3x3(L groups of M)
-IGCV2 (Xie et al., CVPR 2018)     W = P' · G_1x1(C/g groups of g) · P · G_1x1(g groups of C/g) · D_3x3
-IGCV3 (Sun et al., BMVC 2018)     W = P' · G_1x1(2 groups, narrower) · D_3x3 · P · G_1x1(2, wider)
+IGCV1 (Zhang et al., ICCV 2017)   W = P' · G1(M groups of L) · P · G3(L groups of M)
+IGCV2 (Xie et al., CVPR 2018)     W = P' · G1(C/g groups of g) · P · G1(g groups of C/g) · D
+IGCV3 (Sun et al., BMVC 2018)     W = P' · G1(2 groups, narrower) · D · P · G1(2 groups, wider)
 
-D is depthwise, P a channel shuffle. V1 and V2 are complementary: one path from every input to every
-output. V3 is MobileNetV2's inverted residual with its two 1x1 convolutions in two groups, twice as
-deep (IGCV3-D).
+G1 and G3 are grouped 1x1 and 3x3 convolutions, D is depthwise, P a channel shuffle. V1 and V2 are
+complementary: one path from every input to every output. V3 is MobileNetV2's inverted residual with
+its two 1x1 convolutions in two groups, twice as deep (IGCV3-D).
 
 Pitfalls: at equal MACs they are slower than depthwise separable networks, for grouped convolutions
 and shuffles are bound by memory. IGCV2 here is the block in MobileNetV1's frame, with the g that
@@ -27,19 +27,20 @@ from edgecv.zoo.mobilenet_v1 import BLOCKS
 PAIR = 2  # groups of IGCV3's 1x1 convolutions
 
 
-def interleaved(c_in: int, c_out: int, groups: int, kernel: int = 3, **options: Any) -> nn.Module:
+def interleaved(
+    c_in: int, c_out: int, groups: int, bias: bool = False, **spatial: Any
+) -> nn.Sequential:
     """IGCV1: `groups` k×k convolutions, then c_out / groups 1x1 ones across them.
 
-    options: of the k×k convolution (stride, padding, dilation); `bias` is the last one's
+    spatial: kernel_size (3), stride, padding (1) and dilation of the k×k; bias: of the 1x1
     """
-    bias = options.pop("bias", False)
-    padding = options.pop("padding", kernel // 2)
     across = c_out // groups
+    spatial = {"kernel_size": 3, "padding": 1} | spatial
     return nn.Sequential(
-        nn.Conv2d(c_in, c_out, kernel, padding=padding, groups=groups, bias=False, **options),
-        ChannelShuffle(groups),
+        nn.Conv2d(c_in, c_out, groups=groups, bias=False, **spatial),
+        ChannelShuffle(c_out, groups),
         nn.Conv2d(c_out, c_out, 1, groups=across, bias=bias),
-        ChannelShuffle(across),
+        ChannelShuffle(c_out, across),
     )
 
 
@@ -48,9 +49,9 @@ def sparse_pointwise(c_in: int, c_out: int, groups: int, bias: bool = False) -> 
     across = c_out // groups
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, 1, groups=groups, bias=False),
-        ChannelShuffle(groups),
+        ChannelShuffle(c_out, groups),
         nn.Conv2d(c_out, c_out, 1, groups=across, bias=bias),
-        ChannelShuffle(across),
+        ChannelShuffle(c_out, across),
     )
 
 
@@ -171,10 +172,10 @@ class IGCV3Block(nn.Module):
         hidden = c_in * expansion
         self.body = nn.Sequential(
             conv_norm(c_in, hidden, 1, groups=PAIR, act=None),
-            ChannelShuffle(PAIR),
+            ChannelShuffle(hidden, PAIR),
             conv_norm(hidden, hidden, 3, stride, hidden, nn.ReLU6),
             conv_norm(hidden, c_out, 1, groups=PAIR, act=None),
-            ChannelShuffle(c_out // PAIR),
+            ChannelShuffle(c_out, c_out // PAIR),
         )
         self.residual = residual
 

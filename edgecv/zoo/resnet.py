@@ -8,8 +8,8 @@ third, a global average and a linear head: 6n+2 layers. The paper's zero-padded 
 are 1x1 projections here (option B), unless `shortcut: zeros` asks for them: padding channels cannot
 be pruned or fused. resnet8 is the n = 1 network of MLPerf Tiny (Banbury et al. 2021).
 
-ImageNet, table 1: a 7x7 stem, four stages, from 50 layers on with bottlenecks, F = conv1x1 - conv3x3
-- conv1x1, whose stride is on the 3x3 convolution, as every published set of weights has it.
+ImageNet, table 1: a 7x7 stem, four stages, from 50 layers on with bottlenecks, F = conv1x1-conv3x3-
+conv1x1, whose stride is on the 3x3 convolution, as every published set of weights has it.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ class Unit(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, stride: int, first: bool) -> None:
         super().__init__()
-        half = c_out // 2
+        self.cut = half = c_out // 2
         self.left: nn.Module | None = None
         if first:  # nothing passes by: both branches see all channels
             self.left = nn.Sequential(
@@ -40,13 +40,13 @@ class Unit(nn.Module):
             conv_norm(half, half, 3, stride, half, act=None),
             conv_norm(half, half, 1),
         )
-        self.shuffle = ChannelShuffle(2)
+        self.shuffle = ChannelShuffle(c_out, 2)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.left is not None:
             left, right = self.left(x), x
         else:
-            left, right = x.chunk(2, 1)
+            left, right = x[:, : self.cut], x[:, self.cut :]
         return self.shuffle(torch.cat([left, self.right(right)], 1))
 
 
