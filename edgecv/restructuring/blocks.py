@@ -51,7 +51,9 @@ class Spec:
     @staticmethod
     def read(data: dict[str, Any]) -> Spec:
         """Raises KeyError or TypeError where `data` is no block's."""
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        fields: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in data.items()
+        }
         if fields["into"] not in get_args(Into):
             raise KeyError(f"a block named {fields['into']!r}")
         return Spec(**fields)
@@ -143,13 +145,17 @@ def weights(spec: Spec) -> int:
 
 
 def _default_groups(into: str, c_in: int, c_out: int, kernel: tuple[int, int]) -> int:
-    """igcv1: least weights; igcv2: least weights; grouped: 4, or the most below it that divides."""
+    """igcv1 and igcv2: least weights; grouped: 4, or the most below it that divides.
+
+    igcv1 has at least two channels in a group: with one it would be `separable`.
+    """
     common = math.gcd(c_in, c_out)
     divisors = [g for g in range(1, common + 1) if common % g == 0]
     if into == "igcv2":
         return cheapest_groups(c_in, c_out)
     if into == "igcv1":
-        return min(divisors, key=lambda g: c_in * math.prod(kernel) // g + g)
+        paired = [g for g in divisors if 2 * g <= c_out]
+        return min(paired or [1], key=lambda g: c_in * math.prod(kernel) // g + g)
     return max(g for g in divisors if g <= 4)
 
 

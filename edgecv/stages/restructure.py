@@ -19,6 +19,7 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
@@ -45,6 +46,7 @@ class Restructure(Training):
     compresses: ClassVar[bool] = True
     sources: ClassVar[tuple[str, ...]] = (
         *Training.sources,
+        "edgecv.counting",
         "edgecv.restructuring",
         "edgecv.replay",
         "edgecv.stages.train",
@@ -144,7 +146,8 @@ class Restructure(Training):
     def _named(self, module: torch.nn.Module, where: str) -> tuple[set[str], set[str]]:
         """The layers that `layers` names, and those that lie in modules that it names."""
         every = dict(module.named_modules())
-        named, held = set(), set()
+        named: set[str] = set()
+        held: set[str] = set()
         for asked in self.layers:
             if asked not in every or not asked:
                 near = difflib.get_close_matches(asked, [name for name in every if name], 1)
@@ -194,7 +197,7 @@ def _running(module: torch.nn.Module, context: Context) -> list[str]:
 
     order: dict[str, None] = {}
     hooks = [
-        layer.register_forward_hook(lambda *_, name=name: order.setdefault(name))
+        layer.register_forward_hook(_seen(order, name))
         for name, layer in module.named_modules()
         if isinstance(layer, nn.Conv2d)
     ]
@@ -205,3 +208,7 @@ def _running(module: torch.nn.Module, context: Context) -> list[str]:
         for hook in hooks:
             hook.remove()
     return list(order)
+
+
+def _seen(order: dict[str, None], name: str) -> Callable[..., None]:
+    return lambda *_: order.setdefault(name)
