@@ -7,6 +7,8 @@ pruning library and no tracing: an edit names modules and the indices that stay.
     keep_channels   {"modules": {"layer1.conv1": {"out": [0, 2, 5], "in": [0, 1]}}}
     quantizers      {"method": "lsq", "quantizers": {name: {"bits": 8, "low": 0, "high": 255, ...}},
                      "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
+    replace         {"modules": {"layer1.conv1": {"into": "separable", "c_in": 16, ...}}}
+                     (`edgecv.restructuring`)
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ def describe(edit: Edit) -> str:
                 for kind in ("weights", "activations")}  # fmt: skip
         told = ", ".join(f"{kind} of {'/'.join(map(str, b))} bits" for kind, b in bits.items())
         return f"{edit['step']}: learned ranges ({edit['method']}): {told}"
+    if edit.get("op") == "replace":
+        from edgecv.restructuring import describe as replaced
+
+        return replaced(edit)
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -136,4 +142,10 @@ def _quantizers(module: torch.nn.Module, edit: Edit) -> None:
         raise ModelError("model.json", f"the edit of step {edit.get('step')!r} lacks {e}") from None
 
 
-OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers}
+def _replace(module: torch.nn.Module, edit: Edit) -> None:
+    from edgecv.restructuring.replacing import replace
+
+    replace(module, edit)
+
+
+OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers, "replace": _replace}

@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edgecv import recipe, stages, target  # noqa: E402
+from edgecv import recipe, stages, target, zoo  # noqa: E402
 
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
@@ -73,6 +73,22 @@ def stages_page() -> str:
             about = field.get("description", "")
             parts.append(f"| `{name}` | {_type(field)} | {default} | {about} |\n")
     return "".join(parts)
+
+
+def zoo_page() -> str:
+    rows = ["| network | arguments | |", "|---|---|---|"]
+    for name in zoo.names():
+        made = ", ".join(f"{k}: {json.dumps(v)}" for k, v in zoo.arguments(name).items())
+        rows.append(f"| `{name}` | `{made}` | {zoo.about(name)} |")
+    return (
+        "# The zoo\n\nGenerated from `edgecv/zoo/` by `make docs`. A recipe says "
+        "`model: {zoo: mobilenet_v2, width: 0.5, classes: 10, stride: 8}`.\n\n"
+        "width: channels of the first stage (a whole number) or a multiplier of all channels (1.0)."
+        "\nstride: what the input is divided by; 32 as published, 8 or 4 for small images.\n"
+        "size: the input's side, where a dense layer depends on it; all others take any.\n\n"
+        + "\n".join(rows)
+        + "\n"
+    )
 
 
 def _type(field: dict[str, Any]) -> str:
@@ -152,6 +168,7 @@ def pages() -> dict[Path, str]:
     return {
         ROOT / "docs/targets.md": targets_page(),
         ROOT / "docs/stages.md": stages_page(),
+        ROOT / "docs/zoo.md": zoo_page(),
         ROOT / "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
         ROOT / "README.md": readme,
     }

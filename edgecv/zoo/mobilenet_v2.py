@@ -1,32 +1,55 @@
-"""MobileNetV2's inverted residuals, arranged for small images (32x32 or 28x28).
+"""MobileNetV2: inverted residuals, for ImageNet and arranged for small images.
 
     y = x + project(depthwise(expand(x)))
     expand = conv1x1-BN-ReLU6, depthwise = conv3x3-BN-ReLU6, project = conv1x1-BN
 
 Sandler et al. 2018, "MobileNetV2: Inverted Residuals and Linear Bottlenecks". The published
-network divides its input by 32, which leaves one pixel of a small image: this one divides by 4.
+network divides its input by 32, which leaves one pixel of a small image: `stride` says by how much
+less, and mobilenet_v2_small is a network of its own that divides by 4.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from edgecv.zoo.blocks import InvertedResidual, conv_norm, divisible, kaiming, pooled, strides
 
-class InvertedResidual(nn.Module):
-    """(N, c_in, H, W) -> (N, c_out, ceil(H/stride), ceil(W/stride))."""
+# (expansion, channels, repeats, stride of the first): the published table
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 
-    def __init__(self, c_in: int, c_out: int, stride: int, expand: int) -> None:
+
+class MobileNetV2(nn.Module):
+    """float (N, channels, H, W) -> logits float (N, classes)."""
+
+    def __init__(self, width: float, classes: int, channels: int, stride: int) -> None:
         super().__init__()
-        hidden = c_in * expand
-        self.expand = conv_bn_relu6(c_in, hidden, 1)
-        self.depthwise = conv_bn_relu6(hidden, hidden, 3, stride, groups=hidden)
-        self.project = nn.Sequential(nn.Conv2d(hidden, c_out, 1, bias=False), nn.BatchNorm2d(c_out))
-        self.residual = stride == 1 and c_in == c_out
+        first, *steps = strides([2, *(s for *_, s in STAGES)], stride)
+        c_in = divisible(32 * width)
+        self.stem = conv_norm(channels, c_in, 3, first, act=nn.ReLU6)
+        blocks: list[nn.Module] = []
+        for (expansion, c, repeats, _), step in zip(STAGES, steps, strict=True):
+            for index in range(repeats):
+                c_out = divisible(c * width)
+                step_here = step if index == 0 else 1
+                blocks.append(InvertedResidual(c_in, c_in * expansion, c_out, step_here))
+                c_in = c_out
+        self.blocks = nn.Sequential(*blocks)
+        last = divisible(1280 * max(1.0, width))
+        self.last = conv_norm(c_in, last, 1, act=nn.ReLU6)
+        self.dropout = nn.Dropout(0.2)
+        self.head = nn.Linear(last, classes)
+        kaiming(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.residual else y
+        return self.head(self.dropout(pooled(self.last(self.blocks(self.stem(x))))))
 
 
 class MobileNetV2Small(nn.Module):
@@ -34,26 +57,24 @@ class MobileNetV2Small(nn.Module):
 
     def __init__(self, width: int, classes: int, channels: int) -> None:
         super().__init__()
-        self.stem = conv_bn_relu6(channels, width, 3)
+        self.stem = conv_norm(channels, width, 3, act=nn.ReLU6)
         # (channels in, channels out, stride) in multiples of the width
         plan = [(1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)]
         self.blocks = nn.Sequential(
-            *(InvertedResidual(a * width, b * width, stride, expand=4) for a, b, stride in plan)
+            *(InvertedResidual(a * width, 4 * a * width, b * width, s) for a, b, s in plan)
         )
-        self.last = conv_bn_relu6(4 * width, 16 * width, 1)
+        self.last = conv_norm(4 * width, 16 * width, 1, act=nn.ReLU6)
         self.head = nn.Linear(16 * width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.last(self.blocks(self.stem(x)))
-        return self.head(F.adaptive_avg_pool2d(x, 1).flatten(1))
+        return self.head(pooled(self.last(self.blocks(self.stem(x)))))
 
 
-def conv_bn_relu6(
-    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """Convolution with `kernel // 2` padding, batch norm, ReLU6."""
-    conv = nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, groups=groups, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU6())
+def mobilenet_v2(
+    width: float = 1.0, classes: int = 1000, channels: int = 3, stride: int = 32
+) -> nn.Module:
+    """Seventeen inverted residuals. 3.50M parameters and 301M MACs at 224x224 and width 1.0."""
+    return MobileNetV2(width, classes, channels, stride)
 
 
 def mobilenet_v2_small(width: int = 16, classes: int = 10, channels: int = 3) -> nn.Module:

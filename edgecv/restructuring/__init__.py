@@ -1,0 +1,19 @@
+"""Putting compact blocks in the place of convolutions.
+
+blocks     which blocks there are, and which convolution they fit
+fitting    a block is started from the kernel it replaces, and fitted to its outputs
+replacing  the edit that is replayed on load; it needs neither of the above's data
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+Into = Literal["separable", "grouped", "igcv1", "igcv2", "igcv3", "bottleneck"]
+
+
+def describe(edit: dict[str, Any]) -> str:
+    """One line of history. Imports nothing heavy."""
+    found = edit["modules"]
+    kinds = "/".join(sorted({data["into"] for data in found.values()}))
+    return f"{edit['step']}: {kinds} in place of {len(found)} convolutions: {', '.join(found)}"

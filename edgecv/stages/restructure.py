@@ -1,0 +1,214 @@
+"""W * x ≈ (P · D) * x: compact blocks in the place of convolutions, fitted one by one, then tuned.
+
+D is a depthwise k×k convolution and P a 1x1 (`separable`: Howard et al. 2017; Chollet, CVPR 2017);
+other blocks are grouped convolutions with a channel shuffle (Zhang et al., CVPR 2018), interleaved
+group convolutions (IGCV1 ICCV 2017, IGCV2 CVPR 2018, IGCV3 BMVC 2018) and the bottleneck (He et
+al., CVPR 2016), drawn in `edgecv.restructuring.blocks`. In the order in which they run, each block
+is first fitted to the outputs of the convolution it replaces on training images: from the kernel's
+singular vectors, by least squares, then by Adam (`edgecv.restructuring.fitting`). Then the network
+is fine-tuned as a whole.
+
+Pitfalls: errors add up over the depth; where top-1 before fine-tuning is near chance, replace the
+widest layers alone (`layers: [stage3]`). Depthwise and grouped convolutions and shuffles are bound
+by memory: MACs fall further than time does, measure it. `prune` leaves alone what feeds a grouped
+block: prune first.
+"""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field
+
+from edgecv import counting
+from edgecv.edits import Edit, describe
+from edgecv.errors import StageError, UnsupportedError
+from edgecv.restructuring import Into
+from edgecv.stages.base import Context
+from edgecv.stages.train import Training
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.restructuring.blocks import Spec
+
+log = logging.getLogger(__name__)
+
+
+class Restructure(Training):
+    """Replace convolutions by compact blocks, then fine-tune."""
+
+    word: ClassVar[str] = "restructure"
+    compresses: ClassVar[bool] = True
+    sources: ClassVar[tuple[str, ...]] = (
+        *Training.sources,
+        "edgecv.counting",
+        "edgecv.restructuring",
+        "edgecv.replay",
+        "edgecv.stages.train",
+        "edgecv.zoo",
+    )
+
+    into: Into = Field(default="separable", description="the block that replaces a convolution")
+    layers: tuple[str, ...] = Field(
+        default=(),
+        description="convolutions, or modules that hold some; default: all that fit but the first",
+    )
+    groups: int | None = Field(
+        default=None,
+        ge=2,
+        description="of grouped, igcv1 and igcv2; default 4, or what costs least",
+    )
+    expansion: float | None = Field(
+        default=None,
+        gt=0,
+        description="width inside igcv3 (default 2) and bottleneck (0.25), of the input's channels",
+    )
+    fit_steps: int = Field(default=200, ge=0, description="Adam steps of each block's own fit")
+    samples: int = Field(default=256, ge=1, description="training images that blocks are fitted to")
+    finetune_epochs: int = Field(default=3, ge=0)
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
+
+    def run(self, source: Any, context: Context) -> None:
+        from edgecv.training import Trainer, top1
+
+        model, module = source
+        if any(edit["op"] == "quantizers" for edit in model.edits):
+            hint = "restructure first, then qat"
+            raise StageError(context.where, "reads a network with learned ranges", hint)
+        images, test = context.images("train"), context.images("test")
+        shape = context.preprocess.channels, context.preprocess.size
+        facts: dict[str, Any] = {"macs_before": counting.macs(module, *shape)}
+        specs = self._choose(module, context)
+        facts["blocks"] = self._fit(module, specs, context, images)
+        edit: Edit = {
+            "op": "replace",
+            "step": context.where,
+            "modules": {name: spec.json() for name, spec in specs.items()},
+        }
+        facts |= {"macs": counting.macs(module, *shape), "replaced": describe(edit)}
+        facts["top1_before_finetuning"] = top1(module, test, context)
+        if self.finetune_epochs:
+            plan = self.plan(self.finetune_epochs, self.lr)
+            facts |= Trainer(module, images, plan, context).fit()
+            facts["top1"] = top1(module, test, context)
+        model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())
+
+    def _choose(self, module: torch.nn.Module, context: Context) -> dict[str, Spec]:
+        """Layer name -> its block, in the order in which the layers run.
+
+        Raises StageError (a name that is not there, a layer named that does not fit) and
+        UnsupportedError (none fits).
+        """
+        from edgecv.restructuring.blocks import Spec, chosen
+
+        order = _running(module, context)
+        named, held = self._named(module, context.where)
+        found: dict[str, Spec] = {}
+        refused: dict[str, str] = {}
+        for name in order:
+            if self.layers and name not in named | held:
+                continue
+            if not self.layers and name == order[0]:
+                refused[name] = "is the first"
+                continue
+            spec = chosen(module.get_submodule(name), self.into, self.groups, self.expansion)
+            if isinstance(spec, Spec):
+                found[name] = spec
+            else:
+                refused[name] = spec
+        for name in sorted(named):
+            if name not in order:
+                layer = module.get_submodule(name)
+                spec = chosen(layer, self.into, self.groups, self.expansion)
+                refused[name] = spec if isinstance(spec, str) else "does not run"
+            if name in refused:
+                raise StageError(
+                    context.where,
+                    f"layer {name!r} {refused[name]}",
+                    f"{self.into} cannot replace it",
+                )
+        for name, reason in refused.items():
+            log.info("%s: %s %s: kept", context.where, name, reason)
+        if not found:
+            told = "; ".join(f"{name} {reason}" for name, reason in list(refused.items())[:3])
+            raise UnsupportedError(
+                context.where,
+                f"no convolution can become {self.into}: {told or 'there is none'}",
+                "k×k convolutions that are not grouped can, where the block is smaller",
+            )
+        return found
+
+    def _named(self, module: torch.nn.Module, where: str) -> tuple[set[str], set[str]]:
+        """The layers that `layers` names, and those that lie in modules that it names."""
+        every = dict(module.named_modules())
+        named: set[str] = set()
+        held: set[str] = set()
+        for asked in self.layers:
+            if asked not in every or not asked:
+                near = difflib.get_close_matches(asked, [name for name in every if name], 1)
+                hint = (
+                    f"did you mean {near[0]!r}?"
+                    if near
+                    else f"it has {', '.join(list(every)[1:9])}"
+                )
+                raise StageError(where, f"layers: no layer is named {asked!r}", hint)
+            inside = {name for name in every if name.startswith(f"{asked}.")}
+            held |= inside
+            if not inside:
+                named.add(asked)
+        return named, held
+
+    def _fit(
+        self, module: torch.nn.Module, specs: dict[str, Spec], context: Context, images: Any
+    ) -> dict[str, Any]:
+        """Replace the layers one after another; what each fit was like, by layer."""
+        import torch
+
+        from edgecv.replay import calibration_sample
+        from edgecv.restructuring.fitting import captured, fit
+        from edgecv.restructuring.replacing import put
+
+        torch.set_num_threads(context.threads)
+        pixels = calibration_sample(images.pixels, self.samples)
+        x = torch.from_numpy(context.preprocess.normalise(pixels))
+        teacher = copy.deepcopy(module).eval()
+        module.eval()
+        told: dict[str, Any] = {}
+        for index, (name, spec) in enumerate(specs.items()):
+            pairs = captured(teacher, module, name, x)
+            layer: Any = module.get_submodule(name)
+            fitted = fit(spec, layer.weight, pairs, self.fit_steps, context.seed * 100_003 + index)
+            put(module, layer, fitted.block)
+            told[name] = {"start": round(fitted.start, 6), "error": round(fitted.error, 6)}
+            note = f"{name}: {100 * fitted.error:.1f}% of the variance missed"
+            context.progress(index + 1, len(specs), note)
+        return told
+
+
+def _running(module: torch.nn.Module, context: Context) -> list[str]:
+    """Names of the convolutions in the order in which they run first."""
+    import torch
+    from torch import nn
+
+    order: dict[str, None] = {}
+    hooks = [
+        layer.register_forward_hook(_seen(order, name))
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Conv2d)
+    ]
+    try:
+        with torch.no_grad():
+            module.eval()(torch.zeros(1, context.preprocess.channels, *context.preprocess.size))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return list(order)
+
+
+def _seen(order: dict[str, None], name: str) -> Callable[..., None]:
+    return lambda *_: order.setdefault(name)
