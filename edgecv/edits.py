@@ -7,6 +7,8 @@ pruning library and no tracing: an edit names modules and the indices that stay.
     keep_channels   {"modules": {"layer1.conv1": {"out": [0, 2, 5], "in": [0, 1]}}}
     quantizers      {"method": "lsq", "quantizers": {name: {"bits": 8, "low": 0, "high": 255, ...}},
                      "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
+    factorize       {"layers": {"conv2": {"form": "tucker2", "ranks": [16, 32]}}} (`edgecv.lowrank`)
+    structured      {"layers": {"fc": {"structure": "toeplitz", "rank": 4}}} (`edgecv.lowrank`)
 """
 
 from __future__ import annotations
@@ -39,6 +41,10 @@ def describe(edit: Edit) -> str:
                 for kind in ("weights", "activations")}  # fmt: skip
         told = ", ".join(f"{kind} of {'/'.join(map(str, b))} bits" for kind, b in bits.items())
         return f"{edit['step']}: learned ranges ({edit['method']}): {told}"
+    if edit.get("op") in ("factorize", "structured"):
+        from edgecv.lowrank import history
+
+        return history.told(edit)
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -136,4 +142,11 @@ def _quantizers(module: torch.nn.Module, edit: Edit) -> None:
         raise ModelError("model.json", f"the edit of step {edit.get('step')!r} lacks {e}") from None
 
 
+def _lowrank(module: torch.nn.Module, edit: Edit) -> None:
+    from edgecv.lowrank import history
+
+    history.replay(module, edit)
+
+
 OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers}
+OPS |= {"factorize": _lowrank, "structured": _lowrank}

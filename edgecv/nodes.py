@@ -129,8 +129,11 @@ class Expansion:
         inputs = {"model": step.source, **{s: f"data:{s}" for s in step.stage.splits}}
         key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
-        if step.stage.word == "prune":
+        if step.stage.word in ("prune", "lowrank"):
             key["alignment"] = self.recipe.alignment
+        if measured := step.stage.measures(self.recipe.listed):
+            key["targets"] = [t.model_dump(mode="json", exclude=NOT_IN_BUNDLES) for t in measured]
+            key["machine"] = machine()
         self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
 
     def _target(self, target: Target) -> None:

@@ -23,6 +23,7 @@ _BUILDERS = {
     "mobilenet_v2_small": "edgecv.zoo.mobilenet_v2:mobilenet_v2_small",
     "resnet20": "edgecv.zoo.resnet:resnet20",
     "resnet8": "edgecv.zoo.resnet:resnet8",
+    "vgg_small": "edgecv.zoo.vgg_small:vgg_small",
 }
 
 
