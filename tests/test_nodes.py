@@ -232,3 +232,13 @@ def test_the_digest_of_a_file_is_of_its_content(tmp_path: Path) -> None:
     (tmp_path / "b").write_bytes(b"1")
     assert file_digest(tmp_path / "a") == file_digest(tmp_path / "b") != ""
     assert file_digest(tmp_path / "c") == ""
+
+
+def test_factors_depend_on_the_recipes_own_targets(project: Path) -> None:
+    """They are measured there; `--target` reuses what a whole run has made."""
+    text = TEXT.replace("prune: {name: small, ratio: 0.5}", "lowrank: {name: small}")
+    (project / "my.yaml").write_text(text)
+    assert "small" not in changed(project, targets=["cpu"])
+    before = digests(project)["small"]
+    (project / "my.yaml").write_text(text.replace("[cpu, openvino,", "[cpu,"))
+    assert digests(project)["small"] != before

@@ -17,7 +17,6 @@ import numpy as np
 from edgecv.lowrank.form import Ranks
 from edgecv.lowrank.timing import Times
 
-MARGIN = 0.03  # less than this is no win: another run may say otherwise
 WORST = 0.999
 
 
@@ -29,12 +28,12 @@ class Option:
     error: float = 0.0
 
 
-def wins(times: Mapping[str, Times], option: int) -> float | None:
-    """The geometric mean over targets of an option's time, against the whole layer's.
+def at_most(times: Mapping[str, Times], option: int) -> float | None:
+    """The geometric mean over targets of what an option takes of the layer's time, at the most.
 
-    None where no target could tell.
+    At the most: the upper ends of 95% intervals. None where no target could tell.
     """
-    logs = [log(t.ratios[option]) for t in times.values() if t.ratios]
+    logs = [log(t.highs[option]) for t in times.values() if t.highs]
     return exp(sum(logs) / len(logs)) if logs else None
 
 

@@ -195,8 +195,8 @@ def _winners(
     picked = {}
     for found in open_:
         own = {t: row[found.name] for t, row in times.items()}
-        ratio = choice.wins(own, 1)
-        if ratio is not None and ratio > 1.0 - choice.MARGIN:
+        ratio = choice.at_most(own, 1)
+        if ratio is not None and ratio >= 1.0:
             wished = ", ".join(map(str, found.options[1].ranks or ()))
             told = ", ".join(f"{t} {v.ratios[1]:.2f}" for t, v in own.items() if v.ratios)
             decision.whole[found.name] = f"wins no time at rank {wished}: {told} of the whole's"
@@ -228,7 +228,9 @@ def _by_time(
 def _note(decision: Decision, found: Candidate, option: int, times: Mapping[str, Times]) -> None:
     chosen = found.options[option].ranks
     if chosen is None:
-        decision.whole.setdefault(found.name, "is worth its time as it is")
+        unknown = [f"{t}: {v.refusal}" for t, v in times.items() if not v.ratios]
+        told = f"could not be timed on {'; '.join(unknown)}" if unknown else "is worth its time"
+        decision.whole.setdefault(found.name, told)
         return
     decision.chosen.append((found, chosen))
     decision.facts[found.name] = {

@@ -1,9 +1,11 @@
 """What a layer takes on a target's own engine, beside the layers that could stand for it.
 
-    r = median over interleaved rounds of  t_factors / t_whole
+    r = median over interleaved rounds of  (t_factors − t_empty) / (t_whole − t_empty)
 
 Each is a network of its own of noise (`edgecv.why.twins`), and all of one layer take turns on one
-clock. MACs do not tell this: three small layers cost three calls, and kernels like some widths.
+clock. t_empty is a network that computes next to nothing: what a call costs is paid once by a
+whole network, and not by each of its layers. MACs do not tell r: three small layers are three
+kernels to start, and kernels like some widths.
 
 Run by `edgecv.child`: `python -m edgecv.lowrank.timing JOB ANSWER`.
 """
@@ -30,17 +32,24 @@ from edgecv.why.twins import row
 from edgecv.why.view import Product
 
 ENGINES = ("onnxruntime", "openvino", "tflite")  # those that a layer's twin can be made for
+EMPTY = asdict(Shape("dense", (1, 1)))
+LEAST = 0.02  # of a call, that a layer takes at the least: two clocks' difference may be below 0
 
 Options = Sequence[Sequence[Shape]]  # a layer's candidates, the first is the layer as it is
 
 
 @dataclass(frozen=True)
 class Times:
-    """Of one layer on one target. ms: of the whole layer; ratios: of every option to it, the
-    first is 1. Both are empty where it could not be measured, and refusal says why."""
+    """Of one layer on one target.
+
+    ms:     of the whole layer
+    ratios: of every option to it; the first is 1. Empty where it could not be measured
+    highs:  the upper ends of the ratios' 95% intervals
+    """
 
     ms: float = 0.0
     ratios: tuple[float, ...] = ()
+    highs: tuple[float, ...] = ()
     refusal: str = ""
 
 
@@ -74,7 +83,7 @@ def times(
     answer = child.call("edgecv.lowrank.timing", job, f"layers on {target.name}",
                         progress, ONE_THREAD)  # fmt: skip
     return {
-        name: Times(found["ms"], tuple(found["ratios"]), found["refusal"])
+        name: Times(found["ms"], tuple(found["ratios"]), tuple(found["highs"]), found["refusal"])
         for name, found in answer["layers"].items()
     }
 
@@ -106,7 +115,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     made, found = {}, {}
     for name, options in job["layers"].items():
         try:
-            made[name] = [_trial(name, parts, job) for parts in options]
+            made[name] = [_trial(name, parts, job) for parts in [[EMPTY], *options]]
         except EdgecvError as e:
             found[name] = asdict(Times(refusal=e.what))
     clock = Clock(job["budget_s"], job["seed"])
@@ -116,7 +125,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     return {"layers": found}
 
 
-def _trial(name: str, parts: list[dict[str, Any]], job: dict[str, Any]) -> Trial:
+def _trial(name: str, parts: Sequence[dict[str, Any]], job: dict[str, Any]) -> Trial:
     products = [product(name, _shape(part)) for part in parts]
     return row(products, job["engine"], job["integer"], job["threads"])
 
@@ -128,10 +137,15 @@ def _measured(trials: list[Trial], clock: Clock, share: float) -> Times:
         return Times(refusal=e.what)
     if rounds is None:
         return Times(refusal="the budget for measuring was spent")
-    logs = np.log(rounds.ms)
-    ratios = [interval(logs[:, i] - logs[:, 0], sittings=rounds.sittings).ratio
-              for i in range(1, len(trials))]  # fmt: skip
-    return Times(float(np.median(rounds.ms[:, 0])), (1.0, *map(float, ratios)))
+    own = np.maximum(rounds.ms[:, 1:] - rounds.ms[:, :1], LEAST * rounds.ms[:, 1:])
+    logs = np.log(own)
+    found = [interval(logs[:, i] - logs[:, 0], sittings=rounds.sittings)
+             for i in range(1, own.shape[1])]  # fmt: skip
+    return Times(
+        float(np.median(own[:, 0])),
+        (1.0, *(float(f.ratio) for f in found)),
+        (1.0, *(float(f.high) for f in found)),
+    )
 
 
 def _shape(data: dict[str, Any]) -> Shape:

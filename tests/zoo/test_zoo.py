@@ -19,6 +19,7 @@ PARAMETERS = {
     "mobilenet_v2_small": 87_034,
     "resnet20": 272_474,
     "resnet8": 78_042,
+    "vgg_small": 305_258,
 }
 
 
