@@ -72,12 +72,16 @@ class Candidate:
 
 @dataclass
 class Decision:
-    """chosen: the layers that become products; whole: why the others do not; facts: of each."""
+    """What becomes of the layers.
+
+    chosen: those that become products, and their ranks; whole: why the others do not
+    facts:  of each that is chosen; not_timed: targets that could not tell, and why
+    """
 
     chosen: list[tuple[Candidate, Ranks]] = field(default_factory=list)
     whole: dict[str, str] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
-    timed: dict[str, str] = field(default_factory=dict)
+    not_timed: dict[str, str] = field(default_factory=dict)
 
 
 def candidate(module: nn.Module, layer: Layer, wish: Wish) -> Candidate | str:
@@ -136,6 +140,12 @@ def decide(
     BudgetError: nothing is as fast as was asked.
     """
     decision, open_ = Decision(), []
+    by_time = wish.rank is None and wish.rank_by == "latency"
+    usable, decision.not_timed = timing.measurable(targets) if fuse_back or by_time else ([], {})
+    if by_time and not usable:
+        reasons = "; ".join(f"{k}: {v}" for k, v in decision.not_timed.items())
+        what = f"no target can be timed here{': ' if reasons else ''}{reasons}"
+        raise StageError(wish.where, what, "use rank_by: macs, energy or evbmf")
     for i, layer in enumerate(layers):
         if layer.name not in names:
             decision.whole[layer.name] = "was not asked for"
@@ -152,12 +162,6 @@ def decide(
         else:
             assert isinstance(found, Candidate)
             open_.append(found)
-    by_time = wish.rank is None and wish.rank_by == "latency"
-    usable, decision.timed = timing.measurable(targets) if fuse_back or by_time else ([], {})
-    if by_time and not usable:
-        reasons = "; ".join(f"{k}: {v}" for k, v in decision.timed.items())
-        what = f"no target can be timed here{': ' if reasons else ''}{reasons}"
-        raise StageError(wish.where, what, "use rank_by: macs, energy or evbmf")
     times = _times(open_, layers, by_time, usable, (integer, budget_s, wish.seed), progress)
     picked = _by_time(open_, layers, times, wish) if by_time else _winners(open_, times, decision)
     for found in open_:

@@ -66,7 +66,7 @@ def replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 def told(edit: dict[str, Any]) -> str:
     """One line of history: "low: 2 layers as products: conv2 tucker2 16, 32; fc svd 8"."""
-    layers = edit.get("layers", {})
+    layers = dict(sorted(edit.get("layers", {}).items()))  # as a saved edit has them
     if edit.get("op") == "structured":
         parts = [f"{n} {m['structure']} of rank {m['rank']}" for n, m in layers.items()]
         return f"{edit.get('step')}: structured {len(layers)} dense layers: {'; '.join(parts)}"

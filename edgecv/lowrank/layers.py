@@ -95,10 +95,12 @@ def chosen(
 
 def _unmatched(pattern: str, every: dict[str, Layer], module: nn.Module) -> tuple[str, str]:
     """What is wrong with a pattern, and a hint."""
-    parts = dict(module.named_modules())
+    parts: dict[str, Any] = dict(module.named_modules())
     if pattern in parts:
-        kind = type(parts[pattern]).__name__
-        return f"{pattern!r} is a {kind}", f"its layers can be {', '.join(every)}"
+        what = f"{pattern!r} is a {type(parts[pattern]).__name__}"
+        if hasattr(parts[pattern], "weight") and parts[pattern].weight.ndim > 1:
+            what += " that does not run by itself"
+        return what, f"its layers can be {', '.join(every)}"
     near = difflib.get_close_matches(pattern, every, 1, 0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"its layers: {', '.join(every)}"
     return f"no layer {pattern!r}", hint

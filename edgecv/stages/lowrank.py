@@ -113,11 +113,10 @@ class Lowrank(Training):
             "weights_bytes_before": _bytes(module),
             "top1_float": top1(module, test, context),
         }
-        edit, told = self._edited(module, context, images)
+        edit, told = self._edited(module, context, images, test)
         facts |= told | {"factors": describe(edit), "macs": macs(materialised(module), context)}
         facts["weights_bytes"] = _bytes(module)
         facts["exported_weights_bytes"] = _bytes(materialised(module))
-        facts["top1_before_finetuning"] = top1(module, test, context)
         if self.finetune_epochs:
             trainer = Trainer(module, images, self.plan(self.finetune_epochs, self.lr), context)
             facts |= trainer.fit()
@@ -127,12 +126,14 @@ class Lowrank(Training):
         (context.out / CHOICE).unlink(missing_ok=True)
 
     def _edited(
-        self, module: torch.nn.Module, context: Context, images: Any
+        self, module: torch.nn.Module, context: Context, images: Any, test: Any
     ) -> tuple[Edit, dict[str, Any]]:
         """Decide, replace layers in place; the edit, and facts of every layer.
 
         What a killed run had decided, and begun to train, stands.
         """
+        from edgecv.training import top1
+
         kept = context.out / CHOICE
         if kept.exists() and (context.out / "checkpoint.safetensors").exists():
             data = json.loads(kept.read_text())
@@ -141,6 +142,7 @@ class Lowrank(Training):
         edit, facts = (self._structure if self.structured else self._factorize)(
             module, context, images
         )
+        facts["top1_before_finetuning"] = top1(module, test, context)
         _write(kept, {"edit": edit, "facts": facts})
         return edit, facts
 
@@ -171,8 +173,8 @@ class Lowrank(Training):
             )
         edit = {"op": "factorize", "step": context.where, **apply(module, decision.chosen)}
         facts: dict[str, Any] = {"layers": decision.facts, "whole": decision.whole}
-        if decision.timed:
-            facts["not_timed"] = decision.timed
+        if decision.not_timed:
+            facts["not_timed"] = decision.not_timed
         return edit, facts
 
     def _structure(

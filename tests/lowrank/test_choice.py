@@ -75,7 +75,7 @@ def test_names_are_patterns(patterns: list[str], names: set[str]) -> None:
         ("plane", "no layer 'plane' (did you mean 'plain'?)"),
         ("zzz*", "no layer 'zzz*' (its layers: plain, depthwise"),
         ("norm", "'norm' is a BatchNorm2d (its layers can be plain"),
-        ("unused", "'unused' is a Conv2d"),
+        ("unused", "'unused' is a Conv2d that does not run by itself"),
         ("depthwise", "layer 'depthwise' is a grouped convolution already"),
     ],
 )
@@ -90,7 +90,7 @@ def test_a_name_that_matches_nothing(pattern: str, said: str) -> None:
 @pytest.mark.parametrize(
     "layer",
     [nn.Conv2d(3, 5, 3, 2, 1), nn.Conv2d(3, 5, (1, 3), padding="same", dilation=2),
-     nn.Conv2d(3, 5, 3, padding=2, padding_mode="circular")],
+     nn.Conv2d(3, 5, 3, padding=1, padding_mode="circular")],
 )  # fmt: skip
 def test_covariance_is_of_the_patches_that_the_weight_meets(layer: nn.Conv2d) -> None:
     """E‖W x‖² by C is the mean energy of the layer's own outputs."""

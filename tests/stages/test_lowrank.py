@@ -138,7 +138,9 @@ def test_another_process_computes_and_exports_the_same_bits(tmp_path: Path) -> N
 def test_the_history_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     low(vgg(), tmp_path, method="grouped", rank=4, groups=2, layers=["stage2.*", "dense"])
     assert main(["inspect", str(tmp_path)]) == 0
-    told = "low: 3 layers as products: stage2.0 grouped in 2 groups 4; stage2.3 grouped in 2 groups"
+    told = (
+        "low: 3 layers as products: dense svd 4; stage2.0 grouped in 2 groups 4; stage2.3 grouped"
+    )
     assert told in " ".join(capsys.readouterr().out.split())
 
 
@@ -225,10 +227,10 @@ def test_without_a_clock_macs_decide_and_the_facts_say_so(tmp_path: Path) -> Non
 
 def test_ranks_by_time_lose_the_least(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clocked(monkeypatch, {"stage1.3": 0.9, "stage3.3": 0.1})
-    facts = low(vgg(), tmp_path, CPU, rank_by="latency", latency=0.75)
+    facts = low(vgg(), tmp_path, CPU, rank_by="latency", latency=0.72)
     taken = sum(facts["layers"].get(n, {}).get("time", {}).get("cpu", 1.0)
                 for n in (*facts["layers"], *facts["whole"]))  # fmt: skip
-    assert taken <= 0.75 * 8
+    assert taken <= 0.72 * 8
     assert "stage1.3" not in facts["layers"]
     with pytest.raises(BudgetError, match=r"below what the lowest ranks reach \(the nearest is 0"):
         low(vgg(), tmp_path / "less", CPU, rank_by="latency", latency=0.2)
