@@ -9,6 +9,8 @@ pruning library and no tracing: an edit names modules and the indices that stay.
                      "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
     replace         {"modules": {"layer1.conv1": {"into": "separable", "c_in": 16, ...}}}
                      (`edgecv.restructuring`)
+    factorize       {"layers": {"conv2": {"form": "tucker2", "ranks": [16, 32]}}} (`edgecv.lowrank`)
+    structured      {"layers": {"fc": {"structure": "toeplitz", "rank": 4}}} (`edgecv.lowrank`)
 """
 
 from __future__ import annotations
@@ -45,6 +47,10 @@ def describe(edit: Edit) -> str:
         from edgecv.restructuring import describe as replaced
 
         return replaced(edit)
+    if edit.get("op") in ("factorize", "structured"):
+        from edgecv.lowrank import history
+
+        return history.told(edit)
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -148,4 +154,11 @@ def _replace(module: torch.nn.Module, edit: Edit) -> None:
     replace(module, edit)
 
 
+def _lowrank(module: torch.nn.Module, edit: Edit) -> None:
+    from edgecv.lowrank import history
+
+    history.replay(module, edit)
+
+
 OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers, "replace": _replace}
+OPS |= {"factorize": _lowrank, "structured": _lowrank}

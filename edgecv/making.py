@@ -63,6 +63,7 @@ class Work:
             target=self.node.target,
             threads=recipe.threads,
             alignment=recipe.alignment,
+            targets=recipe.listed,
             progress=self.progress,
             where=self.node.step or self.node.id,
         )

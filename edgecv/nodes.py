@@ -134,8 +134,11 @@ class Expansion:
             inputs["teacher"] = step.teacher
         key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
-        if step.stage.word == "prune":
+        if step.stage.word in ("prune", "lowrank"):
             key["alignment"] = self.recipe.alignment
+        if measured := step.stage.measures(self.recipe.listed):
+            key["targets"] = [t.model_dump(mode="json", exclude=NOT_IN_BUNDLES) for t in measured]
+            key["machine"] = machine()
         if step.teacher_file:
             key["teacher"] = {"content": file_digest(step.teacher_file)}
             facts["files"] = {"teacher": step.teacher_file}

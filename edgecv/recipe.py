@@ -136,6 +136,7 @@ class Recipe:
     steps: tuple[Step, ...]
     targets: tuple[Target, ...]
     alignment: int = 1  # channel counts stay a multiple of this, also with --target
+    listed: tuple[Target, ...] = ()  # what stages measure on, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
     settings: tuple[str, ...] = ()  # what `--set` changed
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
@@ -236,6 +237,7 @@ def check(
         targets=profiles,
         # From the recipe's own list, so that `--target` reuses what a whole run has made.
         alignment=math.lcm(*(t.alignment for t in listed)),
+        listed=tuple(listed),
     )
     _check_flow(recipe, where)
     return recipe

@@ -299,3 +299,13 @@ def test_a_teacher_counts_by_what_it_holds(distilling: Path, name: str, tmp_path
     }  # fmt: skip
     why = list(explain(key, nodes(distilling)["tuned"].key))
     assert why == ["the teacher's content changed"]
+
+
+def test_factors_depend_on_the_recipes_own_targets(project: Path) -> None:
+    """They are measured there; `--target` reuses what a whole run has made."""
+    text = TEXT.replace("prune: {name: small, ratio: 0.5}", "lowrank: {name: small}")
+    (project / "my.yaml").write_text(text)
+    assert "small" not in changed(project, targets=["cpu"])
+    before = digests(project)["small"]
+    (project / "my.yaml").write_text(text.replace("[cpu, openvino,", "[cpu,"))
+    assert digests(project)["small"] != before

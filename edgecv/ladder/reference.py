@@ -144,12 +144,13 @@ def _content_form(content: bytes, suffix: str, title: str, compiled: bool = Fals
 def torch_form(folder: Path, contents: Contents) -> Form:
     """A Model folder, for images of the size that it says, or else the bundle's."""
     from edgecv.ladder.torch_form import TorchForm
+    from edgecv.lowrank.structured import materialised
     from edgecv.model import Model
 
     model, module = Model.load(folder)
     size = model.input.get("size", contents.preprocess.size)
     channels = model.input.get("channels", contents.preprocess.channels)
-    return TorchForm(module, (1, channels, *size), "PyTorch")
+    return TorchForm(materialised(module), (1, channels, *size), "PyTorch")
 
 
 def simulated(contents: Contents) -> Opener | None:

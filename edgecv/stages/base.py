@@ -47,6 +47,7 @@ class Context:
     labels:     names of the classes, or None
     inputs:     what else the stage reads: role ("teacher", "student") -> Model folder or file
     alignment:  channel counts are kept a multiple of this (the targets' strictest)
+    targets:    the recipe's own, for stages that measure on their engines
     progress:   called as progress(done, total, note)
     """
 
@@ -60,6 +61,7 @@ class Context:
     target: Target | None = None
     threads: int = 1
     alignment: int = 1
+    targets: tuple[Target, ...] = ()
     progress: Callable[..., None] = no_progress
     where: str = "step"
 
@@ -103,6 +105,10 @@ class Stage(BaseModel):
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target the result depends on (per-target stages only)."""
         return target.model_dump(mode="json", exclude={"device", "device_python"})
+
+    def measures(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:  # noqa: ARG002
+        """Those of the recipe's targets on whose engines a shared stage measures."""
+        return ()
 
     def check(self, target: Target) -> Verdict:  # noqa: ARG002
         """Whether this stage can serve that target."""

@@ -69,6 +69,9 @@ class Qat(Training):
         if any(edit["op"] == "quantizers" for edit in model.edits):
             hint = "let both read the float step (`from:`)"
             raise StageError(context.where, "reads a network that has quantizers already", hint)
+        if any(edit["op"] == "structured" for edit in model.edits):
+            hint = "quantize it after training, or lowrank by svd"
+            raise StageError(context.where, "cannot follow a structured layer's FFT", hint)
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
         teacher = self.teaching(module, context, self.dense(module))

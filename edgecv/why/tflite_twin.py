@@ -6,7 +6,7 @@ x (1, H, W, C) ─ CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED ─ y      floa
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,30 +27,52 @@ def twin(
     """(files, feeds). Raises UnsupportedError: padding that is neither SAME nor VALID."""
     rng = np.random.default_rng(0)
     work = _File(integer)
-    source, target = product.channels
-    depthwise = product.groups > 1
-    into: tuple[int, ...]
-    out: tuple[int, ...]
-    dims: tuple[int, ...]
-    if product.kind == "dense":
-        into, out, dims = (1, source), (1, target), (target, source)
-    else:
-        into, out = (1, *product.size, source), (1, *product.result, target)
-        dims = (1, *product.kernel, target) if depthwise else (target, *product.kernel, source)
+    into, out, dims = _sizes(product)
     kinds = np.int8 if integer else np.float32
     weights = rng.integers(-127, 128, dims) if integer else rng.normal(0, 0.05, dims)
     feed = rng.integers(-128, 128, into) if integer else rng.normal(size=into)
     x = work.tensor("x", into, work.kind, [_STEP])
-    w = work.tensor("w", dims, work.kind, [_STEP] * target, weights.astype(kinds),
-                    axis=len(dims) - 1 if depthwise else 0)  # fmt: skip
-    bias = np.zeros(target, np.int32 if integer else np.float32)
-    b = work.tensor("b", (target,), "INT32" if integer else "FLOAT32", [_STEP**2] * target, bias)
+    held = work.constants("", product, weights)
     y = x
     for i in range(chain):
         made = work.tensor(f"y{i}", out, work.kind, [_STEP])
-        work.operator(product, depthwise, [y, w, b], made)
+        work.operator(product, product.groups > 1, [y, *held], made)
         y = made
     return {"model.tflite": work.content(x, y)}, {"x": feed.astype(kinds)}
+
+
+def row(
+    products: Sequence[Product], integer: bool
+) -> tuple[Mapping[str, bytes], Mapping[str, np.ndarray]]:
+    """(files, feeds) of layers one after the other. Raises UnsupportedError as `twin`, and for
+    groups that are not single channels.
+    """
+    rng = np.random.default_rng(0)
+    work = _File(integer)
+    kinds = np.int8 if integer else np.float32
+    into = _sizes(products[0])[0]
+    feed = rng.integers(-128, 128, into) if integer else rng.normal(size=into)
+    y = x = work.tensor("x", into, work.kind, [_STEP])
+    for i, product in enumerate(products):
+        if product.groups not in (1, product.channels[0]):
+            raise UnsupportedError(product.layer, "groups of several channels are not measured")
+        _, out, dims = _sizes(product)
+        weights = rng.integers(-127, 128, dims) if integer else rng.normal(0, 0.05, dims)
+        held = work.constants(str(i), product, weights)
+        made = work.tensor(f"y{i}", out, work.kind, [_STEP])
+        work.operator(product, product.groups > 1, [y, *held], made)
+        y = made
+    return {"model.tflite": work.content(x, y)}, {"x": feed.astype(kinds)}
+
+
+def _sizes(product: Product) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Shapes of its input, its output and its weight."""
+    source, target = product.channels
+    if product.kind == "dense":
+        return (1, source), (1, target), (target, source)
+    depthwise = product.groups > 1
+    dims = (1, *product.kernel, target) if depthwise else (target, *product.kernel, source)
+    return (1, *product.size, source), (1, *product.result, target), dims
 
 
 class _File:
@@ -79,6 +101,17 @@ class _File:
             flatbuffer.set_constant(self.model, made, values)
         self.graph.tensors.append(made)
         return len(self.graph.tensors) - 1
+
+    def constants(self, prefix: str, product: Product, weights: np.ndarray) -> list[int]:
+        """Append a layer's weight and its bias of zeros; their indices."""
+        target, kind = product.channels[1], np.int8 if self.integer else np.float32
+        axis = weights.ndim - 1 if product.groups > 1 else 0
+        w = self.tensor(f"{prefix}w", weights.shape, self.kind, [_STEP] * target,
+                        weights.astype(kind), axis=axis)  # fmt: skip
+        bias = np.zeros(target, np.int32 if self.integer else np.float32)
+        kind_of_bias = "INT32" if self.integer else "FLOAT32"
+        b = self.tensor(f"{prefix}b", (target,), kind_of_bias, [_STEP**2] * target, bias)
+        return [w, b]
 
     def operator(self, product: Product, depthwise: bool, inputs: list[int], output: int) -> None:
         """Append the layer."""

@@ -9,7 +9,7 @@ like is the engine's secret. Weights and inputs are noise, from a fixed seed.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,37 @@ def _made(
         return twin(product, integer, chain)
     content, feeds = onnx_twin(product, integer, chain)
     return {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine), feeds
+
+
+def row(products: Sequence[Product], engine: str, integer: bool, threads: int) -> Trial:
+    """Layers one after the other, ready to be measured. Raises EdgecvError as `trial`."""
+    try:
+        if engine == "tflite":
+            from edgecv.why.tflite_twin import row as tflite_row
+
+            files, feeds = tflite_row(products, integer)
+        else:
+            content, feeds = _joined(products, integer)
+            files = (
+                {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine)
+            )
+    except ImportError as e:
+        raise missing(e.name or "onnx", "compress", "edgecv why") from None
+    return Trial(products[0].layer, engine, files, feeds, threads)
+
+
+def _joined(products: Sequence[Product], integer: bool) -> tuple[bytes, Mapping[str, np.ndarray]]:
+    """(.onnx bytes, feeds) of layers one after the other."""
+    import onnx
+    from onnx import compose
+
+    (first, feeds), *rest = (onnx_twin(product, integer) for product in products)
+    whole = onnx.load_model_from_string(first)
+    for i, (content, _) in enumerate(rest):
+        part = compose.add_prefix(onnx.load_model_from_string(content), f"p{i}_")
+        joint = [(whole.graph.output[0].name, part.graph.input[0].name)]
+        whole = compose.merge_models(whole, part, joint)
+    return whole.SerializeToString(), feeds
 
 
 def widened(product: Product, channels: tuple[int, int]) -> Product:

@@ -31,6 +31,7 @@ _FAMILIES = {
     "resnet": tuple(f"resnet{n}" for n in (8, 18, 20, 32, 34, 44, 50, 56, 101, 110, 152)),
     "shufflenet_v2": ("shufflenet_v2",),
     "vgg": ("vgg11", "vgg13", "vgg16", "vgg19", "vgg_cifar"),
+    "vgg_small": ("vgg_small",),
     "xception": ("xception",),
 }
 _BUILDERS = {

@@ -26,6 +26,7 @@ class Export(Stage):
     splits: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
         "edgecv.parity", "edgecv.replay", "edgecv.importing", "edgecv.quantizers",
+        "edgecv.lowrank.structured",
     )  # fmt: skip
 
     opset: int = Field(default=18, ge=18, le=24, description="ONNX opset of the file")
@@ -41,6 +42,7 @@ class Export(Stage):
 
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module), or the Path of a user's .onnx file."""
+        from edgecv.lowrank.structured import materialised
         from edgecv.parity import EXPORT, check
         from edgecv.replay import graph_outputs, sample, torch_outputs
 
@@ -57,7 +59,7 @@ class Export(Stage):
 
             module = onnx_to_torch(source)
         trained = _trained(source)
-        module = trained.network if trained else module
+        module = trained.network if trained else materialised(module)
         graph = self._export(module, context, target)
         pixels = sample(context.images("train").pixels, 64)
         parity = check(

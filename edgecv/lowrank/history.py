@@ -1,0 +1,89 @@
+"""The edits of `lowrank`: layers replaced by rows of smaller ones, or by structured ones.
+
+    factorize    {"layers": {"conv2": {"form": "tucker2", "ranks": [16, 32]},
+                             "conv3": {"form": "grouped", "ranks": [64], "groups": 4}}}
+    structured   {"layers": {"fc": {"structure": "toeplitz", "rank": 4}}}
+
+Replaying makes layers of the right shapes; their weights are loaded after. conv2 becomes
+nn.Sequential(conv2.0, conv2.1, ...), and the last of them has its bias.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgecv.errors import ModelError
+from edgecv.lowrank.cp import Cp
+from edgecv.lowrank.form import Form, built, shape_of
+from edgecv.lowrank.grouped import Grouped
+from edgecv.lowrank.spatial import Spatial
+from edgecv.lowrank.svd import Svd
+from edgecv.lowrank.tucker2 import Tucker2
+
+if TYPE_CHECKING:
+    from torch import nn
+
+FORMS = ("svd", "spatial", "tucker2", "cp", "grouped")
+
+
+def form_of(name: str, groups: int = 1, penalty: float = 0.0, seed: int = 0) -> Form:
+    """The form of that name. Raises ModelError: unknown."""
+    made: dict[str, Form] = {
+        "svd": Svd(), "spatial": Spatial(), "tucker2": Tucker2(),
+        "cp": Cp(penalty, seed), "grouped": Grouped(groups),
+    }  # fmt: skip
+    if name not in made:
+        raise ModelError("model.json", f"unknown form {name!r}", "from a newer edgecv: upgrade")
+    return made[name]
+
+
+def replay(module: nn.Module, edit: dict[str, Any]) -> None:
+    """Apply an edit in place. Raises ModelError: it names a layer that is not there or unlike."""
+    for name, made in edit.get("layers", {}).items():
+        try:
+            layer = module.get_submodule(name)
+        except AttributeError:
+            raise ModelError(
+                "model.json",
+                f"edit of step {edit.get('step')!r} names layer {name!r}, which is not there",
+                "the network's own code has changed since this Model was saved",
+            ) from None
+        try:
+            new = _structured(layer, made) if edit["op"] == "structured" else _factors(layer, made)
+        except (AttributeError, KeyError, TypeError, ValueError, IndexError) as e:
+            raise ModelError("model.json", f"edit does not fit layer {name!r}: {e}") from None
+        replace(module, layer, new)
+
+
+def replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Put a layer in the place of another, wherever the network has it; in its mode."""
+    new.train(old.training)
+    for parent in list(module.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = new
+
+
+def told(edit: dict[str, Any]) -> str:
+    """One line of history: "low: 2 layers as products: conv2 tucker2 16, 32; fc svd 8"."""
+    layers = dict(sorted(edit.get("layers", {}).items()))  # as a saved edit has them
+    if edit.get("op") == "structured":
+        parts = [f"{n} {m['structure']} of rank {m['rank']}" for n, m in layers.items()]
+        return f"{edit.get('step')}: structured {len(layers)} dense layers: {'; '.join(parts)}"
+    parts = []
+    for name, made in layers.items():
+        groups = f" in {made['groups']} groups" if "groups" in made else ""
+        parts.append(f"{name} {made['form']}{groups} {', '.join(map(str, made['ranks']))}")
+    return f"{edit.get('step')}: {len(layers)} layers as products: {'; '.join(parts)}"
+
+
+def _factors(layer: Any, made: dict[str, Any]) -> nn.Module:
+    form = form_of(made["form"], made.get("groups", 1))
+    ranks = tuple(int(r) for r in made["ranks"])
+    return built(form.parts(shape_of(layer), ranks), layer)
+
+
+def _structured(layer: Any, made: dict[str, Any]) -> nn.Module:
+    from edgecv.lowrank.structured import like
+
+    return like(layer, made["structure"], int(made["rank"]))

@@ -1,0 +1,215 @@
+"""W ≈ A B: layers as products of smaller ones, or of a structure with few parameters.
+
+    svd       dense and 1x1 layers    W ≈ A B                      (Denton et al., NeurIPS 2014)
+    spatial   k x 1, then 1 x k       Σ_r H[o,r,x] V[r,i,y]        (Jaderberg et al., BMVC 2014)
+    tucker2   1x1, k x k, 1x1         Σ_pq U[o,q] G[q,p] V[p,i]    (Kim et al., ICLR 2016)
+    cp        1x1, depthwise, 1x1     Σ_r A[o,r] B[i,r] C[p,r]     (Lebedev et al., ICLR 2015)
+    grouped   k x k in groups, 1x1    A (B_1 x_1, …, B_g x_g)      (Peng et al., ECCV 2018)
+    circulant, toeplitz               dense of n, or 2 r n weights (Sindhwani et al., NeurIPS 2015)
+
+Methods for convolutions write 1x1 and dense layers by SVD. `data_aware` makes ‖(W − Ŵ) x‖² small on
+real inputs and not ‖W − Ŵ‖². Ranks by the energy kept, by EVBMF (Nakajima et al., JMLR 2013), as a
+share of the MACs, or by time: each layer is measured on the targets' own engines beside its
+factors, and an integer program finds the ranks that lose least energy in the time asked for. A
+layer whose factors win no time stays whole (`fuse_back`), whatever its MACs say. Ranks are
+multiples of the targets' alignment.
+
+Pitfalls: small layers and 1x1-heavy networks get nothing: three small layers cost three calls. A
+network that ships in int8 is to be timed in int8 (`precision`). CP without a penalty diverges:
+that is an error. EVBMF is over-aggressive on small layers. Structured layers are written out as
+dense ones when exported: they save bytes of the Model on disk, and no time.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from edgecv.edits import Edit, describe, replay
+from edgecv.errors import StageError
+from edgecv.stages.base import Context
+from edgecv.stages.train import Training
+from edgecv.target import Target
+
+if TYPE_CHECKING:
+    import torch
+
+CHOICE = (
+    "choice.json"  # what was decided, until it is saved: measuring again might decide otherwise
+)
+
+
+class Lowrank(Training):
+    """Write layers as products of smaller ones, then fine-tune."""
+
+    word: ClassVar[str] = "lowrank"
+    compresses: ClassVar[bool] = True
+    libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "scipy")
+    sources: ClassVar[tuple[str, ...]] = (
+        *Training.sources, "edgecv.lowrank", "edgecv.replay", "edgecv.stages.train",
+    )  # fmt: skip
+
+    method: Literal["svd", "spatial", "tucker2", "cp", "grouped", "circulant", "toeplitz"] = (
+        "tucker2"
+    )
+    rank_by: Literal["energy", "evbmf", "macs", "latency"] = "energy"
+    rank: int | None = Field(
+        default=None,
+        ge=1,
+        description="one rank for all; of toeplitz the displacement's, default 4",
+    )
+    energy: float = Field(default=0.9, gt=0, le=1, description="share that is kept of a layer's")
+    macs: float = Field(default=0.5, gt=0, lt=1, description="share of a layer's MACs, at the most")
+    latency: float = Field(
+        default=0.5, gt=0, lt=1, description="share of the measured time of all layers, at the most"
+    )
+    layers: tuple[str, ...] = Field(
+        default=(), description="names, * matches any; default: all that it makes faster"
+    )
+    groups: int = Field(default=4, ge=2, description="of the grouped convolutions")
+    penalty: float = Field(default=1e-3, ge=0, description="of CP's components, against divergence")
+    data_aware: bool = Field(default=True, description="weigh by what the layers read")
+    samples: int = Field(default=256, ge=1, description="training images that tell what they read")
+    align: int | None = Field(
+        default=None, ge=1, description="ranks are multiples of this; default: the targets' own"
+    )
+    fuse_back: bool = Field(
+        default=True, description="leave layers whole whose factors win no time on the targets"
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="in which layers are timed"
+    )
+    budget_s: float = Field(default=60.0, gt=0, description="seconds of measuring, all targets")
+    finetune_epochs: int = Field(default=2, ge=0)
+    lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
+
+    @property
+    def structured(self) -> bool:
+        return self.method in ("circulant", "toeplitz")
+
+    def measures(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+        """The targets whose clock the result depends on."""
+        by_time = self.rank is None and self.rank_by == "latency"
+        return targets if not self.structured and (self.fuse_back or by_time) else ()
+
+    def run(self, source: Any, context: Context) -> None:
+        import torch
+
+        from edgecv.lowrank.structured import materialised
+        from edgecv.stages.prune import macs
+        from edgecv.training import Trainer, top1
+
+        model, module = source
+        if any(edit["op"] == "quantizers" for edit in model.edits):
+            hint = "lowrank first, then qat"
+            raise StageError(context.where, "reads a network with learned ranges", hint)
+        torch.set_num_threads(context.threads)
+        images, test = context.images("train"), context.images("test")
+        facts: dict[str, Any] = {
+            "macs_before": macs(materialised(module), context),
+            "weights_bytes_before": _bytes(module),
+            "top1_float": top1(module, test, context),
+        }
+        edit, told = self._edited(module, context, images, test)
+        facts |= told | {"factors": describe(edit), "macs": macs(materialised(module), context)}
+        facts["weights_bytes"] = _bytes(module)
+        facts["exported_weights_bytes"] = _bytes(materialised(module))
+        if self.finetune_epochs:
+            trainer = Trainer(module, images, self.plan(self.finetune_epochs, self.lr), context)
+            facts |= trainer.fit()
+            facts["top1"] = top1(module, test, context)
+        model = model.with_edit(edit).with_facts(context.where, facts)
+        model.save(context.out, module.eval())
+        (context.out / CHOICE).unlink(missing_ok=True)
+
+    def _edited(
+        self, module: torch.nn.Module, context: Context, images: Any, test: Any
+    ) -> tuple[Edit, dict[str, Any]]:
+        """Decide, replace layers in place; the edit, and facts of every layer.
+
+        What a killed run had decided, and begun to train, stands.
+        """
+        from edgecv.training import top1
+
+        kept = context.out / CHOICE
+        if kept.exists() and (context.out / "checkpoint.safetensors").exists():
+            data = json.loads(kept.read_text())
+            replay(module, data["edit"])  # the weights come with the checkpoint
+            return data["edit"], data["facts"]
+        edit, facts = (self._structure if self.structured else self._factorize)(
+            module, context, images
+        )
+        facts["top1_before_finetuning"] = top1(module, test, context)
+        _write(kept, {"edit": edit, "facts": facts})
+        return edit, facts
+
+    def _factorize(
+        self, module: torch.nn.Module, context: Context, images: Any
+    ) -> tuple[Edit, dict[str, Any]]:
+        from edgecv.lowrank.apply import apply
+        from edgecv.lowrank.decide import Wish, decide
+        from edgecv.lowrank.layers import chosen, found
+
+        sample = self._sample(images, context)
+        layers = found(module, sample[:1])
+        names = chosen(layers, self.layers, module, context.where)
+        wish = Wish(
+            self.method, self.rank_by, self.rank, self.energy, self.macs, self.latency,
+            self.groups, self.penalty, self.align or context.alignment, context.seed,
+            context.where, sample if self.data_aware else None,
+        )  # fmt: skip
+        decision = decide(
+            module, layers, names, wish, context.targets, self.fuse_back,
+            self.precision == "int8", self.budget_s, context.progress,
+        )  # fmt: skip
+        if not decision.chosen:
+            reasons = [f"{name} {why}" for name, why in decision.whole.items() if name in names]
+            hint = "lower the ranks or align, try another method, or leave this step out"
+            raise StageError(
+                context.where, f"no layer is worth factors: {'; '.join(reasons)}", hint
+            )
+        edit = {"op": "factorize", "step": context.where, **apply(module, decision.chosen)}
+        facts: dict[str, Any] = {"layers": decision.facts, "whole": decision.whole}
+        if decision.not_timed:
+            facts["not_timed"] = decision.not_timed
+        return edit, facts
+
+    def _structure(
+        self, module: torch.nn.Module, context: Context, images: Any
+    ) -> tuple[Edit, dict[str, Any]]:
+        from edgecv.lowrank.apply import structure
+        from edgecv.lowrank.layers import chosen, found
+
+        sample = self._sample(images, context)
+        layers = found(module, sample[:1])
+        names = chosen(layers, self.layers, module, context.where)
+        if not self.layers and layers:  # the classifier only by name: it decides most
+            names -= {layers[-1].name}
+        made, facts = structure(
+            module, [layer for layer in layers if layer.name in names], self.method,
+            self.rank or 4, sample if self.data_aware else None, context,
+        )  # fmt: skip
+        return {"op": "structured", "step": context.where, "layers": made}, facts
+
+    def _sample(self, images: Any, context: Context) -> torch.Tensor:
+        import torch
+
+        from edgecv.replay import sample
+
+        pixels = sample(images.pixels, self.samples)
+        return torch.from_numpy(context.preprocess.normalise(pixels))
+
+
+def _bytes(module: torch.nn.Module) -> int:
+    """Of all weights and buffers, as weights.safetensors holds them."""
+    return sum(v.numel() * v.element_size() for v in module.state_dict().values())
+
+
+def _write(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(data))
+    temporary.replace(path)
