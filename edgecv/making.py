@@ -60,6 +60,7 @@ class Work:
             target=self.node.target,
             threads=recipe.threads,
             alignment=recipe.alignment,
+            targets=recipe.targets,
             progress=self.progress,
             where=self.node.step or self.node.id,
         )

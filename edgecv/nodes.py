@@ -131,6 +131,8 @@ class Expansion:
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word == "prune":
             key["alignment"] = self.recipe.alignment
+            if getattr(step.stage, "timed", False):  # measured on one of the targets, here
+                key |= measured_on(self.recipe.targets)
         self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
 
     def _target(self, target: Target) -> None:
@@ -224,6 +226,12 @@ class Expansion:
             key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
             key |= {"machine": machine(), "seed": self.recipe.seed}
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
+
+
+def measured_on(targets: tuple[Target, ...]) -> Key:
+    """What a shared step that measures latencies depends on besides its inputs."""
+    kept = [t.model_dump(mode="json", exclude=NOT_IN_BUNDLES) for t in targets]
+    return {"targets": kept, "machine": machine()}
 
 
 def stage_key(stage: Stage, target: Target | None) -> Key:

@@ -45,6 +45,7 @@ class Context:
     folders:    split name -> where those images lie on disk, for processes of their own
     threads:    torch threads
     alignment:  channel counts are kept a multiple of this (the targets' strictest)
+    targets:    the recipe's, for shared steps that measure on one of them
     progress:   called as progress(done, total, note)
     """
 
@@ -56,6 +57,7 @@ class Context:
     target: Target | None = None
     threads: int = 1
     alignment: int = 1
+    targets: tuple[Target, ...] = ()
     progress: Callable[..., None] = no_progress
     where: str = "step"
 
