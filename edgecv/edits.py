@@ -5,6 +5,7 @@ Model is: build the dense network, apply its edits in order, load the weights. R
 pruning library and no tracing: an edit names modules and the indices that stay.
 
     keep_channels   {"modules": {"layer1.conv1": {"out": [0, 2, 5], "in": [0, 1]}}}
+    connections     {"layers": {name: [kept, of]}}: zeros among the weights; no shape changes
     quantizers      {"method": "lsq", "quantizers": {name: {"bits": 8, "low": 0, "high": 255, ...}},
                      "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
 """
@@ -39,6 +40,9 @@ def describe(edit: Edit) -> str:
                 for kind in ("weights", "activations")}  # fmt: skip
         told = ", ".join(f"{kind} of {'/'.join(map(str, b))} bits" for kind, b in bits.items())
         return f"{edit['step']}: learned ranges ({edit['method']}): {told}"
+    if edit.get("op") == "connections":
+        kept, total = map(sum, zip(*edit["layers"].values(), strict=True))
+        return f"{edit['step']}: {kept:,} of {total:,} connections of {len(edit['layers'])} layers"
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -136,4 +140,12 @@ def _quantizers(module: torch.nn.Module, edit: Edit) -> None:
         raise ModelError("model.json", f"the edit of step {edit.get('step')!r} lacks {e}") from None
 
 
-OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers}
+def _connections(module: torch.nn.Module, edit: Edit) -> None:
+    """Nothing: the zeros are in the weights."""
+
+
+OPS = {
+    "keep_channels": _keep_channels,
+    "connections": _connections,
+    "quantizers": _quantizers,
+}

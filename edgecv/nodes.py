@@ -132,7 +132,7 @@ class Expansion:
         if step.stage.word == "prune":
             key["alignment"] = self.recipe.alignment
             if getattr(step.stage, "timed", False):  # measured on one of the targets, here
-                key |= measured_on(self.recipe.targets)
+                key |= measured_on(self.recipe.targets, step)
         self._add(Node(step.name, "stage", inputs, key, step.stage, step.name))
 
     def _target(self, target: Target) -> None:
@@ -228,10 +228,12 @@ class Expansion:
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
 
 
-def measured_on(targets: tuple[Target, ...]) -> Key:
+def measured_on(targets: tuple[Target, ...], step: Step) -> Key:
     """What a shared step that measures latencies depends on besides its inputs."""
-    kept = [t.model_dump(mode="json", exclude=NOT_IN_BUNDLES) for t in targets]
-    return {"targets": kept, "machine": machine()}
+    from edgecv.pruning.place import here
+
+    target = here(targets, getattr(step.stage, "on", None), step.name)
+    return {"on": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES), "machine": machine()}
 
 
 def stage_key(stage: Stage, target: Target | None) -> Key:

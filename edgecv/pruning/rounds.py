@@ -25,11 +25,13 @@ from edgecv.model import Model
 from edgecv.pruning import criteria, frontier, groups, tables, whole
 from edgecv.pruning.criteria import thinet
 from edgecv.pruning.fit import MOST, TOLERANCE, Fitted, fit
+from edgecv.pruning.place import here
 from edgecv.pruning.probe import probe
 from edgecv.pruning.shapes import Shapes, example_of, macs, shapes, size_bytes
 from edgecv.pruning.tuning import Slimming, epochs_before, recalibrate, scratch, tune
 from edgecv.stages.base import Context
 from edgecv.store import write_atomic
+from edgecv.target import Target
 from edgecv.training import top1
 
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class Pruning:
         self.what, self.amount = stage.asked
         self.kept = Kept(context.out)
         self.whole: whole.Whole | None = None
-        self.target = None
+        self.target: Target | None = None
         self.table: tables.Table | None = None
         self.dense = copy.deepcopy(module) if self.timed else None
         self.share = self.amount
@@ -212,7 +214,7 @@ class Pruning:
         context = self.context
         if self.whole is None or self.table is None:
             assert self.dense is not None
-            self.target = whole.here(context.targets, self.stage.on, context.where)
+            self.target = here(context.targets, self.stage.on, context.where)
             self.whole = whole.Whole(self.dense, context, self.target, self.room)
             self.table = tables.on_target(self.target, context.where, context.seed, _store(context))
         context.progress(0, 1, f"layers on {self.target.name}")  # type: ignore[union-attr]

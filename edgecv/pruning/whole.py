@@ -16,8 +16,7 @@ from torch import nn
 
 from edgecv import child
 from edgecv.bench.calibration import ONE_THREAD
-from edgecv.bench.machine import machine
-from edgecv.errors import BudgetError, EdgecvError, MissingExtraError, TargetError
+from edgecv.errors import BudgetError, MissingExtraError
 from edgecv.stages.base import Context
 from edgecv.target import Target
 
@@ -83,29 +82,7 @@ class Whole:
         return out / str(facts["bundle"])
 
 
-def here(targets: tuple[Target, ...], on: str | None, where: str) -> Target:
-    """The target to measure on: the one that is named, else the first that runs on this machine.
-
-    Raises TargetError: an unknown name, or none of them runs here.
-    """
-    from edgecv.target import load
-
-    if on is not None:
-        named = {t.name: t for t in targets}.get(on) or load(on)
-        if reason := named.not_here(machine()["features"]):
-            raise TargetError(where, f"on: {on}: {reason}", "name a target that runs here")
-        return named
-    for target in targets:
-        if not target.not_here(machine()["features"]) and target.backend in LOCAL:
-            return target
-    hint = "add `on: cpu`, or prune by macs, size_mb or ratio"
-    raise TargetError(where, "no target of the recipe runs on this machine", hint)
-
-
-LOCAL = ("onnxruntime", "openvino", "tflite")
-
-
-def unattainable(where: str, asked: str, nearest: str) -> EdgecvError:
+def unattainable(where: str, asked: str, nearest: str) -> BudgetError:
     """The error for a request below what the smallest allowed network reaches."""
     hint = "ask for that, set `align` lower, or start from a shallower network"
     return BudgetError(where, f"{asked} is not reached; the nearest: {nearest}", hint)
