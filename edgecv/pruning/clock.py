@@ -1,4 +1,4 @@
-"""Milliseconds of single layers on an engine, in a process of its own, each beside its line's first.
+"""Milliseconds of single layers on an engine, in a process of its own, each beside a first.
 
     t_i = t_first · median over rounds of (layer i / first)
 

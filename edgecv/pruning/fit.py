@@ -68,7 +68,7 @@ def fit(
     best = min(tried.values(), key=lambda t: _off(t[1], wanted))
     if _off(best[1], wanted) > TOLERANCE:
         at(path[fast])
-        for point in _beside(frontier, path[slow : fast + 1], tried, wanted, slope):
+        for point in _beside(frontier, (path[slow], path[fast]), tried, wanted, slope):
             if len(tried) > most or _off(at(point), wanted) <= TOLERANCE:
                 break
     point, measured = min(tried.values(), key=lambda t: _off(t[1], wanted))

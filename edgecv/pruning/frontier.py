@@ -1,6 +1,6 @@
 """Widths by importance lost for what they win: a path from the dense network to the smallest.
 
-    next = argmax over groups g and narrower widths k of  (cost(now) - cost(k)) / (lost(k) - lost(now))
+    next = argmax over groups g, narrower widths k  (cost(now) - cost(k)) / (lost(k) - lost(now))
     lost_g(k) = -S_g log(Σ best k scores / S_g),   S_g = Σ all scores
 
 cost is the whole network's time by the table (or MACs, or bytes), so that narrowing a group counts
@@ -21,6 +21,8 @@ from torch import Tensor
 Widths = tuple[int, ...]
 Cost = Callable[[Widths], float]
 LEAST = 0.002
+JUMP = 6  # narrower widths looked at in one step: over plateaus of the engine
+MOST = 32  # widths of one group
 
 
 @dataclass(frozen=True)
@@ -39,10 +41,10 @@ class Frontier:
         self.options, self._cost = [list(o) for o in options], cost
         self.full: Widths = tuple(len(score) for score in scores)
         self._dense = cost(self.full)
-        self._lost = [losses(score) for score in scores]
+        self._lost: list[list[float]] = [losses(score).tolist() for score in scores]
 
     def point(self, widths: Widths) -> Point:
-        lost = sum(float(own[w]) for own, w in zip(self._lost, widths, strict=True))
+        lost = sum(own[w] for own, w in zip(self._lost, widths, strict=True))
         return Point(widths, self._cost(widths) / self._dense, lost)
 
     def path(self) -> list[Point]:
@@ -69,8 +71,7 @@ class Frontier:
         return [
             self.point((*widths[:g], width, *widths[g + 1 :]))
             for g, options in enumerate(self.options)
-            for width in options
-            if width < widths[g]
+            for width in options[: options.index(widths[g])][-JUMP:]
         ]
 
     def _steps(self, widths: Widths) -> list[Widths]:
@@ -92,5 +93,6 @@ def losses(score: Tensor) -> Tensor:
 
 
 def options(widths: Widths, align: int) -> list[list[int]]:
-    """Multiples of the alignment that are not wider, and the width itself."""
-    return [sorted({*range(align, w, align), w}) for w in widths]
+    """Multiples of the alignment that are not wider, and the width itself; MOST or so of each."""
+    steps = [align * -(-w // (align * MOST)) for w in widths]
+    return [sorted({*range(s, w, s), w}) for w, s in zip(widths, steps, strict=True)]

@@ -78,9 +78,7 @@ def rows(member: Member) -> Tensor:
     return weight.reshape(len(weight), -1)
 
 
-def find(
-    module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()
-) -> list[Group]:
+def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()) -> list[Group]:
     """Every group whose channels can be removed; why others cannot is logged.
 
     keep: names of layers (or patterns such as "stage1.*") whose own channels stay

@@ -208,9 +208,9 @@ class Pruning:
     ) -> tuple[Callable[[Widths], float], bool]:
         """(cost of widths, whether it is exact and not a model of measured times)."""
         if self.what == "macs":
-            return shape.macs, True
+            return shape.macs(), True
         if self.what == "size_mb":
-            return shape.size_bytes, True
+            return shape.size_bytes(), True
         context = self.context
         if self.whole is None or self.table is None:
             assert self.dense is not None
@@ -219,13 +219,13 @@ class Pruning:
             self.table = tables.on_target(self.target, context.where, context.seed, _store(context))
         context.progress(0, 1, f"layers on {self.target.name}")  # type: ignore[union-attr]
         self.table.fill(shape, options)
-        table = self.table
-        return lambda widths: table.total_ms(shape, widths), False
+        return self.table.total_ms(shape), False
 
     def _wanted(self) -> float:
         """What was asked for, as a share of the network that the step reads."""
         if self.what == "latency_ms":
-            assert self.whole is not None and self.dense is not None
+            assert self.whole is not None
+            assert self.dense is not None
             now, unit = self.whole.measure(self.dense).ms, "ms"
         elif self.what == "size_mb":
             now, unit = size_bytes(self.module) / 1e6, "MB"
@@ -242,9 +242,7 @@ class Pruning:
         """Raises BudgetError where even the smallest network costs more than was asked for."""
         if not last or abs(fitted.measured / share - 1) <= TOLERANCE:
             return
-        widths = ", ".join(
-            f"{g.name} {w}" for g, w in zip(found, fitted.point.widths, strict=True)
-        )
+        widths = ", ".join(f"{g.name} {w}" for g, w in zip(found, fitted.point.widths, strict=True))
         scale = self.amount / (share * before)
         nearest = f"{self.what} {fitted.measured * before * scale:.3g} with widths {widths}"
         asked = f"{self.what} {self.amount:g}"

@@ -10,7 +10,7 @@ as it has pixels where a dense layer reads a flattened map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -61,14 +61,36 @@ class Shapes:
     def at(self, widths: Widths) -> list[Product]:
         return [layer.at(widths, self.full) for layer in self.layers]
 
-    def macs(self, widths: Widths) -> float:
-        """Multiply-accumulates of one image."""
-        return float(sum(product.macs for product in self.at(widths)))
+    def summed(self, of: Callable[[Layer, Product], float]) -> Callable[[Widths], float]:
+        """A figure of every layer, summed, as a function of widths. Asked for some ten thousand
+        times: what is known of a layer at its own groups' widths is kept."""
+        touched = [tuple(sorted({g for g, _ in (*m.reads, *m.writes)})) for m in self.layers]
+        known: dict[tuple[int, ...], float] = {}
 
-    def size_bytes(self, widths: Widths) -> float:
-        """Of the weights, as float32, with batch norms folded; a layer that runs twice once."""
-        own = {product.layer: product for product in self.at(widths)}
-        return float(sum(4 * (weights(p) + p.channels[1]) for p in own.values()))
+        def total(widths: Widths) -> float:
+            found = 0.0
+            for i, groups in enumerate(touched):
+                key = (i, *(widths[g] for g in groups))
+                if key not in known:
+                    known[key] = of(self.layers[i], self.layers[i].at(widths, self.full))
+                found += known[key]
+            return found
+
+        return total
+
+    def macs(self) -> Callable[[Widths], float]:
+        """Multiply-accumulates of one image, of widths."""
+        return self.summed(lambda _, product: float(product.macs))
+
+    def size_bytes(self) -> Callable[[Widths], float]:
+        """Float32 bytes with batch norms folded, of widths; a layer that runs twice counts once."""
+        last = {layer.product.layer: layer for layer in self.layers}
+
+        def own(layer: Layer, product: Product) -> float:
+            first = last[product.layer] is layer
+            return float(4 * (weights(product) + product.channels[1])) if first else 0.0
+
+        return self.summed(own)
 
 
 def weights(product: Product) -> int:

@@ -65,10 +65,9 @@ class Table:
             return by_out
         return by_out * self._least(full, 0, now.channels[0]) / most
 
-    def total_ms(self, shapes: Shapes, widths: Widths) -> float:
-        """The sum over layers."""
-        now = shapes.at(widths)
-        return sum(self.ms(layer.product, p) for layer, p in zip(shapes.layers, now, strict=True))
+    def total_ms(self, shapes: Shapes) -> Callable[[Widths], float]:
+        """The sum over layers, of widths."""
+        return shapes.summed(lambda layer, now: self.ms(layer.product, now))
 
     def _least(self, full: Product, axis: int, width: int) -> float:
         """Of the least wide layer that is at least so wide and no slower."""

@@ -73,7 +73,7 @@ class Prune(Training):
     )
     samples: int = Field(default=512, ge=1, description="training images that criteria look at")
     rounds: int = Field(default=1, ge=1, description="prune and tune so often, a part at a time")
-    round_epochs: int = Field(default=1, ge=0, description="of tuning after each round but the last")
+    round_epochs: int = Field(default=1, ge=0, description="of tuning after the earlier rounds")
     finetune_epochs: int = Field(default=2, ge=0, description="after the last round")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
     recalibrate: bool | None = Field(

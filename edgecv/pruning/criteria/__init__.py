@@ -35,9 +35,7 @@ def criterion(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
-def score(
-    name: str, groups: Sequence[Group], probe: Probe
-) -> tuple[list[Group], list[Tensor]]:
+def score(name: str, groups: Sequence[Group], probe: Probe) -> tuple[list[Group], list[Tensor]]:
     """The groups that could be scored, and their scores. Raises UnsupportedError where none could.
 
     Scores of criteria that are not additive have mean 1 in each group.
