@@ -1,8 +1,8 @@
 """The point whose measured cost is what was asked for: the sum of layers is not the network.
 
-    measured ≈ 1 - a (1 - modelled),   a from the last measurement;  bracket until within TOLERANCE
+    log measured ≈ linear in what is modelled, between the nearest slower and faster network
 
-Between two neighbours of the path points beside it are looked at too: widths move in steps. Each
+Where two steps in a row move the same end, the next is halfway. Between two neighbours of the path points beside it are looked at too: widths move in steps. Each
 measurement is of the whole pruned network on the engine, beside the dense one.
 """
 
@@ -56,44 +56,50 @@ def fit(
             tried[point.widths] = (point, measure(point.widths))
         return tried[point.widths][1]
 
-    slow, fast, slope = 0, len(path) - 1, 1.0
+    slow, fast, moved = 0, len(path) - 1, 0  # moved: how often in a row the same end did
     while len(tried) <= most and fast - slow > 1:
-        index = _predicted(path, wanted, slope, slow, fast)
+        ends = [(path[i].cost, tried.get(path[i].widths, (None, None))[1]) for i in (slow, fast)]
+        cost = (path[slow].cost + path[fast].cost) / 2 if abs(moved) > 1 else _cost(ends, wanted)
+        index = min(range(slow + 1, fast), key=lambda i: abs(path[i].cost - cost))
         found = at(path[index])
         if _off(found, wanted) <= TOLERANCE:
             break
-        if path[index].cost < 0.999:
-            slope = max(0.05, (1.0 - found) / (1.0 - path[index].cost))
+        moved = max(moved, 0) + 1 if found > wanted else min(moved, 0) - 1
         slow, fast = (index, fast) if found > wanted else (slow, index)
-    best = min(tried.values(), key=lambda t: _off(t[1], wanted))
-    if _off(best[1], wanted) > TOLERANCE:
-        at(path[fast])
-        for point in _beside(frontier, (path[slow], path[fast]), tried, wanted, slope):
+    if all(_off(m, wanted) > TOLERANCE for _, m in tried.values()):
+        ends = [(path[i].cost, at(path[i])) for i in (slow, fast)]
+        for point in _beside(frontier, (path[slow], path[fast]), tried, _cost(ends, wanted)):
             if len(tried) > most or _off(at(point), wanted) <= TOLERANCE:
                 break
-    point, measured = min(tried.values(), key=lambda t: _off(t[1], wanted))
-    least = min(m for _, m in tried.values())
+    pruned = list(tried.values())[1:] or list(tried.values())
+    point, measured = min(pruned, key=lambda t: _off(t[1], wanted))
+    least = min(m for _, m in pruned)
     return Fitted(point, measured, tuple(tried.values())[1:], least <= wanted * (1 + TOLERANCE))
 
 
-def _predicted(path: Sequence[Point], wanted: float, slope: float, slow: int, fast: int) -> int:
-    """The index between two known ones whose corrected cost is nearest to what is wanted."""
-    between = range(slow + 1, fast)
-    return min(between, key=lambda i: abs(1.0 - slope * (1.0 - path[i].cost) - wanted))
+def _cost(ends: Sequence[tuple[float, float | None]], wanted: float) -> float:
+    """The modelled cost at which the measure is likely to be what is wanted.
+
+    ends: (modelled, measured) of the slower and of the faster end; the latter may be unknown
+    """
+    (high, slow), (low, fast) = ends
+    assert slow is not None
+    if fast is None or fast >= slow:
+        slope = (1.0 - slow) / (1.0 - high) if high < 0.999 else 1.0
+        return 1.0 - (1.0 - wanted) / max(slope, 0.05)
+    return high + (low - high) * math.log(wanted / slow) / math.log(fast / slow)
 
 
 def _beside(
     frontier: Frontier,
     ends: Sequence[Point],
     tried: dict[Widths, tuple[Point, float]],
-    wanted: float,
-    slope: float,
+    cost: float,
 ) -> list[Point]:
     """Points beside the path that may hit it: near by the model, then by what they lose."""
     near = {p.widths: p for end in ends for p in frontier.around(end) if p.widths not in tried}
-    off = {w: _off(1.0 - slope * (1.0 - p.cost), wanted) for w, p in near.items()}
-    good = [p for p in near.values() if off[p.widths] <= TOLERANCE / 2 and math.isfinite(p.lost)]
-    return sorted(good, key=lambda p: p.lost)[:3]
+    good = [p for p in near.values() if _off(p.cost, cost) <= TOLERANCE / 2]
+    return sorted((p for p in good if math.isfinite(p.lost)), key=lambda p: p.lost)[:3]
 
 
 def _off(found: float, wanted: float) -> float:

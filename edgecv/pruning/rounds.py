@@ -12,7 +12,7 @@ import json
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,7 +274,7 @@ class Pruning:
         spent = epochs_before(self.model) + facts.get("epochs", 0) + stage.sparse_epochs
         epochs = stage.control_epochs or max(1, spent)
         edits = [item["edit"] for item in self.kept.rounds]
-        plan = replace(stage.plan(epochs, stage.control_lr))
+        plan = stage.plan(epochs, stage.control_lr)
         return scratch(self.model, edits, plan, context, context.where)
 
 

@@ -48,7 +48,8 @@ class Layer:
 
     @property
     def depthwise(self) -> bool:
-        return self.product.groups > 1 and self.product.groups == self.product.channels[0]
+        c_in, c_out = self.product.channels
+        return self.product.groups > 1 and self.product.groups == c_in == c_out
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class Whole:
         )
 
     def _packed(self, module: nn.Module) -> Path:
+        from edgecv.model import Model
         from edgecv.stages.export import Export
 
         self._count += 1
@@ -62,7 +63,7 @@ class Whole:
         for folder in (graph, out):
             folder.mkdir()
         context = replace(self.context, out=graph, target=self.target)
-        Export()._export(module, context, self.target).save_facts()
+        Export().run((Model("pruned"), module), context)
         images = self.context.folders["train"]
         job: dict[str, Any] = {
             "graph": str(graph),

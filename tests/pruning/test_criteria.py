@@ -72,6 +72,7 @@ def test_channels_that_are_never_read_matter_least(method: str, tmp_path: Path) 
     with torch.no_grad():
         module[1].bias[[2, 5]] = -10.0
         module[1].weight[[2, 5]] = 0.0
+        module[7].weight *= 20.0  # answers that depend on what is read
     every, scores = found(module.eval(), tmp_path, method)
     first = next(s for g, s in zip(every, scores, strict=True) if g.name == "0")
     assert set(torch.argsort(first, stable=True)[:2].tolist()) == {2, 5}
@@ -91,7 +92,7 @@ def test_norms_by_hand(method: str, tmp_path: Path) -> None:
         module[2].weight[:, 0] = 1.0
     every, scores = found(module, tmp_path, method)
     first = next(s for g, s in zip(every, scores, strict=True) if g.width == 8)
-    assert float(first[0] / first[1]) == pytest.approx(2.0, rel=1e-6)
+    assert float(first[0] / first[1]) == pytest.approx(2.0, rel=1e-5)
 
 
 def test_fpgm_takes_the_filter_in_the_middle(tmp_path: Path) -> None:
@@ -173,6 +174,8 @@ def test_thinet_removes_what_cancels_and_rescales(tmp_path: Path) -> None:
 
 def test_greedy_growth_adds_up_to_the_error() -> None:
     x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
-    growth = thinet._growth(x.T @ x)
-    assert float(growth.sum()) == pytest.approx(float((x.T @ x).sum()), rel=0.2)
-    assert int(growth.argmin()) == int((x.T @ x).diagonal().argmin())
+    gram = x.T @ x
+    growth = thinet._growth(gram)
+    assert float(growth.sum()) >= 0.999 * float(gram.sum())
+    first = int(gram.diagonal().argmin())
+    assert float(growth[first]) == pytest.approx(float(gram[first, first]), rel=1e-5)

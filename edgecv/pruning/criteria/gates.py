@@ -36,6 +36,7 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
         return x * (full[:, None, None] if conv else full)
 
     optimizer = torch.optim.Adam(gates, lr=RATE)
+    path = [torch.zeros(g.width) for g in groups]  # tells apart those that end at zero
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
@@ -48,9 +49,10 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
                 (harm + L1 * torch.cat(gates).mean()).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 with torch.no_grad():
-                    for gate in gates:
+                    for gate, total in zip(gates, path, strict=True):
                         gate.clamp_(min=0.0)
+                        total += gate / STEPS
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
-    return [gate.detach() + 1e-6 for gate in gates]
+    return [g.detach() + 1e-3 * p for g, p in zip(gates, path, strict=True)]

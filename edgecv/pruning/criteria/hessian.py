@@ -3,7 +3,7 @@
 Optimal brain damage (LeCun et al., NIPS 1989) with the Hessian's diagonal by Hutchinson's estimator
 (two backward passes for every draw of z), not by squared gradients: at a minimum the gradients of
 a trained network are small and their squares noisy. Setting those columns to zero is what removing
-the channel is. Pitfall: the estimate may be negative: then it is zero.
+the channel is. Pitfall: the estimate may be negative (noise, saddles): its size is what counts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
             index = list(weights).index(member.name)
             harm = 0.5 * curvature[index] * weights[member.name].detach().square()
             total += group.summed(member, harm.transpose(0, 1).flatten(1).sum(1))
-        found.append(total.clamp_min(0.0) + 1e-12)
+        found.append(total.abs())
     return found
 
 
