@@ -2,8 +2,9 @@
 
     log measured ≈ linear in what is modelled, between the nearest slower and faster network
 
-Where two steps in a row move the same end, the next is halfway. Between two neighbours of the path points beside it are looked at too: widths move in steps. Each
-measurement is of the whole pruned network on the engine, beside the dense one.
+Where two steps in a row move the same end, the next is halfway. Between two neighbours of the path
+points beside it are looked at too: widths move in steps. Each measurement is of the whole pruned
+network on the engine, beside the dense one.
 """
 
 from __future__ import annotations
