@@ -112,8 +112,8 @@ class _Moved(torch.autograd.Function):
         return weight * mask
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        weight, mask = ctx.saved_tensors
+    def backward(ctx: Any, *slopes: Any) -> tuple[Tensor, Tensor, None]:
+        (slope,), (weight, mask) = slopes, ctx.saved_tensors
         return slope * mask, slope * weight, None
 
 
@@ -126,7 +126,8 @@ class Moving(nn.Module):
         self.register_buffer("mask", torch.ones_like(weight))
 
     def forward(self, weight: Tensor) -> Tensor:
-        return _Moved.apply(weight, self.scores, self.mask)  # type: ignore[no-any-return, no-untyped-call]
+        moved: Tensor = _Moved.apply(weight, self.scores, self.mask)
+        return moved
 
 
 class _Refined(torch.autograd.Function):
@@ -139,8 +140,8 @@ class _Refined(torch.autograd.Function):
         return weight * mask
 
     @staticmethod
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        weight, mask = ctx.saved_tensors
+    def backward(ctx: Any, *slopes: Any) -> tuple[Tensor, None, None]:
+        (slope,), (weight, mask) = slopes, ctx.saved_tensors
         return slope + ctx.decay * (1.0 - mask) * weight, None, None
 
 
@@ -155,7 +156,8 @@ class Patterned(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         if self.training and not self.still:
             self.mask = pattern_mask(weight, *self.pattern)
-        return _Refined.apply(weight, self.mask, self.decay)  # type: ignore[no-any-return, no-untyped-call]
+        refined: Tensor = _Refined.apply(weight, self.mask, self.decay)
+        return refined
 
 
 class Sparsifier(Trainer):
@@ -259,8 +261,8 @@ class Sparsifier(Trainer):
 def counted(module: nn.Module, layers: Sequence[str]) -> dict[str, Any]:
     """What is left of each layer, and what that is in bytes. Times are not in it: engines multiply
     by zero like by any number."""
-    weights = {name: module.get_submodule(name).weight for name in layers}
-    kept = {n: [int((w != 0).sum()), int(w.numel())] for n, w in weights.items()}  # type: ignore[arg-type, operator, union-attr]
+    weights: dict[str, Any] = {name: module.get_submodule(name).weight for name in layers}
+    kept = {n: [int((w != 0).sum()), int(w.numel())] for n, w in weights.items()}
     every = [v for v in module.state_dict().values() if v.is_floating_point()]
     total = sum(v.numel() for v in every)
     stays, dense = (sum(k[i] for k in kept.values()) for i in (0, 1))

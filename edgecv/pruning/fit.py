@@ -24,7 +24,7 @@ MOST = 8  # measurements
 class Fitted:
     """What was chosen, its measured share of the dense cost, and all that was measured.
 
-    smallest: the point that has least, when even that is above what was asked for
+    attainable: whether anything that was measured costs no more than was asked for
     """
 
     point: Point
@@ -67,7 +67,7 @@ def fit(
             break
         moved = max(moved, 0) + 1 if found > wanted else min(moved, 0) - 1
         slow, fast = (index, fast) if found > wanted else (slow, index)
-    if all(_off(m, wanted) > TOLERANCE for _, m in tried.values()):
+    if all(_off(m, wanted) > TOLERANCE for _, m in list(tried.values())[1:]):
         ends = [(path[i].cost, at(path[i])) for i in (slow, fast)]
         for point in _beside(frontier, (path[slow], path[fast]), tried, _cost(ends, wanted)):
             if len(tried) > most or _off(at(point), wanted) <= TOLERANCE:

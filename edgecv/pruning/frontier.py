@@ -35,9 +35,20 @@ class Point:
 
 
 class Frontier:
-    """All that can be chosen. options: widths of each group, ascending, the full one last."""
+    """All that can be chosen.
 
-    def __init__(self, scores: Sequence[Tensor], options: Sequence[Sequence[int]], cost: Cost):
+    options: widths of each group, ascending, the full one last
+    least:   of the dense cost that a step has to win; above 0 where the cost was measured
+    """
+
+    def __init__(
+        self,
+        scores: Sequence[Tensor],
+        options: Sequence[Sequence[int]],
+        cost: Cost,
+        least: float = LEAST,
+    ) -> None:
+        self.least = least
         self.options, self._cost = [list(o) for o in options], cost
         self.full: Widths = tuple(len(score) for score in scores)
         self._dense = cost(self.full)
@@ -55,7 +66,7 @@ class Frontier:
             steps = [
                 (p, (now.cost - p.cost) / max(p.lost - now.lost, 1e-12))
                 for p in self._narrower(now.widths)
-                if now.cost - p.cost > LEAST
+                if now.cost - p.cost > self.least
             ]
             if not steps:
                 return points

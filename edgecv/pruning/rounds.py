@@ -45,10 +45,9 @@ COARSE = 0.1  # a measure that misses what was asked for by more is warned of
 
 @dataclass(frozen=True)
 class Choice:
-    """What one round removes. fitted: how the widths were found, where a cost was asked for."""
+    """What one round removes. reached: the share of the first network's cost, where asked for."""
 
     edit: Edit
-    widths: Widths
     kept: list[Tensor]
     found: list[groups.Group]
     facts: dict[str, Any]
@@ -67,7 +66,6 @@ class Pruning:
         self.target: Target | None = None
         self.table: tables.Table | None = None
         self.dense = copy.deepcopy(module) if self.timed else None
-        self.share = self.amount
         self.wanted: float | None = None
 
     @property
@@ -89,8 +87,8 @@ class Pruning:
             for index in range(1, stage.rounds + 1):
                 last = index == stage.rounds
                 if len(self.kept.rounds) < index:
-                    facts_of = self._cut(index, curve)
-                    self.kept.begin(facts_of.edit, facts_of.facts, facts_of.reached, curve, module)
+                    made = self._cut(index, curve)
+                    self.kept.begin(made.edit, made.facts, made.reached, curve, module)
                 epochs = stage.finetune_epochs if last else stage.round_epochs
                 if not self.kept.rounds[index - 1]["done"]:
                     told = tune(module, stage.plan(epochs, stage.lr), context) if epochs else {}
@@ -161,7 +159,7 @@ class Pruning:
         edit = groups.edit(self.module, found, kept, context.where)
         left = [g.name for g, w in zip(found, widths, strict=True) if w == g.width]
         told |= {"widths": {g.name: w for g, w in zip(found, widths, strict=True)}}
-        return Choice(edit, widths, kept, found, told | {"left_alone": left}, reached)
+        return Choice(edit, kept, found, told | {"left_alone": left}, reached)
 
     def _fitted(
         self, found: list[groups.Group], scores: list[Tensor], index: int
@@ -189,7 +187,7 @@ class Pruning:
             return measures[widths].ratio / before
 
         last = index == stage.rounds
-        edge = frontier.Frontier(scores, options, cost)
+        edge = frontier.Frontier(scores, options, cost, 0.0 if exact else frontier.LEAST)
         fitted = fit(edge, share, measure, 400 if exact else MOST if last else FEW)
         self._judge(fitted, share, before, found, last)
         told: dict[str, Any] = {
@@ -212,12 +210,12 @@ class Pruning:
         if self.what == "size_mb":
             return shape.size_bytes(), True
         context = self.context
-        if self.whole is None or self.table is None:
+        if self.whole is None or self.table is None or self.target is None:
             assert self.dense is not None
             self.target = here(context.targets, self.stage.on, context.where)
             self.whole = whole.Whole(self.dense, context, self.target, self.room)
             self.table = tables.on_target(self.target, context.where, context.seed, _store(context))
-        context.progress(0, 1, f"layers on {self.target.name}")  # type: ignore[union-attr]
+        context.progress(0, 1, f"layers on {self.target.name}")
         self.table.fill(shape, options)
         return self.table.total_ms(shape), False
 
@@ -291,7 +289,7 @@ class Kept:
 
         try:
             data = json.loads(self.file.read_text())
-            state = load_file(self.folder_file(data["weights"]))
+            state = load_file(self.file.parent / data["weights"])
         except (OSError, ValueError, KeyError):
             return []
         self.rounds = data["rounds"]
@@ -328,9 +326,6 @@ class Kept:
         for path in before:
             if path.name != name:
                 path.unlink()
-
-    def folder_file(self, name: str) -> Path:
-        return self.file.parent / name
 
     def clear(self) -> None:
         """The result takes their place."""

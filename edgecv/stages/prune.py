@@ -1,4 +1,4 @@
-"""min Σ_g lost_g(k_g)  subject to  time(k) ≤ asked: remove whole channels, then fine-tune.
+"""k = argmin Σ_g lost_g(k_g)  subject to  time(k) ≤ asked: remove whole channels, then tune.
 
     lost_g: importance of the channels that go (`method`)    k_g: width of group g, in steps
     time:   of the whole network on the target's own engine, or its MACs, or its bytes

@@ -46,7 +46,7 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
                 soft = nn.functional.log_softmax(probe.module(probe.batches[i][0]), 1)
                 harm = nn.functional.kl_div(soft, wanted[i], reduction="batchmean")
                 optimizer.zero_grad()
-                (harm + L1 * torch.cat(gates).mean()).backward()  # type: ignore[no-untyped-call]
+                (harm + L1 * torch.cat(gates).mean()).backward()
                 optimizer.step()
                 with torch.no_grad():
                     for gate, total in zip(gates, path, strict=True):

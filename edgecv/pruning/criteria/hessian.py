@@ -9,6 +9,7 @@ the channel is. Pitfall: the estimate may be negative (noise, saddles): its size
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ DRAWS = 4  # of z, for each batch
 
 def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
     readers = {m.name: m.layer for g in groups for m in g.consumers()}
-    weights: dict[str, Tensor] = {name: layer.weight for name, layer in readers.items()}  # type: ignore[misc]
+    weights: dict[str, Any] = {name: layer.weight for name, layer in readers.items()}
     curvature = diagonal(probe, list(weights.values()))
     found = []
     for group in groups:
