@@ -70,7 +70,10 @@ def lenet5() -> nn.Module:
 
 def run(net: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """One network, one seed: the errors of both, what is left, and the time."""
-    plain = {"flip": False, "shift": 0, "batch_size": options.batch}
+    plain = {
+        "flip": False, "shift": 0, "batch_size": options.batch, "ema": options.ema,
+        "label_smoothing": options.smoothing,
+    }  # fmt: skip
     sparse = {
         "name": "sparse", "from": "dense", "density": NETS[net]["density"], "lr": options.lr,
         "epochs": options.gradual, "finetune_epochs": options.finetune, "ship": True, **plain,
@@ -140,7 +143,8 @@ def page(runs: list[dict[str, Any]], options: argparse.Namespace) -> tuple[list[
         "",
         f"Dense: {options.epochs} epochs; pruned: {options.gradual} epochs on the cubic schedule "
         f"and {options.finetune} with masks that stand; AdamW, peak rate {options.lr:g}, batch "
-        f"{options.batch}, no augmentation.",
+        f"{options.batch}, weights averaged ({options.ema:g}), labels smoothed "
+        f"({options.smoothing:g}), no augmentation.",
         "",
         *record.table(head, lines),
         "",
@@ -161,8 +165,10 @@ def main() -> None:
     parser.add_argument("--nets", nargs="+", default=list(NETS), choices=NETS)
     parser.add_argument("--epochs", type=int, default=12, help="of the dense training")
     parser.add_argument("--gradual", type=int, default=12, help="epochs over which they go")
-    parser.add_argument("--finetune", type=int, default=12, help="epochs after that")
+    parser.add_argument("--finetune", type=int, default=24, help="epochs after that")
     parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--ema", type=float, default=0.999, help="of the weights, in both")
+    parser.add_argument("--smoothing", type=float, default=0.1, help="of the labels, in both")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     options = parser.parse_args()
