@@ -5,6 +5,7 @@ Model is: build the dense network, apply its edits in order, load the weights. R
 pruning library and no tracing: an edit names modules and the indices that stay.
 
     keep_channels   {"modules": {"layer1.conv1": {"out": [0, 2, 5], "in": [0, 1]}}}
+    connections     {"layers": {name: [kept, of]}}: zeros among the weights; no shape changes
     quantizers      {"method": "lsq", "quantizers": {name: {"bits": 8, "low": 0, "high": 255, ...}},
                      "calls": [{"call": 2, "name": "relu", "output": name}]} (`edgecv.quantizers`)
     replace         {"modules": {"layer1.conv1": {"into": "separable", "c_in": 16, ...}}}
@@ -51,6 +52,9 @@ def describe(edit: Edit) -> str:
         from edgecv.lowrank import history
 
         return history.told(edit)
+    if edit.get("op") == "connections":
+        kept, total = map(sum, zip(*edit["layers"].values(), strict=True))
+        return f"{edit['step']}: {kept:,} of {total:,} connections of {len(edit['layers'])} layers"
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [
@@ -160,5 +164,15 @@ def _lowrank(module: torch.nn.Module, edit: Edit) -> None:
     history.replay(module, edit)
 
 
-OPS = {"keep_channels": _keep_channels, "quantizers": _quantizers, "replace": _replace}
-OPS |= {"factorize": _lowrank, "structured": _lowrank}
+def _connections(module: torch.nn.Module, edit: Edit) -> None:
+    """Nothing: the zeros are in the weights."""
+
+
+OPS = {
+    "keep_channels": _keep_channels,
+    "connections": _connections,
+    "quantizers": _quantizers,
+    "replace": _replace,
+    "factorize": _lowrank,
+    "structured": _lowrank,
+}

@@ -13,7 +13,8 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
-search is what a step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
+control is the same shape trained from scratch, where `prune` was asked for one. search is what a
+step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
 share of the test images whose best class is that of the fp32 reference on the same engine. limits
 is a verdict for every set of limits (`edgecv.limits.judge`): what was asked, the rows that meet it,
 and the nearest.
@@ -158,7 +159,26 @@ def _row(node: Node, outcome: Outcome) -> Row:
     }
     if facts.get("search"):
         row["search"] = facts["search"]
-    return {**row, **_latency(node, facts, outcome)}
+    row |= _latency(node, facts, outcome)
+    told = control(node.step, outcome.folders.get(node.step))
+    if told:
+        row["control"] = told
+        row["reason"] = "; ".join(filter(None, (row["reason"], control_words(told))))
+    return row
+
+
+def control(step: str, folder: Path | None) -> dict[str, Any] | None:
+    """{"epochs", "lr", "top1"} of the same shape trained from scratch, where a step made one."""
+    if folder is None or not (folder / "model.json").exists():
+        return None
+    facts = json.loads((folder / "model.json").read_text())["facts"].get(step)
+    found = facts.get("scratch") if isinstance(facts, dict) else None
+    return dict(found) if found else None
+
+
+def control_words(told: dict[str, Any]) -> str:
+    """The control in a line."""
+    return f"its shape from scratch: top-1 {100 * told['top1']:.2f} after {told['epochs']} epochs"
 
 
 def _latency(node: Node, facts: dict[str, Any], outcome: Outcome) -> Row:

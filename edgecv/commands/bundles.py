@@ -89,9 +89,10 @@ def _model(path: Path) -> dict[str, Any]:
     trained = [step for step in model.facts if step not in {e["step"] for e in model.edits}]
     for step in trained:
         history.append(f"{step}: {_facts(model.facts[step])}")
-    for edit in model.edits:
+    for i, edit in enumerate(model.edits):
         history.append(describe(edit))
-        if edit["step"] in model.facts:
+        more = any(later["step"] == edit["step"] for later in model.edits[i + 1 :])
+        if edit["step"] in model.facts and not more:
             history.append(f"{edit['step']}: {_facts(model.facts[edit['step']])}")
     return {
         "model": str(path),
@@ -115,8 +116,17 @@ def _facts(facts: dict[str, Any]) -> str:
         parts.append(f"{facts['macs_before']:,} → {facts['macs']:,} MACs")
     if "top1_before_finetuning" in facts:
         parts.append(f"top1 {facts['top1_before_finetuning']:.4f} before fine-tuning")
-    if "epochs" in facts:
+    if "rounds" in facts and "reached" in facts["rounds"][-1]:
+        asked, reached = facts["rounds"][-1]["asked"], facts["rounds"][-1]["reached"]
+        words = ", ".join(f"{k} {v:g}" for k, v in asked.items())
+        parts.append(f"asked for {words}, {reached:.3f} of the network before")
+    if "times_fewer" in facts:
+        small = facts["bytes_values_and_bitmask"]
+        parts.append(f"{facts['times_fewer']:g} times fewer connections, {small:,} bytes packed")
+    if facts.get("epochs") and facts.get("loss"):
         parts.append(f"{facts['epochs']} epochs, loss {facts['loss'][-1]:.3f}")
     if "top1" in facts:
         parts.append(f"top1 {facts['top1']:.4f}")
+    if "scratch" in facts:
+        parts.append(f"its shape from scratch {facts['scratch']['top1']:.4f}")
     return ", ".join(parts) or json.dumps(facts)

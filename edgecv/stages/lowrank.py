@@ -83,6 +83,7 @@ class Lowrank(Training):
         default="fp32", description="in which layers are timed"
     )
     budget_s: float = Field(default=60.0, gt=0, description="seconds of measuring, all targets")
+    teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=2, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
 
@@ -100,7 +101,7 @@ class Lowrank(Training):
 
         from edgecv.lowrank.structured import materialised
         from edgecv.stages.prune import macs
-        from edgecv.training import Trainer, top1
+        from edgecv.training import top1
 
         model, module = source
         if any(edit["op"] == "quantizers" for edit in model.edits):
@@ -108,6 +109,7 @@ class Lowrank(Training):
             raise StageError(context.where, "reads a network with learned ranges", hint)
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
+        dense = self.dense(module)
         facts: dict[str, Any] = {
             "macs_before": macs(materialised(module), context),
             "weights_bytes_before": _bytes(module),
@@ -118,9 +120,7 @@ class Lowrank(Training):
         facts["weights_bytes"] = _bytes(module)
         facts["exported_weights_bytes"] = _bytes(materialised(module))
         if self.finetune_epochs:
-            trainer = Trainer(module, images, self.plan(self.finetune_epochs, self.lr), context)
-            facts |= trainer.fit()
-            facts["top1"] = top1(module, test, context)
+            facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
         model = model.with_edit(edit).with_facts(context.where, facts)
         model.save(context.out, module.eval())
         (context.out / CHOICE).unlink(missing_ok=True)

@@ -70,17 +70,18 @@ class Restructure(Training):
     )
     fit_steps: int = Field(default=200, ge=0, description="Adam steps of each block's own fit")
     samples: int = Field(default=256, ge=1, description="training images that blocks are fitted to")
+    teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=3, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.training import Trainer, top1
+        from edgecv.training import top1
 
         model, module = source
         if any(edit["op"] == "quantizers" for edit in model.edits):
             hint = "restructure first, then qat"
             raise StageError(context.where, "reads a network with learned ranges", hint)
-        images, test = context.images("train"), context.images("test")
+        images, test, dense = context.images("train"), context.images("test"), self.dense(module)
         shape = context.preprocess.channels, context.preprocess.size
         facts: dict[str, Any] = {"macs_before": counting.macs(module, *shape)}
         specs = self._choose(module, context)
@@ -93,9 +94,7 @@ class Restructure(Training):
         facts |= {"macs": counting.macs(module, *shape), "replaced": describe(edit)}
         facts["top1_before_finetuning"] = top1(module, test, context)
         if self.finetune_epochs:
-            plan = self.plan(self.finetune_epochs, self.lr)
-            facts |= Trainer(module, images, plan, context).fit()
-            facts["top1"] = top1(module, test, context)
+            facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())
 
     def _choose(self, module: torch.nn.Module, context: Context) -> dict[str, Spec]:

@@ -1,0 +1,58 @@
+"""min_λ CE(softmax f(x), softmax f(x; λ)) + γ mean λ,  λ ≥ 0: I(c) = λ_c, a learned gate.
+
+Control gates of critical data routing paths (Wang et al., CVPR 2018): a non-negative gate on every
+channel, trained by distillation from the network without gates, with an L1 term that closes those
+the answers can do without. One set of gates for all images here (the paper finds one per image).
+Pitfall: paths that pruning selects need not be what the network looks at (Khakzar et al., CVPR
+2021); it is a criterion for removal, not an explanation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from edgecv.pruning.groups import Group, Member
+from edgecv.pruning.probe import Probe, reading
+
+ADDITIVE = True
+STEPS = 60
+RATE = 0.05
+L1 = 1.0  # γ, of the mean gate
+
+
+def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
+    frozen = [p for p in probe.module.parameters() if p.requires_grad]
+    with torch.no_grad():
+        wanted = [torch.softmax(probe.module(x), 1) for x, _ in probe.batches]
+    gates = [torch.ones(g.width, requires_grad=True) for g in groups]
+
+    def seen(index: int, member: Member, x: Tensor) -> Tensor:
+        conv = isinstance(member.layer, nn.Conv2d)
+        full = torch.ones(x.shape[1] if conv else x.shape[-1])
+        full = full.index_put((member.at,), gates[index][member.of])
+        return x * (full[:, None, None] if conv else full)
+
+    optimizer = torch.optim.Adam(gates, lr=RATE)
+    path = [torch.zeros(g.width) for g in groups]  # tells apart those that end at zero
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        with torch.enable_grad(), reading(groups, seen):
+            for step in range(STEPS):
+                i = step % len(wanted)
+                soft = nn.functional.log_softmax(probe.module(probe.batches[i][0]), 1)
+                harm = nn.functional.kl_div(soft, wanted[i], reduction="batchmean")
+                optimizer.zero_grad()
+                (harm + L1 * torch.cat(gates).mean()).backward()
+                optimizer.step()
+                with torch.no_grad():
+                    for gate, total in zip(gates, path, strict=True):
+                        gate.clamp_(min=0.0)
+                        total += gate / STEPS
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+    return [g.detach() + 1e-3 * p for g, p in zip(gates, path, strict=True)]

@@ -1,0 +1,239 @@
+"""Channels that have to go together, as plain data: which index of which layer is which channel.
+
+    group = {(layer, side, index) : what is bound to channel c},  c = 0 ... width - 1
+
+Residual additions, concatenations, depthwise convolutions and the consumers' input sides are
+followed by the dependency graph of Torch-Pruning (Fang et al., "DepGraph", CVPR 2023). What it maps
+wrongly in 1.6 (pixel shuffles, concatenations before flatten), or what one width cannot be chosen
+for (an addition to a concatenation), is said and left as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgecv.edits import Edit, can_shrink
+from edgecv.errors import RecipeError, UnsupportedError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One side of a layer. Index at[i] of that side belongs to channel of[i] of the group.
+
+    side: "out" (rows; also of batch norms and depthwise convolutions) or "in" (columns)
+    """
+
+    name: str
+    layer: nn.Module
+    side: str
+    at: Tensor
+    of: Tensor
+
+
+@dataclass(frozen=True)
+class Group:
+    """Channels that are kept or removed as one. graph, root: Torch-Pruning's, to cut with."""
+
+    name: str
+    width: int
+    members: tuple[Member, ...]
+    graph: Any
+    root: Any
+
+    def consumers(self) -> list[Member]:
+        """The convolutions and dense layers that read the channels."""
+        return [m for m in self.members if m.side == "in"]
+
+    def producers(self) -> list[Member]:
+        """The convolutions and dense layers that write them, depthwise ones among them."""
+        kinds = (nn.Conv2d, nn.Linear)
+        return [m for m in self.members if m.side == "out" and isinstance(m.layer, kinds)]
+
+    def norms(self) -> list[Member]:
+        """The batch norms on the way that have a scale."""
+        kind = nn.modules.batchnorm._BatchNorm
+        return [m for m in self.members if isinstance(m.layer, kind) and m.layer.affine]
+
+    def summed(self, member: Member, values: Tensor) -> Tensor:
+        """Values of a member's side (size of the side,), summed by channel: float (width,)."""
+        return torch.zeros(self.width).index_add_(0, member.of, values[member.at].float())
+
+
+def rows(member: Member) -> Tensor:
+    """The weights by index of the member's side: (size of the side, the rest)."""
+    weight = member.layer.weight
+    assert isinstance(weight, Tensor)
+    if member.side == "in":
+        weight = weight.transpose(0, 1)
+    return weight.reshape(len(weight), -1)
+
+
+def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()) -> list[Group]:
+    """Every group whose channels can be removed; why others cannot is logged.
+
+    keep: names of layers (or patterns such as "stage1.*") whose own channels stay
+    Raises UnsupportedError: nothing to prune. RecipeError: a name that matches nothing.
+    """
+    import torch_pruning as tp
+
+    head = _head(module, example, where)
+    _check_names(module, keep, where)
+    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    layers = dict(module.named_modules())
+    names = {layer: name for name, layer in layers.items()}
+    found = []
+    for raw in graph.get_all_groups(ignored_layers=[head]):
+        root = raw[0].dep
+        name = names.get(root.target.module, graph._module2name.get(root.target.module, "?"))
+        reason = _refusal(graph, raw, set(layers.values()))
+        members = () if reason else tuple(_members(graph, raw, names))
+        if not reason and not any(m.side == "in" for m in members):
+            reason = "reaches the outputs, or is read by no layer"
+        if reason:
+            log.warning("%s: %s %s: kept", where, name, reason)
+            continue
+        group = Group(name, len(raw[0].idxs), members, graph, root)
+        if not any(fnmatch(m.name, pattern) for m in group.producers() for pattern in keep):
+            found.append(group)
+    if not found:
+        raise UnsupportedError(
+            where,
+            "found no layer whose channels can be removed",
+            "the dependency graph needs convolutions or dense layers before the last one",
+        )
+    return found
+
+
+def edit(module: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor], step: str) -> Edit:
+    """The edit that leaves those channels of each group; "modules" is empty where all stay."""
+    layers = dict(module.named_modules())
+    names = {layer: name for name, layer in layers.items()}
+    removed: dict[str, dict[str, set[int]]] = {}
+    for group, keep in zip(groups, kept, strict=True):
+        stays = set(keep.tolist())
+        gone = [c for c in range(group.width) if c not in stays]
+        if not gone:
+            continue
+        for dep, indices in group.graph.get_pruning_group(
+            group.root.target.module, group.root.handler, gone
+        ):
+            name = names.get(dep.target.module)
+            if name is None or _one_for_all(dep.target.module):
+                continue  # an operation without weights: addition, reshape
+            side = "out" if group.graph.is_out_channel_pruning_fn(dep.handler) else "in"
+            removed.setdefault(name, {}).setdefault(side, set()).update(map(int, indices))
+    modules = {name: _kept(layers[name], sides) for name, sides in removed.items()}
+    return {"op": "keep_channels", "step": step, "modules": modules}
+
+
+def best(scores: Sequence[Tensor], widths: Sequence[int]) -> list[Tensor]:
+    """The channels of each group with the highest scores, as many as its width, in order."""
+    return [
+        torch.argsort(score, stable=True)[len(score) - width :].sort().values
+        for score, width in zip(scores, widths, strict=True)
+    ]
+
+
+def width_of(layer: Any, side: str) -> int:
+    """Channels of a layer's input or output side."""
+    names = (f"{side}_channels", f"{side}_features", "num_features", "num_parameters")
+    return int(next(getattr(layer, name) for name in names if hasattr(layer, name)))
+
+
+def _members(graph: Any, raw: Any, names: dict[nn.Module, str]) -> Iterator[Member]:
+    seen = set()
+    for item in (raw[i] for i in range(len(raw))):
+        layer = item.dep.target.module
+        if layer not in names or _one_for_all(layer) or getattr(layer, "weight", None) is None:
+            continue
+        side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        key = (layer, side, tuple(item.idxs))
+        if key not in seen:
+            seen.add(key)
+            at, of = torch.tensor(list(item.idxs)), torch.tensor(list(item.root_idxs))
+            yield Member(names[layer], layer, side, at, of)
+
+
+def _kept(layer: Any, sides: dict[str, set[int]]) -> dict[str, Any]:
+    """What stays of one layer: indices by side, and the width it had."""
+    kept: dict[str, Any] = {
+        side: [i for i in range(width_of(layer, side)) if i not in gone]
+        for side, gone in sides.items()
+    }
+    if "out" in kept and isinstance(layer, nn.Conv2d | nn.Linear):
+        kept["was"] = width_of(layer, "out")
+    return kept
+
+
+def _refusal(graph: Any, group: Any, layers: set[nn.Module]) -> str:
+    """Why the channels of a group have to stay, or ""."""
+    from torch_pruning.ops import OPTYPE
+
+    joined = any(dep.target.type == OPTYPE.CONCAT for dep, _ in group)
+    for item in (group[i] for i in range(len(group))):
+        layer, kind, indices = item.dep.target.module, item.dep.target.type, item.idxs
+        if kind == OPTYPE.PARAMETER:
+            return "hangs on a bare parameter"
+        if kind in (OPTYPE.SPLIT, OPTYPE.SLICE, OPTYPE.UNBIND, OPTYPE.EXPAND):
+            return "is split by channels"
+        if _grouped(layer):
+            return "feeds a grouped convolution"
+        if layer in layers and not can_shrink(layer):
+            return f"feeds a {type(layer).__name__}"
+        if layer not in layers or _one_for_all(layer):
+            continue
+        side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
+        if max(indices, default=0) >= width_of(layer, side):
+            return "has channels that cannot be followed"
+        if joined and len(indices) != len(group[0].idxs):
+            return "is flattened or added to after a concatenation"
+        if None in item.root_idxs:
+            return "has channels that cannot be followed"
+    return ""
+
+
+def _grouped(layer: Any) -> bool:
+    """A grouped convolution that is not depthwise."""
+    groups = getattr(layer, "groups", 1)
+    return groups > 1 and groups != getattr(layer, "out_channels", groups)
+
+
+def _one_for_all(layer: Any) -> bool:
+    """A PReLU with one slope for all channels: nothing of it goes when channels do."""
+    return getattr(layer, "num_parameters", None) == 1
+
+
+def _check_names(module: nn.Module, keep: Sequence[str], where: str) -> None:
+    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    for pattern in keep:
+        if not any(fnmatch(name, pattern) for name in layers):
+            near = difflib.get_close_matches(pattern, layers, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"its layers: {', '.join(layers)}"
+            raise RecipeError(where, f"no layer matches {pattern!r}", hint)
+
+
+def _head(module: nn.Module, example: Tensor, where: str) -> nn.Module:
+    """The last dense layer or convolution that runs: its outputs are the classes."""
+    order: list[nn.Module] = []
+    hooks = [
+        layer.register_forward_hook(lambda m, *_: order.append(m))
+        for layer in module.modules()
+        if isinstance(layer, nn.Linear | nn.Conv2d)
+    ]
+    with torch.no_grad():
+        module.eval()(example)
+    for hook in hooks:
+        hook.remove()
+    if not order:
+        raise UnsupportedError(where, "has no convolution and no dense layer", "nothing to prune")
+    return order[-1]

@@ -1,0 +1,89 @@
+"""Whole pruned networks on the engine, beside the dense one, in the same interleaved run.
+
+    ratio = median over rounds of (pruned / dense)
+
+Made into bundles and measured as what ships is (`edgecv.packing`, `edgecv.bench.measure`).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from edgecv import child
+from edgecv.bench.calibration import ONE_THREAD
+from edgecv.errors import BudgetError, MissingExtraError
+from edgecv.stages.base import Context
+from edgecv.target import Target
+
+# Enough to tell steps of a width apart; the run measures what it ships by itself, and longer.
+PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Of one network. ratio: to the dense one; ms: of both, medians; interval of the ratio."""
+
+    ratio: float
+    ms: float
+    dense_ms: float
+    interval: tuple[float, float]
+
+
+class Whole:
+    """Measures networks against the dense one. room: a folder for what is made on the way."""
+
+    def __init__(self, dense: nn.Module, context: Context, target: Target, room: Path) -> None:
+        self.context, self.target, self.room = context, target, room
+        self._count = 0
+        self._dense = self._packed(dense)
+
+    def measure(self, module: nn.Module) -> Measured:
+        """Raises EdgecvError where the engine refuses the network."""
+        bundles = [str(self._dense), str(self._packed(module))]
+        plan = {**PLAN, "threads": self.target.threads, "seed": self.context.seed}
+        job = {"plan": plan, "bundles": bundles, "starts": False}
+        found = child.call("edgecv.bench.measure", job, self.context.where, None, ONE_THREAD)
+        dense, own = found["bundles"]
+        low, high = own["latency_ratio_interval"]
+        return Measured(
+            own["latency_ratio"], own["latency_ms"]["p50"], dense["latency_ms"]["p50"], (low, high)
+        )
+
+    def _packed(self, module: nn.Module) -> Path:
+        from edgecv.model import Model
+        from edgecv.stages.export import Export
+
+        self._count += 1
+        graph, out = (self.room / f"{kind}-{self._count}" for kind in ("graph", "bundle"))
+        for folder in (graph, out):
+            folder.mkdir()
+        context = replace(self.context, out=graph, target=self.target)
+        Export().run((Model("pruned"), module), context)
+        images = self.context.folders["train"]
+        job: dict[str, Any] = {
+            "graph": str(graph),
+            "target": self.target.model_dump(mode="json"),
+            "preprocess": self.context.preprocess.to_json(),
+            "labels": json.loads((images / "classes.json").read_text()) or None,
+            "images": str(images),
+            "test": None,
+            "test_digest": "",
+            "name": f"pruned-{self._count}",
+            "made_from": "",
+            "out": str(out),
+        }
+        facts = child.call("edgecv.packing", job, self.context.where)
+        if not facts["executed"]:
+            raise MissingExtraError(self.context.where, facts["reason"], "prune by macs or ratio")
+        return out / str(facts["bundle"])
+
+
+def unattainable(where: str, asked: str, nearest: str) -> BudgetError:
+    """The error for a request below what the smallest allowed network reaches."""
+    hint = "ask for that, set `align` lower, or start from a shallower network"
+    return BudgetError(where, f"{asked} is not reached; the nearest: {nearest}", hint)
