@@ -89,7 +89,7 @@ def test_an_unknown_parent_is_named(profile) -> None:
         ("extends: cpu\ngrid: {activations: int4}\n", "grid.activations"),
         ("extends: cpu\ngrid: 3\n", "grid"),
         ("extends: cpu\ngrid:\n", "grid"),
-        ("extends: cpu\nprecisions: [fp16]\n", "precisions"),
+        ("extends: cpu\nprecisions: [fp8]\n", "precisions"),
         ("extends: cpu\n3: 4\n", "3"),
         ("extends: [cpu]\n", "extends"),
         ("extends: 3\n", "extends"),

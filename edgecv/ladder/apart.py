@@ -58,6 +58,7 @@ class OnnxApart:
         heads = [n for n in graph.node if n.op_type == PAIR[0]]
         tails = {n.input[0]: n for n in graph.node if n.op_type == PAIR[1]}
         makers = {o: n for n in graph.node for o in n.output}
+        ends = [o.name for o in graph.output]
         del graph.output[:]
         self._fed: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._out: dict[str, str] = {}
@@ -75,6 +76,10 @@ class OnnxApart:
             graph.input.append(onnx.helper.make_tensor_value_info(root, float_, shape))
             graph.output.append(onnx.helper.make_tensor_value_info(own, float_, None))
             self._fed[named[root]], self._out[named[root]] = (root, shape), own
+        for end in ends:  # an output that is not rounded has no pair, and nobody reads it
+            if end in named and named[end] not in self._out:
+                graph.output.append(onnx.helper.make_tensor_value_info(end, float_, None))
+                self._out[named[end]] = end
         for node in graph.node:
             node.input[:] = [instead.get(n, n) for n in node.input]
         self._image = form.spec.name

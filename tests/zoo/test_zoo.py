@@ -65,6 +65,7 @@ SMALL = {
     "shufflenet_v2": ({"width": 0.25, "stride": 8}, 24),
     "vgg16": ({"width": 0.125, "size": 32, "batch_norm": True}, 32),
     "vgg_cifar": ({"depth": 11, "width": 0.125}, 16),
+    "vgg_small": ({"width": 8}, 16),
     "xception": ({"width": 0.1, "stride": 8}, 32),
 }
 
