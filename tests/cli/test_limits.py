@@ -59,7 +59,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("limits")
     (folder / "hostile.py").write_text(HOSTILE)
     rng = np.random.default_rng(0)
-    for i in range(48):
+    for i in range(96):
         place = folder / "photos" / str(i % 3)
         place.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(0, 255, (3, 3, 3)).repeat(10, 0).repeat(10, 1).astype(np.uint8)
@@ -94,7 +94,7 @@ def test_folders_named_by_numbers_are_the_outputs(edgecv: Callable, room: Path) 
     options = ("--evaluate", "imagefolder:photos", "--out", "judged")
     done = edgecv("export", "hostile:plain", *OPTIONS, *options, cwd=room)
     assert done.code == 0, done.err
-    assert "on 48 images" in done.out
+    assert "on 96 images" in done.out
 
 
 def test_folders_named_by_no_output_are_refused(edgecv: Callable, room: Path) -> None:

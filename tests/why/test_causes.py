@@ -33,12 +33,16 @@ def kinds(data) -> list[str]:
 def test_the_cause_is_named_with_its_cost_and_its_cure(make: Maker, name: str) -> None:
     data = explain(make(name), budget_s=BUDGET_S)
     found = {f["kind"]: f for f in data["findings"]}
+    noted = {f["kind"]: f for f in data["noted"]}
+    if name == "subnormal" and CAUSES[name] in noted:  # Zen multiplies them as fast: no cause there
+        assert noted[CAUSES[name]]["ms"] < 0.1 * data["call_ms"]
+        return
     assert CAUSES[name] in found, (kinds(data), data["noted"])
     cause = found[CAUSES[name]]
     assert cause["ms"] > 0.02 * data["call_ms"]
     assert cause["where"]
     assert cause["change"]
-    assert cause == max(data["findings"], key=lambda f: f["ms"]), "and it is the dearest"
+    assert cause == max(data["findings"], key=lambda f: f["ms"] or 0.0), "and it is the dearest"
 
 
 @pytest.mark.parametrize("name", ["healthy-fp32", "healthy-int8"])
