@@ -134,7 +134,8 @@ def markdown(found: list[dict[str, Any]]) -> list[str]:
         "",
         *record.table(["network", "errors", "engine", "fewer than alone", "published"], lines),
         "",
-        f"At least {100 * FEWER:.0f}% fewer errors than the student alone, on every seed: "
+        f"At least {100 * FEWER:.0f}% fewer errors than the student alone "
+        f"(seeds: {len(_first(found)['fewer'])}): "
         f"{record.verdict(min(_first(found)['fewer']) >= FEWER)}.",
     ]
 
