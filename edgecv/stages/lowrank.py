@@ -37,9 +37,8 @@ from edgecv.target import Target
 if TYPE_CHECKING:
     import torch
 
-CHOICE = (
-    "choice.json"  # what was decided, until it is saved: measuring again might decide otherwise
-)
+# What was decided, until it is saved: measuring again might decide otherwise.
+CHOICE, FACTORS = "choice.json", "choice.safetensors"
 
 
 class Lowrank(Training):
