@@ -37,9 +37,8 @@ from edgecv.target import Target
 if TYPE_CHECKING:
     import torch
 
-CHOICE = (
-    "choice.json"  # what was decided, until it is saved: measuring again might decide otherwise
-)
+# What was decided, until it is saved: measuring again might decide otherwise.
+CHOICE, FACTORS = "choice.json", "choice.safetensors"
 
 
 class Lowrank(Training):
@@ -123,26 +122,32 @@ class Lowrank(Training):
             facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
         model = model.with_edit(edit).with_facts(context.where, facts)
         model.save(context.out, module.eval())
-        (context.out / CHOICE).unlink(missing_ok=True)
+        for name in (CHOICE, FACTORS):
+            (context.out / name).unlink(missing_ok=True)
 
     def _edited(
         self, module: torch.nn.Module, context: Context, images: Any, test: Any
     ) -> tuple[Edit, dict[str, Any]]:
         """Decide, replace layers in place; the edit, and facts of every layer.
 
-        What a killed run had decided, and begun to train, stands.
+        What a killed run had decided stands.
         """
+        from safetensors.torch import load_file, save_file
+
         from edgecv.training import top1
 
-        kept = context.out / CHOICE
-        if kept.exists() and (context.out / "checkpoint.safetensors").exists():
+        kept, weights = context.out / CHOICE, context.out / FACTORS
+        if kept.exists():  # written last
             data = json.loads(kept.read_text())
-            replay(module, data["edit"])  # the weights come with the checkpoint
+            replay(module, data["edit"])
+            module.load_state_dict(load_file(weights))
             return data["edit"], data["facts"]
         edit, facts = (self._structure if self.structured else self._factorize)(
             module, context, images
         )
         facts["top1_before_finetuning"] = top1(module, test, context)
+        state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
+        save_file(state, weights)
         _write(kept, {"edit": edit, "facts": facts})
         return edit, facts
 
@@ -209,7 +214,6 @@ def _bytes(module: torch.nn.Module) -> int:
 
 
 def _write(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(data))
     temporary.replace(path)
