@@ -16,9 +16,8 @@ from typing import Any
 
 import pruned_latency as shared
 import record
-import yaml
 
-from edgecv import pipeline, recipe, results
+from edgecv import results
 from edgecv.bench.machine import load_average
 from edgecv.model import Model
 from edgecv.pruning import criteria
@@ -60,12 +59,8 @@ def run(seed: int, options: Any) -> list[dict[str, Any]]:
         "stages": stages(options), "targets": [options.target],
         "bench": {"budget_s": 90, "rounds": 60},
     }  # fmt: skip
-    path = options.work / f"{name}.yaml"
-    path.write_text(f"# every criterion, seed {seed}\n{yaml.safe_dump(data, sort_keys=False)}")
-    outcome = pipeline.run(recipe.load(path), options.work / name, shared.Told())
-    for node, failure in outcome.failures.items():
-        print(f"failed: {node}: {failure}", flush=True)
-    rows = []
+    outcome, missed = shared.attempt(data, options.work / name)
+    rows: list[dict[str, Any]] = [{"method": step, "missed": why} for step, why in missed.items()]
     found = {r["step"]: r for r in results.collect(outcome)["results"]}
     for step, row in found.items():
         if step == "dense":
@@ -86,6 +81,8 @@ def page(rows: list[dict[str, Any]], options: Any) -> list[str]:
     head = ["criterion", "teacher", "time × dense", "MACs × dense", "cut %", "recalibrated %",
             "tuned %", "points"]  # fmt: skip
     lines = []
+    lines += [[r["method"], "", "", "", "", "", r["missed"], ""] for r in rows if "missed" in r]
+    rows = [r for r in rows if "missed" not in r]
     for method, distilled in dict.fromkeys((r["method"], r["distilled"]) for r in rows):
         own = [r for r in rows if (r["method"], r["distilled"]) == (method, distilled)]
         mean = {

@@ -54,6 +54,8 @@ def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> An
     if not isinstance(values, dict):
         raise RecipeError(where(*keys), f"expected keys and values, found {values!r}", _keys(cls))
     known = [f.alias or n for n, f in cls.model_fields.items()]
+    if "on" in known:  # YAML 1.1 reads a bare `on` as true
+        values = {"on" if key is True else key: value for key, value in values.items()}
     for key in values:
         if key not in known:
             raise RecipeError(where(*keys, key), f"unknown key {key!r}", near(str(key), known))

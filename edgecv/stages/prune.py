@@ -31,8 +31,7 @@ from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 from edgecv.target import Target
 
-ASKED = ("ratio", "latency_ratio", "latency_ms", "macs", "size_mb")
-DEFAULT_RATIO = 0.5
+COSTS = ("latency_ratio", "latency_ms", "macs", "size_mb")
 
 
 class Prune(Training):
@@ -49,8 +48,8 @@ class Prune(Training):
         "apoz", "bn_scale", "fpgm", "gates", "hessian", "l1", "l2", "lamp", "random", "taylor",
         "thinet",
     ] = Field(default="taylor", description="what makes a channel important")  # fmt: skip
-    ratio: float | None = Field(
-        default=None, gt=0, lt=1, description="share of channels to remove; 0.5 if nothing is asked"
+    ratio: float = Field(
+        default=0.5, gt=0, lt=1, description="share of channels to remove, if nothing else is asked"
     )
     latency_ratio: float | None = Field(
         default=None, gt=0, lt=1, description="time to reach, of the network that the step reads"
@@ -95,18 +94,20 @@ class Prune(Training):
 
     @model_validator(mode="after")
     def _one(self) -> Self:
-        given = [name for name in ASKED if getattr(self, name) is not None]
+        given = [name for name in COSTS if getattr(self, name) is not None]
+        if "ratio" in self.model_fields_set:
+            given = ["ratio", *given]
         if len(given) > 1:
-            raise ValueError(f"give one of {', '.join(ASKED)}, not {' and '.join(given)}")
+            raise ValueError(f"give one of ratio, {', '.join(COSTS)}, not {' and '.join(given)}")
         return self
 
     @property
     def asked(self) -> tuple[str, float]:
         """What is to be reached: the field and its value."""
-        for name in ASKED:
+        for name in COSTS:
             if (value := getattr(self, name)) is not None:
                 return name, float(value)
-        return "ratio", DEFAULT_RATIO
+        return "ratio", self.ratio
 
     @property
     def timed(self) -> bool:

@@ -45,8 +45,8 @@ class Sparsify(Training):
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=2, ge=0, description="after that, with masks that stand")
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate")
-    l1: float = Field(default=0.0, ge=0, description="weight of Σ |w| in the loss")
-    l2: float = Field(default=0.0, ge=0, description="weight of Σ w² / 2 in the loss")
+    l1: float = Field(default=0.0, ge=0, description="weight of the weights' L1 norm in the loss")
+    l2: float = Field(default=0.0, ge=0, description="weight of half their squared L2 norm")
     decay: float = Field(default=2e-4, ge=0, description="of masked weights, method nm (SR-STE)")
 
     @field_validator("density")

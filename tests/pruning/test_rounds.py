@@ -228,6 +228,16 @@ def test_only_a_measured_step_depends_on_target_and_machine() -> None:
     assert Prune(macs=0.5).measures(both) == ()
 
 
+def test_on_is_a_word_in_a_recipe_although_yaml_thinks_otherwise() -> None:
+    import yaml
+
+    from edgecv.checking import Where, validated
+
+    values = yaml.safe_load("{latency_ratio: 0.5, on: cpu}")
+    stage = validated(Prune, values, Where(Path("my.yaml"), {}), "stages", 0, "prune")
+    assert stage.on == "cpu"
+
+
 def test_by_ratio_is_a_multiple_and_never_empty() -> None:
     scores = [torch.rand(24), torch.rand(8)]
     assert rounds.by_ratio(scores, 0.01, "layer", 8) == (8, 8)
