@@ -54,7 +54,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 def product(data: dict[str, Any]) -> Product:
     """A layer from JSON."""
-    return Product(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    return Product(**fields)
 
 
 def _times(trials: Sequence[Trial], threads: int, seed: int) -> np.ndarray:

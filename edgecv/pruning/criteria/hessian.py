@@ -48,7 +48,7 @@ def diagonal(probe: Probe, weights: list[Tensor]) -> list[Tensor]:
             used = [i for i, s in enumerate(slopes) if s is not None and s.requires_grad]
             for draw in range(DRAWS):
                 signs = [torch.randint(2, w.shape, generator=chance) * 2.0 - 1.0 for w in weights]
-                inner = sum((slopes[i] * signs[i]).sum() for i in used)
+                inner = torch.stack([(slopes[i] * signs[i]).sum() for i in used]).sum()
                 bent = torch.autograd.grad(
                     inner, weights, retain_graph=draw < DRAWS - 1, allow_unused=True
                 )
