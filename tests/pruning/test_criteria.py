@@ -75,7 +75,10 @@ def test_channels_that_are_never_read_matter_least(method: str, tmp_path: Path) 
         module[7].weight *= 20.0  # answers that depend on what is read
     every, scores = found(module.eval(), tmp_path, method)
     first = next(s for g, s in zip(every, scores, strict=True) if g.name == "0")
-    assert set(torch.argsort(first, stable=True)[:2].tolist()) == {2, 5}
+    # gates that close others make up for them: some that are read may close as well
+    few = 4 if method == "gates" else 2
+    assert {2, 5} <= set(torch.argsort(first, stable=True)[:few].tolist())
+    assert first[[2, 5]].max() < 0.1 * first.max()
 
 
 @pytest.mark.parametrize("method", ["l1", "l2"])
