@@ -17,7 +17,7 @@ from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.quantize._tflite_layers import layers, own
-from edgecv.stages.quantize.pairs import saturating
+from edgecv.stages.quantize.pairs import saturating, stretch
 from edgecv.stages.quantize.ranges import Range
 from edgecv.stages.quantize.settling import SEVEN_BITS
 from edgecv.target import Grid
@@ -53,7 +53,7 @@ def overrides(
     """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
 
     weights: by name, (O, K), and the pairs of K that saturate where they are large (`pairs.py`): on
-    such a grid a channel that was trained to do so gets twice the step, and is rounded anew
+    such a grid a channel that was trained to do so gets a larger step, and is rounded anew
     Raises UnsupportedError: a grid that cannot hold what was learned.
     """
     from onnxruntime.quantization import QuantType
@@ -91,10 +91,13 @@ def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
 
 
 def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
-    """The scales (O,) or (1,), doubled where the integers would saturate."""
+    """The scales (O,) or (1,), grown until the integers do not saturate."""
     q = np.rint(rows / scales[:, None])
-    over = (np.abs(q) > SEVEN_BITS).any(1) if pairs is None else saturating(q, pairs)
-    return np.where(over if len(scales) > 1 else over.any(), 2 * scales, scales)
+    if pairs is None:
+        grown = np.maximum(np.abs(q).max(1) / SEVEN_BITS, 1)
+    else:
+        grown = np.where(saturating(q, pairs), stretch(q[None], pairs)[0], 1)
+    return scales * (grown if len(scales) > 1 else grown.max())
 
 
 def _scales(graph: Graph, grid: Grid) -> dict[str, list[float]]:
