@@ -39,7 +39,7 @@ def test_the_listing_finds_what_is_there() -> None:
 def test_every_stage_is_documented_and_runs(word: str) -> None:
     cls = stages.words()[word]
     opening = (sys.modules[cls.__module__].__doc__ or "").splitlines()[0]
-    assert any(sign in opening for sign in "=←→"), "a stage opens with its equation"
+    assert any(sign in opening for sign in "=≈←→"), "a stage opens with its equation"
     assert cls.__doc__
     assert cls.run is not Stage.run
     assert cls().parameters() is not None, "every parameter has a default"
