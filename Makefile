@@ -10,7 +10,7 @@ demo: $(INSTALLED)  ## train, compress, compile and measure the quickstart recip
 	$(BIN)/edgecv run recipes/quickstart.yaml
 
 test: $(INSTALLED)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q  # two threads of BLAS may wait for each other for ever
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # two threads of BLAS may wait for each other for ever
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(BIN)/ruff check .
