@@ -202,6 +202,8 @@ class Search:
             options = replace(best.options, **change)
             if set(change) & self.fixed or options == best.options:
                 continue
+            if "reconstruction" in change and self.limits.accuracy_drop is None:
+                continue  # minutes, for an accuracy that nobody limits
             other = self._try(options)
             if other and _better(other.fidelity, best.fidelity):
                 best = other
