@@ -139,12 +139,14 @@ def _accuracy(
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
     """Top-1 over the whole evaluation set, and which images were right, for paired comparisons.
 
-    The answers are kept; without labels there is nothing more to say of them.
+    The answers are kept, and without labels the outputs, for `limits.expected_drop`.
     """
-    test = Images.load(Path(job["test"]))
-    best = session_outputs(session, test.pixels, preprocess).argmax(1)
-    np.save(Path(job["out"]) / "predictions.npy", best.astype(np.int32), allow_pickle=False)
+    test, out = Images.load(Path(job["test"])), Path(job["out"])
+    outputs = session_outputs(session, test.pixels, preprocess)
+    best = outputs.argmax(1)
+    np.save(out / "predictions.npy", best.astype(np.int32), allow_pickle=False)
     if not test.classes:
+        np.save(out / "outputs.npy", outputs.astype(np.float32), allow_pickle=False)
         return None, None
     correct = best == test.labels
     value = int(correct.sum()) / len(best)

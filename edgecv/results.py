@@ -15,7 +15,8 @@ against the graph.
 
 control is the same shape trained from scratch, where `prune` was asked for one. search is what a
 step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
-share of the test images whose best class is that of the fp32 reference on the same engine. limits
+share of the test images whose best class is that of the fp32 reference on the same engine;
+expected_drop, where there are no labels, what that costs as fp32 sees it (`edgecv.limits`). limits
 is a verdict for every set of limits (`edgecv.limits.judge`): what was asked, the rows that meet it,
 and the nearest.
 
@@ -48,7 +49,7 @@ import numpy as np
 from edgecv import __version__, making
 from edgecv.bench.machine import machine
 from edgecv.errors import MissingExtraError
-from edgecv.limits import Limits, judge
+from edgecv.limits import Limits, expected_drop, judge
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome
 from edgecv.recipe import Recipe
@@ -226,16 +227,19 @@ def _references(rows: list[Row], outcome: Outcome) -> None:
 
 def _agreements(rows: list[Row], outcome: Outcome) -> None:
     """Fill agreement: the share of the test images with the best class of the fp32 reference."""
-    found = {(r["step"], r["target"]): _predictions(r, outcome) for r in rows}
+    found = {(r["step"], r["target"]): _kept(r, outcome) for r in rows}
     for row in rows:
         own, reference = (found.get((s, row["target"])) for s in (row["step"], row["reference"]))
         if own is not None and reference is not None and len(own) == len(reference):
             row["agreement"] = float((own == reference).mean())
+            outputs = _kept({**row, "step": row["reference"]}, outcome, "outputs.npy")
+            if row["metric"] is None and outputs is not None:
+                row["expected_drop"] = expected_drop(own, outputs)
 
 
-def _predictions(row: Row, outcome: Outcome) -> np.ndarray | None:
+def _kept(row: Row, outcome: Outcome, name: str = "predictions.npy") -> np.ndarray | None:
     folder = outcome.folders.get(f"bundle:{row['step']}@{row['target']}")
-    path = folder / "predictions.npy" if folder else None
+    path = folder / name if folder else None
     return np.load(path, allow_pickle=False) if path and path.is_file() else None
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecv.limits import NAMES, Limits, figures_of, judge, sentence
+from edgecv.limits import NAMES, Limits, expected_drop, figures_of, judge, sentence
 
 amounts = st.one_of(st.none(), st.floats(0.01, 100.0))
 some = st.fixed_dictionaries(dict.fromkeys(NAMES, amounts))
@@ -70,3 +71,20 @@ def test_a_limit_of_no_loss_has_a_nearest_too() -> None:
     limits = Limits(accuracy_drop=0.0)
     assert limits.distance({"accuracy_drop": -0.5}) == 0.0
     assert limits.distance({"accuracy_drop": 0.1}) < limits.distance({"accuracy_drop": 0.3})
+
+
+def test_without_labels_a_flip_costs_what_fp32_preferred_its_own_class_by() -> None:
+    logits = np.log(
+        np.array([[0.7, 0.2, 0.1], [0.34, 0.33, 0.33], [0.1, 0.1, 0.8], [0.5, 0.4, 0.1]])
+    )
+    same = logits.argmax(1)
+    assert expected_drop(same, logits) == 0.0
+    flipped = same.copy()
+    flipped[1] = 1  # a toss-up
+    assert expected_drop(flipped, logits + 3) == pytest.approx(100 * 0.01 / 4)
+    flipped[0] = 1  # 0.7 to 0.2
+    assert expected_drop(flipped, logits) == pytest.approx(100 * 0.51 / 4)
+    assert expected_drop(flipped, np.exp(logits)) == pytest.approx(100 * 0.51 / 4)
+    assert (
+        figures_of(row("a", metric=None, agreement=0.5, expected_drop=0.1))["accuracy_drop"] == 0.1
+    )

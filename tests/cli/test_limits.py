@@ -45,6 +45,7 @@ def make():
     torch.manual_seed(0)
     net, images = Net(), torch.rand(64, 3, 3, 3).repeat_interleave(8, 2).repeat_interleave(8, 3)
     with torch.no_grad():
+        net.d.weight *= 1e5  # sure answers: a flip costs what it says
         net.d.bias -= net(images).mean(0)
     return net
 """

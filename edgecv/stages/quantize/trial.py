@@ -16,7 +16,7 @@ import numpy as np
 from edgecv import child
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.graph import Graph
-from edgecv.limits import Limits
+from edgecv.limits import Limits, expected_drop
 from edgecv.parity import Parity
 from edgecv.replay import graph_outputs
 from edgecv.stages.base import Context
@@ -104,14 +104,13 @@ class Prover:
     def _simulated(self, graph: Graph) -> float:
         """The drop on the reference engine: the target's own does not run here."""
         images = self.context.images("test")
-        rows = [
-            graph_outputs(g, images.pixels, self.context.preprocess).argmax(1)
-            for g in (self.source, graph)
+        outputs = [
+            graph_outputs(g, images.pixels, self.context.preprocess) for g in (self.source, graph)
         ]
         if images.classes:
-            before, after = ((row == images.labels).mean() for row in rows)
+            before, after = ((found.argmax(1) == images.labels).mean() for found in outputs)
             return float(100.0 * (before - after))
-        return float(100.0 * (rows[0] != rows[1]).mean())
+        return expected_drop(outputs[1].argmax(1), outputs[0])
 
     @property
     def _threads(self) -> int:
@@ -158,11 +157,11 @@ def _times(profile: Mapping[str, Any]) -> dict[str, float]:
 def _drop(
     facts: Mapping[str, Any], reference: Mapping[str, Any], bundle: Path, fp32: Path
 ) -> float | None:
-    """Points of top-1 lost; without labels, points of images with another best class."""
+    """Points of top-1 lost; without labels, as fp32's own probabilities expect it."""
     if facts["metric"] and reference["metric"]:
         return float(100.0 * (reference["metric"]["value"] - facts["metric"]["value"]))
-    paths = [b.parent / "predictions.npy" for b in (bundle, fp32)]
+    paths = bundle.parent / "predictions.npy", fp32.parent / "outputs.npy"
     if not all(p.is_file() for p in paths):
         return None
-    own, other = (np.load(p, allow_pickle=False) for p in paths)
-    return float(100.0 * (own != other).mean())
+    own, outputs = (np.load(p, allow_pickle=False) for p in paths)
+    return expected_drop(own, outputs)
