@@ -73,16 +73,30 @@ def can_shrink(layer: torch.nn.Module) -> bool:
     return isinstance(layer, known)
 
 
+def named(module: torch.nn.Module, name: str, edit: Edit) -> Any:
+    """The layer that an edit names. Raises ModelError where it is not there."""
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        raise ModelError(
+            "model.json",
+            f"edit of step {edit.get('step')!r} names layer {name!r}, which is not there",
+            "the network's own code has changed since this Model was saved",
+        ) from None
+
+
+def put(module: torch.nn.Module, old: torch.nn.Module, new: torch.nn.Module) -> None:
+    """`new` wherever `old` hangs in the network, in its mode: a shared layer has several names."""
+    new.train(old.training)
+    for parent in list(module.modules()):
+        for key, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[key] = new
+
+
 def _keep_channels(module: torch.nn.Module, edit: Edit) -> None:
     for name, kept in edit["modules"].items():
-        try:
-            layer = module.get_submodule(name)
-        except AttributeError:
-            raise ModelError(
-                "model.json",
-                f"edit of step {edit.get('step')!r} names layer {name!r}, which is not there",
-                "the network's own code has changed since this Model was saved",
-            ) from None
+        layer = named(module, name, edit)
         try:
             _shrink(layer, kept.get("out"), kept.get("in"))
         except (IndexError, KeyError, RuntimeError) as e:

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
+if TYPE_CHECKING:  # the command line reads this module at every start
+    import numpy as np
 
 Figures = Mapping[str, float | None]
 
@@ -89,6 +90,8 @@ def expected_drop(own: np.ndarray, outputs: np.ndarray) -> float:
     gets another class was right with p(fp32's class) before, and is with p(own class) now; a flip
     between two classes that fp32 could hardly tell apart costs next to nothing.
     """
+    import numpy as np
+
     p = np.asarray(outputs, np.float64)
     if p.min() < 0 or abs(p.sum(1) - 1).max() > 0.05:
         p = np.exp(p - p.max(1, keepdims=True))

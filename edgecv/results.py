@@ -227,19 +227,23 @@ def _references(rows: list[Row], outcome: Outcome) -> None:
 
 def _agreements(rows: list[Row], outcome: Outcome) -> None:
     """Fill agreement: the share of the test images with the best class of the fp32 reference."""
-    found = {(r["step"], r["target"]): _kept(r, outcome) for r in rows}
+    found = {
+        (r["step"], r["target"]): _kept(r["step"], r["target"], outcome, "predictions")
+        for r in rows
+    }
     for row in rows:
         own, reference = (found.get((s, row["target"])) for s in (row["step"], row["reference"]))
         if own is not None and reference is not None and len(own) == len(reference):
             row["agreement"] = float((own == reference).mean())
-            outputs = _kept({**row, "step": row["reference"]}, outcome, "outputs.npy")
+            outputs = _kept(row["reference"], row["target"], outcome, "outputs")
             if row["metric"] is None and outputs is not None:
                 row["expected_drop"] = expected_drop(own, outputs)
 
 
-def _kept(row: Row, outcome: Outcome, name: str = "predictions.npy") -> np.ndarray | None:
-    folder = outcome.folders.get(f"bundle:{row['step']}@{row['target']}")
-    path = folder / name if folder else None
+def _kept(step: str, target: str, outcome: Outcome, name: str) -> np.ndarray | None:
+    """What packing kept of a bundle's answers beside it."""
+    folder = outcome.folders.get(f"bundle:{step}@{target}")
+    path = folder / f"{name}.npy" if folder else None
     return np.load(path, allow_pickle=False) if path and path.is_file() else None
 
 

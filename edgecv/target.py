@@ -39,8 +39,9 @@ class Grid(_Frozen):
     per_channel:  convolution weights have one scale per output channel
     dense_per_channel: fully connected weights too (false on the Edge TPU)
     quantize_bias: bias becomes int32 with scale s_w*s_x (false for TensorRT)
-    reduce_range: 7-bit weights, for CPUs whose u8*s8 dot product saturates int16 (no VNNI); a
-                  profile may say "auto": by its cpu_features, and without any by this machine's
+    reduce_range: for CPUs whose u8*s8 products saturate in 16 bits (no VNNI): weights whose
+                  neighbours together fit (`stages.quantize.pairs`); 7 bits where these are not
+                  known. A profile may say "auto": by its cpu_features, else by this machine's
     """
 
     activations: Literal["uint8", "int8"] = "uint8"

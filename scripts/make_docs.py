@@ -42,9 +42,9 @@ def targets_page() -> str:
 
 def _grid(t: target.Target) -> str:
     g = target.load(t.name, ["avx512_vnni"]).grid  # a page is the same wherever it is written
-    bits = "7-bit" if g.reduce_range else "s8"
+    bits = "s8 that does not saturate" if g.reduce_range else "s8"
     if g.reduce_range != target.load(t.name, ["avx2"]).grid.reduce_range:
-        bits = "s8 (7-bit without VNNI)"
+        bits = "s8 (kept from saturating without VNNI)"
     parts = [
         f"{'u8' if g.activations == 'uint8' else 's8'}{' symmetric' if g.symmetric else ''} / "
         f"{bits} per {'channel' if g.per_channel else 'tensor'}"

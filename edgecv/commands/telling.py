@@ -104,7 +104,7 @@ def doctor(options: argparse.Namespace) -> int:
     print(f"{here['cpu']}: {here['cores']} cores, {here['memory_mb']:,} MB, {here['system']}")
     print(f"instruction sets: {', '.join(here['features']) or 'none that matter'}")
     if not INTEGER_DOT & set(here["features"]):
-        print("no 8-bit dot product: int8 gains less here, and x86 takes 7-bit weights (x86-avx2)")
+        print("no 8-bit dot product: int8 gains less here; on x86 the target is x86-avx2, or cpu")
     print()
     rows = [
         [

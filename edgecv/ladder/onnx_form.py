@@ -41,7 +41,8 @@ class OnnxForm:
         self.layers = self.graph.layers
         quantized = any(n.op_type in PAIR for n in self.model.graph.node)
         self.one_by_one = optimised
-        self.precision = "int8" if quantized else "fp32"
+        halved = any(t.data_type == onnx.TensorProto.FLOAT16 for t in self.model.graph.initializer)
+        self.precision = "int8" if quantized else "fp16" if halved else "fp32"
         self._sessions: dict[tuple[str, ...], Any] = {}
         (source,) = self._open(()).get_inputs()
         kind = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}

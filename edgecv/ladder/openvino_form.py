@@ -38,6 +38,8 @@ class OpenVinoForm:
             raise missing("openvino", "openvino", "parity") from None
         self.title, self._core = title, ov.Core()
         self._files = [*files.values(), b""][:2]
+        if b'element_type="f16"' in self._files[0]:
+            self.precision = "fp16"
         model = self._read()
         if len(model.inputs) != 1:
             raise ModelError(title, f"has {len(model.inputs)} inputs, one is compared")

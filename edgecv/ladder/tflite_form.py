@@ -61,7 +61,10 @@ class TfliteForm:
         self.index: dict[str, int] = {INPUT: self._input}
         self._ops: dict[str, Any] = {}
         self.layers = tuple(self._layers())
-        self.precision = "int8" if any(layer.grid for layer in self.layers) else "fp32"
+        half = flatbuffer.enum("TensorType", "FLOAT16")
+        halved = any(tensor.type == half for tensor in self._graph.tensors)
+        quantized = any(layer.grid for layer in self.layers)
+        self.precision = "int8" if quantized else "fp16" if halved else "fp32"
 
     def logits(self, x: np.ndarray) -> np.ndarray:
         result = self._session.outputs[0]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from edgecv.edits import put
 from edgecv.errors import StageError
 from edgecv.lowrank.decide import Candidate
 from edgecv.lowrank.form import Ranks, built
 from edgecv.lowrank.grouped import Grouped
-from edgecv.lowrank.history import replace
 from edgecv.lowrank.layers import Layer, covariance
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def apply(module: nn.Module, chosen: Sequence[tuple[Candidate, Ranks]]) -> dict[
     made: dict[str, Any] = {}
     for found, ranks in chosen:
         layer = module.get_submodule(found.name)
-        replace(module, layer, factorised(layer, found, ranks))
+        put(module, layer, factorised(layer, found, ranks))
         made[found.name] = {"form": found.form.name, "ranks": list(ranks)}
         if isinstance(found.form, Grouped):
             made[found.name]["groups"] = found.form.groups
@@ -75,7 +75,7 @@ def structure(
             lost = round(left(part, new, known), 6)
             facts[layer.name] = {"structure": method, "rank": rank, "error": lost,
                                  "parameters": round(count / layer.shape.weights, 4)}  # fmt: skip
-            replace(module, part, new)
+            put(module, part, new)
     if not made:
         told = "; ".join(f"{name} {why}" for name, why in whole.items()) or "it has no other"
         raise StageError(context.where, f"no dense layer can be {method}: {told}", "lower the rank")

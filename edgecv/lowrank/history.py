@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgecv.edits import named, put
 from edgecv.errors import ModelError
 from edgecv.lowrank.cp import Cp
 from edgecv.lowrank.form import Form, built, shape_of
@@ -40,28 +41,12 @@ def form_of(name: str, groups: int = 1, penalty: float = 0.0, seed: int = 0) -> 
 def replay(module: nn.Module, edit: dict[str, Any]) -> None:
     """Apply an edit in place. Raises ModelError: it names a layer that is not there or unlike."""
     for name, made in edit.get("layers", {}).items():
-        try:
-            layer = module.get_submodule(name)
-        except AttributeError:
-            raise ModelError(
-                "model.json",
-                f"edit of step {edit.get('step')!r} names layer {name!r}, which is not there",
-                "the network's own code has changed since this Model was saved",
-            ) from None
+        layer = named(module, name, edit)
         try:
             new = _structured(layer, made) if edit["op"] == "structured" else _factors(layer, made)
         except (AttributeError, KeyError, TypeError, ValueError, IndexError) as e:
             raise ModelError("model.json", f"edit does not fit layer {name!r}: {e}") from None
-        replace(module, layer, new)
-
-
-def replace(module: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put a layer in the place of another, wherever the network has it; in its mode."""
-    new.train(old.training)
-    for parent in list(module.modules()):
-        for key, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[key] = new
+        put(module, layer, new)
 
 
 def told(edit: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from edgecv.edits import named, put
 from edgecv.errors import ModelError
 from edgecv.restructuring.blocks import Spec, make
 
@@ -25,25 +26,9 @@ def replace(module: nn.Module, edit: dict[str, Any]) -> None:
     except (KeyError, TypeError, AttributeError) as e:
         raise ModelError("model.json", f"{where} is damaged: {e}") from None
     for name, spec in found.items():
-        try:
-            layer = module.get_submodule(name)
-        except AttributeError:
-            raise ModelError(
-                "model.json",
-                f"{where} names layer {name!r}, which is not there",
-                "the network's own code has changed since this Model was saved",
-            ) from None
+        layer = named(module, name, edit)
         width = (getattr(layer, "in_channels", None), getattr(layer, "out_channels", None))
         if width != (spec.c_in, spec.c_out):
             what = f"{where} replaces {spec.c_in} to {spec.c_out} channels, {name!r} has {width}"
             raise ModelError("model.json", what)
         put(module, layer, make(spec))
-
-
-def put(module: nn.Module, layer: nn.Module, block: nn.Module) -> None:
-    """`block` wherever `layer` hangs in the network: a shared layer has several names."""
-    block.train(layer.training)
-    for parent in list(module.modules()):
-        for key, child in list(parent._modules.items()):
-            if child is layer:
-                parent._modules[key] = block

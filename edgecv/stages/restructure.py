@@ -168,9 +168,9 @@ class Restructure(Training):
         """Replace the layers one after another; what each fit was like, by layer."""
         import torch
 
+        from edgecv.edits import put
         from edgecv.replay import calibration_sample
         from edgecv.restructuring.fitting import captured, fit
-        from edgecv.restructuring.replacing import put
 
         torch.set_num_threads(context.threads)
         pixels = calibration_sample(images.pixels, self.samples)

@@ -15,6 +15,11 @@ from edgecv import target
 from edgecv.backends import compile_module, run_module
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
+from edgecv.ladder import tolerances
+from edgecv.ladder.layers import Form
+from edgecv.ladder.onnx_form import OnnxForm
+from edgecv.ladder.openvino_form import OpenVinoForm
+from edgecv.ladder.tflite_form import TfliteForm
 from edgecv.parity import compare
 from edgecv.replay import graph_outputs, session_outputs
 from edgecv.runtime.preprocess import Preprocess
@@ -101,3 +106,26 @@ def test_what_is_quantized_already_is_refused(tmp_path: Path) -> None:
     source = export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
     with pytest.raises(ModelError, match="is fp16, not fp32"):
         halve(halve(source, tmp_path / "h"), tmp_path / "again")
+
+
+@pytest.mark.parametrize("word", ["cpu", "openvino", "tflite"])
+def test_the_parity_ladder_knows_halved_weights(word: str, tmp_path: Path) -> None:
+    """47 dB are what fp16 keeps of a deep network, and no fault of the export."""
+    profile = target.load(word)
+    export = export_onnx if profile.graph == "onnx" else export_tflite
+    floats = export(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    forms = []
+    for graph in (floats, halve(floats, tmp_path / "h")):
+        out = tmp_path / graph.precision
+        compiled = compile_module(profile.backend).compile(graph, profile, out)
+        files = {f: (out / f).read_bytes() for f in compiled.files}
+        forms.append(graph_form(profile.backend, files))
+    assert [form.precision for form in forms] == ["fp32", "fp16"]
+    assert tolerances.between("fp32", "fp16", compiled=False).min_sqnr_db < 47
+
+
+def graph_form(backend: str, files: dict[str, bytes]) -> Form:
+    name, content = next(iter(files.items()))
+    if backend == "openvino":
+        return OpenVinoForm(files, name)
+    return (OnnxForm if backend == "onnxruntime" else TfliteForm)(content, name)

@@ -32,7 +32,8 @@ class Held(View):
 
 def case(*rows: Layer, products: tuple[Product, ...] = (), **options: Any) -> Case:
     """rows: the profile. engine, precision, features, architecture and Case's own fields."""
-    facts = {"engine": "onnxruntime", "precision": "int8", "target": "cpu", "grid": None}
+    facts = {"engine": "onnxruntime", "precision": "int8", "target": "cpu", "grid": None,
+             "keep_float": []}  # fmt: skip
     manifest = {k: options.pop(k, v) for k, v in facts.items()}
     machine = {
         "architecture": options.pop("architecture", "x86_64"),

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import fx
 
 from edgecv.errors import UnsupportedError
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_layers import transposed
+from edgecv.stages.quantize.reconstruction import Collect
 from edgecv.stages.quantize.sensitivity import LAYERS, Rounded, problem_of, rounded
 
 PROBES, SEED = 8, 0
@@ -45,8 +45,8 @@ def curvatures(model: Any, quantized: Any, samples: np.ndarray) -> Problem:
     draw = torch.Generator().manual_seed(SEED)
     power = 0.0
     for image in samples:
-        run = _Watch(net, {*names, output})
-        run.run(torch.from_numpy(image[None]))
+        run = Collect(net, {name: name for name in (*names, output)})
+        run.run(torch.from_numpy(image[None]).requires_grad_(True))  # the input may be rounded too
         answer = run.found[output]
         power += float(answer.detach().square().sum())
         inputs = [*(p for p, _ in steps.values()), *(run.found[n] for n in names)]
@@ -95,20 +95,3 @@ def _step(value: torch.Tensor, thing: Rounded) -> torch.Tensor:
         )
         - real
     )
-
-
-class _Watch(fx.Interpreter):
-    """Keeps the values of some nodes, by their names, as parts of the graph of gradients."""
-
-    def __init__(self, net: fx.GraphModule, wanted: set[str]) -> None:
-        super().__init__(net)
-        self._wanted = wanted
-        self.found: dict[str, torch.Tensor] = {}
-
-    def run_node(self, n: fx.Node) -> Any:
-        value = super().run_node(n)
-        if n.name in self._wanted:
-            if not value.requires_grad:
-                value = value.requires_grad_(True)  # the network's input
-            self.found[n.name] = value
-        return value

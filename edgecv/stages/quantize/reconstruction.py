@@ -164,7 +164,7 @@ class _Work:
         return parts[-1] + sum(parts[:-1], torch.zeros(())) / max(len(parts) - 1, 1)
 
     def _simulate(self, images: np.ndarray, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        runner = _Collect(self._net, {self._of.flow[name].name: name for name in names})
+        runner = Collect(self._net, {self._of.flow[name].name: name for name in names})
         runner.run(torch.from_numpy(np.ascontiguousarray(self._of.feed(images))))
         return runner.found
 
@@ -250,7 +250,7 @@ class _Activation(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, *self._grid)
 
 
-class _Collect(fx.Interpreter):
+class Collect(fx.Interpreter):
     """Runs a graph and keeps some of its nodes' values. wanted: node name → the caller's name."""
 
     def __init__(self, net: fx.GraphModule, wanted: dict[str, str]) -> None:
