@@ -17,7 +17,7 @@ from edgecv import __version__
 COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "targets",
             "stages", "doctor", "completion")  # fmt: skip
 HELP_LIMIT_S = 0.3
-HEAVY = ("torch", "numpy", "pydantic", "rich", "yaml", "PIL")
+HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
 BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
 
 
