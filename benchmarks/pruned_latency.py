@@ -250,8 +250,8 @@ def page(rows: list[dict[str, Any]], options: argparse.Namespace) -> list[str]:
         "3,000 test images and its change in points, seed by seed. Dense: "
         + ", ".join(f"{n} {v:.2f}%" for n, v in dense.items()) + f" after {options.epochs} epochs; "
         f"each pruned network is tuned for {options.tune} epochs; from scratch it is trained for "
-        f"{options.epochs + options.tune}. edgecv's networks, random's too, learn from the dense one "
-        "while they are tuned (`teacher: self`, the default); torch-pruning's from the labels.",
+        f"{options.epochs + options.tune}. edgecv's networks, random's too, learn from the dense "
+        "one while they are tuned (`teacher: self`, the default); torch-pruning's from the labels.",
         "",
         *record.table(head, lines),
         "",

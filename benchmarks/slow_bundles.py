@@ -73,7 +73,9 @@ class Maker:
             "healthy-int8": lambda: self.int8(self.floats(), self.target.grid),
             "healthy-deep-int8": lambda: self.int8(self.floats(deep=True), self.target.grid),
             "misaligned": lambda: self.floats(width=WIDTH + 4),
-            "s8s8": lambda: self.int8(self.floats(), Grid(activations="int8")),
+            "s8s8": lambda: self.int8(
+                self.floats(), self.target.grid.model_copy(update={"activations": "int8"})
+            ),
             "excluded": self._excluded,
             "subnormal": self._subnormal,
             "transpose": self._turned,
@@ -107,7 +109,7 @@ class Maker:
             "input": {"name": source.name, "preprocess": preprocess.to_json()},
             "inputs": [t.to_json() for t in session.inputs],
             "outputs": [t.to_json() for t in session.outputs],
-            "executed": session.executed(),
+            "executed": session.executed(), "grid": graph.facts.get("grid"),
         }  # fmt: skip
         answer = session.run({source.name: golden})
         session.close()
@@ -130,8 +132,10 @@ class Maker:
         quantization.quantize_static(
             str(source.path), str(out / "model.onnx"), Reader(), per_channel=True,
             activation_type=quantization.QuantType.QUInt8, nodes_to_exclude=[first.name],
+            reduce_range=bool(self.target.grid.reduce_range),
         )  # fmt: skip
-        return Graph(out / "model.onnx", "onnx", "int8", source.inputs, source.outputs)
+        facts = {"grid": self.target.grid.model_dump(mode="json")}
+        return Graph(out / "model.onnx", "onnx", "int8", source.inputs, source.outputs, facts)
 
     def _subnormal(self) -> Graph:
         from onnx import numpy_helper

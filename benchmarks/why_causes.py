@@ -8,7 +8,8 @@ stands beside what it does cost: the slow bundle and the same without its fault,
 by `edgecv bench`'s own code. Widths have no such pair: a network of 20 channels is another one.
 
 Exit code 1 when a requirement is missed: on ONNX Runtime every cause is named in every run, and is
-the dearest; healthy bundles are told nothing in any run.
+the dearest; healthy bundles are told nothing in any run. A fault that costs this processor nothing
+(AMD's multiply subnormal numbers as fast as others) is to be noted, and not to be called a cause.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from record import RESULTS, ROOT, circumstances, load_average, table, verdict, w
 from slow_bundles import CAUSES, HEALTHY, Maker
 
 from edgecv.bench.measure import Plan, measure
+from edgecv.why.findings import LEAST_SHARE
 
 SEED = 0
 # slow bundle -> the same without its fault
@@ -57,10 +59,11 @@ def run(options: argparse.Namespace, room: Path) -> int:
     rows = [_row(make, name, options) for name in (*CAUSES, *HEALTHY)]
     also = [_row(other, name, options) for name in ALSO_BUNDLES]
     slow = [r for r in rows if r["cause"]]
+    dear = [r for r in slow if not r["free"]]
     met = {
-        "named": all(r["named"] == options.runs for r in slow),
-        "dearest": all(r["first"] == options.runs for r in slow),
-        "no_false_alarm": all(not r["kinds"] for r in rows if not r["cause"]),
+        "named": all((r["seen"] if r["free"] else r["named"]) == options.runs for r in slow),
+        "dearest": all(r["first"] == options.runs for r in dear),
+        "no_false_alarm": all(not r["kinds"] for r in rows if not r["cause"] or r["free"]),
     }
     data = {
         "schema": 1,
@@ -92,6 +95,8 @@ def _row(make: Maker, name: str, options: argparse.Namespace) -> dict[str, Any]:
         "first": sum(found[:1] == [cause] for found in kinds),
         "kinds": {k: sum(k in found for found in kinds) for k in others},
         "noted": sorted({f["kind"] for r in reports for f in r["noted"]}),
+        "seen": sum(any(f["kind"] == cause for f in r["noted"]) for r in reports),
+        "free": False,
         "said_ms": [f["ms"] for f in said],
         "what": said[0]["what"] if said else "",
         "where": said[0]["where"] if said else [],
@@ -103,6 +108,7 @@ def _row(make: Maker, name: str, options: argparse.Namespace) -> dict[str, Any]:
         healthy, slow = timed["bundles"]
         row["costs_ms"] = slow["latency_ms"]["p50"] - healthy["latency_ms"]["p50"]
         row["latency_ratio"] = slow["latency_ratio"]
+        row["free"] = row["costs_ms"] < LEAST_SHARE * row["call_ms"]
     return row
 
 
@@ -125,6 +131,12 @@ def _page(data: dict[str, Any]) -> list[str]:
         "the runs, stands beside what it does cost: the same network without the fault, in turns.",
         "",
         f"- every cause named in every run: {verdict(met['named'])}",
+        *(
+            f"  ({r['bundle']} costs this processor {100 * r['costs_ms'] / r['call_ms']:+.1f}% "
+            "of a call: nothing, and is to be noted only)"
+            for r in rows
+            if r["free"]
+        ),
         f"- and the dearest of what is named: {verdict(met['dearest'])}",
         f"- healthy bundles told nothing: {verdict(met['no_false_alarm'])}",
         "",
