@@ -270,7 +270,7 @@ def arguments(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--align", type=int, default=None, help="instead of the targets'")
     parser.add_argument("--epochs", type=int, default=8, help="of the dense training")
     parser.add_argument("--lr", type=float, default=0.005)
-    parser.add_argument("--tune", type=int, default=3, help="epochs of fine-tuning")
+    parser.add_argument("--tune", type=int, default=2, help="epochs of fine-tuning")
     parser.add_argument("--tune-lr", type=float, default=0.003)
     parser.add_argument("--rounds", type=int, default=1, help="of pruning and tuning")
     parser.add_argument("--out", type=Path, default=record.RESULTS)

@@ -30,7 +30,7 @@ LEAST = 0.05  # of what was measured, at least, is the layer's own
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """job: {"engine", "threads", "seed", "lines": [[product, ...], ...]} of layers as JSON.
+    """job: {"engine", "threads", "seed", "integer", "lines": [[product, ...], ...]}, as JSON.
 
     {"lines": [[ms, ...], ...]}, in the same order; what calling costs is taken off.
     """
@@ -38,7 +38,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     lines = [[product(p) for p in line] for line in job["lines"]]
 
     def made(layer: Product) -> Trial:
-        return trial(layer, engine, False, threads)
+        return trial(layer, engine, job["integer"], threads)
 
     firsts = _times([made(NOTHING), *(made(line[0]) for line in lines)], threads, job["seed"])
     call, found = firsts[0], []

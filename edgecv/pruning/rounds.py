@@ -61,6 +61,7 @@ class Pruning:
         self.stage, self.model, self.module, self.context = stage, model, module, context
         self.align = stage.align or context.alignment
         self.what, self.amount = stage.asked
+        self.bytes = {"fp32": 4, "int8": 1}[stage.precision]  # of a weight
         self.kept = Kept(context.out)
         self.whole: whole.Whole | None = None
         self.target: Target | None = None
@@ -208,13 +209,16 @@ class Pruning:
         if self.what == "macs":
             return shape.macs(), True
         if self.what == "size_mb":
-            return shape.size_bytes(), True
+            return shape.size_bytes(self.bytes), True
         context = self.context
         if self.whole is None or self.table is None or self.target is None:
             assert self.dense is not None
             self.target = here(context.targets, self.stage.on, context.where)
-            self.whole = whole.Whole(self.dense, context, self.target, self.room)
-            self.table = tables.on_target(self.target, context.where, context.seed, _store(context))
+            integer = self.stage.precision == "int8"
+            self.whole = whole.Whole(self.dense, context, self.target, self.room, integer)
+            self.table = tables.on_target(
+                self.target, context.where, context.seed, _store(context), integer
+            )
         context.progress(0, 1, f"layers on {self.target.name}")
         self.table.fill(shape, options)
         return self.table.total_ms(shape), False
@@ -226,7 +230,7 @@ class Pruning:
             assert self.dense is not None
             now, unit = self.whole.measure(self.dense).ms, "ms"
         elif self.what == "size_mb":
-            now, unit = size_bytes(self.module) / 1e6, "MB"
+            now, unit = size_bytes(self.module, self.bytes) / 1e6, "MB"
         else:
             return self.amount
         if self.amount >= now:

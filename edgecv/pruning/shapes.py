@@ -2,7 +2,7 @@
 
     c_in(k)  = C_in  - Σ_g share_g (C_g - k_g)        k_g: channels kept of group g
     MACs(k)  = Σ_l H W c_out (c_in / groups) k_h k_w
-    bytes(k) = 4 Σ_l (weights + biases)               float32, batch norms folded
+    bytes(k) = Σ_l (b weights + 4 biases)             b = 4 in float32, 1 in int8; norms folded
 
 share_g is how many of the layer's channels one channel of the group stands for: one, or as many
 as it has pixels where a dense layer reads a flattened map.
@@ -25,6 +25,7 @@ from edgecv.why.twins import widened
 from edgecv.why.view import Product
 
 Widths = tuple[int, ...]
+BIAS = 4  # bytes
 
 
 @dataclass(frozen=True)
@@ -84,13 +85,17 @@ class Shapes:
         """Multiply-accumulates of one image, of widths."""
         return self.summed(lambda _, product: float(product.macs))
 
-    def size_bytes(self) -> Callable[[Widths], float]:
-        """Float32 bytes with batch norms folded, of widths; a layer that runs twice counts once."""
+    def size_bytes(self, weight: int = 4) -> Callable[[Widths], float]:
+        """Bytes with batch norms folded, of widths; a layer that runs twice counts once.
+
+        weight: bytes of a weight; a bias has four
+        """
         last = {layer.product.layer: layer for layer in self.layers}
 
         def own(layer: Layer, product: Product) -> float:
             first = last[product.layer] is layer
-            return float(4 * (weights(product) + product.channels[1])) if first else 0.0
+            held = weight * weights(product) + BIAS * product.channels[1]
+            return float(held) if first else 0.0
 
         return self.summed(own)
 
@@ -156,7 +161,10 @@ def macs(module: nn.Module, context: Context) -> int:
     return counting.macs(module, context.preprocess.channels, context.preprocess.size)
 
 
-def size_bytes(module: nn.Module) -> int:
-    """Float32 bytes of the convolutions and dense layers, with batch norms folded into them."""
+def size_bytes(module: nn.Module, weight: int = 4) -> int:
+    """Bytes of the convolutions and dense layers, with batch norms folded into them.
+
+    weight: bytes of a weight; a bias has four
+    """
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    return sum(4 * (m.weight.numel() + len(m.weight)) for m in layers)
+    return sum(weight * m.weight.numel() + BIAS * len(m.weight) for m in layers)

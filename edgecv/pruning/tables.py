@@ -87,18 +87,24 @@ class Table:
         ]
 
 
-def on_target(target: Target, where: str, seed: int, store: Path | None) -> Table:
-    """A table that is measured on a target's engine here. store: the run's own, or None."""
+def on_target(
+    target: Target, where: str, seed: int, store: Path | None, integer: bool = False
+) -> Table:
+    """A table that is measured on a target's engine here.
+
+    store: the run's own, or None; integer: layers in int8 on the target's grid, not in float
+    """
 
     def measure(lines: Lines) -> list[list[float]]:
         job = {
-            "engine": target.backend, "threads": target.threads, "seed": seed,
+            "engine": target.backend, "threads": target.threads, "seed": seed, "integer": integer,
             "lines": [[asdict(p) for p in line] for line in lines],
         }  # fmt: skip
         answer = child.call("edgecv.pruning.clock", job, where, None, ONE_THREAD)
         return [list(map(float, line)) for line in answer["lines"]]
 
-    key = digest([target.backend, target.threads, machine(), sources(("edgecv.pruning.clock",))])
+    made = sources(("edgecv.pruning.clock", "edgecv.why.twins"))
+    key = digest([target.backend, target.threads, integer, machine(), made])
     return Table(measure, store / "latencies" / f"{key}.json" if store else None)
 
 

@@ -18,10 +18,13 @@ from edgecv import child
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.errors import BudgetError, MissingExtraError
 from edgecv.stages.base import Context
+from edgecv.stages.quantize.options import Options
 from edgecv.target import Target
 
 # Enough to tell steps of a width apart; the run measures what it ships by itself, and longer.
 PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}
+
+QUICK, SAMPLES = Options(calibration="minmax", rounding="nearest", bias_correction=False), 32
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,15 @@ class Measured:
 
 
 class Whole:
-    """Measures networks against the dense one. room: a folder for what is made on the way."""
+    """Measures networks against the dense one. room: a folder for what is made on the way.
 
-    def __init__(self, dense: nn.Module, context: Context, target: Target, room: Path) -> None:
-        self.context, self.target, self.room = context, target, room
+    integer: both in int8, quantized in the quickest way: answers are not looked at
+    """
+
+    def __init__(
+        self, dense: nn.Module, context: Context, target: Target, room: Path, integer: bool = False
+    ) -> None:
+        self.context, self.target, self.room, self.integer = context, target, room, integer
         self._count = 0
         self._dense = self._packed(dense)
 
@@ -55,15 +63,22 @@ class Whole:
         )
 
     def _packed(self, module: nn.Module) -> Path:
+        from edgecv.graph import Graph
         from edgecv.model import Model
         from edgecv.stages.export import Export
+        from edgecv.stages.quantize.once import Quantizer
 
         self._count += 1
-        graph, out = (self.room / f"{kind}-{self._count}" for kind in ("graph", "bundle"))
-        for folder in (graph, out):
+        kinds = ("float", "int8", "bundle")
+        graph, quantized, out = (self.room / f"{kind}-{self._count}" for kind in kinds)
+        for folder in (graph, quantized, out):
             folder.mkdir()
         context = replace(self.context, out=graph, target=self.target)
         Export().run((Model("pruned"), module), context)
+        if self.integer:
+            source = Graph.load(graph)
+            Quantizer(source, context, SAMPLES).make(QUICK, quantized, tell=False)
+            graph = quantized
         images = self.context.folders["train"]
         job: dict[str, Any] = {
             "graph": str(graph),

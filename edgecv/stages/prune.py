@@ -14,7 +14,8 @@ Criteria (`edgecv.pruning.criteria`): l1, l2 norms; bn_scale (network slimming, 
 before); apoz (share of zeros); taylor (effect on the loss); thinet (effect on the next layer,
 rescaled); fpgm (geometric median); lamp; hessian; gates (learned by distillation); random.
 
-Pitfalls: accuracy before fine-tuning says little, do not judge by it. Engines run a width of 24 no
+Pitfalls: a network that ships in int8 is to be timed in int8 (`precision`): other widths are fast
+there. Accuracy before fine-tuning says little, do not judge by it. Engines run a width of 24 no
 faster than 32, so widths stay multiples of the targets' alignment: with few channels a ratio may
 remove less than asked, and what was kept is recorded layer by layer. `control: scratch` trains the
 pruned shape from random weights for as long: where that is as good, the criterion has won nothing.
@@ -42,6 +43,7 @@ class Prune(Training):
     libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "torch-pruning")
     sources: ClassVar[tuple[str, ...]] = (
         *Training.sources, "edgecv.pruning", "edgecv.stages.train", "edgecv.why.twins",
+        "edgecv.stages.quantize",
     )  # fmt: skip
 
     method: Literal[
@@ -57,10 +59,13 @@ class Prune(Training):
     latency_ms: float | None = Field(default=None, gt=0, description="median call to reach")
     macs: float | None = Field(default=None, gt=0, lt=1, description="share of the MACs to reach")
     size_mb: float | None = Field(
-        default=None, gt=0, description="float32 weights to reach, 10^6 bytes"
+        default=None, gt=0, description="weights and biases to reach, 10^6 bytes"
     )
     on: str | None = Field(
         default=None, description="the target to measure on; default: the first that runs here"
+    )
+    precision: Literal["fp32", "int8"] = Field(
+        default="fp32", description="in which it is timed, and its weights counted"
     )
     scope: Literal["layer", "global"] = Field(
         default="layer", description="ratio: rank channels inside each layer, or over the network"
