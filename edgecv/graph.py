@@ -20,7 +20,8 @@ class Graph:
 
     path:      the .onnx or .tflite file
     format:    "onnx" or "tflite"
-    precision: "fp32", "int8" (what its weights and activations hold) or "fp16" (its weights)
+    precision: "fp32", "int8" (what its weights and activations hold), "fp16" (its weights) or
+               "bf16" (what it is to be computed in; the file is the float one)
     inputs, outputs: tensors in the graph's own order, batch 1, static shapes
     facts:     what the maker wants remembered (opset, quantizer, op counts); plain JSON
     """

@@ -156,7 +156,7 @@ def _accuracy(
 
 def _assert_precision(where: str, graph: Graph, executed: dict[str, int]) -> None:
     """Precision is read back, not assumed. Raises ParityError when too little ran as asked."""
-    if graph.precision == "fp16":  # how weights are kept; what computes is the engine's choice
+    if graph.precision in ("fp16", "bf16"):  # what computes in it is the processor's choice
         return
     asked, kept = graph.precision, graph.facts.get("options", {}).get("keep_float", ())
     total = sum(executed.values()) - min(len(kept), executed.get("fp32", 0))

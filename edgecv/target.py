@@ -71,7 +71,7 @@ class Target(_Frozen):
     description: str = ""
     backend: Literal["onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt"]
     graph: Literal["onnx", "tflite"]
-    precisions: tuple[Literal["fp32", "fp16", "int8"], ...] = ("fp32", "fp16", "int8")
+    precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "fp16", "int8")
     grid: Grid = Grid()
     alignment: int = Field(default=16, ge=1)
     threads: int = Field(default=1, ge=1)

@@ -16,7 +16,9 @@ def register(command: Any) -> None:
     made.add_argument("model", help="Model folder, .onnx file, package.module:function or zoo name")
     made.add_argument("--target", required=True, help="a device profile (`edgecv targets`)")
     made.add_argument(
-        "--precision", choices=("fp32", "fp16", "int8"), help="default: int8 with --calibration"
+        "--precision",
+        choices=("fp32", "fp16", "bf16", "int8"),
+        help="default: int8 with --calibration",
     )
     made.add_argument("--calibration", type=Path, metavar="DIR", help="images, in any sub-folders")
     made.add_argument(

@@ -22,7 +22,7 @@ from edgecv.errors import BundleError
 from edgecv.runtime.bundle import Bundle, dequantise, on_grid, opened, read_bundle
 from edgecv.runtime.spec import TensorSpec
 
-SQNR_FLOOR_DB = {"fp32": 60.0, "fp16": 40.0, "int8": 25.0}
+SQNR_FLOOR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 20.0, "int8": 25.0}
 _CLEAR = 4.0  # margins of this many standard deviations of the allowed noise are clear
 
 

@@ -6,6 +6,7 @@ kept-float     the same, of layers that `quantize` was told, or found, to keep i
 not-fused      layers that the file quantizes and the engine runs in float all the same
 weight-only    weights of few bits for layers that compute in float: bytes, not time
 no-vnni        the processor has no integer dot product
+no-bf16        the processor does not compute in bf16, which was asked for
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ def check(case: Case) -> Iterator[Finding]:
             yield _signed(case, signed)
         yield from _in_float(case)
         yield from _no_dot_product(case)
+    yield from _no_bf16(case)
     yield from _weight_only(case)
 
 
@@ -133,6 +135,15 @@ def _no_dot_product(case: Case) -> Iterator[Finding]:
     if saturates:
         change = "a target with `grid: {reduce_range: true}` (x86-avx2, or cpu, exported here)"
     yield Finding("no-vnni", what, (), None, change, STATIC, wrong=saturates)
+
+
+def _no_bf16(case: Case) -> Iterator[Finding]:
+    if case.precision != "bf16" or any(row.precision == "bf16" for row in case.layers):
+        return
+    if case.layers:
+        what = "asked for bf16, and this processor computes none of it: what ran is fp32"
+        change = "a processor with AVX-512-BF16 or AMX; here int8, or fp16 for the bytes"
+        yield Finding("no-bf16", what, (), None, change, STATIC, wrong=True)
 
 
 def _weight_only(case: Case) -> Iterator[Finding]:

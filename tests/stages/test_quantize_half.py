@@ -25,7 +25,7 @@ from edgecv.replay import graph_outputs, session_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
-from edgecv.stages.quantize.half import halve
+from edgecv.stages.quantize.half import brain, halve
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 12, 12, 3), dtype=np.uint8)
 INTO = Preprocess(size=(12, 12), channels=3, mean=(127.0,), std=(64.0,))
@@ -129,3 +129,44 @@ def graph_form(backend: str, files: dict[str, bytes]) -> Form:
     if backend == "openvino":
         return OpenVinoForm(files, name)
     return (OnnxForm if backend == "onnxruntime" else TfliteForm)(content, name)
+
+
+# bf16: computed in it where the processor can, and what ran is said
+
+
+def test_bf16_is_a_wish_that_travels_with_the_file(tmp_path: Path) -> None:
+    source = export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    graph = brain(source, tmp_path / "b")
+    assert graph == Graph.load(tmp_path / "b")
+    assert graph.precision == "bf16"
+    assert graph.path.read_bytes() == source.path.read_bytes()
+    profile = target.load("openvino")
+    plain, asked = (
+        compile_module("openvino").compile(g, profile, tmp_path / f"e{i}")
+        for i, g in enumerate((source, graph))
+    )
+    assert plain.notes == ()
+    files = {f: (tmp_path / "e1" / f).read_bytes() for f in asked.files}
+    session = run_module("openvino").Session(files)
+    import openvino
+
+    has = "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    assert session._compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == (
+        "bf16" if has else "f32"
+    )
+    assert ("bf16" in session.executed()) == has
+    assert [("computed in fp32 here" in note) for note in asked.notes] == ([] if has else [True])
+    outputs = session_outputs(session, PIXELS, INTO)
+    sqnr = compare(graph_outputs(source, PIXELS, INTO), outputs).sqnr_db
+    assert sqnr > (20 if has else 80)
+
+
+def test_bf16_of_an_engine_that_has_none_is_refused() -> None:
+    offered = {t.name: t.precisions for t in map(target.load, ("cpu", "openvino", "tflite", "nuc"))}
+    assert [name for name, found in offered.items() if "bf16" in found] == ["openvino"]
+
+
+def test_int8_is_not_made_bf16(tmp_path: Path) -> None:
+    source = export_onnx(Net(), torch.zeros(1, 3, 12, 12), tmp_path / "f")
+    with pytest.raises(ModelError, match="is bf16, not fp32"):
+        brain(brain(source, tmp_path / "a"), tmp_path / "b")

@@ -67,6 +67,13 @@ def test_a_processor_without_dot_products_is_named() -> None:
     assert kinds(precision.check(case(row("a"), features=["avx2"], **floats))) == []
 
 
+def test_bf16_that_ran_in_float_is_named() -> None:
+    asked = {"precision": "bf16", "products": (Product("a", "conv", (16, 16)),)}
+    (found,) = precision.check(case(row("a", "Convolution", "fp32"), **asked))
+    assert (found.kind, found.wrong) == ("no-bf16", True)
+    assert kinds(precision.check(case(row("a", "Convolution", "bf16"), **asked))) == []
+
+
 # moves
 
 

@@ -1,8 +1,8 @@
 """OpenVINO on a CPU, device side. Imports with numpy alone.
 
 OpenVINO runs in bf16 on CPUs that have it unless it is told not to: every session asks for f32,
-so that a float row is a float row. Integer layers stay integer under that hint. Precision is
-read back from the compiled graph (`get_runtime_model`).
+so that a float row is a float row, but where the .xml says that bf16 is meant. Integer layers stay
+integer under either. Precision is read back from the compiled graph (`get_runtime_model`).
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Session:
             raise missing("openvino", EXTRA, ENGINE) from None
         try:
             xml, weights = [*files.values(), b""][:2]
-            self._files, self._config = (xml, weights), _config(threads)
             core = ov.Core()
             model = core.read_model(xml, weights)
+            self._files, self._config = (xml, weights), _config(threads, wish(model))
             self._compiled: Any = core.compile_model(model, "CPU", self._config)
             self._request: Any = self._compiled.create_infer_request()
         except Exception as e:
@@ -132,10 +132,17 @@ def precision(info: Mapping[str, Any]) -> str:
     return PRECISIONS.get(kind, str(kind))
 
 
-def _config(threads: int) -> dict[str, Any]:
+def wish(model: Any) -> str:
+    """What a network's floats are to be computed in: "f32" or "bf16"."""
+    place = ["runtime_options", "INFERENCE_PRECISION_HINT"]
+    asked = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "f32"
+    return "bf16" if asked == "bf16" else "f32"
+
+
+def _config(threads: int, floats: str = "f32") -> dict[str, Any]:
     """What every compilation is asked for."""
     return {
-        "INFERENCE_PRECISION_HINT": "f32",
+        "INFERENCE_PRECISION_HINT": floats,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",

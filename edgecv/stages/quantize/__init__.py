@@ -48,8 +48,10 @@ class Quantize(Limited):
         "edgecv.stages.export._tflite_names",
     )
 
-    precision: Literal["int8", "fp16"] = Field(
-        default="int8", description="fp16: weights alone, for their size (TensorRT computes in it)"
+    precision: Literal["int8", "fp16", "bf16"] = Field(
+        default="int8",
+        description="fp16: weights alone, for their size (TensorRT computes in it); bf16: computed "
+        "in it by OpenVINO on processors that have it, the file stays float32",
     )
     samples: int = Field(default=256, ge=1, description="calibration images, from data.train")
     calibration: Calibration = Field(
@@ -92,7 +94,7 @@ class Quantize(Limited):
 
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target changes the result: shared by all with the same grid."""
-        if self.precision == "fp16":
+        if self.precision != "int8":
             return {"graph": target.graph, "compute": _computes_half(target)}
         return {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
 
@@ -117,7 +119,7 @@ class Quantize(Limited):
         from edgecv.parity import Tolerance
 
         tolerance = Tolerance(self.min_sqnr_db, self.min_agreement)
-        if self.precision == "fp16":
+        if self.precision != "int8":
             self._halve(source, context, tolerance)
             return
         if self.limits:
@@ -135,9 +137,12 @@ class Quantize(Limited):
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
         from edgecv.parity import check
         from edgecv.replay import graph_outputs, sample
-        from edgecv.stages.quantize.half import halve
+        from edgecv.stages.quantize.half import brain, halve
 
         assert context.target is not None
+        if self.precision == "bf16":
+            brain(source, context.out)  # the same file: nothing to compare before it is compiled
+            return
         graph = halve(source, context.out, _computes_half(context.target))
         pixels = sample(context.images("train").pixels, 64)
         outputs = [graph_outputs(g, pixels, context.preprocess) for g in (source, graph)]

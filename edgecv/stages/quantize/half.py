@@ -4,6 +4,9 @@
              OpenVINO, LiteRT): half the file, the same time, the same memory
     compute  the network computes in fp16 (TensorRT, which does what the file says)
 
+bf16 (8 bits of every number, float32's range) is no matter of the file: the graph stays as it is
+and carries the wish, which OpenVINO follows on processors with AVX-512-BF16 or AMX.
+
 CPUs without fp16 arithmetic compute it slower than fp32, so nothing but a GPU is given fp16
 activations here. A weight beyond 65,504 has no fp16 and is refused; what is below 6e-8 becomes 0.
 """
@@ -46,6 +49,22 @@ def halve(graph: Graph, out: Path, compute: bool = False) -> Graph:
         ops = flatbuffer.op_counts(editable)
     facts = {**graph.facts, "ops": ops, "half": "compute" if compute else "storage", "warnings": []}
     made = Graph(path, graph.format, "fp16", graph.inputs, graph.outputs, facts)
+    made.save_facts()
+    return made
+
+
+def brain(graph: Graph, out: Path) -> Graph:
+    """Write out/ with the float graph as it is, to be computed in bf16.
+
+    Raises ModelError: not a float graph.
+    """
+    if graph.precision != "fp32":
+        raise ModelError(graph.path.name, f"is {graph.precision}, not fp32")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / graph.path.name
+    path.write_bytes(graph.path.read_bytes())
+    facts = {**graph.facts, "warnings": []}
+    made = Graph(path, graph.format, "bf16", graph.inputs, graph.outputs, facts)
     made.save_facts()
     return made
 
