@@ -30,7 +30,14 @@ SLIMMING = {"sparse_epochs": 2, "sparsity": 1e-3}
 def stages(options: Any) -> list[dict[str, Any]]:
     """The recipe: the dense network, and it by every criterion."""
     made: list[dict[str, Any]] = [
-        {"train": {"name": "dense", "epochs": options.epochs, "lr": options.lr, "shift": 1}}
+        {
+            "train": {
+                "name": "dense",
+                "epochs": shared.EPOCHS[options.net],
+                "lr": options.lr,
+                "shift": 1,
+            }
+        }
     ]
     for method in options.methods:
         for distilled in (False, True) if TEACHER else (False,):
@@ -102,8 +109,8 @@ def page(rows: list[dict[str, Any]], options: Any) -> list[str]:
         "# Criteria of pruning at one measured time",
         "",
         f"{options.net} on Fashion-MNIST, asked for {options.share:g} of the dense network's time "
-        f"on {options.target}; dense: {dense:.2f}% after {options.epochs} epochs; {options.tune} "
-        "epochs of tuning. Top-1 on 3,000 test images: after the cut, with batch norms measured "
+        f"on {options.target}; dense: {dense:.2f}% after {shared.EPOCHS[options.net]} epochs; "
+        f"tuned for {options.tune}. Top-1 on 3,000 test images: after the cut, with batch norms measured "
         "anew, tuned; the change against dense in points, seed by seed. `random` is the control.",
         "",
         *record.table(head, lines),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgecv.edits import put
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from edgecv.stages.base import Context
 
+BATCH = 64
+
 
 def apply(module: nn.Module, chosen: Sequence[tuple[Candidate, Ranks]]) -> dict[str, Any]:
     """Replace the layers by their factors; {"layers": ...} of the edit."""
@@ -29,6 +32,29 @@ def apply(module: nn.Module, chosen: Sequence[tuple[Candidate, Ranks]]) -> dict[
         if isinstance(found.form, Grouped):
             made[found.name]["groups"] = found.form.groups
     return {"layers": made}
+
+
+def agreement(
+    module: nn.Module, sample: torch.Tensor, percent: float
+) -> Callable[[Sequence[tuple[Candidate, Ranks]]], bool]:
+    """Whether at most so many of the sample's answers change by those factors; the network stays.
+
+    sample: float32 (N, C, H, W)
+    """
+    import torch
+
+    def answers(network: nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            return torch.cat([network(x).argmax(1) for x in sample.split(BATCH)])
+
+    own = answers(module.eval())
+
+    def holds(chosen: Sequence[tuple[Candidate, Ranks]]) -> bool:
+        trial = copy.deepcopy(module)
+        apply(trial, chosen)
+        return float((answers(trial) != own).float().mean()) <= percent / 100
+
+    return holds
 
 
 def factorised(layer: Any, found: Candidate, ranks: Ranks) -> nn.Sequential:

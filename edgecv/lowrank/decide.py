@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 OPTIONS = 5  # ranks that are timed of one layer, spread over its ladder
+HALVINGS = 7  # of the time, in search of ranks that are accurate
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,9 @@ class Candidate:
         """Share of the outputs' energy that is lost."""
         groups = [part.groups for part in self.form.parts(self.shape, chosen)]
         return error(self.weight, composed(self.factors(chosen), groups), self.covariance)
+
+
+Chosen = Sequence[tuple[Candidate, Ranks]]
 
 
 @dataclass
@@ -135,12 +139,15 @@ def decide(
     module: nn.Module, layers: Sequence[Layer], names: set[str], wish: Wish,
     targets: Sequence[Target] = (), fuse_back: bool = True, integer: bool = False,
     budget_s: float = 60.0, progress: Callable[..., None] | None = None,
+    accurate: Callable[[Chosen], bool] | None = None,
 ) -> Decision:  # fmt: skip
-    """Raises StageError: a layer's decomposition diverges, or no clock for rank_by: latency;
-    BudgetError: nothing is as fast as was asked.
+    """accurate: whether a network with those factors is, for rank_by: accuracy.
+
+    Raises StageError: a layer's decomposition diverges, or no clock for rank_by: latency or
+    accuracy; BudgetError: nothing is as fast as was asked.
     """
     decision, open_ = Decision(), []
-    by_time = wish.rank is None and wish.rank_by == "latency"
+    by_time = wish.rank is None and wish.rank_by in ("latency", "accuracy")
     usable, decision.not_timed = timing.measurable(targets) if fuse_back or by_time else ([], {})
     if by_time and not usable:
         reasons = "; ".join(f"{k}: {v}" for k, v in decision.not_timed.items())
@@ -163,7 +170,12 @@ def decide(
             assert isinstance(found, Candidate)
             open_.append(found)
     times = _times(open_, layers, by_time, usable, (integer, budget_s, wish.seed), progress)
-    picked = _by_time(open_, layers, times, wish) if by_time else _winners(open_, times, decision)
+    if not by_time:
+        picked = _winners(open_, times, decision)
+    elif accurate is not None:
+        picked = _by_accuracy(open_, layers, times, accurate, progress)
+    else:
+        picked = _by_time(open_, layers, times, wish)
     for found in open_:
         option = picked.get(found.name, 0)
         own = {t: row[found.name] for t, row in times.items() if found.name in row}
@@ -214,10 +226,7 @@ def _by_time(
     wish: Wish,
 ) -> dict[str, int]:  # fmt: skip
     """Raises BudgetError with the nearest share that can be reached."""
-    known = [c for c in open_ if all(row[c.name].ratios for row in times.values())]
-    options = {c.name: c.options for c in known}
-    rest = [la.name for la in layers if la.name not in options]
-    others = {t: sum(row[n].ms for n in rest) for t, row in times.items()}
+    options, others = _timed(open_, layers, times)
     picked = choice.choose(options, times, others, wish.latency) if options else None
     if picked is None:
         least = choice.fastest(options, times, others) if options else 1.0
@@ -227,6 +236,42 @@ def _by_time(
             f"the nearest is {least:.2f}",
         )
     return picked
+
+
+def _by_accuracy(
+    open_: list[Candidate], layers: Sequence[Layer], times: Mapping[str, Mapping[str, Times]],
+    accurate: Callable[[Chosen], bool], progress: Callable[..., None] | None,
+) -> dict[str, int]:  # fmt: skip
+    """The least time, by bisection, whose ranks leave the network accurate; {} where none does."""
+    options, others = _timed(open_, layers, times)
+    if not options:
+        return {}
+    low, high, best = choice.fastest(options, times, others), 1.0, dict[str, int]()
+    for i in range(HALVINGS):
+        share = low if i == 0 else (low + high) / 2
+        if progress:
+            progress(i, HALVINGS, f"ranks for {share:.2f} of the layers' time")
+        picked = choice.choose(options, times, others, share + 1e-9)
+        chosen = [
+            (c, ranks) for c in open_ if (ranks := c.options[(picked or {}).get(c.name, 0)].ranks)
+        ]
+        if picked is not None and accurate(chosen):
+            best, high = picked, share
+            if i == 0:
+                break
+        else:
+            low = share
+    return best
+
+
+def _timed(
+    open_: list[Candidate], layers: Sequence[Layer], times: Mapping[str, Mapping[str, Times]]
+) -> tuple[dict[str, list[Option]], dict[str, float]]:
+    """Options of the layers that could be timed; target -> milliseconds of all others."""
+    known = [c for c in open_ if all(row[c.name].ratios for row in times.values())]
+    options = {c.name: c.options for c in known}
+    rest = [la.name for la in layers if la.name not in options]
+    return options, {t: sum(row[n].ms for n in rest) for t, row in times.items()}
 
 
 def _note(decision: Decision, found: Candidate, option: int, times: Mapping[str, Times]) -> None:

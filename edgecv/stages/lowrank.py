@@ -10,8 +10,9 @@
 Methods for convolutions write 1x1 and dense layers by SVD. `data_aware` makes ‖(W − Ŵ) x‖² small on
 real inputs and not ‖W − Ŵ‖². Ranks by the energy kept, by EVBMF (Nakajima et al., JMLR 2013), as a
 share of the MACs, or by time: each layer is measured on the targets' own engines beside its
-factors, and an integer program finds the ranks that lose least energy in the time asked for. A
-layer whose factors win no time stays whole (`fuse_back`), whatever its MACs say. Ranks are
+factors, and an integer program finds the ranks that lose least energy in the time asked for; by
+accuracy, in the least time whose network still gives the same answers to training images. A layer
+whose factors win no time stays whole (`fuse_back`), whatever its MACs say. Ranks are
 multiples of the targets' alignment.
 
 Pitfalls: small layers and 1x1-heavy networks get nothing: three small layers cost three calls. A
@@ -54,7 +55,7 @@ class Lowrank(Training):
     method: Literal["svd", "spatial", "tucker2", "cp", "grouped", "circulant", "toeplitz"] = (
         "tucker2"
     )
-    rank_by: Literal["energy", "evbmf", "macs", "latency"] = "energy"
+    rank_by: Literal["energy", "evbmf", "macs", "latency", "accuracy"] = "energy"
     rank: int | None = Field(
         default=None,
         ge=1,
@@ -64,6 +65,12 @@ class Lowrank(Training):
     macs: float = Field(default=0.5, gt=0, lt=1, description="share of a layer's MACs, at the most")
     latency: float = Field(
         default=0.5, gt=0, lt=1, description="share of the measured time of all layers, at the most"
+    )
+    accuracy: float = Field(
+        default=2.0,
+        gt=0,
+        lt=100,
+        description="percent of `samples` whose answer may change, before fine-tuning",
     )
     layers: tuple[str, ...] = Field(
         default=(), description="names, * matches any; default: all that it makes faster"
@@ -92,7 +99,7 @@ class Lowrank(Training):
 
     def measures(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:
         """The targets whose clock the result depends on."""
-        by_time = self.rank is None and self.rank_by == "latency"
+        by_time = self.rank is None and self.rank_by in ("latency", "accuracy")
         return targets if not self.structured and (self.fuse_back or by_time) else ()
 
     def run(self, source: Any, context: Context) -> None:
@@ -154,7 +161,7 @@ class Lowrank(Training):
     def _factorize(
         self, module: torch.nn.Module, context: Context, images: Any
     ) -> tuple[Edit, dict[str, Any]]:
-        from edgecv.lowrank.apply import apply
+        from edgecv.lowrank.apply import agreement, apply
         from edgecv.lowrank.decide import Wish, decide
         from edgecv.lowrank.layers import chosen, found
 
@@ -166,9 +173,10 @@ class Lowrank(Training):
             self.groups, self.penalty, self.align or context.alignment, context.seed,
             context.where, sample if self.data_aware else None,
         )  # fmt: skip
+        kept = agreement(module, sample, self.accuracy) if self.rank_by == "accuracy" else None
         decision = decide(
             module, layers, names, wish, context.targets, self.fuse_back,
-            self.precision == "int8", self.budget_s, context.progress,
+            self.precision == "int8", self.budget_s, context.progress, kept,
         )  # fmt: skip
         if not decision.chosen:
             reasons = [f"{name} {why}" for name, why in decision.whole.items() if name in names]

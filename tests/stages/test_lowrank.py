@@ -22,6 +22,7 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.lowrank import timing  # noqa: E402
 from edgecv.lowrank.timing import Times  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.replay import sample  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.lowrank import Lowrank  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402
@@ -234,6 +235,30 @@ def test_ranks_by_time_lose_the_least(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "stage1.3" not in facts["layers"]
     with pytest.raises(BudgetError, match=r"below what the lowest ranks reach \(the nearest is 0"):
         low(vgg(), tmp_path / "less", CPU, rank_by="latency", latency=0.2)
+
+
+def test_ranks_by_accuracy_are_the_fastest_that_answer_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clocked(monkeypatch, {f"stage{i}.{j}": 0.3 for i in (1, 2, 3) for j in (0, 3)})
+
+    def changed(percent: float) -> tuple[float, float]:
+        """(what was taken of the layers' time, percent of the answers that changed)."""
+        out, module = tmp_path / f"{percent}", vgg()
+        facts = low(module, out, CPU, rank_by="accuracy", accuracy=percent)
+        names = (*facts["layers"], *facts["whole"])
+        taken = sum(facts["layers"].get(n, {}).get("time", {}).get("cpu", 1.0) for n in names)
+        context = nets.context(tmp_path / "again")
+        pixels = sample(context.images("train").pixels, NO_CLOCK["samples"])
+        x = torch.from_numpy(context.preprocess.normalise(pixels))
+        with torch.no_grad():
+            after, before = (m.eval()(x).argmax(1) for m in (module, vgg()))
+        return taken, 100 * float((after != before).float().mean())
+
+    (slow, few), (fast, many) = changed(10.0), changed(60.0)
+    assert few <= 10.0
+    assert many <= 60.0
+    assert fast <= slow < 8
 
 
 def test_a_structured_network_is_exported_as_a_dense_one(tmp_path: Path) -> None:
