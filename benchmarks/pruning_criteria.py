@@ -110,8 +110,9 @@ def page(rows: list[dict[str, Any]], options: Any) -> list[str]:
         "",
         f"{options.net} on Fashion-MNIST, asked for {options.share:g} of the dense network's time "
         f"on {options.target}; dense: {dense:.2f}% after {shared.EPOCHS[options.net]} epochs; "
-        f"tuned for {options.tune}. Top-1 on 3,000 test images: after the cut, with batch norms measured "
-        "anew, tuned; the change against dense in points, seed by seed. `random` is the control.",
+        f"tuned for {options.tune}. Top-1 on 3,000 test images: after the cut, with batch norms "
+        "measured anew, tuned; the change against dense in points, seed by seed. `random` is the "
+        "control.",
         "",
         *record.table(head, lines),
     ]
