@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -88,7 +89,9 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
 
     head = _head(module, example, where)
     _check_names(module, keep, where)
-    graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
+    with warnings.catch_warnings():  # of bare parameters: `_refusal` tells where it matters
+        warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)
+        graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     layers = dict(module.named_modules())
     names = {layer: name for name, layer in layers.items()}
     found = []
