@@ -83,6 +83,8 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     print()
     for i, note in enumerate(notes, 1):
         print(f"[{i}] {note}")
+    for model in data["models"]:
+        print(f"{model['step']}: {model['told']}")
     print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds")
     made, reused = len(outcome.made), len(outcome.reused)
     print(f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused")

@@ -13,6 +13,11 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
+    model:  {"step", "told", "history": [line, ...], "curve": [{"step", "top1"}, ...]}
+
+models are the steps that changed a network in PyTorch: what the step measured in a line, all that
+became of its network so far, and top-1 on the way through the step.
+
 control is the same shape trained from scratch, where `prune` was asked for one. search is what a
 step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
 share of the test images whose best class is that of the fp32 reference on the same engine;
@@ -46,10 +51,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__, making
+from edgecv import __version__, history, making
 from edgecv.bench.machine import machine
 from edgecv.errors import MissingExtraError
 from edgecv.limits import Limits, expected_drop, judge
+from edgecv.model import Model
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome
 from edgecv.recipe import Recipe
@@ -99,7 +105,25 @@ def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str,
         "versions": {name: v for name, v in versions(LIBRARIES).items() if v},
         "nodes": [_node(node, outcome) for node in nodes.values()],
         "results": rows,
+        "models": [_model(n, outcome) for n in nodes.values() if _changed(n, outcome)],
         "limits": _limits(rows, recipe),
+    }
+
+
+def _changed(node: Node, outcome: Outcome) -> bool:
+    stage = node.stage
+    changes = stage is not None and stage.compresses and stage.produces == "model"
+    return changes and node.id in outcome.folders
+
+
+def _model(node: Node, outcome: Outcome) -> dict[str, Any]:
+    model = Model.read(outcome.folders[node.id])
+    facts = model.facts.get(node.step, {})
+    return {
+        "step": node.step,
+        "told": history.told(facts),
+        "history": history.of(model),
+        "curve": list(facts.get("curve", ())),
     }
 
 

@@ -81,52 +81,16 @@ def _bundle(path: Path) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from edgecv.edits import describe
+    from edgecv import history
     from edgecv.model import Model
 
     model = Model.read(path)
-    history = [f"built by {model.builder}({_arguments(model.args)})"]
-    trained = [step for step in model.facts if step not in {e["step"] for e in model.edits}]
-    for step in trained:
-        history.append(f"{step}: {_facts(model.facts[step])}")
-    for i, edit in enumerate(model.edits):
-        history.append(describe(edit))
-        more = any(later["step"] == edit["step"] for later in model.edits[i + 1 :])
-        if edit["step"] in model.facts and not more:
-            history.append(f"{edit['step']}: {_facts(model.facts[edit['step']])}")
     return {
         "model": str(path),
         "builder": model.builder,
         "args": model.args,
         "input": model.input,
         "labels": ", ".join(model.labels or ()),
-        "history": history,
+        "history": history.of(model),
         "edits": len(model.edits),
     }
-
-
-def _arguments(args: dict[str, Any]) -> str:
-    return ", ".join(f"{k}={v!r}" for k, v in args.items())
-
-
-def _facts(facts: dict[str, Any]) -> str:
-    """A stage's measurements on one line."""
-    parts = []
-    if "macs" in facts:
-        parts.append(f"{facts['macs_before']:,} → {facts['macs']:,} MACs")
-    if "top1_before_finetuning" in facts:
-        parts.append(f"top1 {facts['top1_before_finetuning']:.4f} before fine-tuning")
-    if "rounds" in facts and "reached" in facts["rounds"][-1]:
-        asked, reached = facts["rounds"][-1]["asked"], facts["rounds"][-1]["reached"]
-        words = ", ".join(f"{k} {v:g}" for k, v in asked.items())
-        parts.append(f"asked for {words}, {reached:.3f} of the network before")
-    if "times_fewer" in facts:
-        small = facts["bytes_values_and_bitmask"]
-        parts.append(f"{facts['times_fewer']:g} times fewer connections, {small:,} bytes packed")
-    if facts.get("epochs") and facts.get("loss"):
-        parts.append(f"{facts['epochs']} epochs, loss {facts['loss'][-1]:.3f}")
-    if "top1" in facts:
-        parts.append(f"top1 {facts['top1']:.4f}")
-    if "scratch" in facts:
-        parts.append(f"its shape from scratch {facts['scratch']['top1']:.4f}")
-    return ", ".join(parts) or json.dumps(facts)

@@ -5,6 +5,7 @@
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
      "searches": [{"target", "step", "lines"}],   what was tried to meet limits
+     "models":   [{"step", "history", "curve"}],  what became of networks before they were exported
      "layers":   [{"target", "step", "rows"}],    time and precision by layer
      "nodes":    [node, ...],                     what was made from what
      "minds":    [{"target", "step", ...}],       images answered otherwise, Grad-CAM (`evidence`)
@@ -75,6 +76,7 @@ def _gather(run: Run) -> Data:
         "pairs": pairs,
         "parity": list(_parity(run, rows, missing)),
         "searches": searches(data["results"]),
+        "models": [dict(m) for m in data.get("models") or ()],
         "layers": list(_layers(run, rows, missing)),
         "nodes": _nodes(run, missing),
         "minds": [],

@@ -18,11 +18,14 @@ SECTIONS = (
     ("results", "Results"),
     ("changed", "What changed"),
     ("parity", "Parity"),
+    ("models", "Networks"),
     ("search", "Search"),
     ("layers", "Layers"),
     ("stages", "Stages"),
     ("again", "Reproduce"),
 )
+# What is there where the data has something for it: id -> key of the data.
+SOMETIMES = {"search": "searches", "models": "models"}
 ENGINES = {
     "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT",
     "edgetpu": "Edge TPU", "tensorrt": "TensorRT",
@@ -68,8 +71,9 @@ def html(run_dir: Path, data: Data) -> str:
         data=data,
         rows=rows,
         style=Markup((HERE / "style.css").read_text()),
-        sections=[s for s in SECTIONS if s[0] != "search" or data["searches"]],
+        sections=[s for s in SECTIONS if s[0] not in SOMETIMES or data[SOMETIMES[s[0]]]],
         searches=data["searches"],
+        models=data["models"],
         engines=ENGINES,
         charts=_charts(data, rows, colours),
         colours=colours,

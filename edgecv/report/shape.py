@@ -41,6 +41,11 @@ NODE = {
     "inputs": Every(dict, str),
     "seconds?": NUMBER,
 }
+MODEL = {
+    "step": str,
+    "history": Every(list, str),
+    "curve": Every(list, {"step": str, "top1": NUMBER}),
+}
 RECIPE = {
     **dict.fromkeys(("name?", "file?", "text?", "digest?"), str),
     "threads?": int,
@@ -50,6 +55,7 @@ RECIPE = {
 RESULTS = {
     "results": Every(list, ROW),
     "nodes?": Every(list, NODE),
+    "models?": Every(list, MODEL),
     "recipe?": RECIPE,
     "machine?": dict,
     "versions?": Every(dict, (str, type(None))),

@@ -143,6 +143,9 @@ def test_the_table_says_what_results_json_says(finished, data: dict) -> None:
         assert [line[:3] for line in lines].count(head) == 1
         if found["latency_ms"]:
             assert f"{found['latency_ms']['p50']:.3f}" in finished.done.out
+    assert [model["step"] for model in data["models"]] == ["small"]
+    for model in data["models"]:
+        assert f"{model['step']}: {model['told']}" in finished.done.out.splitlines()
     assert "Traceback" not in finished.done.err
 
 

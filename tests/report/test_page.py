@@ -111,6 +111,17 @@ def test_every_part_is_there(page, document: Document) -> None:
     assert any("Stage graph" in x for x in labels)
 
 
+def test_what_became_of_a_network_is_told_step_by_step(page, document: Document) -> None:
+    (model,) = page.data["models"]
+    assert model["step"] == "small"
+    assert [p["step"] for p in model["curve"]] == [
+        "dense", "round 1, cut", "round 1, recalibrated", "round 1, tuned",
+    ]  # fmt: skip
+    text = " ".join(document.words)
+    assert all(line in text for line in model["history"])
+    assert all(f"{100 * point['top1']:.2f}" in text for point in model["curve"])
+
+
 def test_text_of_others_stays_text(hostile) -> None:
     document = Document(hostile.text)
     assert document.of("script", "img", "b") == [
