@@ -270,8 +270,8 @@ def arguments(text: str) -> argparse.ArgumentParser:
     parser.add_argument("--width", type=int, default=None, help="of the network, instead of ours")
     parser.add_argument("--align", type=int, default=None, help="instead of the targets'")
     parser.add_argument("--lr", type=float, default=0.005)
-    parser.add_argument("--tune", type=int, default=2, help="epochs of fine-tuning")
-    parser.add_argument("--tune-lr", type=float, default=0.003)
+    parser.add_argument("--tune", type=int, default=4, help="epochs of fine-tuning")
+    parser.add_argument("--tune-lr", type=float, default=0.005)
     parser.add_argument("--rounds", type=int, default=1, help="of pruning and tuning")
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     return parser
