@@ -91,6 +91,42 @@ class Chunked(nn.Module):
         return self.head(torch.relu(self.b(left * right)).mean((2, 3)))
 
 
+class Between(nn.Module):
+    """Something stands between `a` and its reader `b`; `c` behind is free."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.c = conv(3, 16), conv(16, 16), conv(16, 16)
+        self.head, self.between = nn.Linear(16, CLASSES), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.b(self.between(torch.relu(self.a(x))))
+        return self.head(torch.relu(self.c(torch.relu(x))).mean((2, 3)))
+
+
+def shuffled(x: Tensor) -> Tensor:
+    """Channels in another order, as ShuffleNet does it, whatever their number."""
+    n, c, h, w = x.shape
+    return x.reshape(n, 4, c // 4, h, w).transpose(1, 2).reshape(n, c, h, w)
+
+
+def gated(x: Tensor) -> Tensor:
+    """Half of the channels gate the other half."""
+    left, right = x.chunk(2, 1)
+    return torch.cat([right, left * torch.sigmoid(right)], 1)
+
+
+# What the dependency graph reads wrongly, or not at all.
+REORDERED: dict[str, Callable[[Tensor], Tensor]] = {
+    "shuffle": shuffled,
+    "flip": lambda x: x.flip(1),
+    "roll": lambda x: torch.roll(x, 3, 1),
+    "chunk-and-cat": gated,
+    "fixed-shape": lambda x: x.reshape(-1, 16, SIZE * SIZE).reshape(-1, 16, SIZE, SIZE),
+    "mean-over-channels": lambda x: x - x.mean(1, keepdim=True),
+}
+
+
 class TwoHeads(nn.Module):
     """Logits from two dense layers, one beside the other."""
 

@@ -5,15 +5,18 @@
 Residual additions, concatenations, depthwise convolutions and the consumers' input sides are
 followed by the dependency graph of Torch-Pruning (Fang et al., "DepGraph", CVPR 2023). What it maps
 wrongly in 1.6 (pixel shuffles, concatenations before flatten), or what one width cannot be chosen
-for (an addition to a concatenation), is said and left as it is.
+for (an addition to a concatenation), is said and left as it is. Nothing of it is believed untried:
+without a channel the network has to answer as it does when nobody reads that channel (`_untrue`).
 """
 
 from __future__ import annotations
 
+import copy
 import difflib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -21,10 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecv.edits import Edit, can_shrink
-from edgecv.errors import RecipeError, UnsupportedError
+from edgecv.edits import Edit, can_shrink, replay
+from edgecv.errors import ModelError, RecipeError, UnsupportedError
 
 log = logging.getLogger(__name__)
+CANNOT = "has channels that cannot be followed"
+UNTRUE = 0.01  # of what the channels change, may be left unexplained
 
 
 @dataclass(frozen=True)
@@ -89,24 +94,26 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
 
     head = _head(module, example, where)
     _check_names(module, keep, where)
-    with warnings.catch_warnings():  # of bare parameters: `_refusal` tells where it matters
+    with _unmapped(), warnings.catch_warnings():  # `_refusal` tells of parameters that matter
         warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     layers = dict(module.named_modules())
     names = {layer: name for name, layer in layers.items()}
     found = []
-    for raw in graph.get_all_groups(ignored_layers=[head]):
-        root = raw[0].dep
-        name = names.get(root.target.module, graph._module2name.get(root.target.module, "?"))
-        reason = _refusal(graph, raw, set(layers.values()))
+    for layer, raw in _groups(graph, head):
+        name = names.get(layer, graph._module2name.get(layer, "?"))
+        reason = _refusal(graph, raw, set(layers.values())) if raw else CANNOT
         members = () if reason else tuple(_members(graph, raw, names))
         if not reason and not any(m.side == "in" for m in members):
             reason = "reaches the outputs, or is read by no layer"
+        if not reason:
+            group = Group(name, len(raw[0].idxs), members, graph, raw[0].dep)
+            if any(fnmatch(m.name, pattern) for m in group.producers() for pattern in keep):
+                continue
+            reason = _untrue(module, group, example)
         if reason:
             log.warning("%s: %s %s: kept", where, name, reason)
-            continue
-        group = Group(name, len(raw[0].idxs), members, graph, root)
-        if not any(fnmatch(m.name, pattern) for m in group.producers() for pattern in keep):
+        else:
             found.append(group)
     if not found:
         raise UnsupportedError(
@@ -127,9 +134,9 @@ def edit(module: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor], ste
         gone = [c for c in range(group.width) if c not in stays]
         if not gone:
             continue
-        for dep, indices in group.graph.get_pruning_group(
-            group.root.target.module, group.root.handler, gone
-        ):
+        with _unmapped():
+            raw = group.graph.get_pruning_group(group.root.target.module, group.root.handler, gone)
+        for dep, indices in raw:
             name = names.get(dep.target.module)
             if name is None or _one_for_all(dep.target.module):
                 continue  # an operation without weights: addition, reshape
@@ -151,6 +158,80 @@ def width_of(layer: Any, side: str) -> int:
     """Channels of a layer's input or output side."""
     names = (f"{side}_channels", f"{side}_features", "num_features", "num_parameters")
     return int(next(getattr(layer, name) for name in names if hasattr(layer, name)))
+
+
+@contextmanager
+def _unmapped() -> Iterator[None]:
+    """Let a concatenation whose sizes the library cannot tell stay unmapped, instead of failing.
+
+    What leads through it is refused one by one: by what it is, or because it is not true.
+    """
+    from torch_pruning.dependency import index_mapping
+
+    sized = index_mapping.update_concat_index_mapping
+
+    def lenient(*arguments: Any) -> None:
+        with suppress(TypeError):
+            sized(*arguments)
+
+    index_mapping.update_concat_index_mapping = lenient
+    try:
+        yield
+    finally:
+        index_mapping.update_concat_index_mapping = sized
+
+
+def _groups(graph: Any, head: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
+    """Each group by its first layer; None for one that the library fails on."""
+    from torch_pruning import ops
+
+    ignored, seen = {head, *graph.IGNORED_LAYERS_IN_TRACING}, set()
+    for layer in list(graph.module2node):
+        if layer in seen or layer in ignored:
+            continue
+        if not isinstance(layer, ops.TORCH_CONV | ops.TORCH_LINEAR):
+            continue
+        pruner = graph.get_pruner_of_module(layer)
+        width = pruner.get_out_channels(layer) if pruner else None
+        if width is None:
+            continue
+        try:
+            with _unmapped():
+                raw = graph.get_pruning_group(layer, pruner.prune_out_channels, list(range(width)))
+        except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+            yield layer, None
+            continue
+        written = {d.target.module for d, _ in raw if graph.is_out_channel_pruning_fn(d.handler)}
+        seen |= written
+        if not written & ignored:
+            yield layer, raw
+
+
+def _untrue(module: nn.Module, group: Group, example: Tensor) -> str:
+    """Why the group is not what hangs together, by trying: half of its channels, drawn at random.
+
+    f(x) without the channels = f(x) with zeros where they are read. "" where that holds.
+    """
+    chance = torch.Generator().manual_seed(0)
+    order = torch.randperm(group.width, generator=chance)
+    gone, kept = order[: group.width // 2], order[group.width // 2 :].sort().values
+    unread, without = copy.deepcopy(module), copy.deepcopy(module)
+    for member in group.consumers():
+        weight: Any = unread.get_submodule(member.name).weight
+        with torch.no_grad():
+            weight[:, member.at[torch.isin(member.of, gone)]] = 0.0
+    x = torch.randn((2, *example.shape[1:]), generator=chance)
+    try:
+        replay(without, edit(module, [group], [kept], "trial"))
+        with torch.no_grad():
+            now, wanted, before = without(x), unread(x), module(x)
+    except (IndexError, KeyError, ModelError, RuntimeError, ValueError) as e:
+        return f"cannot lose channels: {' '.join(str(e).split())[:120]}"
+    if not all(isinstance(y, Tensor) for y in (now, wanted, before)):
+        return ""
+    off, moved = float((now - wanted).abs().max()), float((wanted - before).abs().max())
+    most = max(UNTRUE * moved, UNTRUE * 1e-3 * float(before.abs().max()))
+    return "is reordered, or mixed by channels, on the way to what reads it" if off > most else ""
 
 
 def _members(graph: Any, raw: Any, names: dict[nn.Module, str]) -> Iterator[Member]:
@@ -197,11 +278,11 @@ def _refusal(graph: Any, group: Any, layers: set[nn.Module]) -> str:
             continue
         side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"
         if max(indices, default=0) >= width_of(layer, side):
-            return "has channels that cannot be followed"
+            return CANNOT
         if joined and len(indices) != len(group[0].idxs):
             return "is flattened or added to after a concatenation"
         if None in item.root_idxs:
-            return "has channels that cannot be followed"
+            return CANNOT
     return ""
 
 

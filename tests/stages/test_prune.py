@@ -16,6 +16,7 @@ from torch import nn  # noqa: E402
 from edgecv.edits import replay  # noqa: E402
 from edgecv.errors import StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.pruning import groups  # noqa: E402
 from edgecv.stages.prune import Prune, macs  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
@@ -66,6 +67,33 @@ def test_what_cannot_be_followed_is_kept_and_said(
     assert "kept" in caplog.text
     assert module(X).shape == (2, nets.CLASSES)
     assert widths(edit)
+
+
+@pytest.mark.parametrize("name", nets.REORDERED)
+def test_channels_that_are_reordered_stay_and_the_rest_is_pruned(
+    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = nets.seeded(lambda: nets.Between(nets.REORDERED[name]))
+    with caplog.at_level(logging.WARNING):
+        prune(module, tmp_path, align=4)
+    assert "step: a " in caplog.text
+    assert "kept" in caplog.text
+    assert (module.a.out_channels, module.b.in_channels) == (16, 16)
+    assert (module.b.out_channels, module.c.out_channels) == (8, 8)
+
+
+@pytest.mark.parametrize("name", nets.PRUNABLE)
+def test_without_channels_it_answers_as_if_nobody_read_them(name: str) -> None:
+    module = nets.seeded(nets.PRUNABLE[name]).eval()
+    x = torch.randn(2, 3, nets.SIZE, nets.SIZE)
+    for group in groups.find(module, X[:1], "small"):
+        kept = torch.arange(group.width // 2)
+        trial, unread = copy.deepcopy(module), copy.deepcopy(module)
+        replay(trial, groups.edit(module, [group], [kept], "small"))
+        for member in group.consumers():
+            columns = member.at[member.of >= group.width // 2]
+            unread.get_submodule(member.name).weight.data[:, columns] = 0
+        torch.testing.assert_close(trial(x), unread(x), rtol=1e-4, atol=1e-5)
 
 
 def test_the_classes_are_never_pruned(tmp_path: Path) -> None:
