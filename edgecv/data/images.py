@@ -73,13 +73,17 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
     """The same images, each label the index of the network's output of that name.
 
     outputs: names of the network's outputs. Without them, classes named by numbers are the outputs
-    themselves, and others stand for the outputs in their own order. Raises DataError.
+    themselves. Raises DataError: a class that is no output, or names where outputs have none.
     """
     names = tuple(outputs or ())
     if not names and all(c.isdecimal() for c in test.classes):
         names = tuple(str(i) for i in range(max(map(int, test.classes)) + 1))
-    if not names:
-        return test
+    if not names and test.classes:
+        raise DataError(
+            "data.test",
+            f"class {test.classes[0]!r} is a name, and the network's outputs have none",
+            "give --labels FILE, a name a line in the outputs' order, or name folders by numbers",
+        )
     index = {name: i for i, name in enumerate(names)}
     unknown = [c for c in test.classes if c not in index]
     if unknown:

@@ -8,6 +8,7 @@ mends it.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,6 +105,16 @@ def test_folders_named_by_no_output_are_refused(edgecv: Callable, room: Path) ->
     done = edgecv("export", "hostile:plain", *OPTIONS, *options, cwd=room)
     assert done.code == 2
     assert "class '0' is no output of the network" in done.err
+
+
+def test_folders_named_by_words_need_the_outputs_names(edgecv: Callable, room: Path) -> None:
+    for i in range(2):
+        shutil.copytree(room / "photos" / str(i), room / "named" / "ab"[i])
+    options = ("--evaluate", "imagefolder:named", "--out", "unknown")
+    done = edgecv("export", "hostile:plain", *OPTIONS, *options, cwd=room)
+    assert done.code == 2
+    assert "class 'a' is a name, and the network's outputs have none (give --labels" in done.err
+    assert not (room / "unknown").exists()
 
 
 @pytest.mark.parametrize("option", ["--accuracy-drop", "--latency-ms", "--size-mb"])
