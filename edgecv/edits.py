@@ -54,7 +54,8 @@ def describe(edit: Edit) -> str:
         return history.told(edit)
     if edit.get("op") == "connections":
         kept, total = map(sum, zip(*edit["layers"].values(), strict=True))
-        return f"{edit['step']}: {kept:,} of {total:,} connections of {len(edit['layers'])} layers"
+        layers = len(edit["layers"])
+        return f"{edit['step']}: {kept:,} of {total:,} connections of {layers} layers stay"
     if edit.get("op") != "keep_channels":
         return f"{edit.get('step')}: {edit.get('op')}"
     widths = [

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecv import child, device
+from edgecv import child, device, naming
 from edgecv import data as datasets
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import machine
 from edgecv.data.images import Images
 from edgecv.errors import EdgecvError, ModelError, RecipeError
 from edgecv.nodes import Expansion, Node
+from edgecv.recipe import Recipe
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
 from edgecv.store import digest
 from edgecv.target import Target
 
 FACTS = "facts.json"
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,21 @@ def _model(work: Work) -> None:
         module = model.build()
     check_finite(module, model.builder)
     check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
+    _check_layer_names(work.expansion.recipe, module)
     described = Model(
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
+
+
+def _check_layer_names(recipe: Recipe, module: Any) -> None:
+    """Raises RecipeError now for a name that a step would look for in vain, hours later."""
+    every, same = naming.layers(module), {"model"}
+    for step in recipe.steps:
+        if step.source in same:
+            naming.named(step.stage.layer_names(), every, step.name)
+            if not step.stage.renames and step.student is None:
+                same.add(step.name)
 
 
 def _onnx_model(work: Work, path: Path) -> None:
@@ -160,6 +174,8 @@ def _stage(work: Work) -> None:
         from edgecv.model import Model
 
         source = Model.load(work.inputs["model"])
+        if stage.fills and any(edit["op"] == "connections" for edit in source[0].edits):
+            log.warning("%s: trains what sparsify took out again: sparsify last", work.node.step)
     stage.run(source, work.context())
 
 

@@ -79,6 +79,7 @@ class Model:
                 "%s: %d subnormal weights set to zero (processors multiply them some hundred times "
                 "slower), in %s", self.builder, sum(flushed.values()), ", ".join(flushed),
             )  # fmt: skip
+        facts = self.facts | ({"subnormal_weights": flushed} if flushed else {})
         folder.mkdir(parents=True, exist_ok=True)
         save_file(state, folder / "weights.safetensors")
         data = {
@@ -89,7 +90,8 @@ class Model:
             "edits": list(self.edits),
             "input": self.input,
             "labels": self.labels,
-            "facts": self.facts | ({"subnormal_weights": flushed} if flushed else {}),
+            "facts": facts,
+            "steps": list(facts),  # in their order, which sorted keys lose
         }
         (folder / "model.json").write_text(json.dumps(data, indent=1, sort_keys=True) + "\n")
 
@@ -104,7 +106,7 @@ class Model:
                 edits=tuple(data["edits"]),
                 input=data["input"],
                 labels=tuple(data["labels"]) if data["labels"] else None,
-                facts=data["facts"],
+                facts={k: data["facts"][k] for k in _in_order(data)},
             )
         except (KeyError, TypeError) as e:
             raise ModelError(str(folder / "model.json"), f"is damaged: {e!r}") from None
@@ -133,6 +135,12 @@ class Model:
                 str(folder), f"weights do not fit {model.builder}: {first}", "was its code edited?"
             ) from None
         return model, module.eval()
+
+
+def _in_order(data: dict[str, Any]) -> list[str]:
+    """The steps of model.json as they came; files of an older edgecv have them sorted."""
+    steps = [step for step in data.get("steps", ()) if step in data["facts"]]
+    return steps + [step for step in data["facts"] if step not in steps]
 
 
 def _flush(state: dict[str, torch.Tensor]) -> dict[str, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -230,10 +231,13 @@ def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Pat
         return store.commit(node.id, node.digest, node.key, time.perf_counter() - began)
 
 
+MODEL_FILES = {"model.json", "weights.safetensors"}
+
+
 def publish_results(outcome: Outcome, out: Path) -> None:
     """Copy bundles and Model folders from the store to where users look for them.
 
-    bundles/ holds what this run made and no other run's; those stay in the store.
+    bundles/ and models/ hold what this run made and no other run's; those stay in the store.
     """
     current = {
         making.facts_of(folder)["bundle"]
@@ -244,6 +248,7 @@ def publish_results(outcome: Outcome, out: Path) -> None:
         for old in (out / "store" / "done").glob("*/*.edgecv"):
             if old.name not in current:
                 (out / "bundles" / old.name).unlink(missing_ok=True)
+        _clear_models(outcome, out / "models")
         for node in outcome.expansion.nodes.values():
             folder = outcome.folders.get(node.id)
             if folder is None:
@@ -253,6 +258,14 @@ def publish_results(outcome: Outcome, out: Path) -> None:
                 _publish(folder / name, out / "bundles" / name)
             elif (folder / "model.json").exists() and node.kind == "stage":
                 _publish(folder, out / "models" / node.step)
+
+
+def _clear_models(outcome: Outcome, models: Path) -> None:
+    """Take out Model folders that are no step of this run; other things that lie there stay."""
+    steps = {node.step for node in outcome.expansion.nodes.values()}
+    for old in models.glob("*/model.json"):
+        if old.parent.name not in steps and {p.name for p in old.parent.iterdir()} == MODEL_FILES:
+            shutil.rmtree(old.parent)
 
 
 def _publish(source: Path, path: Path) -> None:

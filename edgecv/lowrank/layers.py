@@ -11,13 +11,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecv.errors import RecipeError
 from edgecv.lowrank.form import Shape, shape_of
+from edgecv.naming import is_named
 
 if TYPE_CHECKING:
     import torch
@@ -82,7 +82,7 @@ def chosen(
     every = {layer.name: layer for layer in layers}
     names = set()
     for pattern in patterns:
-        matched = {name for name in every if fnmatchcase(name, pattern)}
+        matched = {name for name in every if is_named(name, pattern)}
         if not matched:
             raise RecipeError(f"{where}: layers", *_unmatched(pattern, every, module))
         refused = {name for name in matched if every[name].refusal}

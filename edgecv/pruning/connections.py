@@ -13,20 +13,19 @@ Batch norms, biases, depthwise layers and the first convolution are left dense u
 
 from __future__ import annotations
 
-import difflib
 import logging
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from edgecv import naming
 from edgecv.distillation.lesson import Lesson
-from edgecv.errors import RecipeError, UnsupportedError
+from edgecv.errors import UnsupportedError
 from edgecv.stages.base import Context
 from edgecv.training import Plan, Trainer, learning_rate
 
@@ -54,31 +53,27 @@ class Rule:
 
 
 def densities(
-    module: nn.Module, density: float, named: Mapping[str, float], where: str,
+    module: nn.Module, density: float, given: Mapping[str, float], where: str,
     pattern: tuple[int, int] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The share that stays, by layer. named: by name or pattern, before the rest.
+    """The share that stays, by layer. given: by name (`edgecv.naming`), before the rest.
 
     Raises RecipeError: a name that matches nothing; UnsupportedError: nothing is left to prune.
     """
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    for wanted in named:
-        if not any(fnmatch(name, wanted) for name, _ in layers):
-            near = difflib.get_close_matches(wanted, [n for n, _ in layers], 1)
-            hint = f"did you mean {near[0]!r}?" if near else ", ".join(n for n, _ in layers)
-            raise RecipeError(where, f"no layer matches {wanted!r}", hint)
+    naming.named(tuple(given), [n for n, _ in layers], where)
     first = next((n for n, m in layers if isinstance(m, nn.Conv2d)), "")
     found: dict[str, float] = {}
     for name, layer in layers:
-        given = next((v for k, v in named.items() if fnmatch(name, k)), None)
+        own = next((v for k, v in given.items() if naming.is_named(name, k)), None)
         depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-        if given is None and (name == first or depthwise):
+        if own is None and (name == first or depthwise):
             continue
         if pattern and layer.weight.shape[1] % pattern[1]:
             log.warning("%s: %s has %d input channels, no multiple of %d: dense", where, name,
                         layer.weight.shape[1], pattern[1])  # fmt: skip
             continue
-        found[name] = density if given is None else given
+        found[name] = density if own is None else own
     if not found:
         raise UnsupportedError(where, "found no layer whose connections can go", "name some")
     return found

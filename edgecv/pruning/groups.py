@@ -12,20 +12,20 @@ without a channel the network has to answer as it does when nobody reads that ch
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from edgecv.edits import Edit, can_shrink, replay
-from edgecv.errors import ModelError, RecipeError, UnsupportedError
+from edgecv.errors import ModelError, UnsupportedError
+from edgecv.naming import layers as every_layer
+from edgecv.naming import named
 
 log = logging.getLogger(__name__)
 CANNOT = "has channels that cannot be followed"
@@ -87,13 +87,13 @@ def rows(member: Member) -> Tensor:
 def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()) -> list[Group]:
     """Every group whose channels can be removed; why others cannot is logged.
 
-    keep: names of layers (or patterns such as "stage1.*") whose own channels stay
+    keep: names of layers (or patterns, or modules; `edgecv.naming`) whose own channels stay
     Raises UnsupportedError: nothing to prune. RecipeError: a name that matches nothing.
     """
     import torch_pruning as tp
 
     head = _head(module, example, where)
-    _check_names(module, keep, where)
+    stays = named(keep, every_layer(module), where)
     with _unmapped(), warnings.catch_warnings():  # `_refusal` tells of parameters that matter
         warnings.filterwarnings("ignore", "Unwrapped parameters", UserWarning)
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
@@ -108,7 +108,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
             reason = "reaches the outputs, or is read by no layer"
         if not reason:
             group = Group(name, len(raw[0].idxs), members, graph, raw[0].dep)
-            if any(fnmatch(m.name, pattern) for m in group.producers() for pattern in keep):
+            if any(m.name in stays for m in group.producers()):
                 continue
             reason = _untrue(module, group, example)
         if reason:
@@ -116,11 +116,10 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
         else:
             found.append(group)
     if not found:
-        raise UnsupportedError(
-            where,
-            "found no layer whose channels can be removed",
-            "the dependency graph needs convolutions or dense layers before the last one",
-        )
+        hint = "the dependency graph needs convolutions or dense layers before the last one"
+        if keep:
+            hint = "`keep` holds what there is"
+        raise UnsupportedError(where, "found no layer whose channels can be removed", hint)
     return found
 
 
@@ -295,15 +294,6 @@ def _grouped(layer: Any) -> bool:
 def _one_for_all(layer: Any) -> bool:
     """A PReLU with one slope for all channels: nothing of it goes when channels do."""
     return getattr(layer, "num_parameters", None) == 1
-
-
-def _check_names(module: nn.Module, keep: Sequence[str], where: str) -> None:
-    layers = [n for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    for pattern in keep:
-        if not any(fnmatch(name, pattern) for name in layers):
-            near = difflib.get_close_matches(pattern, layers, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"its layers: {', '.join(layers)}"
-            raise RecipeError(where, f"no layer matches {pattern!r}", hint)
 
 
 def _head(module: nn.Module, example: Tensor, where: str) -> nn.Module:

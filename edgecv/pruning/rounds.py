@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Widths = tuple[int, ...]
 FEW = 3  # measurements of a round that is not the last
+LITTLE = 0.8  # of the channels that a ratio asks for; below, it is said
 COARSE = 0.1  # a measure that misses what was asked for by more is warned of
 
 
@@ -153,6 +154,14 @@ class Pruning:
                     f"multiples of {self.align}",
                     "raise ratio, widen the model, or set align lower",
                 )
+            gone = 1 - sum(widths) / sum(full)
+            if stage.rounds == 1:
+                told = {"asked": {"ratio": self.amount}, "got": {"ratio": round(gone, 4)}}
+            if stage.rounds == 1 and gone < LITTLE * self.amount:
+                log.warning(
+                    "%s: ratio %g takes out %.0f%% of the channels: widths stay multiples of %d "
+                    "(align)", context.where, self.amount, 100 * gone, self.align,
+                )  # fmt: skip
         else:
             fitted, reached, told = self._fitted(found, scores, index)
             widths = fitted.point.widths
@@ -193,6 +202,7 @@ class Pruning:
         self._judge(fitted, share, before, found, last)
         told: dict[str, Any] = {
             "asked": {self.what: self.amount}, "reached": round(fitted.measured * before, 4),
+            "got": {self.what: round(self.amount * fitted.measured * before / self.wanted, 4)},
             "tried": fitted.to_json() if not exact else [],
         }  # fmt: skip
         if self.target is not None and self.table is not None:
@@ -262,6 +272,7 @@ class Pruning:
             "channels": "; ".join(describe(item["edit"]) for item in rounds),
             "top1_before_finetuning": cuts[-1]["top1"],
             "method": self.stage.method,
+            "precision": self.stage.precision,
             "curve": curve,
             "rounds": [item["facts"] for item in rounds],
         }

@@ -81,6 +81,8 @@ class Stage(BaseModel):
     splits: ClassVar[tuple[str, ...]] = ()
     libraries: ClassVar[tuple[str, ...]] = ()
     sources: ClassVar[tuple[str, ...]] = ()
+    renames: ClassVar[bool] = False  # layers have other names behind it
+    fills: ClassVar[bool] = False  # trains weights that were zero, and does not keep them so
 
     name: str = Field(
         default="",
@@ -97,6 +99,10 @@ class Stage(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """What the result depends on: every field that is not mere naming."""
         return self.model_dump(mode="json", exclude={"name", "from_", "ship"})
+
+    def layer_names(self) -> tuple[str, ...]:
+        """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""
+        return ()
 
     def libraries_for(self, target: Target | None) -> tuple[str, ...]:  # noqa: ARG002
         """Distributions whose version the result depends on."""

@@ -24,10 +24,11 @@ dense ones when exported: they save bytes of the Model on disk, and no time.
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecv.edits import Edit, describe, replay
 from edgecv.errors import StageError
@@ -38,6 +39,8 @@ from edgecv.target import Target
 if TYPE_CHECKING:
     import torch
 
+log = logging.getLogger(__name__)
+
 # What was decided, until it is saved: measuring again might decide otherwise.
 CHOICE, FACTORS = "choice.json", "choice.safetensors"
 
@@ -47,6 +50,7 @@ class Lowrank(Training):
 
     word: ClassVar[str] = "lowrank"
     compresses: ClassVar[bool] = True
+    renames: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "scipy")
     sources: ClassVar[tuple[str, ...]] = (
         *Training.sources, "edgecv.lowrank", "edgecv.replay", "edgecv.stages.train",
@@ -92,6 +96,15 @@ class Lowrank(Training):
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=2, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if self.rank is not None and "rank_by" in self.model_fields_set:
+            raise ValueError("give rank, one for all layers, or rank_by, not both")
+        return self
+
+    def layer_names(self) -> tuple[str, ...]:
+        return self.layers
 
     @property
     def structured(self) -> bool:
@@ -168,9 +181,13 @@ class Lowrank(Training):
         sample = self._sample(images, context)
         layers = found(module, sample[:1])
         names = chosen(layers, self.layers, module, context.where)
+        align = self.align or context.alignment
+        if self.rank is not None and self.rank % align:
+            log.warning("%s: rank %d is made a multiple of %d, the alignment (align: 1 leaves it)",
+                        context.where, self.rank, align)  # fmt: skip
         wish = Wish(
             self.method, self.rank_by, self.rank, self.energy, self.macs, self.latency,
-            self.groups, self.penalty, self.align or context.alignment, context.seed,
+            self.groups, self.penalty, align, context.seed,
             context.where, sample if self.data_aware else None,
         )  # fmt: skip
         kept = agreement(module, sample, self.accuracy) if self.rank_by == "accuracy" else None

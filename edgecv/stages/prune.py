@@ -125,6 +125,9 @@ class Prune(Training):
 
         return (here(targets, self.on, self.name or self.word),) if self.timed else ()
 
+    def layer_names(self) -> tuple[str, ...]:
+        return self.keep
+
     def run(self, source: Any, context: Context) -> None:
         from edgecv.pruning.rounds import Pruning
 

@@ -17,14 +17,13 @@ block: prune first.
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from edgecv import counting
+from edgecv import counting, naming
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.restructuring import Into
@@ -44,6 +43,7 @@ class Restructure(Training):
 
     word: ClassVar[str] = "restructure"
     compresses: ClassVar[bool] = True
+    renames: ClassVar[bool] = True
     sources: ClassVar[tuple[str, ...]] = (
         *Training.sources,
         "edgecv.counting",
@@ -73,6 +73,9 @@ class Restructure(Training):
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=3, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
+
+    def layer_names(self) -> tuple[str, ...]:
+        return self.layers
 
     def run(self, source: Any, context: Context) -> None:
         from edgecv.training import top1
@@ -143,24 +146,11 @@ class Restructure(Training):
         return found
 
     def _named(self, module: torch.nn.Module, where: str) -> tuple[set[str], set[str]]:
-        """The layers that `layers` names, and those that lie in modules that it names."""
-        every = dict(module.named_modules())
-        named: set[str] = set()
-        held: set[str] = set()
-        for asked in self.layers:
-            if asked not in every or not asked:
-                near = difflib.get_close_matches(asked, [name for name in every if name], 1)
-                hint = (
-                    f"did you mean {near[0]!r}?"
-                    if near
-                    else f"it has {', '.join(list(every)[1:9])}"
-                )
-                raise StageError(where, f"layers: no layer is named {asked!r}", hint)
-            inside = {name for name in every if name.startswith(f"{asked}.")}
-            held |= inside
-            if not inside:
-                named.add(asked)
-        return named, held
+        """The layers that `layers` names, and those that lie in modules or match patterns."""
+        every = [name for name, _ in module.named_modules() if name]
+        meant = naming.named(self.layers, every, where)
+        exact = {n for n in meant & {*self.layers} if not any(m.startswith(f"{n}.") for m in every)}
+        return exact, meant - exact
 
     def _fit(
         self, module: torch.nn.Module, specs: dict[str, Spec], context: Context, images: Any

@@ -28,6 +28,7 @@ class Sparsify(Training):
 
     word: ClassVar[str] = "sparsify"
     compresses: ClassVar[bool] = True
+    fills: ClassVar[bool] = False
     sources: ClassVar[tuple[str, ...]] = (
         *Training.sources, "edgecv.pruning.connections", "edgecv.stages.train",
     )  # fmt: skip
@@ -64,6 +65,9 @@ class Sparsify(Training):
         if n >= m:
             raise ValueError("N is below M")
         return value
+
+    def layer_names(self) -> tuple[str, ...]:
+        return tuple(self.density)
 
     def run(self, source: Any, context: Context) -> None:
         from edgecv.pruning.connections import Rule, Sparsifier, counted, densities

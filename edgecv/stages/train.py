@@ -28,6 +28,7 @@ class Training(Stage):
     """The parameters of every stage that trains."""
 
     resumable: ClassVar[bool] = True
+    fills: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
     libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
     sources: ClassVar[tuple[str, ...]] = (
@@ -126,7 +127,7 @@ class Training(Stage):
         plan = self.plan(epochs, lr)
         facts = Trainer(module, context.images("train"), plan, context, lesson).fit()
         facts["top1"] = top1(module, context.images("test"), context)
-        return facts
+        return facts | ({"teacher": self.teacher} if self.teacher != "none" else {})
 
 
 class Train(Training):
