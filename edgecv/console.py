@@ -85,7 +85,8 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
         print(f"[{i}] {note}")
     for model in data["models"]:
         print(f"{model['step']}: {model['told']}")
-    print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds")
+    print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds "
+          "(95% interval)")  # fmt: skip
     made, reused = len(outcome.made), len(outcome.reused)
     print(f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused")
     print(f"{path}, bundles in {path.parent / 'bundles'}")
@@ -108,11 +109,19 @@ def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
         "" if value is None else f"{100 * value:.2f}",
         change,
         *(f"{latency[k]:.3f}" if latency else "" for k in ("p50", "p90", "p99")),
-        "" if row["latency_ratio"] is None else f"{row['latency_ratio']:.2f}",
+        _ratio(row["latency_ratio"], row.get("latency_ratio_interval")),
         "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}",
         f"{row['engine_bytes'] / 1024:.0f}" if row.get("engine_bytes") else "",
         status,
     ]
+
+
+def _ratio(ratio: float | None, spread: list[float] | None) -> str:
+    """ "0.62 (0.61-0.63)", the 95% interval in brackets; the reference has none."""
+    if ratio is None:
+        return ""
+    known = spread and spread[0] != spread[1]
+    return f"{ratio:.2f}" + (f" ({spread[0]:.2f}-{spread[1]:.2f})" if spread and known else "")
 
 
 def plan_table(name: str, out: Path, lines: list[Planned]) -> None:

@@ -7,6 +7,8 @@ from typing import Any
 from edgecv.report import words
 from edgecv.report.folder import Row
 
+DEAR = 2.0  # points of top-1 that the network of the headline may lose, if another loses less
+
 
 def mark_front(rows: list[Row]) -> None:
     """Set row["on_front"]: nothing measured on this target is both faster and more accurate."""
@@ -24,12 +26,14 @@ def _beats(a: Row, b: Row) -> bool:
 def of(target: str, rows: list[Row]) -> dict[str, Any]:
     """{"step", "lead", "rest", "detail", "text"} of a target's fastest compressed network.
 
+    One that loses more than DEAR points is named only where all do.
     lead: the few words to be read first; detail: their interval; rest: what it costs, in parts
     """
     compressed = [r for r in rows if not r["is_reference"]]
     timed = [r for r in compressed if r.get("latency_ratio")]
     if timed:
-        return _timed(target, min(timed, key=lambda r: r["latency_ratio"]))
+        cheap = [r for r in timed if r["points"] is None or r["points"] >= -DEAR]
+        return _timed(target, min(cheap or timed, key=lambda r: r["latency_ratio"]))
     known = [r for r in compressed if r["top1"] is not None]
     if known:
         return _untimed(target, min(known, key=lambda r: r.get("engine_bytes") or 0))

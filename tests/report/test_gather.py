@@ -247,6 +247,12 @@ def row(**over: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def test_the_headline_keeps_its_accuracy_where_one_does() -> None:
+    quick = row(step="quick", latency_ratio=0.2, speedup=5.0, points=-10.0)
+    assert verdict.of("cpu", [quick, row()])["step"] == row()["step"]
+    assert verdict.of("cpu", [quick, row(points=-3.0)])["step"] == "quick", "all lose much"
+
+
 def test_verdicts() -> None:
     assert verdict.of("cpu", [row()])["text"] == (
         "small is 2.00× faster on cpu [1.92, 2.08] for −0.50 points of top-1, 2 KB, 4.00× smaller"
