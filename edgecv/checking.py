@@ -35,6 +35,7 @@ class Where:
 
     def __init__(self, path: Path, lines: dict[tuple[Any, ...], int]) -> None:
         self.path, self.lines = path, lines
+        self.name = path.name if path.is_absolute() else str(path)
 
     def __call__(self, *keys: Any) -> str:
         known = (keys[:i] for i in range(len(keys), 0, -1) if keys[:i] in self.lines)
@@ -43,7 +44,7 @@ class Where:
             dotted = ".".join(str(k) for k in keys if not isinstance(k, int))
             return f"--set {dotted.removeprefix('stages.')}"
         dotted = "".join(f"[{k}]" if isinstance(k, int) else f".{k}" for k in keys).lstrip(".")
-        return f"{self.path.name}:{line}: {dotted}" if line else f"{self.path.name}: {dotted}"
+        return f"{self.name}:{line}: {dotted}" if line else f"{self.name}: {dotted}"
 
 
 def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> Any:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgecv.stages.base import Context
 
 BATCH = 64
+NO_DENSE = "is no dense layer"
 
 
 def apply(module: nn.Module, chosen: Sequence[tuple[Candidate, Ranks]]) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def structure(
         side = max(layer.shape.channels)
         count = side * (1 if method == "circulant" else 2 * rank)
         if layer.refusal or layer.shape.kind != "dense":
-            whole[layer.name] = layer.refusal or "is no dense layer"
+            whole[layer.name] = layer.refusal or NO_DENSE
         elif count >= layer.shape.weights:
             whole[layer.name] = f"has {layer.shape.weights} weights, {method} {count}"
         else:
@@ -103,6 +104,8 @@ def structure(
                                  "parameters": round(count / layer.shape.weights, 4)}  # fmt: skip
             put(module, part, new)
     if not made:
-        told = "; ".join(f"{name} {why}" for name, why in whole.items()) or "it has no other"
-        raise StageError(context.where, f"no dense layer can be {method}: {told}", "lower the rank")
+        dense = [f"{name} {why}" for name, why in whole.items() if why != NO_DENSE]
+        told = "; ".join(dense) or "there is none but the classifier, which `layers` may name"
+        hint = "lower the rank" if method == "toeplitz" and dense else "leave this step out"
+        raise StageError(context.where, f"no dense layer can be {method}: {told}", hint)
     return made, {"layers": facts, "whole": whole}

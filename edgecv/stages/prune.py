@@ -6,7 +6,7 @@
 Which channels hang together (residual additions, concatenations, depthwise convolutions, the
 readers' input side) is found by a dependency graph (Fang et al., "DepGraph", CVPR 2023). Asked for
 a latency, every layer is measured on the engine by its width, widths are chosen by importance lost
-for time won, and the whole network is measured until the time is what was asked for
+for time won, and the whole network is measured until the time is within 5% of what was asked for
 (`edgecv.pruning.frontier`, `fit`); a layer whose narrowing wins no time stays. `ratio` is the old
 way: a share of every layer's channels, or (`scope: global`) of all.
 
