@@ -8,6 +8,8 @@ from typing import Any
 from edgecv.edits import describe
 from edgecv.model import Model
 
+TEACHERS = {"self": "what it was", "model": "the network at the start"}
+
 
 def of(model: Model) -> list[str]:
     """One line each for how it was built, for every edit, and for what every step measured."""
@@ -43,7 +45,8 @@ def told(facts: dict[str, Any]) -> str:
         parts.append(f"{facts['times_fewer']:g} times fewer connections, {small:,} bytes packed")
     if facts.get("epochs") and facts.get("loss"):
         epochs = f"{facts['epochs']} epoch{'s' if facts['epochs'] > 1 else ''}"
-        taught = f" taught by {facts['teacher']}" if facts.get("teacher", "none") != "none" else ""
+        teacher = facts.get("teacher", "none")
+        taught = "" if teacher == "none" else f" taught by {TEACHERS.get(teacher, teacher)}"
         parts.append(f"{epochs}{taught}, loss {facts['loss'][-1]:.3f}")
     if "top1" in facts:
         parts.append(f"top1 {facts['top1']:.4f}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,6 +126,8 @@ def _model(work: Work) -> None:
     check_finite(module, model.builder)
     check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
     _check_layer_names(work.expansion.recipe, module)
+    for name in _timed_in_float(work.expansion.recipe):
+        log.warning("%s: is timed in fp32 and ships in int8: `precision: int8` times that", name)
     described = Model(
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
@@ -140,6 +142,16 @@ def _check_layer_names(recipe: Recipe, module: Any) -> None:
             naming.named(step.stage.layer_names(), every, step.name)
             if not step.stage.renames and step.student is None:
                 same.add(step.name)
+
+
+def _timed_in_float(recipe: Recipe) -> Iterator[str]:
+    """Steps that measure a float network of which int8 alone ships: other widths are fast there."""
+    for step in recipe.steps:
+        readers = [s.stage for s in recipe.steps if s.source == step.name]
+        integers = [getattr(s, "precision", "") == "int8" and s.per_target for s in readers]
+        floats = getattr(step.stage, "precision", "") == "fp32" and not step.stage.ship
+        if floats and integers and all(integers) and step.stage.measures(recipe.targets):
+            yield step.name
 
 
 def _onnx_model(work: Work, path: Path) -> None:

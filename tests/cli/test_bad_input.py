@@ -233,6 +233,9 @@ RUNS = (
     Case("precision", changed("quantize: {name: small-int8, precision: int8}", "export: {}"),
          ("edgetpu", "does not offer fp32", "int8"), ("--target", "edgetpu")),
     Case("int4", changed("precision: int8", "precision: int4"), ("precision", "int4", "int8")),
+    # layers, looked for before anything trains: nothing is there but the images
+    Case("keep", changed("ratio: 0.5", "ratio: 0.5, keep: ['9.*']"),
+         ("small: no layer matches '9.*'", "its layers: 0, 3, 8")),
     # missing files
     Case("images", changed("images/train", "photos/train"), ("photos/train", "no such folder")),
     Case("npz", changed("imagefolder:images/train", "npz:no.npz"), ("no.npz", "no such file")),
