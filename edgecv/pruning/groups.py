@@ -99,6 +99,9 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
         graph = tp.DependencyGraph().build_dependency(module, example_inputs=example)
     layers = dict(module.named_modules())
     names = {layer: name for name, layer in layers.items()}
+    x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        before = module(x)
     found = []
     for layer, raw in _groups(graph, head):
         name = names.get(layer, graph._module2name.get(layer, "?"))
@@ -110,7 +113,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
             group = Group(name, len(raw[0].idxs), members, graph, raw[0].dep)
             if any(m.name in stays for m in group.producers()):
                 continue
-            reason = _untrue(module, group, example)
+            reason = _untrue(module, group, x, before)
         if reason:
             log.warning("%s: %s %s: kept", where, name, reason)
         else:
@@ -206,24 +209,19 @@ def _groups(graph: Any, head: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
             yield layer, raw
 
 
-def _untrue(module: nn.Module, group: Group, example: Tensor) -> str:
+def _untrue(module: nn.Module, group: Group, x: Tensor, before: Any) -> str:
     """Why the group is not what hangs together, by trying: half of its channels, drawn at random.
 
     f(x) without the channels = f(x) with zeros where they are read. "" where that holds.
+    before: f(x)
     """
-    chance = torch.Generator().manual_seed(0)
-    order = torch.randperm(group.width, generator=chance)
+    order = torch.randperm(group.width, generator=torch.Generator().manual_seed(0))
     gone, kept = order[: group.width // 2], order[group.width // 2 :].sort().values
-    unread, without = copy.deepcopy(module), copy.deepcopy(module)
-    for member in group.consumers():
-        weight: Any = unread.get_submodule(member.name).weight
-        with torch.no_grad():
-            weight[:, member.at[torch.isin(member.of, gone)]] = 0.0
-    x = torch.randn((2, *example.shape[1:]), generator=chance)
+    without = copy.deepcopy(module)
     try:
         replay(without, edit(module, [group], [kept], "trial"))
-        with torch.no_grad():
-            now, wanted, before = without(x), unread(x), module(x)
+        with torch.no_grad(), _unread(group, gone):
+            now, wanted = without(x), module(x)
     except (IndexError, KeyError, ModelError, RuntimeError, ValueError) as e:
         return f"cannot lose channels: {' '.join(str(e).split())[:120]}"
     if not all(isinstance(y, Tensor) for y in (now, wanted, before)):
@@ -231,6 +229,22 @@ def _untrue(module: nn.Module, group: Group, example: Tensor) -> str:
     off, moved = float((now - wanted).abs().max()), float((wanted - before).abs().max())
     most = max(UNTRUE * moved, UNTRUE * 1e-3 * float(before.abs().max()))
     return "is reordered, or mixed by channels, on the way to what reads it" if off > most else ""
+
+
+@contextmanager
+def _unread(group: Group, channels: Tensor) -> Iterator[None]:
+    """Zeros in place of the weights that read those channels."""
+    held = []
+    for member in group.consumers():
+        weight: Any = member.layer.weight
+        at = member.at[torch.isin(member.of, channels)]
+        held.append((weight, at, weight.data[:, at].clone()))
+        weight.data[:, at] = 0.0
+    try:
+        yield
+    finally:
+        for weight, at, values in reversed(held):
+            weight.data[:, at] = values
 
 
 def _members(graph: Any, raw: Any, names: dict[nn.Module, str]) -> Iterator[Member]:
