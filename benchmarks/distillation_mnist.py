@@ -120,10 +120,8 @@ def markdown(found: list[dict[str, Any]]) -> list[str]:
     lines = []
     for r in found:
         alone, teacher = r["name"] == "alone", r["name"] == "teacher"
-        fewer = f"{100 * r['fewer_in_all']:.1f}%"
-        if len(r["fewer"]) > 1:
-            fewer += f" ({', '.join(f'{100 * f:.1f}%' for f in r['fewer'])})"
-        fewer = "" if alone or teacher else fewer
+        each = ", ".join(f"{100 * f:.1f}%" for f in r["fewer"])
+        fewer = "" if alone or teacher else f"{each}; in all {100 * r['fewer_in_all']:.1f}%"
         lines.append([
             names[r["name"]], ", ".join(map(str, r["errors"])), ", ".join(map(str, r["engine"])),
             fewer, r["published"] or "",
@@ -138,9 +136,9 @@ def markdown(found: list[dict[str, Any]]) -> list[str]:
         "",
         *record.table(["network", "errors", "engine", "fewer than alone", "published"], lines),
         "",
-        f"At least {100 * FEWER:.0f}% fewer errors than the student alone, over all seeds "
+        f"At least {100 * FEWER:.0f}% fewer errors than the student alone, with every seed "
         f"({len(_first(found)['fewer'])}): "
-        f"{record.verdict(_first(found)['fewer_in_all'] >= FEWER)}.",
+        f"{record.verdict(min(_first(found)['fewer']) >= FEWER)}.",
     ]
 
 
@@ -181,7 +179,7 @@ def main() -> None:
         "runs": runs,
     }
     record.write("distillation_mnist", options.out, data, markdown(found))
-    raise SystemExit(0 if _first(found)["fewer_in_all"] >= FEWER else 1)
+    raise SystemExit(0 if min(_first(found)["fewer"]) >= FEWER else 1)
 
 
 if __name__ == "__main__":

@@ -117,11 +117,12 @@ def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
 
 
 def _ratio(ratio: float | None, spread: list[float] | None) -> str:
-    """ "0.62 (0.61-0.63)", the 95% interval in brackets; the reference has none."""
+    """With its 95% interval, "0.62 (0.61-0.63)"; the reference has none."""
     if ratio is None:
         return ""
-    known = spread and spread[0] != spread[1]
-    return f"{ratio:.2f}" + (f" ({spread[0]:.2f}-{spread[1]:.2f})" if spread and known else "")
+    if not spread or spread[0] == spread[1]:
+        return f"{ratio:.2f}"
+    return f"{ratio:.2f} ({spread[0]:.2f}-{spread[1]:.2f})"
 
 
 def plan_table(name: str, out: Path, lines: list[Planned]) -> None:

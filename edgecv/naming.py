@@ -27,7 +27,7 @@ def named(wanted: Sequence[str], names: Iterable[str], where: str) -> set[str]:
     for one in wanted:
         meant = {name for name in every if is_named(name, one)}
         if not meant:
-            raise RecipeError(where, f"no layer matches {one!r}", _hint(one, every))
+            raise RecipeError(where, f"no layer matches {one!r}", hint(one, every))
         found |= meant
     return found
 
@@ -39,7 +39,7 @@ def layers(module: nn.Module) -> list[str]:
     return [n for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
 
 
-def _hint(wanted: str, names: Sequence[str]) -> str:
+def hint(wanted: str, names: Sequence[str]) -> str:
     """The nearest layer or module; of a pattern, of what stands before its *."""
     stem = wanted.rstrip("*").rstrip(".")
     parents = {name[:i] for name in names for i, c in enumerate(name) if c == "."}

@@ -196,8 +196,7 @@ def control(step: str, folder: Path | None) -> dict[str, Any] | None:
     """{"epochs", "lr", "top1"} of the same shape trained from scratch, where a step made one."""
     if folder is None or not (folder / "model.json").exists():
         return None
-    facts = json.loads((folder / "model.json").read_text())["facts"].get(step)
-    found = facts.get("scratch") if isinstance(facts, dict) else None
+    found = Model.read(folder).facts.get(step, {}).get("scratch")
     return dict(found) if found else None
 
 

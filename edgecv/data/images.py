@@ -78,10 +78,11 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
     names = tuple(outputs or ())
     if not names and all(c.isdecimal() for c in test.classes):
         names = tuple(str(i) for i in range(max(map(int, test.classes)) + 1))
-    if not names and test.classes:
+    if not names:
+        word = next(c for c in test.classes if not c.isdecimal())
         raise DataError(
             "data.test",
-            f"class {test.classes[0]!r} is a name, and the network's outputs have none",
+            f"class {word!r} is a name, and the network's outputs have none",
             "give --labels FILE, a name a line in the outputs' order, or name folders by numbers",
         )
     index = {name: i for i, name in enumerate(names)}

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.run import _config, _spec
+from edgecv.backends.openvino.run import _config, _spec, wish
 from edgecv.errors import EngineError, ModelError, missing
 from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed
 
@@ -41,6 +41,9 @@ class OpenVinoForm:
         if b'element_type="f16"' in self._files[0]:
             self.precision = "fp16"
         model = self._read()
+        self._floats = wish(model)
+        if self._floats == "bf16":
+            self.precision = "bf16"
         if len(model.inputs) != 1:
             raise ModelError(title, f"has {len(model.inputs)} inputs, one is compared")
         self._read_at: dict[str, str] = {}  # tensor -> the name of the output that holds it
@@ -81,7 +84,7 @@ class OpenVinoForm:
             own = {name for port in model.outputs for name in port.get_names()}
             model.add_outputs([t for t in taps if t not in own])
             try:
-                compiled = self._core.compile_model(model, "CPU", _config(1))
+                compiled = self._core.compile_model(model, "CPU", _config(1, self._floats))
             except Exception as e:
                 raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
             self._compiled[taps] = compiled

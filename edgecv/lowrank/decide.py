@@ -252,16 +252,19 @@ def _by_accuracy(
         if progress:
             progress(i, HALVINGS, f"ranks for {share:.2f} of the layers' time")
         picked = choice.choose(options, times, others, share + 1e-9)
-        chosen = [
-            (c, ranks) for c in open_ if (ranks := c.options[(picked or {}).get(c.name, 0)].ranks)
-        ]
-        if picked is not None and accurate(chosen):
-            best, high = picked, share
-            if i == 0:
-                break
-        else:
+        if picked is None or not accurate(_chosen(open_, picked)):
             low = share
+            continue
+        best, high = picked, share
+        if i == 0:
+            break
     return best
+
+
+def _chosen(open_: list[Candidate], picked: Mapping[str, int]) -> Chosen:
+    """The layers that become products under a choice of options."""
+    ranks = [(c, c.options[picked.get(c.name, 0)].ranks) for c in open_]
+    return [(c, r) for c, r in ranks if r is not None]
 
 
 def _timed(

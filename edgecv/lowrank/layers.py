@@ -8,7 +8,6 @@ of its own, or shares a weight between layers, keeps it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from edgecv.errors import RecipeError
 from edgecv.lowrank.form import Shape, shape_of
-from edgecv.naming import is_named
+from edgecv.naming import hint, is_named
 
 if TYPE_CHECKING:
     import torch
@@ -101,9 +100,7 @@ def _unmatched(pattern: str, every: dict[str, Layer], module: nn.Module) -> tupl
         if hasattr(parts[pattern], "weight") and parts[pattern].weight.ndim > 1:
             what += " that does not run by itself"
         return what, f"its layers can be {', '.join(every)}"
-    near = difflib.get_close_matches(pattern, every, 1, 0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"its layers: {', '.join(every)}"
-    return f"no layer {pattern!r}", hint
+    return f"no layer {pattern!r}", hint(pattern, list(every))
 
 
 def _shape(part: Any, x: Any, y: Any) -> Shape:

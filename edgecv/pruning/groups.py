@@ -102,7 +102,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
     x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = module(x)
-    found = []
+    found, held = [], False
     for layer, raw in _groups(graph, head):
         name = names.get(layer, graph._module2name.get(layer, "?"))
         reason = _refusal(graph, raw, set(layers.values())) if raw else CANNOT
@@ -112,6 +112,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
         if not reason:
             group = Group(name, len(raw[0].idxs), members, graph, raw[0].dep)
             if any(m.name in stays for m in group.producers()):
+                held = True
                 continue
             reason = _untrue(module, group, x, before)
         if reason:
@@ -120,7 +121,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
             found.append(group)
     if not found:
         hint = "the dependency graph needs convolutions or dense layers before the last one"
-        if keep:
+        if held:
             hint = "`keep` holds what there is"
         raise UnsupportedError(where, "found no layer whose channels can be removed", hint)
     return found

@@ -154,14 +154,8 @@ class Pruning:
                     f"multiples of {self.align}",
                     "raise ratio, widen the model, or set align lower",
                 )
-            gone = 1 - sum(widths) / sum(full)
             if stage.rounds == 1:
-                told = {"asked": {"ratio": self.amount}, "got": {"ratio": round(gone, 4)}}
-            if stage.rounds == 1 and gone < LITTLE * self.amount:
-                log.warning(
-                    "%s: ratio %g takes out %.0f%% of the channels: widths stay multiples of %d "
-                    "(align)", context.where, self.amount, 100 * gone, self.align,
-                )  # fmt: skip
+                told = self._told_of_ratio(1 - sum(widths) / sum(full))
         else:
             fitted, reached, told = self._fitted(found, scores, index)
             widths = fitted.point.widths
@@ -170,6 +164,15 @@ class Pruning:
         left = [g.name for g, w in zip(found, widths, strict=True) if w == g.width]
         told |= {"widths": {g.name: w for g, w in zip(found, widths, strict=True)}}
         return Choice(edit, kept, found, told | {"left_alone": left}, reached)
+
+    def _told_of_ratio(self, gone: float) -> dict[str, Any]:
+        """gone: the share of the channels that goes."""
+        if gone < LITTLE * self.amount:
+            log.warning(
+                "%s: ratio %g takes out %.0f%% of the channels: widths stay multiples of %d "
+                "(align)", self.context.where, self.amount, 100 * gone, self.align,
+            )  # fmt: skip
+        return {"asked": {"ratio": self.amount}, "got": {"ratio": round(gone, 4)}}
 
     def _fitted(
         self, found: list[groups.Group], scores: list[Tensor], index: int

@@ -77,7 +77,7 @@ class Whole:
         Export().run((Model("pruned"), module), context)
         if self.integer:
             source = Graph.load(graph)
-            Quantizer(source, context, SAMPLES).make(QUICK, quantized, tell=False)
+            Quantizer(source, context, SAMPLES, judged=1).make(QUICK, quantized, tell=False)
             graph = quantized
         images = self.context.folders["train"]
         job: dict[str, Any] = {

@@ -77,7 +77,7 @@ class Lowrank(Training):
         description="percent of `samples` whose answer may change, before fine-tuning",
     )
     layers: tuple[str, ...] = Field(
-        default=(), description="names, * matches any; default: all that it makes faster"
+        default=(), description="names, modules or patterns; default: all that it makes faster"
     )
     groups: int = Field(default=4, ge=2, description="of the grouped convolutions")
     penalty: float = Field(default=1e-3, ge=0, description="of CP's components, against divergence")

@@ -74,7 +74,8 @@ class Prune(Training):
         default=None, ge=1, description="widths are multiples of this; default: the targets' own"
     )
     keep: tuple[str, ...] = Field(
-        default=(), description='layers whose channels stay, by name or pattern ("stage1.*")'
+        default=(),
+        description='layers whose channels stay: names, modules or patterns ("stage1.*")',
     )
     samples: int = Field(default=512, ge=1, description="training images that criteria look at")
     rounds: int = Field(default=1, ge=1, description="prune and tune so often, a part at a time")

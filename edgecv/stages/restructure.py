@@ -56,7 +56,7 @@ class Restructure(Training):
     into: Into = Field(default="separable", description="the block that replaces a convolution")
     layers: tuple[str, ...] = Field(
         default=(),
-        description="convolutions, or modules that hold some; default: all that fit but the first",
+        description="names, modules or patterns; default: all that fit but the first",
     )
     groups: int | None = Field(
         default=None,

@@ -36,7 +36,7 @@ class Sparsify(Training):
     method: Literal["magnitude", "movement", "nm"] = "magnitude"
     sparsity: float = Field(default=0.8, gt=0, lt=1, description="share of connections to take out")
     density: dict[str, float] = Field(
-        default={}, description="layer, by name or pattern: share that stays, instead of sparsity"
+        default={}, description="layers, by name, module or pattern: share that stays"
     )
     scope: Literal["layer", "global"] = Field(
         default="layer", description="rank connections inside each layer, or over the network"

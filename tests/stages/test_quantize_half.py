@@ -156,6 +156,7 @@ def test_bf16_is_a_wish_that_travels_with_the_file(tmp_path: Path) -> None:
     )
     assert ("bf16" in session.executed()) == has
     assert [("computed in fp32 here" in note) for note in asked.notes] == ([] if has else [True])
+    assert OpenVinoForm(files, "asked").precision == "bf16", "and the parity ladder knows it"
     outputs = session_outputs(session, PIXELS, INTO)
     sqnr = compare(graph_outputs(source, PIXELS, INTO), outputs).sqnr_db
     assert sqnr > (20 if has else 80)

@@ -28,16 +28,18 @@ class Quantizer:
     """One float graph of the target's format, on the grid of context.target.
 
     What calibration images tell is measured once, for however many choices of the knobs.
-    samples: calibration images, from data.train
+    samples: calibration images, from data.train; judged: others, that results are compared on
     """
 
-    def __init__(self, source: Graph, context: Context, samples: int) -> None:
+    def __init__(
+        self, source: Graph, context: Context, samples: int, judged: int = HELD_BACK
+    ) -> None:
         assert context.target is not None
         self.source, self.context, self.target = source, context, context.target
         pixels, spec = context.images("train").pixels, source.inputs[0]
         float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
         self._samples = float_input.normalise(calibration_sample(pixels, samples))
-        self._unseen = held_back(pixels, samples, HELD_BACK)
+        self._unseen = held_back(pixels, samples, judged)
         self._measured: dict[bool, Any] = {}
 
     def make(
