@@ -63,10 +63,25 @@ def choose(
         tensors[c.output] = name
         place = calls.setdefault(c.index, {"call": c.index, "name": c.name})
         place["output"] = name
+    for c in layers:
+        calls[c.index] |= _bias(seen, c, tensors)
     return {
         "op": "quantizers", "step": step, "method": method, "quantizers": quantizers,
         "calls": [calls[i] for i in sorted(calls)],
     }  # fmt: skip
+
+
+def _bias(seen: Seen, layer: Call, tensors: dict[int, str]) -> dict[str, str]:
+    """What the grid of a layer's bias hangs on: the quantizer it reads, the batch norm behind."""
+    if len(layer.inputs) != 1 or layer.inputs[0] not in tensors:
+        return {}
+    found = {"reads": tensors[layer.inputs[0]]}
+    reader = next((c for c in seen.calls if layer.output in c.inputs), None)
+    if reader is not None and reader.kind == "norm":
+        if seen.readers[layer.output] > 1:
+            return {}  # not folded
+        found["norm"] = reader.where
+    return found
 
 
 def _absorbed(seen: Seen, value: int, kind: str) -> bool:

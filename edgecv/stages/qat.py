@@ -60,6 +60,7 @@ class Qat(Training):
     def run(self, source: Any, context: Context) -> None:
         import torch
 
+        from edgecv.quantizers.biases import settle
         from edgecv.quantizers.start import prepare
         from edgecv.quantizers.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
@@ -88,5 +89,6 @@ class Qat(Training):
         few = min(self.weight_bits, self.activation_bits) < 8
         plan = self.plan(self.epochs, self.lr or (0.01 if few else 0.001))
         facts |= QuantizingTrainer(module, images, plan, context, lesson).fit()
+        settle(module, edit)
         facts["top1"] = top1(module, test, context)
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

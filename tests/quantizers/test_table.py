@@ -20,6 +20,7 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers import values  # noqa: E402
 from edgecv.quantizers.attach import of, rounded  # noqa: E402
+from edgecv.quantizers.biases import settle  # noqa: E402
 from edgecv.quantizers.start import prepare  # noqa: E402
 from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
@@ -47,6 +48,7 @@ class Made:
         self.edit = prepare(self.module, batch, "qat", "lsq", bits, activations)
         for quantizer in of(self.module).values():  # learned, not what calibration would find
             quantizer.step.data *= 0.9
+        settle(self.module, self.edit)
         self.model = Model("none:here", edits=(self.edit,))
         Export().run((self.model, self.module), replace(self.context, out=room / "float"))
         self.float = Graph.load(room / "float")
@@ -177,16 +179,17 @@ def test_tflite_tensors_hold_what_was_learned(tflite: Made) -> None:
     assert seen >= 9
 
 
-@pytest.mark.parametrize("kind", ["anywhere", "tflite"])
-def test_the_engine_computes_what_was_trained(kind: str, request) -> None:
+@pytest.mark.parametrize(("kind", "most", "mean"), [("anywhere", 1, 0.15), ("tflite", 3, 0.5)])
+def test_the_engine_computes_what_was_trained(kind: str, most: int, mean: float, request) -> None:
+    """In steps of the logits; LiteRT's own sums and means round otherwise."""
     made = request.getfixturevalue(kind)
     pixels = nets.images(40, 5).pixels
     pre = made.context.preprocess
     wanted = torch_outputs(made.module, pixels, pre)
     got = graph_outputs(made.quantize(), pixels, pre)
     step = float(of(made.module)["head_linear"].size().detach())
-    assert np.abs(got - wanted).max() <= 3.01 * step
-    assert np.abs(got - wanted).mean() < 0.5 * step
+    assert np.abs(got - wanted).max() <= (most + 0.01) * step
+    assert np.abs(got - wanted).mean() < mean * step
 
 
 def test_a_symmetric_grid_takes_the_mirrored_range(tmp_path: Path) -> None:
