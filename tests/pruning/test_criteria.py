@@ -182,3 +182,19 @@ def test_greedy_growth_adds_up_to_the_error() -> None:
     assert float(growth.sum()) >= 0.999 * float(gram.sum())
     first = int(gram.diagonal().argmin())
     assert float(growth[first]) == pytest.approx(float(gram[first, first]), rel=1e-5)
+
+
+def test_taylors_effects_add_up(tmp_path: Path) -> None:
+    """Every channel of a layer cut in two halves: the same network, and the same sum."""
+    narrow = nets.seeded(two_layers)
+    wide = nn.Sequential(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 4), *list(narrow)[3:])
+    with torch.no_grad():
+        wide[0].weight.copy_(narrow[0].weight.repeat_interleave(2, 0))
+        wide[0].bias.copy_(narrow[0].bias.repeat_interleave(2))
+        wide[2].weight.copy_(narrow[2].weight.repeat_interleave(2, 1) / 2)
+        wide[2].bias.copy_(narrow[2].bias)
+    sums = []
+    for module in (narrow, wide):
+        every, scores = found(module.eval(), tmp_path, "taylor")
+        sums.append({g.name: float(s.sum()) for g, s in zip(every, scores, strict=True)})
+    assert sums[1] == pytest.approx(sums[0], rel=1e-4)
