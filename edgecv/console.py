@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,11 +16,14 @@ from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
 from edgecv.tables import table
 
+SILENCE = 60.0  # seconds; a log in which nothing has appeared for longer looks like one that hangs
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
 
 
 class Progress:
-    """A pipeline Reporter: bars on a terminal, one line per step elsewhere, silence when quiet."""
+    """A pipeline Reporter: bars on a terminal, silence when quiet; elsewhere a line per step, and
+    one in a minute of a step that takes longer.
+    """
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
@@ -37,6 +41,7 @@ class Progress:
         )
         self.whole = self.bars.add_task("recipe", total=None, note="")
         self.one = self.bars.add_task("", total=None, note="", visible=False)
+        self.node, self.said = "", time.monotonic()
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -53,9 +58,13 @@ class Progress:
     def start(self, node: Node, index: int, total: int) -> None:
         self.bars.update(self.whole, completed=index, total=total)
         self.bars.reset(self.one, total=None, description=node.id, note="", visible=True)
+        self.node, self.said = node.id, time.monotonic()
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.bars.update(self.one, completed=done, total=total, note=note)
+        if not (self.quiet or self.live) and time.monotonic() - self.said >= SILENCE:
+            self.said = time.monotonic()
+            self.console.print(Text(f"… {self.node}  {100 * done / max(total, 1):.0f}%  {note}"))
 
     def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None:
         self.bars.update(self.one, visible=False)

@@ -88,5 +88,7 @@ class Sparsify(Training):
         facts |= Sparsifier(module, plan, context, rule, lesson).fit()
         facts |= counted(module, list(shares))
         facts["top1"] = top1(module, context.images("test"), context)
+        if self.teacher != "none":
+            facts["teacher"] = self.teacher
         edit = {"op": "connections", "step": context.where, "layers": facts["layers"]}
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

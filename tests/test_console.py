@@ -1,0 +1,63 @@
+"""What a run says where there is no terminal: enough to see that it works, and no more."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("rich")
+
+from edgecv import console  # noqa: E402
+from edgecv.nodes import Node  # noqa: E402
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(console, "time", made)
+    return made
+
+
+def node(name: str) -> Node:
+    made = object.__new__(Node)
+    object.__setattr__(made, "id", name)
+    return made
+
+
+def test_a_long_step_speaks_once_in_a_minute(clock: Clock, capsys) -> None:
+    progress = console.Progress()
+    progress.start(node("dense"), 0, 2)
+    for second in range(0, 150, 10):
+        clock.now = second
+        progress.progress(second, 150, f"epoch {second}")
+    progress.finish(node("dense"), "made", 150.0)
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["… dense  40%  epoch 60", "… dense  80%  epoch 120", "✓ dense  150.0 s"]
+
+
+def test_a_short_step_says_that_it_is_done(clock: Clock, capsys) -> None:
+    progress = console.Progress()
+    for name in ("model", "dense"):
+        progress.start(node(name), 0, 2)
+        clock.now += 50
+        progress.progress(1, 2)
+        progress.finish(node(name), "made", 50.0)
+    assert capsys.readouterr().err.splitlines() == ["✓ model  50.0 s", "✓ dense  50.0 s"]
+
+
+def test_quiet_says_nothing(clock: Clock, capsys) -> None:
+    progress = console.Progress(quiet=True)
+    progress.start(node("dense"), 0, 1)
+    clock.now = 100
+    progress.progress(1, 2, "epoch 1")
+    progress.finish(node("dense"), "made", 100.0)
+    assert capsys.readouterr().err == ""
