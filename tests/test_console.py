@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("rich")
 
-from edgecv import console  # noqa: E402
-from edgecv.nodes import Node  # noqa: E402
+from edgecv import console
+from edgecv.nodes import Node
 
 
 class Clock:
