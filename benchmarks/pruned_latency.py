@@ -51,7 +51,7 @@ DATA = {
     "train": "fashion-mnist-sample", "test": "fashion-mnist-sample", "size": 28, "crop_pct": 1.0,
     "mean": [0.286], "std": [0.353],
 }  # fmt: skip
-WAYS = {"taylor": "edgecv", "random": "random"}
+WAYS = {"thinet": "edgecv", "random": "random"}
 ROUNDED = {"torch-pruning": None, "torch-pruning, round_to=16": 16}
 
 
@@ -73,7 +73,7 @@ def settings(net: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
     ]
     for word in options.targets:
         for share in options.shares:
-            for method in ("taylor", "random"):
+            for method in ("thinet", "random"):
                 made = {
                     "name": step(share, word, method), "from": "dense", "method": method,
                     "latency_ratio": share, "on": word, "shift": 1, "lr": options.tune_lr,
@@ -81,7 +81,7 @@ def settings(net: str, seed: int, options: argparse.Namespace) -> dict[str, Any]
                 }  # fmt: skip
                 if options.align:
                     made["align"] = options.align
-                if method == "taylor" and options.scratch:
+                if method == "thinet" and options.scratch:
                     made |= {"control": "scratch", "control_lr": options.lr}
                 stages.append({"prune": made})
     width = options.width or WIDTHS[net]
@@ -101,7 +101,7 @@ def run(net: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]
         dense = measured["dense", word]
         for share in options.shares:
             asked = {"net": net, "seed": seed, "target": word, "share": share}
-            for method in ("taylor", "random"):
+            for method in ("thinet", "random"):
                 made = step(share, word, method)
                 if made in missed:
                     rows.append({**asked, "way": WAYS[method], "missed": missed[made]})
@@ -117,7 +117,7 @@ def run(net: str, seed: int, options: argparse.Namespace) -> list[dict[str, Any]
                 if scratch := facts.get("scratch"):
                     rows.append({**rows[-1], "way": "scratch", "top1": scratch["top1"],
                                  "facts": scratch})  # fmt: skip
-            if step(share, word, "taylor") in missed:
+            if step(share, word, "thinet") in missed:
                 continue
             share_of_macs = next(r["macs"] for r in rows if r["way"] == "edgecv"
                                  and (r["target"], r["share"]) == (word, share))  # fmt: skip

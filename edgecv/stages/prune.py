@@ -10,9 +10,10 @@ for time won, and the whole network is measured until the time is within 5% of w
 (`edgecv.pruning.frontier`, `fit`); a layer whose narrowing wins no time stays. `ratio` is the old
 way: a share of every layer's channels, or (`scope: global`) of all.
 
-Criteria (`edgecv.pruning.criteria`): l1, l2 norms; bn_scale (network slimming, with `sparse_epochs`
-before); apoz (share of zeros); taylor (effect on the loss); thinet (effect on the next layer,
-rescaled); fpgm (geometric median); lamp; hessian; gates (learned by distillation); random.
+Criteria (`edgecv.pruning.criteria`): thinet (effect on the next layer, what stays rescaled: the
+default, because it keeps most before tuning); l1, l2 norms; bn_scale (network slimming, with
+`sparse_epochs` before); apoz (share of zeros); taylor (effect on the loss); fpgm (geometric
+median); lamp; hessian; gates (learned by distillation); random.
 
 Pitfalls: a network that ships in int8 is to be timed in int8 (`precision`): other widths are fast
 there. Accuracy before fine-tuning says little, do not judge by it. Engines run a width of 24 no
@@ -49,7 +50,7 @@ class Prune(Training):
     method: Literal[
         "apoz", "bn_scale", "fpgm", "gates", "hessian", "l1", "l2", "lamp", "random", "taylor",
         "thinet",
-    ] = Field(default="taylor", description="what makes a channel important")  # fmt: skip
+    ] = Field(default="thinet", description="what makes a channel important")  # fmt: skip
     ratio: float = Field(
         default=0.5, gt=0, lt=1, description="share of channels to remove, if nothing else is asked"
     )

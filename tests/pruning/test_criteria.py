@@ -184,8 +184,8 @@ def test_greedy_growth_adds_up_to_the_error() -> None:
     assert float(growth[first]) == pytest.approx(float(gram[first, first]), rel=1e-5)
 
 
-def test_taylors_effects_add_up(tmp_path: Path) -> None:
-    """Every channel of a layer cut in two halves: the same network, and the same sum."""
+def test_taylor_compares_layers_by_the_root(tmp_path: Path) -> None:
+    """Every channel of a layer cut in two halves: the same network, and 1/√2 of the sum."""
     narrow = nets.seeded(two_layers)
     wide = nn.Sequential(nets.conv(3, 16), nn.ReLU(), nets.conv(16, 4), *list(narrow)[3:])
     with torch.no_grad():
@@ -197,4 +197,6 @@ def test_taylors_effects_add_up(tmp_path: Path) -> None:
     for module in (narrow, wide):
         every, scores = found(module.eval(), tmp_path, "taylor")
         sums.append({g.name: float(s.sum()) for g, s in zip(every, scores, strict=True)})
-    assert sums[1] == pytest.approx(sums[0], rel=1e-4)
+    assert [g.width for g in every if g.name == "0"] == [16]
+    assert sums[1]["0"] == pytest.approx(sums[0]["0"] / 2**0.5, rel=1e-4)
+    assert sums[1]["2"] == pytest.approx(sums[0]["2"], rel=1e-4)

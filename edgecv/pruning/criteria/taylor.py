@@ -1,10 +1,11 @@
-"""I(c) = √ mean over images of (Σ x · ∂L/∂x)², over all that the layers behind read of channel c.
+"""I(c) = e_c / √Σ e,  e_c = mean over images of (Σ x · ∂L/∂x)², over all that is read of channel c.
 
 The effect on the loss of a gate at 1 that closes: Molchanov et al., "Importance Estimation for
 Neural Network Pruning", CVPR 2019, with the gate where the channel is read, so that a whole
 residual group counts as one. Squared by image, because the mean over images of x · ∂L/∂x is about
-zero in a trained network; the root, because effects add up and their squares do not: a sum of
-squares over n channels that share an effect is 1/n of it, and wide layers would be emptied.
+zero in a trained network. Between groups the root is compared, the effect of all their channels if
+they are independent: sums of squares are 1/n where n channels share an effect, and wide layers were
+emptied first; sums of roots are as large as if all effects had one sign, and narrow ones were.
 Pitfall: first order, which says little of removing most of a layer.
 """
 
@@ -37,4 +38,5 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
         for total, effect in zip(totals, effects, strict=True):
             total += effect.square().sum(0)
     probe.module.zero_grad()
-    return [(total / probe.images).sqrt() for total in totals]
+    means = [total / probe.images for total in totals]
+    return [mean / mean.sum().sqrt().clamp_min(1e-12) for mean in means]
