@@ -174,7 +174,7 @@ def test_explain_names_what_changed(project: Path) -> None:
     assert why("dense", "seed=3") == ["input model changed", "changed: seed 0 → 3"]
     assert why("data:train", "data.size=9") == ["changed: size [8, 8] → [9, 9]"]
     assert why("small", "prune.ratio=0.4", "prune.method=l1") == [
-        "changed: prune.method taylor → l1",
+        "changed: prune.method thinet → l1",
         "changed: prune.ratio 0.5 → 0.4",
     ]
 
