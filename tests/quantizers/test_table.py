@@ -181,7 +181,7 @@ def test_tflite_tensors_hold_what_was_learned(tflite: Made) -> None:
 
 @pytest.mark.parametrize(("kind", "most", "mean"), [("anywhere", 1, 0.15), ("tflite", 3, 0.5)])
 def test_the_engine_computes_what_was_trained(kind: str, most: int, mean: float, request) -> None:
-    """In steps of the logits; LiteRT's own sums and means round otherwise."""
+    """most, mean: in steps of the logits."""
     made = request.getfixturevalue(kind)
     pixels = nets.images(40, 5).pixels
     pre = made.context.preprocess

@@ -16,7 +16,7 @@ from edgecv.errors import RecipeError
 from edgecv.why.explain import explain
 
 SIZE, BUDGET_S = 48, 1.5
-LONGER_S = 6.0  # where a busy machine left it unsure
+LONGER_S = 6.0  # for a cause of some hundredths of a millisecond, on a busy machine too
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -32,9 +32,7 @@ def kinds(data) -> list[str]:
 @pytest.mark.skipif(not X86, reason="these are causes on x86")
 @pytest.mark.parametrize("name", CAUSES)
 def test_the_cause_is_named_with_its_cost_and_its_cure(make: Maker, name: str) -> None:
-    data = explain(make(name), budget_s=BUDGET_S)
-    if CAUSES[name] not in kinds(data):
-        data = explain(make(name), budget_s=LONGER_S)
+    data = explain(make(name), budget_s=LONGER_S)
     found = {f["kind"]: f for f in data["findings"]}
     noted = {f["kind"]: f for f in data["noted"]}
     if name == "subnormal" and CAUSES[name] in noted:  # Zen multiplies them as fast: no cause there
