@@ -28,15 +28,16 @@ from edgecv import pipeline, recipe, results
 from edgecv.bench.machine import load_average
 from edgecv.model import Model
 
-# net -> densities of the paper's tables 3 and 4, published error in %, limit; epochs of the dense
-# training, of the schedule and after it
+# net -> densities of the paper's tables 3 and 4 (LeNet-5's first dense layer at 7.7% instead of 8%:
+# with its biases the paper's own make 11.7 times, which it rounds), published error in %, limit;
+# epochs of the dense training, of the schedule and after it
 NETS: dict[str, Any] = {
     "lenet_300_100": {
         "density": {"0": 0.08, "2": 0.09, "4": 0.26}, "published": 1.59, "most": 1.60,
         "epochs": (12, 12, 24),
     },
     "lenet5": {
-        "density": {"0": 0.66, "2": 0.12, "5": 0.08, "7": 0.19}, "published": 0.77, "most": 0.85,
+        "density": {"0": 0.66, "2": 0.12, "5": 0.077, "7": 0.19}, "published": 0.77, "most": 0.85,
         "epochs": (6, 8, 12),
     },
 }  # fmt: skip
@@ -145,7 +146,8 @@ def page(runs: list[dict[str, Any]], options: argparse.Namespace) -> tuple[list[
         "",
         "Error on the 10,000 test images, mean over seeds (lowest and highest in brackets), as "
         "compiled for ONNX Runtime. Parameters count biases, which all stay. Densities of the "
-        "layers are those of Han et al., NIPS 2015.",
+        "layers are those of Han et al., NIPS 2015, but for LeNet-5's first dense layer (7.7% in "
+        "place of 8%, so that 12 times is reached with biases).",
         "",
         *(_epochs(net) for net in dict.fromkeys(r["net"] for r in runs)),
         f"AdamW, peak rate {options.lr:g}, batch "
