@@ -28,8 +28,8 @@ from edgecv.bench.machine import load_average
 from edgecv.data.images import Images
 from edgecv.model import Model
 
-TEACHER = {"epochs": 60, "batch_size": 256, "lr": 0.002, "flip": False, "shift": 2}
-STUDENT = {"epochs": 40, "batch_size": 256, "lr": 0.001, "flip": False, "shift": 0,
+TEACHER = {"epochs": 22, "batch_size": 256, "lr": 0.002, "flip": False, "shift": 2}
+STUDENT = {"epochs": 30, "batch_size": 256, "lr": 0.001, "flip": False, "shift": 0,
            "weight_decay": 0.0}  # fmt: skip
 NETWORKS: dict[str, dict[str, Any]] = {
     "teacher": {"module": "mlp:mlp", "width": 1200, "dropout": 0.2},
