@@ -1,0 +1,76 @@
+/* Convolutions and dense layers of one-bit values: dot = valid - 2 popcount(a ^ w), in integers.
+
+   A bit of 1 stands for +1, a bit of 0 for -1. Activations are packed by pixel: height x width x
+   words, words = ceil(channels / 64), channel c in bit c % 64 of word c / 64; bits behind the last
+   channel are 0. A zero that pads an image counts 0 in a dot product, as in a convolution of floats.
+
+   Every function returns 0, or an XNOR_ error; nothing is written then. Results are the same bits
+   on every instruction set. */
+#ifndef EDGECV_XNOR_H
+#define EDGECV_XNOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum {
+    XNOR_OK = 0,
+    XNOR_SHAPE = 1,   /* a size is not positive, does not divide, or is too large */
+    XNOR_MEMORY = 2,  /* out of memory */
+    XNOR_SET = 3      /* that instruction set is not in this library or not in this processor */
+};
+
+typedef struct {
+    int32_t height, width, channels, filters;
+    int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w;
+    int32_t pad_top, pad_left, pad_bottom, pad_right;
+    int32_t groups;
+} xnor_shape;
+
+typedef struct xnor_layer xnor_layer;
+
+/* What becomes of dots. Exactly one of raw, real and bits is not NULL.
+   raw:  int32 (out_h, out_w, filters)
+   real: scale[f] dot + bias[f] (+ add, laid out as real): float (filters, out_h, out_w), or
+         (out_h, out_w, filters) where channels_last
+   bits: dot >= least[f], the other way round where flip[f]: packed as activations are */
+typedef struct {
+    int32_t *raw;
+    float *real;
+    uint64_t *bits;
+    const float *scale, *bias, *add;
+    const int32_t *least;
+    const uint8_t *flip;
+    int32_t channels_last;
+} xnor_output;
+
+/* Names of the instruction sets of this library that this processor has, fastest first, ended by
+   NULL. The last is "portable". */
+const char *const *xnor_sets(void);
+
+int xnor_out_size(const xnor_shape *shape, int32_t *out_h, int32_t *out_w);
+
+/* weights: (filters, kernel_h, kernel_w, ceil(channels / groups / 64)) words, packed as activations
+   are. mask: the same shape, 1 where a ternary weight is not zero; NULL: binary weights.
+   set: a name of xnor_sets(), or NULL for the fastest. The layer keeps copies of both. */
+int xnor_layer_new(const xnor_shape *shape, const uint64_t *weights, const uint64_t *mask,
+                   const char *set, xnor_layer **layer);
+void xnor_layer_free(xnor_layer *layer);
+
+/* Bytes that xnor_run needs beside input and output; 64-byte alignment. */
+size_t xnor_scratch(const xnor_layer *layer);
+
+int xnor_run(const xnor_layer *layer, const uint64_t *x, const xnor_output *out, void *scratch);
+
+/* x[c] >= least[c], the other way round where flip[c]: packed. real: (channels, height, width), or
+   (height, width, channels) where channels_last. NaN is 0, as every comparison with it is false. */
+int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels,
+              int32_t channels_last, const float *least, const uint8_t *flip, uint64_t *bits);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
