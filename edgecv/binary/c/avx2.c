@@ -172,6 +172,18 @@ static void arrange(const xnor_layer *l, const uint64_t *weights, const uint64_t
 
 static int here(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("popcnt"); }
 
+#define AT_LEAST at_least_avx2
+static inline uint64_t at_least_avx2(const int32_t *dots, const int32_t *least) {
+    uint64_t word = 0;
+    for (int i = 0; i < TILE_FILTERS / 8; i++) {
+        const __m256i d = _mm256_load_si256((const __m256i *)(const void *)dots + i);
+        const __m256i low = _mm256_load_si256((const __m256i *)(const void *)least + i);
+        const __m256i below = _mm256_cmpgt_epi32(low, d);
+        word |= (uint64_t)(uint8_t)~_mm256_movemask_ps(_mm256_castsi256_ps(below)) << 8 * i;
+    }
+    return word;
+}
+
 #include "convolve.h"
 
 const xnor_set xnor_avx2 = {"avx2", 4, 1, PIXELS, expand, arrange, arranged, run, here};

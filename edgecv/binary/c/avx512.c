@@ -70,6 +70,16 @@ static int here(void) {
            __builtin_cpu_supports("avx512vpopcntdq");
 }
 
+#define AT_LEAST at_least_avx512
+static inline uint64_t at_least_avx512(const int32_t *dots, const int32_t *least) {
+    uint64_t word = 0;
+    for (int i = 0; i < TILE_FILTERS / 16; i++)
+        word |= (uint64_t)_mm512_cmpge_epi32_mask(_mm512_load_si512((const __m512i *)(const void *)dots + i),
+                                                  _mm512_load_si512((const __m512i *)(const void *)least + i))
+                << 16 * i;
+    return word;
+}
+
 #include "convolve.h"
 
 const xnor_set xnor_avx512 = {"avx512", 64, 8, PIXELS, expand_words, arrange, arranged, run, here};

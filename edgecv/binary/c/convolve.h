@@ -1,5 +1,5 @@
 /* The loop around a tile: included by every kernel, so that it is compiled for its instructions.
-   Before it: PIXELS, and
+   Before it: PIXELS, optionally AT_LEAST, and
    static void tile(const xnor_layer *, const uint8_t *const pixel[PIXELS], const uint8_t *weights,
                     uint32_t pops[PIXELS][TILE_FILTERS]);
 
@@ -8,8 +8,31 @@
 
 #include "layer.h"
 
+#ifndef AT_LEAST
+#define AT_LEAST at_least
+static inline uint64_t at_least(const int32_t *dots, const int32_t *least) {
+    uint64_t word = 0;
+    for (int32_t f = 0; f < TILE_FILTERS; f++) word |= (uint64_t)(dots[f] >= least[f]) << f;
+    return word;
+}
+#endif
+
+/* What a tile's filters are compared with: nothing reaches the lanes behind the last filter. */
+typedef struct {
+    _Alignas(64) int32_t least[TILE_FILTERS];
+    uint64_t flip;
+} edges;
+
+static void edges_of(const xnor_output *out, int32_t start, int32_t width, edges *e) {
+    e->flip = 0;
+    for (int32_t f = 0; f < TILE_FILTERS; f++) {
+        e->least[f] = f < width ? out->least[start + f] : INT32_MAX;
+        if (f < width) e->flip |= (uint64_t)(out->flip[start + f] & 1) << f;
+    }
+}
+
 static void finish(const xnor_layer *l, const xnor_output *out, int32_t group, int32_t tile_of,
-                   int32_t first, int32_t count, uint32_t pops[PIXELS][TILE_FILTERS]) {
+                   int32_t first, int32_t count, uint32_t pops[PIXELS][TILE_FILTERS], const edges *e) {
     const int32_t filters = l->s.filters, area = l->out_h * l->out_w;
     const int32_t start = group * l->group_filters + tile_of * TILE_FILTERS;
     int32_t width = l->group_filters - tile_of * TILE_FILTERS;
@@ -19,7 +42,7 @@ static void finish(const xnor_layer *l, const xnor_output *out, int32_t group, i
         const int32_t *base = l->base +
             ((((size_t)l->class_y[y] * l->classes_x + l->class_x[x]) * l->s.groups + group)
              * l->tiles + tile_of) * TILE_FILTERS;
-        int32_t dots[TILE_FILTERS];
+        _Alignas(64) int32_t dots[TILE_FILTERS];
         for (int32_t f = 0; f < TILE_FILTERS; f++) dots[f] = base[f] - 2 * (int32_t)pops[p][f];
         if (out->raw) {
             memcpy(out->raw + (size_t)at * filters + start, dots, sizeof(int32_t) * (size_t)width);
@@ -39,10 +62,7 @@ static void finish(const xnor_layer *l, const xnor_output *out, int32_t group, i
             }
         } else {
             const int32_t words = (filters + 63) / 64;
-            uint64_t word = 0;
-            for (int32_t f = 0; f < width; f++)
-                word |= (uint64_t)((dots[f] >= out->least[start + f]) ^ (out->flip[start + f] & 1))
-                        << f;
+            const uint64_t word = AT_LEAST(dots, e->least) ^ e->flip;
             uint64_t *to = out->bits + (size_t)at * words + start / 64;
             const int32_t shift = start % 64;
             to[0] |= word << shift;
@@ -59,6 +79,10 @@ static int run(const xnor_layer *l, const uint64_t *x, const xnor_output *out, u
     for (int32_t g = 0; g < l->s.groups; g++) {
         l->set->expand(l, x, g, canvas);
         for (int32_t t = 0; t < l->tiles; t++) {
+            edges e = {.flip = 0};
+            const int32_t start = g * l->group_filters + t * TILE_FILTERS;
+            const int32_t rest = l->group_filters - t * TILE_FILTERS;
+            if (out->bits) edges_of(out, start, rest < TILE_FILTERS ? rest : TILE_FILTERS, &e);
             const uint8_t *weights = l->weights + ((size_t)g * l->tiles + t) * l->tile_bytes;
             for (int32_t first = 0; first < area; first += PIXELS) {
                 const uint8_t *pixel[PIXELS];
@@ -70,7 +94,7 @@ static int run(const xnor_layer *l, const uint64_t *x, const xnor_output *out, u
                     pixel[p] = canvas + ((size_t)y * l->canvas_w + col) * pixel_bytes;
                 }
                 tile(l, pixel, weights, pops);
-                finish(l, out, g, t, first, area - first < PIXELS ? area - first : PIXELS, pops);
+                finish(l, out, g, t, first, area - first < PIXELS ? area - first : PIXELS, pops, &e);
             }
         }
     }
