@@ -22,6 +22,14 @@ static const xnor_set *const SETS[] = {
 };
 #define COUNT (int)(sizeof SETS / sizeof *SETS)
 
+#ifndef XNOR_DIGEST
+#define XNOR_DIGEST none
+#endif
+#define TEXT_(x) #x
+#define TEXT(x) TEXT_(x)
+
+const char *xnor_digest(void) { return TEXT(XNOR_DIGEST); }
+
 const char *const *xnor_sets(void) {
     static const char *names[COUNT + 1];
     int found = 0;

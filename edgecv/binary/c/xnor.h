@@ -16,6 +16,14 @@
 extern "C" {
 #endif
 
+#if defined(_WIN32)
+#define XNOR_API __declspec(dllexport)
+#elif defined(__GNUC__)
+#define XNOR_API __attribute__((visibility("default")))
+#else
+#define XNOR_API
+#endif
+
 enum {
     XNOR_OK = 0,
     XNOR_SHAPE = 1,   /* a size is not positive, does not divide, or is too large */
@@ -47,27 +55,30 @@ typedef struct {
     int32_t channels_last;
 } xnor_output;
 
+/* What the library was built from. */
+XNOR_API const char *xnor_digest(void);
+
 /* Names of the instruction sets of this library that this processor has, fastest first, ended by
    NULL. The last is "portable". */
-const char *const *xnor_sets(void);
+XNOR_API const char *const *xnor_sets(void);
 
-int xnor_out_size(const xnor_shape *shape, int32_t *out_h, int32_t *out_w);
+XNOR_API int xnor_out_size(const xnor_shape *shape, int32_t *out_h, int32_t *out_w);
 
 /* weights: (filters, kernel_h, kernel_w, ceil(channels / groups / 64)) words, packed as activations
    are. mask: the same shape, 1 where a ternary weight is not zero; NULL: binary weights.
    set: a name of xnor_sets(), or NULL for the fastest. The layer keeps copies of both. */
-int xnor_layer_new(const xnor_shape *shape, const uint64_t *weights, const uint64_t *mask,
+XNOR_API int xnor_layer_new(const xnor_shape *shape, const uint64_t *weights, const uint64_t *mask,
                    const char *set, xnor_layer **layer);
-void xnor_layer_free(xnor_layer *layer);
+XNOR_API void xnor_layer_free(xnor_layer *layer);
 
 /* Bytes that xnor_run needs beside input and output; 64-byte alignment. */
-size_t xnor_scratch(const xnor_layer *layer);
+XNOR_API size_t xnor_scratch(const xnor_layer *layer);
 
-int xnor_run(const xnor_layer *layer, const uint64_t *x, const xnor_output *out, void *scratch);
+XNOR_API int xnor_run(const xnor_layer *layer, const uint64_t *x, const xnor_output *out, void *scratch);
 
 /* x[c] >= least[c], the other way round where flip[c]: packed. real: (channels, height, width), or
    (height, width, channels) where channels_last. NaN is 0, as every comparison with it is false. */
-int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels,
+XNOR_API int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels,
               int32_t channels_last, const float *least, const uint8_t *flip, uint64_t *bits);
 
 #ifdef __cplusplus
