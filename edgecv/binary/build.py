@@ -26,7 +26,7 @@ NAME = {"win32": "edgecv_xnor.dll", "darwin": "libedgecv_xnor.dylib"}.get(
 )
 FLAGS = ["-std=c11", "-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
 UNITS: dict[str, dict[str, list[str]]] = {
-    "any": {"xnor": [], "portable": []},
+    "any": {"xnor": [], "portable": [], "ort": []},
     "x86_64": {
         "avx2": ["-mavx2", "-mpopcnt"],
         "avx512": ["-mavx512f", "-mavx512vl", "-mavx512vpopcntdq"],
