@@ -321,10 +321,10 @@ static const OrtOp OPS[] = {
 /* What ONNX Runtime calls of a library that it is given. */
 XNOR_API OrtStatus *RegisterCustomOps(OrtOptions *options, const OrtBase *base) {
     static _Atomic(OrtDomain *) kept; /* ONNX Runtime keeps pointers to it: made once, never freed */
-    const OrtApi *api = base->api(ORT_VERSION);
+    const OrtApi *api = base->api(ORT_OLDEST);
     if (!api) { /* the oldest table can say so */
         const OrtApi *old = base->api(1);
-        return old ? ort_status(old, ORT_FAIL, "edgecv: needs ONNX Runtime 1.16 or newer") : NULL;
+        return old ? ort_status(old, ORT_FAIL, "edgecv: needs ONNX Runtime 1.17 or newer") : NULL;
     }
     OrtDomain *domain = atomic_load(&kept);
     if (!domain) {

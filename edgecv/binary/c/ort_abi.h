@@ -1,15 +1,16 @@
 /* The few slots of ONNX Runtime's C interface that ort.c uses, declared by position.
 
    The table only grows: a slot that a version has is at the same place in every later one. The
-   positions are those of API version 16 (ONNX Runtime 1.16, 2023), which is the oldest that lets a
-   kernel of a custom operator say what is wrong. */
+   positions are those of API version 16, the oldest that lets a kernel of a custom operator say what
+   is wrong; ONNX Runtime 1.16 itself cannot infer types past an input that is left out. */
 #ifndef EDGECV_ORT_ABI_H
 #define EDGECV_ORT_ABI_H
 
 #include <stddef.h>
 #include <stdint.h>
 
-#define ORT_VERSION 16
+#define ORT_VERSION 16 /* of OrtOp below */
+#define ORT_OLDEST 17
 #define ORT_FAIL 1
 #define ORT_INVALID_ARGUMENT 2
 
