@@ -11,6 +11,8 @@ pruning library and no tracing: an edit names modules and the indices that stay.
     replace         {"modules": {"layer1.conv1": {"into": "separable", "c_in": 16, ...}}}
                      (`edgecv.restructuring`)
     factorize       {"layers": {"conv2": {"form": "tucker2", "ranks": [16, 32]}}} (`edgecv.lowrank`)
+    binarize        {"layers": {name: {"norm": name, "act": name}}, "form": "react", ...}
+                     (`edgecv.binary`)
     structured      {"layers": {"fc": {"structure": "toeplitz", "rank": 4}}} (`edgecv.lowrank`)
 """
 
@@ -48,6 +50,10 @@ def describe(edit: Edit) -> str:
         from edgecv.restructuring import describe as replaced
 
         return replaced(edit)
+    if edit.get("op") == "binarize":
+        from edgecv.binary import replacing
+
+        return replacing.told(edit)
     if edit.get("op") in ("factorize", "structured"):
         from edgecv.lowrank import history
 
@@ -179,6 +185,12 @@ def _lowrank(module: torch.nn.Module, edit: Edit) -> None:
     history.replay(module, edit)
 
 
+def _binarize(module: torch.nn.Module, edit: Edit) -> None:
+    from edgecv.binary.replacing import binarize
+
+    binarize(module, edit)
+
+
 def _connections(module: torch.nn.Module, edit: Edit) -> None:
     """Nothing: the zeros are in the weights."""
 
@@ -190,4 +202,5 @@ OPS = {
     "replace": _replace,
     "factorize": _lowrank,
     "structured": _lowrank,
+    "binarize": _binarize,
 }
