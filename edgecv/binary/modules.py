@@ -177,7 +177,8 @@ class OneBit(nn.Module):
     def past(self, x: Tensor) -> Tensor:
         """S(x), of the output's shape."""
         if self.how["stride"] != (1, 1):
-            x = F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+            odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
+            x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
         return x.repeat(1, len(self.weight) // x.shape[1], 1, 1)
 
     def extra_repr(self) -> str:
