@@ -98,9 +98,12 @@ def _prove(
     try:
         proof["executed"] = session.executed()
         _assert_precision(where, graph, proof["executed"])
+        _assert_counted(where, compiled, proof["executed"])
         pixels = sample(images.pixels, PARITY_SAMPLES)
         outputs = session_outputs(session, pixels, preprocess)
         tolerance = parity.COMPILE[graph.precision]
+        if graph.facts.get("one_bit") and graph.precision == "fp32":
+            tolerance = parity.EXPORT_ONE_BIT
         reference = graph_outputs(graph, pixels, preprocess, exact=False)
         proof["parity"] = parity.check(where, reference, outputs, tolerance).to_json()
         proof["scores"] = _scores(outputs)
@@ -159,7 +162,9 @@ def _assert_precision(where: str, graph: Graph, executed: dict[str, int]) -> Non
     if graph.precision in ("fp16", "bf16"):  # what computes in it is the processor's choice
         return
     asked, kept = graph.precision, graph.facts.get("options", {}).get("keep_float", ())
-    total = sum(executed.values()) - min(len(kept), executed.get("fp32", 0))
+    binary = executed.get("binary", 0)
+    floats = len(kept) + graph.facts.get("one_bit", 0) - binary  # that may run as such
+    total = sum(executed.values()) - binary - min(floats, executed.get("fp32", 0))
     if total and executed.get(asked, 0) < MIN_SHARE * total:
         ran = ", ".join(f"{n} in {p}" for p, n in sorted(executed.items()))
         raise ParityError(
@@ -167,6 +172,13 @@ def _assert_precision(where: str, graph: Graph, executed: dict[str, int]) -> Non
             f"asked for {asked}, but of {total} compute layers the engine ran {ran}",
             "the graph does not fuse on this engine: check the target's grid",
         )
+
+
+def _assert_counted(where: str, compiled: Compiled, executed: dict[str, int]) -> None:
+    """What is said to count bits does. Raises ParityError."""
+    if executed.get("binary", 0) < compiled.counted:
+        what = f"of {compiled.counted} one-bit layers the engine ran {executed.get('binary', 0)}"
+        raise ParityError(where, f"{what} as xnor and popcount", "report this")
 
 
 def _manifest(

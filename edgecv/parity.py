@@ -37,6 +37,8 @@ class Tolerance:
 
 
 EXPORT = Tolerance(min_sqnr_db=50.0, min_agreement=0.98)
+# A sign turns where a sum lies within a rounding of its border, and all behind it changes a little.
+EXPORT_ONE_BIT = Tolerance(min_sqnr_db=20.0, min_agreement=0.95)
 COMPILE_FP32 = Tolerance(min_sqnr_db=50.0, min_agreement=0.98)
 # The same integers, rounded by another engine's kernels.
 COMPILE_INT8 = Tolerance(min_sqnr_db=15.0, min_agreement=0.9)

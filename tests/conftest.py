@@ -11,7 +11,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,3 +168,19 @@ def finished(project: Path) -> Finished:
 def copied(finished: Finished, tmp_path: Path) -> Path:
     """A copy of the finished run's --out, to change and run again."""
     return Path(shutil.copytree(finished.out, tmp_path / "out"))
+
+
+@pytest.fixture(scope="session")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The library of binary kernels, built from the sources as they are; child processes find it."""
+    from edgecv.binary import build, library
+
+    cc = build.compiler()
+    if cc is None:
+        pytest.skip("no C compiler")
+    path = build.build(tmp_path_factory.mktemp("kernels") / build.NAME, cc)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGECV_KERNELS", str(path))
+        library.library.cache_clear()
+        yield path
+    library.library.cache_clear()

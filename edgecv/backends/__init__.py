@@ -34,6 +34,7 @@ class Compiled:
     versions: tool name -> version, of every tool that shaped the files
     compiled: False when the vendor's compiler was not there and the file is its input instead
     notes:    what the user should know, one sentence each
+    counted:  layers that are to run as xnor and popcount
     """
 
     files: tuple[str, ...]
@@ -42,6 +43,7 @@ class Compiled:
     versions: dict[str, str] = field(default_factory=dict)
     compiled: bool = True
     notes: tuple[str, ...] = ()
+    counted: int = 0
 
 
 class Session(Protocol):

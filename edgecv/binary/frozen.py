@@ -31,6 +31,7 @@ class Frozen(nn.Module):
         with torch.no_grad():
             w, alpha = layer.quantized()
             scale, bias = layer.folded(alpha)
+        self.one_bit = not layer.real_inputs and layer.weights != "real"
         self.real_inputs, self.conv, self.how = layer.real_inputs, layer.conv, dict(layer.how)
         self.past: Any = layer.past if layer.around else None
         channels = w.shape[1] * layer.how.get("groups", 1)
@@ -55,3 +56,8 @@ def frozen(module: nn.Module) -> nn.Module:
     for part in [m for m in made.modules() if isinstance(m, OneBit)]:
         put(made, part, Frozen(part))
     return made.train(module.training)
+
+
+def one_bit(module: nn.Module) -> int:
+    """How many layers multiply one-bit values by one-bit weights: those that can be counted."""
+    return sum(isinstance(part, Frozen) and part.one_bit for part in module.modules())

@@ -1,11 +1,13 @@
 """The kernels from Python: one layer at a time, on packed words or on floats.
 
-Raises MissingError where the library was not built; `edgecv doctor` tells.
+Raises EngineError where the library was not built; `edgecv doctor` tells. EDGECV_KERNELS names
+another library than the one in the package.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,9 +17,9 @@ import numpy as np
 
 from edgecv.binary.build import NAME, digest
 from edgecv.binary.reference import Shape
-from edgecv.errors import EdgecvError
+from edgecv.errors import EngineError
 
-PATH = Path(__file__).with_name(NAME)
+CURE = "install gcc or clang, then: python -m edgecv.binary.build"
 ALIGNMENT = 64
 ERRORS = {1: "a size that the kernels do not take", 2: "out of memory", 3: "no such instruction set"}
 
@@ -41,12 +43,22 @@ class _Output(ctypes.Structure):
     ]  # fmt: skip
 
 
+def found() -> Path | None:
+    """The library's file; None where it was not built."""
+    path = Path(os.environ.get("EDGECV_KERNELS") or Path(__file__).with_name(NAME))
+    return path if path.is_file() else None
+
+
 @cache
 def library() -> Any:
-    """The shared library, loaded once."""
-    if not PATH.is_file():
-        raise EdgecvError("binary kernels", "are not built", "install a C compiler, then edgecv again")
-    made = ctypes.CDLL(str(PATH))
+    """The shared library, loaded once. Raises EngineError: not there, or for another system."""
+    path = found()
+    if path is None:
+        raise EngineError("binary kernels", "are not built", CURE)
+    try:
+        made = ctypes.CDLL(str(path))
+    except OSError as e:
+        raise EngineError(f"binary kernels {path.name}", f"cannot be loaded: {e}", CURE) from None
     made.xnor_sets.restype = ctypes.POINTER(ctypes.c_char_p)
     made.xnor_digest.restype = ctypes.c_char_p
     made.xnor_scratch.restype = ctypes.c_size_t
@@ -70,6 +82,25 @@ def sets() -> list[str]:
 def stale() -> bool:
     """Whether the library was built from other sources than those beside it."""
     return str(library().xnor_digest().decode()) != digest()
+
+
+@dataclass(frozen=True)
+class Told:
+    """What `doctor` says of the kernels. sets: fastest first; stale: older than their sources."""
+
+    here: bool
+    sets: tuple[str, ...] = ()
+    digest: str | None = None
+    stale: bool = False
+    reason: str = ""
+
+
+def told() -> Told:
+    """Whether the kernels are here, and which."""
+    try:
+        return Told(True, tuple(sets()), str(library().xnor_digest().decode()), stale())
+    except EngineError as e:
+        return Told(False, reason=f"{e.what}: {CURE}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +137,7 @@ class Layer:
             ctypes.byref(self._handle),
         )  # fmt: skip
         if status:
-            raise EdgecvError(f"binary layer {shape}", ERRORS[status])
+            raise EngineError(f"binary layer {shape}", ERRORS[status])
         room = np.empty(library().xnor_scratch(self._handle) + ALIGNMENT, np.uint8)
         self._scratch = room[-room.ctypes.data % ALIGNMENT :]
 

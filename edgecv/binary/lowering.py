@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.binary.plain import DOMAIN
 from edgecv.binary.reference import Shape, packed
 from edgecv.binary.thresholds import thresholds
 
 log = logging.getLogger(__name__)
-DOMAIN, OPSET = "edgecv", 1
+OPSET = 1
 MOST = 65535  # products of one output, as the kernels count them
 
 
@@ -46,6 +47,16 @@ class Layer:
 def lower(model: Any) -> list[str]:
     """Rewrite an onnx.ModelProto in place; the names of the convolutions that are counted now."""
     return _Lowering(model).run()
+
+
+def countable(model: Any) -> set[str]:
+    """The names of the convolutions that `lower` would take; the model stays as it is."""
+    found = _Lowering(model)
+    return {
+        node.name
+        for node in model.graph.node
+        if (signs := found.signs(node)) and not isinstance(found.layer(node, signs[0]), str)
+    }
 
 
 class _Lowering:
@@ -78,11 +89,11 @@ class _Lowering:
 
     def _conv(self, node: Any) -> bool:
         """Replace one convolution, with the sum behind it."""
-        signs = self._signs(node)
+        signs = self.signs(node)
         if signs is None:
             return False
         x, least = signs
-        layer = self._layer(node, x)
+        layer = self.layer(node, x)
         if isinstance(layer, str):
             log.warning("%s %s: stays float", node.name or node.output[0], layer)
             return False
@@ -104,7 +115,7 @@ class _Lowering:
         self.layers[out] = layer
         return True
 
-    def _signs(self, node: Any) -> tuple[str, np.ndarray] | None:
+    def signs(self, node: Any) -> tuple[str, np.ndarray] | None:
         """(x, β) where a convolution reads Where(x >= β, 1, −1)."""
         if node.op_type != "Conv" or node.input[1] not in self.values:
             return None
@@ -128,7 +139,7 @@ class _Lowering:
             return None
         return x, np.broadcast_to(border.reshape(-1), size[1]).astype(np.float32)
 
-    def _layer(self, node: Any, x: str) -> Layer | str:
+    def layer(self, node: Any, x: str) -> Layer | str:
         """The layer, or why it cannot be counted."""
         from onnx import helper
 

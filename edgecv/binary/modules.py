@@ -179,7 +179,8 @@ class OneBit(nn.Module):
         if self.how["stride"] != (1, 1):
             odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
             x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
-        return x.repeat(1, len(self.weight) // x.shape[1], 1, 1)
+        times = len(self.weight) // x.shape[1]
+        return torch.cat([x] * times, 1) if times > 1 else x
 
     def extra_repr(self) -> str:
         kind = "real" if self.real_inputs else "one-bit"

@@ -10,21 +10,9 @@ import pytest
 
 from edgecv.binary import build, library
 from edgecv.binary.reference import Shape, dots, packed, unpacked
-from edgecv.errors import EdgecvError
+from edgecv.errors import EdgecvError, EngineError
 
-needs_compiler = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
-pytestmark = needs_compiler
-
-
-@pytest.fixture(scope="module", autouse=True)
-def built(tmp_path_factory) -> None:
-    """The sources as they are, not what happens to be installed."""
-    path = build.build(tmp_path_factory.mktemp("kernels") / build.NAME, str(build.compiler()))
-    library.library.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "PATH", path)
-        yield
-    library.library.cache_clear()
+pytestmark = pytest.mark.usefixtures("kernels")
 
 
 def some_layer(rng: np.random.Generator) -> tuple[Shape, np.ndarray, np.ndarray, np.ndarray]:
@@ -139,8 +127,25 @@ def test_arrays_of_another_shape_never_reach_the_kernels() -> None:
 
 
 def test_what_is_not_built_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    library.library.cache_clear()
-    monkeypatch.setattr(library, "PATH", tmp_path / "nothing.so")
-    with pytest.raises(EdgecvError, match="are not built"):
-        library.sets()
-    library.library.cache_clear()
+    try:
+        for content, said in ((None, "are not built"), (b"no library", "cannot be loaded")):
+            library.library.cache_clear()
+            path = tmp_path / "kernels.so"
+            if content:
+                path.write_bytes(content)
+            monkeypatch.setenv("EDGECV_KERNELS", str(path))
+            with pytest.raises(EngineError, match=said):
+                library.sets()
+            told = library.told()
+            assert not told.here
+            assert "python -m edgecv.binary.build" in told.reason
+    finally:
+        library.library.cache_clear()
+
+
+def test_what_is_built_is_told() -> None:
+    told = library.told()
+    assert told.here
+    assert told.sets[-1] == "portable"
+    assert told.digest == build.digest()
+    assert not told.stale

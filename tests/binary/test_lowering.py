@@ -13,22 +13,14 @@ ort = pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
-from edgecv.binary import build  # noqa: E402
 from edgecv.binary.frozen import frozen  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
+from edgecv.binary.plain import plain  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import settled  # noqa: E402
-
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory) -> Path:
-    return build.build(tmp_path_factory.mktemp("kernels") / build.NAME, str(build.compiler()))
-
 
 def bit(c_in: int, c_out: int, k: int = 3, stride: int = 1, **options) -> OneBit:
     conv = nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)
@@ -103,7 +95,11 @@ def test_chains_are_equal_bit_for_bit(name: str, kernels: Path, tmp_path: Path) 
     with torch.no_grad():
         wanted = torch.cat([module(torch.from_numpy(one[None])) for one in x]).numpy()
     rounded = 1e-5 if name == "shortcuts" else 0.0  # a mean of four floats is the engine's own
-    np.testing.assert_allclose(run(model, kernels, x), wanted, rounded, rounded)
+    got = run(model, kernels, x)
+    np.testing.assert_allclose(got, wanted, rounded, rounded)
+    standard = onnx.load_model_from_string(plain(model.SerializeToString()))
+    assert {n.domain for n in standard.graph.node} == {""}
+    np.testing.assert_array_equal(run(standard, kernels, x), got)
 
 
 def test_a_trained_network_answers_alike(kernels: Path, tmp_path: Path) -> None:

@@ -9,22 +9,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv.binary import build, library  # noqa: E402
+from edgecv.binary import library  # noqa: E402
 from edgecv.binary.modules import DELTA, OneBit, RPReLU, sign  # noqa: E402
 from edgecv.binary.reference import Shape, packed  # noqa: E402
-
-needs_kernels = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory) -> None:
-    path = build.build(tmp_path_factory.mktemp("kernels") / build.NAME, str(build.compiler()))
-    library.library.cache_clear()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library, "PATH", path)
-        yield
-    library.library.cache_clear()
-
 
 def normed(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
@@ -92,7 +79,6 @@ def test_a_shortcut_is_added_where_shapes_allow(stride: int, width: int, side: i
         torch.testing.assert_close(rest[0, 0, 0, 0], x[0, 0, :2, :2].mean(), rtol=0, atol=1e-4)
 
 
-@needs_kernels
 @pytest.mark.parametrize("weights", ["binary", "ternary"])
 @pytest.mark.parametrize("seed", range(12))
 def test_the_kernels_compute_the_same_bits(seed: int, weights: str, kernels: None) -> None:

@@ -13,17 +13,10 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
-from edgecv.binary import build  # noqa: E402
 from edgecv.binary.reference import Shape, dots, packed  # noqa: E402
 
-pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 FIRST = Shape(9, 7, 70, 130, kernel=(3, 3), pads=(1, 1, 1, 1))
 SECOND = Shape(9, 7, 130, 70, kernel=(3, 3), pads=(1, 1, 1, 1), groups=2)
-
-
-@pytest.fixture(scope="module")
-def kernels(tmp_path_factory) -> Path:
-    return build.build(tmp_path_factory.mktemp("kernels") / build.NAME, str(build.compiler()))
 
 
 class Chain:

@@ -22,6 +22,8 @@ from edgecv.runtime.spec import Layer
 # Kernels that multiply and accumulate, and what in; contrib and NCHWc variants included
 # (docs/ContribOperators.md of ONNX Runtime).
 KERNELS = {
+    "BinaryConv": "binary",
+    "BinaryBits": "binary",
     "QLinearConv": "int8",
     "QLinearConvTranspose": "int8",
     "QGemm": "int8",
@@ -41,7 +43,7 @@ KERNELS = {
 }
 # Kernels that compute nothing: they copy, or convert between precisions.
 MOVES = frozenset((
-    "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "Pad",
+    "Binarize", "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "Pad",
     "QLinearConcat", "QuantizeLinear", "ReorderInput", "ReorderOutput", "Reshape", "Shape", "Slice",
     "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 ))  # fmt: skip

@@ -2,11 +2,15 @@
 
 Precision is read back from a profile of one real run (ONNX Runtime's own JSON): the optimised
 graph decides what executes, and Q/DQ nodes in the file promise nothing.
+
+A network of one-bit layers needs the kernels of `edgecv.binary`; without them it runs in floats,
+with the same answers, and says so.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,8 +21,13 @@ import numpy as np
 from edgecv.errors import EngineError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
 
+log = logging.getLogger(__name__)
+
 ENGINE = "onnxruntime"
 EXTRA = "ort"
+
+# Operators that edgecv adds; the third, Binarize, never comes without one of them.
+COUNTED = ("BinaryConv", "BinaryBits")
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -60,6 +69,9 @@ class Session:
             raise missing("onnxruntime", EXTRA, ENGINE) from None
         self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
         self._fused = fused
+        self._kernels: str | None = None
+        if any(op.encode() in self._model for op in COUNTED):
+            self._count()
         self._session = self._open(self._options())
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
@@ -120,6 +132,22 @@ class Session:
                 profile = Path(session.end_profiling())
             return list(json.loads(profile.read_text()))
 
+    def _count(self) -> None:
+        """Take the kernels that count bits, or floats in their place."""
+        from edgecv.binary import library
+
+        path = library.found()
+        if path is None:
+            from edgecv.binary.plain import plain
+
+            log.warning(
+                "one-bit layers run in floats, slowly: the binary kernels are not built (%s)",
+                library.CURE,
+            )
+            self._model = plain(self._model)
+        else:
+            self._kernels = str(path)
+
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
         self._session, self._run = None, _closed
@@ -130,6 +158,13 @@ class Session:
         options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
         # Idle workers that spin would take CPU time from whatever is measured next to this.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if self._kernels:
+            try:
+                options.register_custom_ops_library(self._kernels)
+            except Exception as e:
+                from edgecv.binary.library import CURE
+
+                raise EngineError(f"binary kernels {self._kernels}", _line(e), CURE) from None
         if not self._fused:
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors are raised, not printed as well

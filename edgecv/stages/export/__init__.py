@@ -26,7 +26,7 @@ class Export(Stage):
     splits: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
         "edgecv.parity", "edgecv.replay", "edgecv.importing", "edgecv.quantizers",
-        "edgecv.lowrank.structured",
+        "edgecv.lowrank.structured", "edgecv.binary.frozen", "edgecv.binary.modules",
     )  # fmt: skip
 
     opset: int = Field(default=18, ge=18, le=24, description="ONNX opset of the file")
@@ -42,8 +42,9 @@ class Export(Stage):
 
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module), or the Path of a user's .onnx file."""
+        from edgecv.binary.frozen import frozen, one_bit
         from edgecv.lowrank.structured import materialised
-        from edgecv.parity import EXPORT, check
+        from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.replay import graph_outputs, sample, torch_outputs
 
         module = None if not isinstance(source, tuple) else source[1]
@@ -59,16 +60,19 @@ class Export(Stage):
 
             module = onnx_to_torch(source)
         trained = _trained(source)
-        module = trained.network if trained else materialised(module)
+        module = trained.network if trained else frozen(materialised(module))
+        bits = one_bit(module)
         graph = self._export(module, context, target)
         pixels = sample(context.images("train").pixels, 64)
         parity = check(
             f"export of {context.where} to {target.graph}",
             torch_outputs(module, pixels, context.preprocess),
             graph_outputs(graph, pixels, context.preprocess),
-            EXPORT,
+            EXPORT_ONE_BIT if bits else EXPORT,
         )
         graph.facts["parity"] = parity.to_json()
+        if bits:
+            graph.facts["one_bit"] = bits
         if trained:
             graph.facts["learned"] = trained.table(graph, pixels[len(pixels) // 2], context)
         graph.save_facts()

@@ -102,7 +102,7 @@ def quantize_onnx(
         "options": options.to_json(),
         **tuned,
         "samples": len(samples),
-        "warnings": [*doubts(samples), *_without_kernel(model)],
+        "warnings": [*doubts(samples), *([] if _multiplying(model) else _without_kernel(model))],
         "grid": grid.model_dump(),
     }
     result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
@@ -145,7 +145,7 @@ def _quantize(
             weight_qType=QuantType.QInt8,
             activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=[],
+            nodes_to_quantize=_multiplying(copy),
             nodes_to_exclude=sorted(kept | (_left_float(copy) if grid.symmetric else set())),
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={
@@ -165,6 +165,16 @@ def _quantize(
         root.setLevel(level)
     quantizer.model.topological_sort()
     return quantizer.model.model
+
+
+def _multiplying(model: Any) -> list[str]:
+    """Where layers of one bit count, what else multiplies, and its clipping; [] is everything:
+    between layers of one bit, floats are added, and would be converted to and fro for nothing."""
+    from edgecv.binary.lowering import countable
+
+    bits = countable(model)
+    kinds = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
+    return [n.name for n in model.graph.node if bits and n.op_type in kinds and n.name not in bits]
 
 
 def _reconstruct(
