@@ -38,7 +38,8 @@ class _Shape(ctypes.Structure):
 class _Output(ctypes.Structure):
     _fields_ = [
         *((n, ctypes.c_void_p) for n in
-          ("raw", "real", "bits", "scale", "bias", "add", "least", "flip")),
+          ("raw", "real", "bits", "scale", "bias", "add", "more", "before", "slope", "after",
+           "least", "border", "flip")),
         ("channels_last", ctypes.c_int32),
     ]  # fmt: skip
 

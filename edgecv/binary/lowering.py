@@ -1,19 +1,23 @@
 """A standard ONNX graph with convolutions of ±1 → the same graph with kernels that count bits.
 
-    Where(x >= β, 1, −1) → Conv of ±s_f, 0 (+ bias) (→ Add)     Binarize → BinaryConv
-    BinaryConv (→ Relu) → Binarize, read by nothing else        BinaryBits: packed through
+    Where(x >= β, 1, −1) → Conv of ±s_f, 0 (+ bias) (→ Add) (→ Add) (→ RPReLU or Relu)    a Unit
+    a Unit whose value only signs read                   BinaryBits: sums are compared, bits go on
+    a Unit that a sign reads, and others too             BinaryBoth: floats and bits at once
+    any other Unit                                       BinaryConv
+    AveragePool of 2x2 (→ Concat of itself), added       Halve
 
 A filter's weights have one size s_f, which becomes its scale; the sums are integers, so what comes
-out are the floats that PyTorch computes, and not a sum of rounded products. Everything else in the
-graph stays as it is. What cannot be lowered (a dynamic size, a kernel the library refuses) stays a
-float convolution, and is told.
+out are the floats that PyTorch computes, and not a sum of rounded products. Floats between Units
+have their channels last, as the kernels write them fastest; where anything else reads or writes
+them, they are transposed. What cannot be lowered (a dynamic size, a kernel the library refuses)
+stays a float convolution, and is told.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from dataclasses import dataclass
+from collections import defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +29,7 @@ from edgecv.binary.thresholds import thresholds
 log = logging.getLogger(__name__)
 OPSET = 1
 MOST = 65535  # products of one output, as the kernels count them
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,26 @@ class Layer:
         """|dot| is no larger, int64 (filters,)."""
         held = np.ones_like(self.ones) if self.mask is None else self.mask
         return held.reshape(len(held), -1).sum(1).astype(np.int64)
+
+
+@dataclass
+class Unit:
+    """One operator to be: what it reads, what it takes over, and what its value is called.
+
+    adds: up to two values; act: before, slope, after by filter
+    """
+
+    name: str
+    layer: Layer
+    x: str
+    least: np.ndarray
+    out: str
+    adds: list[str] = field(default_factory=list)
+    act: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+    relu: bool = False
+    signs: list[np.ndarray] = field(default_factory=list)  # borders that its value is compared with
+    real: bool = False  # whether its value is read as it is
+    last: bool = False  # whether its value has channels last
 
 
 def lower(model: Any) -> list[str]:
@@ -73,47 +98,32 @@ class _Lowering:
         }
         self.makers = {o: n for n in self.graph.node for o in n.output}
         self.ends = {o.name for o in self.graph.output}
-        self.uses = Counter(i for n in self.graph.node for i in n.input)
+        self.readers: dict[str, list[Any]] = defaultdict(list)
+        for node in self.graph.node:
+            for name in dict.fromkeys(node.input):
+                self.readers[name].append(node)
+        self.taken: set[str] = set()  # first outputs of nodes that units take over
+        self.units: dict[str, Unit] = {}  # by their value
+        self.made: list[Any] = []
         self.bits: dict[tuple[str, bytes], str] = {}
-        self.layers: dict[str, Layer] = {}
+        self.lasts: dict[str, str] = {}
 
     def run(self) -> list[str]:
-        done = [node.name or node.output[0] for node in list(self.graph.node) if self._conv(node)]
-        if done:
-            self._sweep()  # comparisons that nothing reads any more still count as readers
-            self._chains()
-            self._sweep()
-            self._order()
-            self.model.opset_import.add(domain=DOMAIN, version=OPSET)
-        return done
-
-    def _conv(self, node: Any) -> bool:
-        """Replace one convolution, with the sum behind it."""
-        signs = self.signs(node)
-        if signs is None:
-            return False
-        x, least = signs
-        layer = self.layer(node, x)
-        if isinstance(layer, str):
-            log.warning("%s %s: stays float", node.name or node.output[0], layer)
-            return False
-        out, add = node.output[0], ""
-        behind = self._only_reader(out)
-        if behind is not None and behind.op_type == "Add":
-            other = next((i for i in behind.input if i != out), "")  # "": it is added to itself
-            if other and self.sizes.get(other) == self.sizes.get(out):
-                add, out = other, behind.output[0]
-                self._drop(behind)
-        self._drop(node)
-        self._emit(
-            "BinaryConv",
-            [self._binarized(x, least), *self._weights(out, layer),
-             self._hold(out, "scale", layer.scale), self._hold(out, "bias", layer.bias),
-             *([add] if add else [])],
-            out, layer.shape,
-        )  # fmt: skip
-        self.layers[out] = layer
-        return True
+        convs = [(n, s, self.layer(n, s[0])) for n in self.graph.node if (s := self.signs(n))]
+        for node, (x, least), layer in convs:
+            if isinstance(layer, str):
+                log.warning("%s %s: stays float", node.name or node.output[0], layer)
+                continue
+            self.taken.add(node.output[0])
+            unit = self._grown(Unit(node.name or node.output[0], layer, x, least, node.output[0]))
+            self.units[unit.out] = unit
+        if not self.units:
+            return []
+        self._look()
+        for unit in self.units.values():
+            self._emit_unit(unit)
+        self._rebuild()
+        return [u.name for u in self.units.values()]
 
     def signs(self, node: Any) -> tuple[str, np.ndarray] | None:
         """(x, β) where a convolution reads Where(x >= β, 1, −1)."""
@@ -132,12 +142,10 @@ class _Lowering:
         if not (np.all(one == 1) and np.all(minus == -1) and one.size == minus.size == 1):
             return None
         size = self.sizes.get(x, [])
-        border = self.values[least]
-        if len(size) != 4 or border.size not in (1, size[1]) or border.dtype != np.float32:
+        if len(size) != 4:
             return None
-        if border.size > 1 and list(border.shape[-3:]) != [size[1], 1, 1]:
-            return None
-        return x, np.broadcast_to(border.reshape(-1), size[1]).astype(np.float32)
+        border = self._by_channel(least, size[1])
+        return None if border is None else (x, border)
 
     def layer(self, node: Any, x: str) -> Layer | str:
         """The layer, or why it cannot be counted."""
@@ -155,7 +163,7 @@ class _Lowering:
         unit = scale.reshape(-1, 1, 1, 1)
         if not np.all((sizes == unit) | (sizes == 0)):
             return "has weights of several sizes in one filter"
-        if weight[0].size > MOST:
+        if -(-weight.shape[1] // 8) * 8 * weight[0, 0].size > MOST:
             return f"adds {weight[0].size} products"
         top, left, bottom, right = held.get("pads", [0, 0, 0, 0])
         shape = Shape(
@@ -172,80 +180,248 @@ class _Lowering:
             np.zeros(len(weight), np.float32) if bias is None else bias.astype(np.float32),
         )  # fmt: skip
 
+    def _grown(self, unit: Unit) -> Unit:
+        """With the sums and the activation behind it, as far as they are its own."""
+        while (node := self._only_reader(unit.out)) is not None:
+            other = next((i for i in node.input if i != unit.out), "")
+            if node.op_type != "Add" or len(unit.adds) == 2 or not other:
+                break
+            if other in self.values or self.sizes.get(other) != self.sizes.get(unit.out):
+                break
+            unit.adds.append(other)
+            self._take(unit, node)
+        return self._activated(unit)
+
+    def _activated(self, unit: Unit) -> Unit:
+        filters = unit.layer.shape.filters
+        node = self._only_reader(unit.out)
+        if node is not None and node.op_type == "Relu":
+            unit.relu = True
+            self._take(unit, node)
+            return unit
+        nodes, before, after = [], np.zeros(filters, np.float32), np.zeros(filters, np.float32)
+        out = unit.out
+        if node is not None and node.op_type == "Sub" and node.input[0] == out:
+            found = self._by_channel(node.input[1], filters)
+            if found is None:
+                return unit
+            before, out = found, node.output[0]
+            nodes.append(node)
+            node = self._only_reader(out)
+        if node is None or node.op_type != "PRelu" or node.input[0] != out:
+            return unit
+        slope = self._by_channel(node.input[1], filters)
+        if slope is None:
+            return unit
+        nodes.append(node)
+        node = self._only_reader(node.output[0])
+        if node is not None and node.op_type == "Add":
+            constant = next((i for i in node.input if i in self.values), "")
+            found = self._by_channel(constant, filters)
+            if found is not None:
+                after = found
+                nodes.append(node)
+        unit.act = (before, slope, after)
+        for own in nodes:
+            self._take(unit, own)
+        return unit
+
+    def _take(self, unit: Unit, node: Any) -> None:
+        self.taken.add(node.output[0])
+        unit.out = node.output[0]
+
+    def _look(self) -> None:
+        """Who reads what: signs, sums of other units, and the rest of the graph."""
+        for unit in self.units.values():
+            if (source := self.units.get(unit.x)) is not None:
+                known = {v.tobytes() for v in source.signs}
+                if unit.least.tobytes() not in known:
+                    source.signs.append(unit.least)
+        for unit in self.units.values():
+            if self._others(unit.out):
+                unit.real = True
+            for name in unit.adds:
+                past = self._halved(name)
+                source = self.units.get(past[0] if past else name)
+                if source is not None:
+                    source.real = source.last = unit.last = True
+
+    def _others(self, value: str) -> bool:
+        """Whether anything reads a value that is not a sign of a unit, and no sum that one took."""
+        return value in self.ends or any(
+            n.output[0] not in self.taken and not self._is_sign(n) and not self._is_past(n)
+            for n in self.readers[value]
+        )
+
+    def _is_sign(self, node: Any) -> bool:
+        """A comparison that only units read."""
+        if node.op_type != "GreaterOrEqual":
+            return False
+        wheres = self.readers[node.output[0]]
+        return all(
+            w.op_type == "Where" and all(n.output[0] in self.taken for n in self.readers[w.output[0]])
+            for w in wheres
+        )
+
+    def _is_past(self, node: Any) -> bool:
+        """A pooling that only sums of units read."""
+        out = node.output[0]
+        repeated = [n.output[0] for n in self.readers[out] if self._halved(n.output[0])]
+        return self._halved(out) is not None and all(
+            n.output[0] in self.taken or n.output[0] in repeated
+            for value in (out, *repeated) for n in self.readers[value]
+        )  # fmt: skip
+
+    def _halved(self, value: str) -> tuple[str, int, int, int, int] | None:
+        """(x, its height, width and channels, the value's channels) where a value is x's 2x2 means
+        with the channels over and over."""
+        from onnx import helper
+
+        node = self.makers.get(value)
+        if node is not None and node.op_type == "Concat" and len({*node.input}) == 1:
+            axis = next(a.i for a in node.attribute if a.name == "axis")
+            node = self.makers.get(node.input[0]) if axis in (1, -3) else None
+        if node is None or node.op_type != "AveragePool":
+            return None
+        held = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        size, x = self.sizes.get(value), node.input[0]
+        inner = self.sizes.get(x)
+        if size is None or inner is None or held.get("strides") != [2, 2]:
+            return None
+        if held["kernel_shape"] != [2, 2] or any(held.get("pads", [0])):
+            return None
+        even = not (inner[2] % 2 or inner[3] % 2)
+        whole = held.get("ceil_mode", 0) and not held.get("count_include_pad", 0)
+        return (x, inner[2], inner[3], inner[1], size[1]) if even or whole else None
+
+    def _emit_unit(self, unit: Unit) -> None:
+        layer, out = unit.layer, unit.out
+        read = [self._binarized(unit.x, unit.least), self._hold(out, "weights", packed(layer.ones)),
+                "" if layer.mask is None else self._hold(out, "mask", packed(layer.mask))]  # fmt: skip
+        about = {"shape": numbers(layer.shape)}
+        if len(unit.signs) == 1 and not (unit.real or unit.adds or unit.act):
+            least = unit.signs[0]
+            first, flip = thresholds(layer.scale, layer.bias, least, layer.most, unit.relu)
+            read += [self._hold(out, "border", first),
+                     self._hold(out, "turned", flip.astype(np.uint8))]  # fmt: skip
+            self._emit("BinaryBits", unit.name, read, [self._bits_of(out, least)], **about)
+            return
+        act = unit.act
+        if unit.relu:  # 0 v is ±0, and no comparison tells them apart
+            act = (np.zeros_like(layer.bias),) * 3
+        read += [self._hold(out, "scale", layer.scale), self._hold(out, "bias", layer.bias)]
+        added = [self._add(name, unit.last) for name in unit.adds]
+        read += [*added, *[""] * (2 - len(added))]
+        names = ("before", "slope", "after")
+        read += [self._hold(out, n, v) for n, v in zip(names, act, strict=True)] if act else [""] * 3
+        value = self._last_name(out) if unit.last else out
+        if unit.last:
+            self.lasts[out] = value
+        about |= {"last": [int(unit.last)]}
+        if not unit.signs:
+            while not read[-1]:
+                read.pop()
+            self._emit("BinaryConv", unit.name, read, [value], **about)
+        else:
+            least = unit.signs[0]
+            read += [self._hold(out, "border", least),
+                     self._hold(out, "turned", np.zeros(len(least), np.uint8))]  # fmt: skip
+            self._emit("BinaryBoth", unit.name, read, [value, self._bits_of(out, least)], **about)
+        if unit.last and self._others(out):
+            self._transpose(value, out, TO_FIRST)
+
     def _binarized(self, x: str, least: np.ndarray) -> str:
         """The bits of x, made once for all that read them."""
         key = x, least.tobytes()
-        if key not in self.bits:
-            name = self.bits[key] = f"{x}.bits{len(self.bits)}"
-            flip = np.zeros(len(least), np.uint8)
-            held = [self._hold(name, "least", least), self._hold(name, "flip", flip)]
-            self._emit("Binarize", [x, *held], name, None)
-        return self.bits[key]
+        if key in self.bits:
+            return self.bits[key]
+        name, source = self._bits_of(x, least), self.units.get(x)
+        if source is not None and source.signs[0].tobytes() == least.tobytes():
+            return name  # the unit gives them
+        held = [self._hold(name, "least", least),
+                self._hold(name, "flip", np.zeros(len(least), np.uint8))]  # fmt: skip
+        last = source is not None and source.last
+        value = self._last_name(x) if last else x
+        self._emit("Binarize", f"{name}.Binarize", [value, *held], [name], last=[int(last)])
+        return name
 
-    def _weights(self, out: str, layer: Layer) -> list[str]:
-        mask = "" if layer.mask is None else self._hold(out, "mask", packed(layer.mask))
-        return [self._hold(out, "weights", packed(layer.ones)), mask]
+    def _bits_of(self, x: str, least: np.ndarray) -> str:
+        name: str = self.bits.setdefault((x, least.tobytes()), f"{x}.bits{len(self.bits)}")
+        return name
 
-    def _chains(self) -> None:
-        """Binarize nodes that read nothing but a counted layer: its sums are compared instead."""
-        for node in [n for n in self.graph.node if n.op_type == "Binarize"]:
-            value, relu = node.input[0], False
-            maker = self.makers.get(value)
-            reader = self._only_reader(value)
-            alone = reader is not None and reader.output[0] == node.output[0]
-            if maker is not None and maker.op_type == "Relu" and alone:
-                value, relu = maker.input[0], True
-                maker = self.makers.get(value)
-            if maker is None or maker.op_type != "BinaryConv" or len(maker.input) > 5:
-                continue
-            if value in self.ends or self.uses[value] != 1:
-                continue
-            layer, least = self.layers[value], self.values[node.input[1]]
-            first, flip = thresholds(layer.scale, layer.bias, least, layer.most, relu)
-            out, read = node.output[0], list(maker.input[:3])
-            for old in (node, maker, *([self.makers[node.input[0]]] if relu else [])):
-                self._drop(old)
-            held = [self._hold(out, "border", first), self._hold(out, "turned", flip.astype(np.uint8))]
-            self._emit("BinaryBits", [*read, *held], out, layer.shape)
+    def _add(self, value: str, last: bool) -> str:
+        """What a unit adds, laid out as its own value."""
+        if not last:
+            return value
+        past = self._halved(value)
+        if past is None:
+            return self._last(value)
+        name = self._last_name(value)
+        if value not in self.lasts:
+            self.lasts[value] = name
+            self._emit(
+                "Halve", f"{name}.Halve", [self._last(past[0])], [name], size=[*past[1:]]
+            )
+        return name
+
+    def _last(self, value: str) -> str:
+        """A value with channels last; transposed where it is not so already."""
+        unit = self.units.get(value)
+        if value not in self.lasts and (unit is None or not unit.last):
+            self._transpose(value, self._last_name(value), TO_LAST)
+        self.lasts[value] = self._last_name(value)
+        return self.lasts[value]
+
+    @staticmethod
+    def _last_name(value: str) -> str:
+        return f"{value}.last"
+
+    def _transpose(self, x: str, out: str, perm: tuple[int, ...]) -> None:
+        from onnx import helper
+
+        name = f"{out}.Transpose"
+        self.made.append(helper.make_node("Transpose", [x], [out], name=name, perm=perm))
+
+    def _by_channel(self, name: str, channels: int) -> np.ndarray | None:
+        """A constant of one value for all channels or for each, float32 (channels,)."""
+        value = self.values.get(name)
+        if value is None or value.dtype != np.float32 or value.size not in (1, channels):
+            return None
+        if value.size > 1 and list(value.shape[-3:]) != [channels, 1, 1]:
+            return None
+        return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), channels))
 
     def _only_reader(self, value: str) -> Any:
-        """The one node that reads a value, or None."""
-        if value in self.ends or self.uses[value] != 1:
+        """The one node that reads a value and is not taken, or None."""
+        found = self.readers[value]
+        if value in self.ends or len(found) != 1 or found[0].output[0] in self.taken:
             return None
-        return next((n for n in self.graph.node if value in n.input), None)
+        return found[0]
 
     def _hold(self, of: str, what: str, value: np.ndarray) -> str:
         from onnx import numpy_helper
 
         name = f"{of}.{what}"
-        self.values[name] = value
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def _emit(self, op: str, inputs: list[str], out: str, shape: Shape | None) -> None:
+    def _emit(self, op: str, name: str, inputs: list[str], outputs: list[str], **about: Any) -> None:
         from onnx import helper
 
-        about = {} if shape is None else {"shape": numbers(shape)}
-        node = helper.make_node(op, inputs, [out], name=f"{out}.{op}", domain=DOMAIN, **about)
-        self.graph.node.append(node)
-        self.makers[out] = self.graph.node[-1]
-        self.uses.update(i for i in inputs if i)
+        made = helper.make_node(op, inputs, outputs, name=name, domain=DOMAIN, **about)
+        self.made.append(made)
 
-    def _drop(self, node: Any) -> None:
-        self.uses.subtract(i for i in node.input if i)
-        self.graph.node.remove(node)
-
-    def _sweep(self) -> None:
-        """Take out what nothing reads any more."""
-        while dead := [n for n in self.graph.node
-                       if not any(self.uses[o] > 0 or o in self.ends for o in n.output)]:  # fmt: skip
-            for node in dead:
-                self._drop(node)
-
-    def _order(self) -> None:
-        """Put the nodes in an order that runs, and leave out constants that nothing reads."""
-        ready = {i.name for i in self.graph.input} | {t.name for t in self.graph.initializer} | {""}
-        left, ordered = list(self.graph.node), []
+    def _rebuild(self) -> None:
+        """The nodes that are left and those that were made, in an order that runs; nothing else."""
+        nodes = [n for n in self.graph.node if n.output[0] not in self.taken] + self.made
+        read = {i for n in nodes for i in n.input} | self.ends
+        while dead := [n for n in nodes if not any(o in read for o in n.output)]:
+            gone = {n.output[0] for n in dead}
+            nodes = [n for n in nodes if n.output[0] not in gone]
+            read = {i for n in nodes for i in n.input} | self.ends
+        held = [_copy(t) for t in self.graph.initializer if t.name in read]
+        ready = {i.name for i in self.graph.input} | {t.name for t in held} | {""}
+        left, ordered = [_copy(n) for n in nodes], []
         while left:
             runs = [n for n in left if all(i in ready for i in n.input)]
             if not runs:
@@ -253,15 +429,12 @@ class _Lowering:
             ordered += runs
             ready |= {o for n in runs for o in n.output}
             left = [n for n in left if n.output[0] not in ready]
-        read = {i for n in ordered for i in n.input}
-        held = [t for t in self.graph.initializer if t.name in read]
-        nodes = [_copy(n) for n in ordered]
-        kept = [_copy(t) for t in held]
         del self.graph.node[:]
         del self.graph.initializer[:]
         del self.graph.value_info[:]
-        self.graph.node.extend(nodes)
-        self.graph.initializer.extend(kept)
+        self.graph.node.extend(ordered)
+        self.graph.initializer.extend(held)
+        self.model.opset_import.add(domain=DOMAIN, version=OPSET)
 
 
 def numbers(s: Shape) -> list[int]:

@@ -1,8 +1,10 @@
 """A lowered graph → a standard one of the same numbers, for where the kernels are not: slow.
 
     Binarize     (x >= least) ^ flip                      GreaterOrEqual, Xor, Where: ±1 in floats
-    BinaryConv   scale · dot + bias (+ add)               Conv of ±1 and 0, Round, Mul, Add (, Add)
     BinaryBits   (dot >= least) ^ flip                    Conv, GreaterOrEqual, Xor, Where
+    BinaryConv   scale · dot + bias (+ add, RPReLU)       Conv of ±1 and 0, Round, Mul, Add, ...
+    BinaryBoth   that, and (value >= border) ^ flip
+    Halve        means of 2x2 pixels, channels repeated   Pad, Slice, Add, Mul, Concat
 
 Sums of ±1 are exact in float32. Round changes nothing, and keeps ONNX Runtime from folding the scale
 into the weights, which would round otherwise than the kernels do.
@@ -18,7 +20,7 @@ from edgecv.binary.reference import unpacked
 from edgecv.errors import missing
 
 DOMAIN = "edgecv"
-OPERATORS = ("Binarize", "BinaryConv", "BinaryBits")
+TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
 def plain(content: bytes) -> bytes:
@@ -44,10 +46,9 @@ class _Plain:
         for node in self.graph.node:
             if node.domain != DOMAIN:
                 self.nodes.append(node)
-            elif node.op_type == "Binarize":
-                self._binarize(node)
             else:
-                self._conv(node)
+                make = {"Binarize": self._binarize, "Halve": self._halve}
+                make.get(node.op_type, self._conv)(node)
         nodes = [type(n).FromString(n.SerializeToString()) for n in self.nodes]
         del self.graph.node[:]
         self.graph.node.extend(nodes)
@@ -60,12 +61,34 @@ class _Plain:
 
     def _binarize(self, node: Any) -> None:
         x, least, flip = node.input
+        if _ints(node, "last") == [1]:
+            x = self._turned(x, TO_FIRST, node.output[0])
         self._signs(x, self.values[least], self.values[flip], node.output[0])
 
+    def _halve(self, node: Any) -> None:
+        """Sums in the kernel's order: an engine's own pooling adds in another one."""
+        (x,), (out,) = node.input, node.output
+        height, width, channels, filters = _ints(node, "size")
+        odd = np.array([0, 0, 0, 0, 0, height % 2, width % 2, 0])
+        whole = self._emit("Pad", [x, self._hold(out, "odd", odd)], f"{out}.whole")
+        held = {n: self._hold(out, n, np.array(v)) for n, v in
+                (("end", [height + 1, width + 1]), ("axes", [1, 2]), ("two", [2, 2]))}  # fmt: skip
+        total = ""
+        for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            start = self._hold(out, f"{i}{j}", np.array([i, j]))
+            part = self._emit(
+                "Slice", [whole, start, held["end"], held["axes"], held["two"]], f"{out}.at{i}{j}"
+            )
+            total = self._emit("Add", [total, part], f"{out}.sum{i}{j}") if total else part
+        share = np.full((-(-height // 2), -(-width // 2), 1), 0.25, np.float32)
+        share[height // 2 :] *= 2  # an odd border has half as many pixels
+        share[:, width // 2 :] *= 2
+        means = self._emit("Mul", [total, self._hold(out, "share", share)], f"{out}.means")
+        self._emit("Concat", [means] * (filters // channels), out, axis=3)
+
     def _conv(self, node: Any) -> None:
-        names = [*node.input, *[""] * 6][:6]
-        numbers = list(next(a.ints for a in node.attribute if a.name == "shape"))
-        _, _, channels, _, kh, kw, sh, sw, dh, dw, top, left, bottom, right, groups = numbers
+        names = [*node.input, *[""] * 12][:12]
+        _, _, channels, _, kh, kw, sh, sw, dh, dw, *pads, groups = _ints(node, "shape")
         own = channels // groups
         weight = np.where(unpacked(self.values[names[1]], own), np.float32(1), np.float32(-1))
         if names[2]:
@@ -74,21 +97,35 @@ class _Plain:
         taps = self._hold(out, "taps", weight.transpose(0, 3, 1, 2).astype(np.float32))
         dots = self._emit(
             "Conv", [names[0], taps], f"{out}.dots", kernel_shape=[kh, kw], strides=[sh, sw],
-            dilations=[dh, dw], pads=[top, left, bottom, right], group=groups,
+            dilations=[dh, dw], pads=pads, group=groups,
         )  # fmt: skip
-        first, second = self.values[names[3]], self.values[names[4]]
         if node.op_type == "BinaryBits":
-            self._signs(dots, first.astype(np.float32), second, out)
+            least, flip = (self.values[n] for n in names[3:5])
+            self._signs(dots, least.astype(np.float32), flip, out)
             return
-        exact = self._emit("Round", [dots], f"{out}.exact")
-        scaled = self._emit(
-            "Mul", [exact, self._hold(out, "scales", _planes(first))], f"{out}.scaled"
+        last = _ints(node, "last") == [1]
+        value = self._emit("Round", [dots], f"{out}.exact")
+        value = self._by_filter("Mul", value, names[3], f"{out}.scaled")
+        value = self._by_filter("Add", value, names[4], f"{out}.own")
+        for i, name in enumerate(filter(None, names[5:7])):
+            added = self._turned(name, TO_FIRST, f"{out}.{i}") if last else name
+            value = self._emit("Add", [value, added], f"{out}.sum{i}")
+        if names[7]:
+            value = self._by_filter("Sub", value, names[7], f"{out}.moved")
+            value = self._by_filter("PRelu", value, names[8], f"{out}.bent")
+            value = self._by_filter("Add", value, names[9], f"{out}.act")
+        if len(node.output) > 1:
+            self._signs(value, self.values[names[10]], self.values[names[11]], node.output[1])
+        self._emit("Transpose" if last else "Identity", [value], out,
+                   **({"perm": TO_LAST} if last else {}))  # fmt: skip
+
+    def _by_filter(self, op: str, value: str, constant: str, out: str) -> str:
+        return self._emit(
+            op, [value, self._hold(out, "by", _planes(self.values[constant]))], out
         )
-        biases = self._hold(out, "biases", _planes(second))
-        if names[5]:
-            self._emit("Add", [self._emit("Add", [scaled, biases], f"{out}.own"), names[5]], out)
-        else:
-            self._emit("Add", [scaled, biases], out)
+
+    def _turned(self, x: str, perm: tuple[int, ...], of: str) -> str:
+        return self._emit("Transpose", [x], f"{of}.first", perm=perm)
 
     def _signs(self, x: str, least: np.ndarray, flip: np.ndarray, out: str) -> None:
         above = self._emit(
@@ -112,6 +149,11 @@ class _Plain:
 
         self.nodes.append(helper.make_node(op, inputs, [out], name=f"{out}.{op}", **about))
         return out
+
+
+def _ints(node: Any, name: str) -> list[int]:
+    """An attribute of whole numbers; [] where there is none."""
+    return next((list(a.ints) for a in node.attribute if a.name == name), [])
 
 
 def _planes(values: np.ndarray) -> np.ndarray:

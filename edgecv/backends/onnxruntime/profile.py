@@ -24,6 +24,7 @@ from edgecv.runtime.spec import Layer
 KERNELS = {
     "BinaryConv": "binary",
     "BinaryBits": "binary",
+    "BinaryBoth": "binary",
     "QLinearConv": "int8",
     "QLinearConvTranspose": "int8",
     "QGemm": "int8",

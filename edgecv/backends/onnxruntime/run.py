@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 ENGINE = "onnxruntime"
 EXTRA = "ort"
 
-# Operators that edgecv adds; the third, Binarize, never comes without one of them.
-COUNTED = ("BinaryConv", "BinaryBits")
+# Operators that edgecv adds; Binarize and Halve never come without one of them.
+COUNTED = ("BinaryConv", "BinaryBits", "BinaryBoth")
 
 DTYPES = {
     "tensor(float)": "float32",

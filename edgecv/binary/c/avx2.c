@@ -184,6 +184,17 @@ static inline uint64_t at_least_avx2(const int32_t *dots, const int32_t *least) 
     return word;
 }
 
+#define ABOVE above_avx2
+static inline uint64_t above_avx2(const float *values, const float *border) {
+    uint64_t word = 0;
+    for (int i = 0; i < TILE_FILTERS / 8; i++) {
+        const __m256 found = _mm256_cmp_ps(_mm256_load_ps(values + 8 * i),
+                                           _mm256_load_ps(border + 8 * i), _CMP_GE_OQ);
+        word |= (uint64_t)(uint8_t)_mm256_movemask_ps(found) << 8 * i;
+    }
+    return word;
+}
+
 #include "convolve.h"
 
 const xnor_set xnor_avx2 = {"avx2", 4, 1, PIXELS, expand, arrange, arranged, run, here};

@@ -1,12 +1,16 @@
 /* Operators of the domain "edgecv" for ONNX Runtime: packed bits between them, floats at the ends.
 
-   Binarize    (x, least, flip)                          -> bits
-   BinaryConv  (bits, weights, mask?, scale, bias, add?) -> real
-   BinaryBits  (bits, weights, mask?, least, flip)       -> bits
+   Binarize    (x, least, flip)                                                      -> bits
+   BinaryBits  (bits, weights, mask?, least, flip)                                   -> bits
+   BinaryConv  (bits, weights, mask?, scale, bias, add?, more?, before?, slope?, after?) -> real
+   BinaryBoth  (... as BinaryConv, all of them named, border, flip)                  -> real, bits
+   Halve       (x)                                                                   -> real
 
-   real: float (1, C, H, W); bits: uint64 (1, H, W, words). BinaryConv and BinaryBits have the
-   attribute `shape`: the 15 numbers of xnor_shape in its order; everything but bits and add is
-   constant. A size that is not what `shape` says is an error of the run, never a wrong read. */
+   bits: uint64 (1, H, W, words). Floats are (1, C, H, W), or (1, H, W, C) where the attribute `last`
+   is 1; Halve's always are. The attribute `shape` of a convolution holds the 15 numbers of
+   xnor_shape in its order, `size` of Halve
+   height, width and channels of x and how many channels come out; everything but bits, add, more and x is constant.
+   A size that is not what they say is an error of the run, never a wrong read. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +25,10 @@
         if (status_) return status_;       \
     } while (0)
 #define FIELDS 15 /* of xnor_shape */
+
+/* Inputs of convolutions. From 3 on constants by filter, but for what is added. */
+enum { SCALE = 3, BIAS, ADD, MORE, BEFORE, SLOPE, AFTER, BORDER, FLIP, HELD, LEAST = 3, TURN = 4 };
+typedef enum { TO_BITS = 5, TO_REAL = 10, TO_BOTH = 12 } kind; /* by how many inputs they have */
 
 typedef struct {
     const void *data;
@@ -84,9 +92,8 @@ typedef struct {
     xnor_shape shape;
     xnor_layer *layer;
     int32_t out_h, out_w, words, out_words;
-    float *scale, *bias;
-    int32_t *least;
-    uint8_t *flip;
+    int64_t last;
+    void *held[HELD]; /* constants by filter, NULL where they are left out */
     _Atomic(void *) scratch; /* of the last run; runs side by side make their own */
 } convolution;
 
@@ -94,10 +101,7 @@ static void destroy_convolution(void *kernel) {
     convolution *k = kernel;
     if (!k) return;
     xnor_layer_free(k->layer);
-    free(k->scale);
-    free(k->bias);
-    free(k->least);
-    free(k->flip);
+    for (int i = 0; i < HELD; i++) free(k->held[i]);
     free(atomic_load(&k->scratch));
     free(k);
 }
@@ -125,44 +129,66 @@ static OrtStatus *read_shape(convolution *k, const OrtInfo *info) {
     return NULL;
 }
 
-static OrtStatus *fill(convolution *k, const OrtInfo *info, int bits) {
+/* One number of an attribute, or `otherwise` where there is none. */
+static int64_t number(const OrtApi *api, const OrtInfo *info, const char *name, int64_t otherwise) {
+    int64_t value = otherwise;
+    size_t count = 1;
+    OrtStatus *status = ort_ints(api, info, name, &value, &count);
+    if (!status) return count == 1 ? value : otherwise;
+    ort_free_status(api, status);
+    return otherwise;
+}
+
+static OrtStatus *hold(convolution *k, const OrtInfo *info, size_t i, size_t bytes, int needed) {
+    tensor t;
+    TRY(constant(k->api, info, i, &t));
+    if (!t.data && !needed) return NULL;
+    if (!has(&t, 1, k->shape.filters, 0, 0, 0))
+        return refuse(k->api, k->name,
+                      "constants by filter are missing, or not as many as filters");
+    k->held[i] = copied(&t, (size_t)k->shape.filters * bytes);
+    return k->held[i] ? NULL : refuse(k->api, k->name, "out of memory");
+}
+
+static OrtStatus *fill(convolution *k, const OrtInfo *info, kind what) {
     const OrtApi *api = k->api;
-    tensor weights, mask, first, second;
+    tensor weights, mask;
     TRY(read_shape(k, info));
     TRY(constant(api, info, 1, &weights));
     TRY(constant(api, info, 2, &mask));
-    TRY(constant(api, info, 3, &first));
-    TRY(constant(api, info, 4, &second));
     const xnor_shape *s = &k->shape;
     const int32_t words = (s->channels / s->groups + 63) / 64;
     if (!has(&weights, 4, s->filters, s->kernel_h, s->kernel_w, words))
         return refuse(api, k->name, "weights are not constant, or not of the size in `shape`");
     if (mask.rank && !has(&mask, 4, s->filters, s->kernel_h, s->kernel_w, words))
         return refuse(api, k->name, "mask is not constant, or not of the size in `shape`");
-    if (!has(&first, 1, s->filters, 0, 0, 0) || !has(&second, 1, s->filters, 0, 0, 0))
-        return refuse(api, k->name, "constants by filter are missing, or not as many as filters");
-    const size_t filters = (size_t)s->filters;
-    if (bits) {
-        k->least = copied(&first, filters * sizeof *k->least);
-        k->flip = copied(&second, filters);
+    if (what == TO_BITS) {
+        TRY(hold(k, info, LEAST, sizeof(int32_t), 1));
+        TRY(hold(k, info, TURN, 1, 1));
     } else {
-        k->scale = copied(&first, filters * sizeof *k->scale);
-        k->bias = copied(&second, filters * sizeof *k->bias);
+        k->last = number(api, info, "last", 0);
+        TRY(hold(k, info, SCALE, sizeof(float), 1));
+        TRY(hold(k, info, BIAS, sizeof(float), 1));
+        for (size_t i = BEFORE; i <= AFTER; i++) TRY(hold(k, info, i, sizeof(float), 0));
+        if (!k->held[BEFORE] != !k->held[SLOPE] || !k->held[SLOPE] != !k->held[AFTER])
+            return refuse(api, k->name, "before, slope and after come together");
     }
-    if (bits ? !k->least || !k->flip : !k->scale || !k->bias)
-        return refuse(api, k->name, "out of memory");
+    if (what == TO_BOTH) {
+        TRY(hold(k, info, BORDER, sizeof(float), 1));
+        TRY(hold(k, info, FLIP, 1, 1));
+    }
     if (xnor_layer_new(s, weights.data, mask.data, NULL, &k->layer))
         return refuse(api, k->name, "out of memory");
     return NULL;
 }
 
-static OrtStatus *create(const OrtApi *api, const OrtInfo *info, const char *name, int bits,
+static OrtStatus *create(const OrtApi *api, const OrtInfo *info, const char *name, kind what,
                          void **kernel) {
     convolution *k = calloc(1, sizeof *k);
     if (!k) return ort_status(api, ORT_FAIL, "edgecv: out of memory");
     k->api = api;
     k->name = name;
-    OrtStatus *status = fill(k, info, bits);
+    OrtStatus *status = fill(k, info, what);
     if (status) {
         destroy_convolution(k);
         return status;
@@ -185,32 +211,55 @@ static OrtStatus *run(convolution *k, const tensor *x, const xnor_output *out) {
     return NULL;
 }
 
-static OrtStatus *compute_real(void *kernel, OrtContext *context) {
-    convolution *k = kernel;
-    tensor x, add;
-    TRY(read_input(k->api, context, 0, &x));
-    TRY(read_input(k->api, context, 5, &add));
-    const int64_t size[4] = {1, k->shape.filters, k->out_h, k->out_w};
-    if (add.rank && !has(&add, 4, size[0], size[1], size[2], size[3]))
+static OrtStatus *added(convolution *k, OrtContext *context, size_t i, const int64_t size[4],
+                        const float **to) {
+    tensor t;
+    TRY(read_input(k->api, context, i, &t));
+    if (t.rank && !has(&t, 4, size[0], size[1], size[2], size[3]))
         return refuse(k->api, k->name, "what is added is not of the output's size");
+    *to = t.data;
+    return NULL;
+}
+
+static OrtStatus *output(const OrtApi *api, OrtContext *context, size_t i, const int64_t size[4],
+                         void **to) {
     OrtValue *value = NULL;
-    void *to = NULL;
-    TRY(ort_output(k->api, context, 0, size, 4, &value));
-    TRY(ort_data(k->api, value, &to));
-    const xnor_output out = {.real = to, .scale = k->scale, .bias = k->bias, .add = add.data};
+    TRY(ort_output(api, context, i, size, 4, &value));
+    return ort_data(api, value, to);
+}
+
+static OrtStatus *compute_floats(convolution *k, OrtContext *context, int both) {
+    tensor x;
+    void *real = NULL, *bits = NULL;
+    const int64_t first[4] = {1, k->shape.filters, k->out_h, k->out_w};
+    const int64_t last[4] = {1, k->out_h, k->out_w, k->shape.filters};
+    const int64_t *size = k->last ? last : first;
+    const int64_t packed[4] = {1, k->out_h, k->out_w, k->out_words};
+    xnor_output out = {.scale = k->held[SCALE], .bias = k->held[BIAS], .before = k->held[BEFORE],
+                       .slope = k->held[SLOPE], .after = k->held[AFTER],
+                       .border = k->held[BORDER], .flip = k->held[FLIP],
+                       .channels_last = k->last != 0};
+    TRY(read_input(k->api, context, 0, &x));
+    TRY(added(k, context, ADD, size, &out.add));
+    TRY(added(k, context, MORE, size, &out.more));
+    TRY(output(k->api, context, 0, size, &real));
+    if (both) TRY(output(k->api, context, 1, packed, &bits));
+    out.real = real;
+    out.bits = bits;
     return run(k, &x, &out);
 }
+
+static OrtStatus *compute_real(void *k, OrtContext *context) { return compute_floats(k, context, 0); }
+static OrtStatus *compute_both(void *k, OrtContext *context) { return compute_floats(k, context, 1); }
 
 static OrtStatus *compute_bits(void *kernel, OrtContext *context) {
     convolution *k = kernel;
     tensor x;
     TRY(read_input(k->api, context, 0, &x));
     const int64_t size[4] = {1, k->out_h, k->out_w, k->out_words};
-    OrtValue *value = NULL;
     void *to = NULL;
-    TRY(ort_output(k->api, context, 0, size, 4, &value));
-    TRY(ort_data(k->api, value, &to));
-    const xnor_output out = {.bits = to, .least = k->least, .flip = k->flip};
+    TRY(output(k->api, context, 0, size, &to));
+    const xnor_output out = {.bits = to, .least = k->held[LEAST], .flip = k->held[TURN]};
     return run(k, &x, &out);
 }
 
@@ -219,6 +268,7 @@ typedef struct {
     float *least;
     uint8_t *flip;
     int32_t channels;
+    int64_t last;
 } packing;
 
 static void destroy_packing(void *kernel) {
@@ -242,6 +292,7 @@ static OrtStatus *create_packing(const OrtOp *op, const OrtApi *api, const OrtIn
     if (!k) return refuse(api, "Binarize", "out of memory");
     k->api = api;
     k->channels = (int32_t)least.size[0];
+    k->last = number(api, info, "last", 0);
     k->least = copied(&least, (size_t)k->channels * sizeof *k->least);
     k->flip = copied(&flip, (size_t)k->channels);
     if (!k->least || !k->flip) {
@@ -256,66 +307,114 @@ static OrtStatus *compute_packing(void *kernel, OrtContext *context) {
     packing *k = kernel;
     tensor x;
     TRY(read_input(k->api, context, 0, &x));
-    const int64_t most = 1 << 20;
-    if (!has(&x, 4, 1, k->channels, x.size[2], x.size[3]) || x.size[2] < 1 || x.size[3] < 1 ||
-        x.size[2] > most || x.size[3] > most)
-        return refuse(k->api, "Binarize", "x is not (1, channels, height, width)");
-    const int64_t size[4] = {1, x.size[2], x.size[3], (k->channels + 63) / 64};
-    OrtValue *value = NULL;
+    const int64_t most = 1 << 20, *side = x.size + (k->last ? 1 : 2);
+    if (!has(&x, 4, 1, k->last ? x.size[1] : k->channels, x.size[2],
+             k->last ? k->channels : x.size[3]) ||
+        side[0] < 1 || side[1] < 1 || side[0] > most || side[1] > most)
+        return refuse(k->api, "Binarize", "x is not (1, channels, height, width), or channels last");
+    const int64_t size[4] = {1, side[0], side[1], (k->channels + 63) / 64};
     void *to = NULL;
-    TRY(ort_output(k->api, context, 0, size, 4, &value));
-    TRY(ort_data(k->api, value, &to));
-    if (xnor_pack(x.data, (int32_t)x.size[2], (int32_t)x.size[3], k->channels, 0, k->least,
+    TRY(output(k->api, context, 0, size, &to));
+    if (xnor_pack(x.data, (int32_t)side[0], (int32_t)side[1], k->channels, k->last != 0, k->least,
                   k->flip, to))
         return refuse(k->api, "Binarize", "x is too large");
     return NULL;
 }
 
-static OrtStatus *create_real(const OrtOp *op, const OrtApi *api, const OrtInfo *info, void **k) {
+typedef struct {
+    const OrtApi *api;
+    int64_t size[4]; /* height, width, channels, filters */
+} halving;
+
+static OrtStatus *create_halving(const OrtOp *op, const OrtApi *api, const OrtInfo *info,
+                                 void **kernel) {
     (void)op;
-    return create(api, info, "BinaryConv", 0, k);
+    halving *k = malloc(sizeof *k);
+    if (!k) return refuse(api, "Halve", "out of memory");
+    k->api = api;
+    size_t count = 4;
+    OrtStatus *status = ort_ints(api, info, "size", k->size, &count);
+    if (status) ort_free_status(api, status);
+    int good = !status && count == 4;
+    for (int i = 0; i < 4; i++) good = good && k->size[i] >= 1 && k->size[i] <= 1 << 20;
+    if (!good || k->size[3] % k->size[2]) {
+        free(k);
+        return refuse(api, "Halve", "has no attribute `size` of 4 numbers that make sense");
+    }
+    *kernel = k;
+    return NULL;
 }
-static OrtStatus *create_bits(const OrtOp *op, const OrtApi *api, const OrtInfo *info, void **k) {
-    (void)op;
-    return create(api, info, "BinaryBits", 1, k);
+
+static OrtStatus *compute_halving(void *kernel, OrtContext *context) {
+    halving *k = kernel;
+    const int64_t *n = k->size;
+    tensor x;
+    TRY(read_input(k->api, context, 0, &x));
+    if (!has(&x, 4, 1, n[0], n[1], n[2]))
+        return refuse(k->api, "Halve", "x is not (1, height, width, channels) as in `size`");
+    const int64_t size[4] = {1, (n[0] + 1) / 2, (n[1] + 1) / 2, n[3]};
+    void *to = NULL;
+    TRY(output(k->api, context, 0, size, &to));
+    if (xnor_halve(x.data, (int32_t)n[0], (int32_t)n[1], (int32_t)n[2], (int32_t)n[3], to))
+        return refuse(k->api, "Halve", "x is too large");
+    return NULL;
 }
+
+#define CREATE(function, name, what)                                                              \
+    static OrtStatus *function(const OrtOp *op, const OrtApi *api, const OrtInfo *info, void **k) { \
+        return (void)op, create(api, info, name, what, k);                                        \
+    }
+CREATE(create_real, "BinaryConv", TO_REAL)
+CREATE(create_both, "BinaryBoth", TO_BOTH)
+CREATE(create_bits, "BinaryBits", TO_BITS)
 
 static const char *name_packing(const OrtOp *op) { return (void)op, "Binarize"; }
 static const char *name_real(const OrtOp *op) { return (void)op, "BinaryConv"; }
+static const char *name_both(const OrtOp *op) { return (void)op, "BinaryBoth"; }
 static const char *name_bits(const OrtOp *op) { return (void)op, "BinaryBits"; }
+static const char *name_halving(const OrtOp *op) { return (void)op, "Halve"; }
 static const char *cpu(const OrtOp *op) { return (void)op, NULL; }
 static size_t one(const OrtOp *op) { return (void)op, 1; }
+static size_t two(const OrtOp *op) { return (void)op, 2; }
 static size_t three(const OrtOp *op) { return (void)op, 3; }
-static size_t five(const OrtOp *op) { return (void)op, 5; }
-static size_t six(const OrtOp *op) { return (void)op, 6; }
+static size_t of_bits(const OrtOp *op) { return (void)op, TO_BITS; }
+static size_t of_real(const OrtOp *op) { return (void)op, TO_REAL; }
+static size_t of_both(const OrtOp *op) { return (void)op, TO_BOTH; }
 static int required(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_REQUIRED; }
-static int optional(const OrtOp *op, size_t i) { /* mask and add */
-    return (void)op, i == 2 || i == 5 ? ORT_OPTIONAL : ORT_REQUIRED;
+static int optional(const OrtOp *op, size_t i) {
+    return (void)op, i == 2 || (i >= ADD && i <= AFTER) ? ORT_OPTIONAL : ORT_REQUIRED;
 }
 static int memory(const OrtOp *op, size_t i) { return (void)op, (void)i, 0; }
 static int real_type(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_FLOAT; }
 static int bits_type(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_UINT64; }
+static int both_types(const OrtOp *op, size_t i) { return (void)op, i ? ORT_UINT64 : ORT_FLOAT; }
 static int packing_types(const OrtOp *op, size_t i) {
     return (void)op, i == 2 ? ORT_UINT8 : ORT_FLOAT;
 }
-static int conv_types(const OrtOp *op, size_t i) { return (void)op, i < 3 ? ORT_UINT64 : ORT_FLOAT; }
+static int conv_types(const OrtOp *op, size_t i) {
+    return (void)op, i < 3 ? ORT_UINT64 : i == FLIP ? ORT_UINT8 : ORT_FLOAT;
+}
 static int bits_types(const OrtOp *op, size_t i) {
-    return (void)op, i < 3 ? ORT_UINT64 : i == 3 ? ORT_INT32 : ORT_UINT8;
+    return (void)op, i < 3 ? ORT_UINT64 : i == LEAST ? ORT_INT32 : ORT_UINT8;
 }
 
+#define OP .version = ORT_VERSION, .provider = cpu, .output_kind = required, .input_memory = memory
 static const OrtOp OPS[] = {
-    {.version = ORT_VERSION, .name = name_packing, .provider = cpu, .input_type = packing_types,
-     .inputs = three, .output_type = bits_type, .outputs = one, .destroy = destroy_packing,
-     .input_kind = required, .output_kind = required, .input_memory = memory,
-     .create = create_packing, .compute = compute_packing},
-    {.version = ORT_VERSION, .name = name_real, .provider = cpu, .input_type = conv_types,
-     .inputs = six, .output_type = real_type, .outputs = one, .destroy = destroy_convolution,
-     .input_kind = optional, .output_kind = required, .input_memory = memory,
-     .create = create_real, .compute = compute_real},
-    {.version = ORT_VERSION, .name = name_bits, .provider = cpu, .input_type = bits_types,
-     .inputs = five, .output_type = bits_type, .outputs = one, .destroy = destroy_convolution,
-     .input_kind = optional, .output_kind = required, .input_memory = memory,
-     .create = create_bits, .compute = compute_bits},
+    {OP, .name = name_packing, .input_type = packing_types, .inputs = three,
+     .output_type = bits_type, .outputs = one, .input_kind = required,
+     .destroy = destroy_packing, .create = create_packing, .compute = compute_packing},
+    {OP, .name = name_real, .input_type = conv_types, .inputs = of_real,
+     .output_type = real_type, .outputs = one, .input_kind = optional,
+     .destroy = destroy_convolution, .create = create_real, .compute = compute_real},
+    {OP, .name = name_both, .input_type = conv_types, .inputs = of_both,
+     .output_type = both_types, .outputs = two, .input_kind = optional,
+     .destroy = destroy_convolution, .create = create_both, .compute = compute_both},
+    {OP, .name = name_bits, .input_type = bits_types, .inputs = of_bits,
+     .output_type = bits_type, .outputs = one, .input_kind = optional,
+     .destroy = destroy_convolution, .create = create_bits, .compute = compute_bits},
+    {OP, .name = name_halving, .input_type = real_type, .inputs = one,
+     .output_type = real_type, .outputs = one, .input_kind = required,
+     .destroy = free, .create = create_halving, .compute = compute_halving},
 };
 
 /* What ONNX Runtime calls of a library that it is given. */

@@ -294,3 +294,29 @@ int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels
                 (uint64_t)((real[i * pixel + c * plane] >= least[c]) ^ (flip[c] & 1)) << c % 64;
     return XNOR_OK;
 }
+
+int xnor_halve(const float *x, int32_t height, int32_t width, int32_t channels, int32_t filters,
+               float *out) {
+    if (!within(height, 1, LARGEST) || !within(width, 1, LARGEST) ||
+        !within(channels, 1, LARGEST) || !within(filters, 1, LARGEST) || filters % channels ||
+        (int64_t)height * width > INT32_MAX / 8)
+        return XNOR_SHAPE;
+    const size_t row = (size_t)width * channels;
+    for (int32_t i = 0; i < height; i += 2) {
+        for (int32_t j = 0; j < width; j += 2, out += filters) {
+            const float *at = x + (size_t)i * row + (size_t)j * channels;
+            const int down = i + 1 < height, right = j + 1 < width;
+            const float share = 1.0f / (float)((1 + down) * (1 + right)); /* 1, 1/2, 1/4: exact */
+            for (int32_t c = 0; c < channels; c++) {
+                float sum = at[c];
+                if (right) sum += at[channels + c];
+                if (down) sum += at[row + c];
+                if (down && right) sum += at[row + channels + c];
+                out[c] = sum * share;
+            }
+            for (int32_t c = channels; c < filters; c += channels)
+                memcpy(out + c, out, sizeof *out * (size_t)channels);
+        }
+    }
+    return XNOR_OK;
+}

@@ -40,17 +40,21 @@ typedef struct {
 
 typedef struct xnor_layer xnor_layer;
 
-/* What becomes of dots. Exactly one of raw, real and bits is not NULL.
-   raw:  int32 (out_h, out_w, filters)
-   real: scale[f] dot + bias[f] (+ add, laid out as real): float (filters, out_h, out_w), or
-         (out_h, out_w, filters) where channels_last
-   bits: dot >= least[f], the other way round where flip[f]: packed as activations are */
+/* What becomes of dots.
+   raw:    int32 (out_h, out_w, filters), and nothing else
+   least:  bits of dot >= least[f], the other way round where flip[f], and nothing else
+   else    v = scale[f] dot + bias[f] (+ add) (+ more), each rounded to float by itself, then, where
+           slope is given, v' = v - before[f], v = (v' > 0 ? v' : slope[f] v') + after[f]
+           real: v;  bits: v >= border[f], the other way round where flip[f]; either may be NULL
+   Bits are packed as activations are. real, add and more: float (filters, out_h, out_w), or
+   (out_h, out_w, filters) where channels_last. */
 typedef struct {
     int32_t *raw;
     float *real;
     uint64_t *bits;
-    const float *scale, *bias, *add;
+    const float *scale, *bias, *add, *more, *before, *slope, *after;
     const int32_t *least;
+    const float *border;
     const uint8_t *flip;
     int32_t channels_last;
 } xnor_output;
@@ -80,6 +84,12 @@ XNOR_API int xnor_run(const xnor_layer *layer, const uint64_t *x, const xnor_out
    (height, width, channels) where channels_last. NaN is 0, as every comparison with it is false. */
 XNOR_API int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels,
               int32_t channels_last, const float *least, const uint8_t *flip, uint64_t *bits);
+
+/* Means of 2x2 pixels (fewer at an odd border), channels over and over until there are `filters`:
+   the shortcut past a layer of stride 2. x: (height, width, channels);
+   out: (ceil(height / 2), ceil(width / 2), filters). */
+XNOR_API int xnor_halve(const float *x, int32_t height, int32_t width, int32_t channels,
+               int32_t filters, float *out);
 
 #ifdef __cplusplus
 }

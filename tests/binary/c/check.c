@@ -57,6 +57,54 @@ static int32_t naive(const xnor_shape *s, const uint64_t *x, const uint64_t *w, 
     return dot;
 }
 
+static float *floats(size_t count) {
+    float *to = room(count * 4);
+    for (size_t i = 0; i < count; i++) to[i] = (float)between(-999, 999) / 64.0f;
+    return to;
+}
+
+/* Whether floats and their bits are what the header says, with every mix of options. */
+static int values(const xnor_layer *layer, const uint64_t *x, const int32_t *dots, size_t count,
+                  const xnor_shape *s, int32_t oh, int32_t ow, void *scratch) {
+    const size_t filters = (size_t)s->filters, area = (size_t)oh * (size_t)ow;
+    const size_t words = (filters + 63) / 64;
+    float *c[6], *real = room(count * 4), *add = floats(count), *more = floats(count);
+    for (int i = 0; i < 6; i++) c[i] = floats(filters);
+    uint8_t *flip = room(filters);
+    for (size_t f = 0; f < filters; f++) flip[f] = (uint8_t)between(0, 1);
+    uint64_t *bits = room(area * words * 8);
+    const int with = between(0, 15);
+    xnor_output out = {0};
+    out.scale = c[0], out.bias = c[1], out.border = c[5], out.flip = flip;
+    if (with & 1) out.add = add;
+    if ((with & 3) == 3) out.more = more;
+    if (with & 4) out.before = c[2], out.slope = c[3], out.after = c[4];
+    out.channels_last = with >> 3;
+    const int which = between(1, 3);
+    if (which & 1) out.real = real;
+    if (which & 2) out.bits = bits;
+    if (xnor_run(layer, x, &out, scratch)) exit(2);
+    int good = 1;
+    for (size_t i = 0; i < count; i++) {
+        const size_t f = i % filters, p = i / filters;
+        const size_t at = out.channels_last ? i : f * area + p;
+        volatile float v = c[0][f] * (float)dots[i]; /* rounded step by step */
+        v = v + c[1][f];
+        if (out.add) v = v + add[at];
+        if (out.more) v = v + more[at];
+        if (out.slope) {
+            volatile float t = v - c[2][f], low = c[3][f] * t;
+            v = (t > 0 ? t : low) + c[4][f];
+        }
+        const float plain = v;
+        if (out.real && memcmp(&real[at], &plain, 4)) good = 0;
+        if (out.bits && bit(bits + p * words, (int32_t)f) != ((plain >= c[5][f]) ^ flip[f])) good = 0;
+    }
+    for (int i = 0; i < 6; i++) free(c[i]);
+    free(real), free(add), free(more), free(flip), free(bits);
+    return good;
+}
+
 int main(int argc, char **argv) {
     const int layers = argc > 1 ? atoi(argv[1]) : 100;
     state = argc > 2 ? (uint64_t)atoi(argv[2]) : 0;
@@ -114,7 +162,12 @@ int main(int argc, char **argv) {
                     return 1;
                 }
             }
-            free(bits), free(least), free(flip), free(scratch);
+            free(bits), free(least), free(flip);
+            if (!values(layer, x, want, count, &s, oh, ow, scratch)) {
+                printf("values of layer %d differ on %s\n", done, sets[k]);
+                return 1;
+            }
+            free(scratch);
             xnor_layer_free(layer);
         }
         free(x), free(w), free(m), free(want), free(got);
