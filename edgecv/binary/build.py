@@ -24,7 +24,7 @@ SOURCES = HERE / "c"
 NAME = {"win32": "edgecv_xnor.dll", "darwin": "libedgecv_xnor.dylib"}.get(
     sys.platform, "libedgecv_xnor.so"
 )
-FLAGS = ["-std=c11", "-O3", "-fPIC", "-ffp-contract=off", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = ["-std=c11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra"]
 UNITS: dict[str, dict[str, list[str]]] = {
     "any": {"xnor": [], "portable": [], "ort": []},
     "x86_64": {

@@ -8,13 +8,11 @@ Every engine can run that; `edgecv.binary.lowering` makes kernels of it.
 from __future__ import annotations
 
 import copy
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgecv.binary.modules import OneBit
+from edgecv.binary.modules import OneBit, past
 from edgecv.edits import put
 
 
@@ -33,7 +31,7 @@ class Frozen(nn.Module):
             scale, bias = layer.folded(alpha)
         self.one_bit = not layer.real_inputs and layer.weights != "real"
         self.real_inputs, self.conv, self.how = layer.real_inputs, layer.conv, dict(layer.how)
-        self.past: Any = layer.past if layer.around else None
+        self.around = layer.around
         channels = w.shape[1] * layer.how.get("groups", 1)
         zeros = torch.zeros(channels) if layer.shift is None else layer.shift.detach()
         shape = (-1, 1, 1) if layer.conv else (-1,)
@@ -45,7 +43,7 @@ class Frozen(nn.Module):
         read = x if self.real_inputs else torch.where(x >= self.least, 1.0, -1.0)
         dots = F.conv2d(read, self.weight, **self.how) if self.conv else F.linear(read, self.weight)
         y = dots * self.scale + self.bias
-        return y if self.past is None else y + self.past(x)
+        return y + past(x, self.how["stride"], len(self.weight)) if self.around else y
 
 
 def frozen(module: nn.Module) -> nn.Module:

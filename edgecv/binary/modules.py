@@ -172,19 +172,20 @@ class OneBit(nn.Module):
         else:
             scale, bias = self.folded(alpha)
             y = dots * scale.view(shape) + bias.view(shape)
-        return y + self.past(x) if self.around else y
-
-    def past(self, x: Tensor) -> Tensor:
-        """S(x), of the output's shape."""
-        if self.how["stride"] != (1, 1):
-            odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
-            x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
-        times = len(self.weight) // x.shape[1]
-        return torch.cat([x] * times, 1) if times > 1 else x
+        return y + past(x, self.how["stride"], len(self.weight)) if self.around else y
 
     def extra_repr(self) -> str:
         kind = "real" if self.real_inputs else "one-bit"
         return f"{tuple(self.weight.shape)}, {self.weights} weights, {kind} inputs, {self.how}"
+
+
+def past(x: Tensor, stride: tuple[int, int], filters: int) -> Tensor:
+    """S(x): x as the output of a layer of that stride has it, (N, filters, H / stride, W / stride)."""
+    if stride != (1, 1):
+        odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
+        x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
+    times = filters // x.shape[1]
+    return torch.cat([x] * times, 1) if times > 1 else x
 
 
 def _around(layer: nn.Conv2d | nn.Linear) -> bool:
