@@ -1,6 +1,7 @@
 """A standard ONNX graph with convolutions of ±1 → the same graph with kernels that count bits.
 
-    Where(x >= β, 1, −1) → Conv of ±s_f, 0 (+ bias) (→ Add) (→ Add) (→ RPReLU or Relu)    a Unit
+    Where(x >= β, 1, −1) → Conv, Gemm or MatMul of ±s_f, 0 (→ Mul, Add) (→ Add) (→ Add)
+      (→ RPReLU or Relu)                                 a Unit
     a Unit whose value only signs read                   BinaryBits: sums are compared, bits go on
     a Unit that a sign reads, and others too             BinaryBoth: floats and bits at once
     any other Unit                                       BinaryConv
@@ -9,7 +10,7 @@
 A filter's weights have one size s_f, which becomes its scale; the sums are integers, so what comes
 out are the floats that PyTorch computes, and not a sum of rounded products. Floats between Units
 have their channels last, as the kernels write them fastest; where anything else reads or writes
-them, they are transposed. What cannot be lowered (a dynamic size, a kernel the library refuses)
+them, they are transposed. A dense layer is a convolution of one pixel. What cannot be lowered (a dynamic size, a kernel the library refuses)
 stays a float convolution, and is told.
 """
 
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from edgecv.binary.thresholds import thresholds
 log = logging.getLogger(__name__)
 OPSET = 1
 MOST = 65535  # products of one output, as the kernels count them
+PRODUCTS = ("Conv", "Gemm", "MatMul")
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -127,7 +129,7 @@ class _Lowering:
 
     def signs(self, node: Any) -> tuple[str, np.ndarray] | None:
         """(x, β) where a convolution reads Where(x >= β, 1, −1)."""
-        if node.op_type != "Conv" or node.input[1] not in self.values:
+        if node.op_type not in PRODUCTS or node.input[1] not in self.values:
             return None
         where = self.makers.get(node.input[0])
         if where is None or where.op_type != "Where":
@@ -142,9 +144,9 @@ class _Lowering:
         if not (np.all(one == 1) and np.all(minus == -1) and one.size == minus.size == 1):
             return None
         size = self.sizes.get(x, [])
-        if len(size) != 4:
+        if len(size) != (4 if node.op_type == "Conv" else 2):
             return None
-        border = self._by_channel(least, size[1])
+        border = self._by_channel(least, size[1], len(size))
         return None if border is None else (x, border)
 
     def layer(self, node: Any, x: str) -> Layer | str:
@@ -153,7 +155,11 @@ class _Lowering:
 
         weight = self.values[node.input[1]]
         held = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        size = self.sizes[x]
+        size = [*self.sizes[x], 1, 1][:4]
+        if node.op_type != "Conv":
+            if weight.ndim != 2 or held.get("transA") or {held.get("alpha", 1.0)} != {1.0}:
+                return "is a product of another kind"
+            weight = (weight if held.get("transB") else weight.T)[:, :, None, None]
         if weight.ndim != 4 or size[0] != 1 or min(size) < 1:
             return f"has size {size} and weights {weight.shape}"
         if held.get("auto_pad", b"NOTSET") not in (b"NOTSET", b""):
@@ -173,16 +179,18 @@ class _Lowering:
         )  # fmt: skip
         taps = weight.transpose(0, 2, 3, 1)
         bias = self.values.get(node.input[2]) if len(node.input) > 2 else None
-        if len(node.input) > 2 and bias is None:
+        if len(node.input) > 2 and (bias is None or held.get("beta", 1.0) != 1.0):
             return "has a bias that is no constant"
         return Layer(
             shape, taps > 0, None if sizes.all() else taps != 0, scale.astype(np.float32),
-            np.zeros(len(weight), np.float32) if bias is None else bias.astype(np.float32),
+            np.zeros(len(weight), np.float32) if bias is None else
+            np.broadcast_to(bias.astype(np.float32).reshape(-1), len(weight)),
         )  # fmt: skip
 
     def _grown(self, unit: Unit) -> Unit:
         """With the sums and the activation behind it, as far as they are its own."""
-        while (node := self._only_reader(unit.out)) is not None:
+        self._scaled(unit)
+        while len(self.sizes.get(unit.out, ())) == 4 and (node := self._only_reader(unit.out)) is not None:
             other = next((i for i in node.input if i != unit.out), "")
             if node.op_type != "Add" or len(unit.adds) == 2 or not other:
                 break
@@ -192,8 +200,22 @@ class _Lowering:
             self._take(unit, node)
         return self._activated(unit)
 
+    def _scaled(self, unit: Unit) -> None:
+        """A factor and a constant by filter, where its own are 1 and 0: no sum is rounded anew."""
+        layer, filters = unit.layer, unit.layer.shape.filters
+        for op, free in (("Mul", (layer.scale == 1).all() and not layer.bias.any()), ("Add", True)):
+            node = self._only_reader(unit.out)
+            if node is None or node.op_type != op or not free or unit.layer.bias.any():
+                continue
+            constant = next((i for i in node.input if i in self.values), "")
+            found = self._by_channel(constant, filters, len(self.sizes.get(unit.out, ())))
+            if found is None or (op == "Mul" and not (found != 0).all()):
+                continue
+            unit.layer = replace(unit.layer, **{"scale" if op == "Mul" else "bias": found})
+            self._take(unit, node)
+
     def _activated(self, unit: Unit) -> Unit:
-        filters = unit.layer.shape.filters
+        filters, rank = unit.layer.shape.filters, len(self.sizes.get(unit.out, ()))
         node = self._only_reader(unit.out)
         if node is not None and node.op_type == "Relu":
             unit.relu = True
@@ -202,7 +224,7 @@ class _Lowering:
         nodes, before, after = [], np.zeros(filters, np.float32), np.zeros(filters, np.float32)
         out = unit.out
         if node is not None and node.op_type == "Sub" and node.input[0] == out:
-            found = self._by_channel(node.input[1], filters)
+            found = self._by_channel(node.input[1], filters, rank)
             if found is None:
                 return unit
             before, out = found, node.output[0]
@@ -210,14 +232,14 @@ class _Lowering:
             node = self._only_reader(out)
         if node is None or node.op_type != "PRelu" or node.input[0] != out:
             return unit
-        slope = self._by_channel(node.input[1], filters)
+        slope = self._by_channel(node.input[1], filters, rank)
         if slope is None:
             return unit
         nodes.append(node)
         node = self._only_reader(node.output[0])
         if node is not None and node.op_type == "Add":
             constant = next((i for i in node.input if i in self.values), "")
-            found = self._by_channel(constant, filters)
+            found = self._by_channel(constant, filters, rank)
             if found is not None:
                 after = found
                 nodes.append(node)
@@ -314,7 +336,8 @@ class _Lowering:
         read += [*added, *[""] * (2 - len(added))]
         names = ("before", "slope", "after")
         read += [self._hold(out, n, v) for n, v in zip(names, act, strict=True)] if act else [""] * 3
-        value = self._last_name(out) if unit.last else out
+        flat = len(self.sizes.get(out, ())) == 2
+        value = self._last_name(out) if unit.last or flat else out
         if unit.last:
             self.lasts[out] = value
         about |= {"last": [int(unit.last)]}
@@ -327,7 +350,9 @@ class _Lowering:
             read += [self._hold(out, "border", least),
                      self._hold(out, "turned", np.zeros(len(least), np.uint8))]  # fmt: skip
             self._emit("BinaryBoth", unit.name, read, [value, self._bits_of(out, least)], **about)
-        if unit.last and self._others(out):
+        if flat:
+            self._reshape(value, out, (1, -1))
+        elif unit.last and self._others(out):
             self._transpose(value, out, TO_FIRST)
 
     def _binarized(self, x: str, least: np.ndarray) -> str:
@@ -342,6 +367,9 @@ class _Lowering:
                 self._hold(name, "flip", np.zeros(len(least), np.uint8))]  # fmt: skip
         last = source is not None and source.last
         value = self._last_name(x) if last else x
+        if len(self.sizes[x]) == 2:
+            value = f"{name}.pixel"
+            self._reshape(x, value, (1, -1, 1, 1))
         self._emit("Binarize", f"{name}.Binarize", [value, *held], [name], last=[int(last)])
         return name
 
@@ -382,12 +410,19 @@ class _Lowering:
         name = f"{out}.Transpose"
         self.made.append(helper.make_node("Transpose", [x], [out], name=name, perm=perm))
 
-    def _by_channel(self, name: str, channels: int) -> np.ndarray | None:
+    def _reshape(self, x: str, out: str, shape: tuple[int, ...]) -> None:
+        from onnx import helper
+
+        wanted = self._hold(out, "shape", np.array(shape, np.int64))
+        self.made.append(helper.make_node("Reshape", [x, wanted], [out], name=f"{out}.Reshape"))
+
+    def _by_channel(self, name: str, channels: int, rank: int) -> np.ndarray | None:
         """A constant of one value for all channels or for each, float32 (channels,)."""
         value = self.values.get(name)
         if value is None or value.dtype != np.float32 or value.size not in (1, channels):
             return None
-        if value.size > 1 and list(value.shape[-3:]) != [channels, 1, 1]:
+        behind = [1] * (rank - 2)
+        if value.size > 1 and list(value.shape[-rank + 1 :]) != [channels, *behind]:
             return None
         return np.ascontiguousarray(np.broadcast_to(value.reshape(-1), channels))
 

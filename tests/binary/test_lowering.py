@@ -27,6 +27,10 @@ def bit(c_in: int, c_out: int, k: int = 3, stride: int = 1, **options) -> OneBit
     return OneBit(conv, nn.BatchNorm2d(c_out), **options)
 
 
+def dense(c_in: int, c_out: int, **options) -> OneBit:
+    return OneBit(nn.Linear(c_in, c_out), nn.BatchNorm1d(c_out), **options)
+
+
 def random_act(channels: int) -> RPReLU:
     act = RPReLU(channels)
     for part in act.parameters():
@@ -53,6 +57,14 @@ CHAINS = {
         ["Binarize", "BinaryBits", "BinaryConv"],
         lambda: [bit(5, 9, weights="ternary", shortcut=False), bit(9, 18, weights="ternary",
                                                                    shortcut=False)],
+    ),
+    "dense": (
+        ["Binarize", "BinaryBits", "BinaryConv"],
+        lambda: [nn.Flatten(), dense(4 * 63, 50), dense(50, 70, weights="ternary"), nn.ReLU()],
+    ),
+    "dense with slopes": (
+        ["Binarize", "BinaryBoth", "BinaryConv"],
+        lambda: [nn.Flatten(), dense(4 * 63, 50), random_act(50), dense(50, 9)],
     ),
     "a pool between": (
         ["Binarize", "Binarize", "BinaryConv", "BinaryConv"],
@@ -96,6 +108,7 @@ def test_chains_are_equal_bit_for_bit(name: str, kernels: Path, tmp_path: Path) 
         if isinstance(part, OneBit) and part.shift is not None:
             part.shift.data = torch.randn(len(part.shift)) / 3
     c = next(m for m in module.modules() if isinstance(m, OneBit)).weight.shape[1]
+    c = 4 if "dense" in name else c
     model = lowered(module, (c, 9, 7), tmp_path)
     layers = sum(isinstance(m, OneBit) for m in module.modules())
     assert len(lower(model)) == layers
