@@ -28,7 +28,7 @@ clean:
 	rm -rf $(VENV) runs build dist
 
 # torch is pinned in constraints.txt; an unpinned one may bring gigabytes of CUDA libraries.
-$(INSTALLED): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard edgecv/binary/c/*)
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 	  { echo "edgecv needs Python 3.11 or newer: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	$(PYTHON) -m venv $(VENV)

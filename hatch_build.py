@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -29,4 +31,5 @@ class Kernels(BuildHookInterface):
             return
         build_data["artifacts"].append(str(made.relative_to(self.root)))
         build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        # by ctypes and ONNX Runtime alone: any Python, this system
+        build_data["tag"] = f"py3-none-{re.sub('[-.]', '_', sysconfig.get_platform())}"

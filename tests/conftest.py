@@ -172,7 +172,7 @@ def copied(finished: Finished, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The library of binary kernels, built from the sources as they are; child processes find it."""
+    """The library of binary kernels, built from its sources; child processes find it."""
     from edgecv.binary import build, library
 
     cc = build.compiler()

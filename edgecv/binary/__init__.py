@@ -1,1 +1,1 @@
-"""Networks of one bit: kernels in C (`c/`), the library they are built into, and what it computes."""
+"""Networks of one bit: kernels in C (`c/`), their library, and what it computes."""

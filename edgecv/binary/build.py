@@ -24,7 +24,16 @@ SOURCES = HERE / "c"
 NAME = {"win32": "edgecv_xnor.dll", "darwin": "libedgecv_xnor.dylib"}.get(
     sys.platform, "libedgecv_xnor.so"
 )
-FLAGS = ["-std=c11", "-O3", "-fPIC", "-ffp-contract=off", "-fno-trapping-math", "-fvisibility=hidden", "-Wall", "-Wextra"]
+FLAGS = [
+    "-std=c11",
+    "-O3",
+    "-fPIC",
+    "-ffp-contract=off",
+    "-fno-trapping-math",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+]
 UNITS: dict[str, dict[str, list[str]]] = {
     "any": {"xnor": [], "portable": [], "ort": []},
     "x86_64": {
@@ -76,7 +85,7 @@ def build(out: Path, cc: str, family: str | None = None) -> Path:
             objects.append(str(made))
         whole = Path(room) / out.name
         _run([cc, "-shared", *objects, "-o", str(whole)])
-        os.replace(whole, out)
+        whole.replace(out)
     return out
 
 

@@ -8,6 +8,7 @@ Every engine can run that; `edgecv.binary.lowering` makes kernels of it.
 from __future__ import annotations
 
 import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

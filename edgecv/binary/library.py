@@ -21,7 +21,11 @@ from edgecv.errors import EngineError
 
 CURE = "install gcc or clang, then: python -m edgecv.binary.build"
 ALIGNMENT = 64
-ERRORS = {1: "a size that the kernels do not take", 2: "out of memory", 3: "no such instruction set"}
+ERRORS = {
+    1: "a size that the kernels do not take",
+    2: "out of memory",
+    3: "no such instruction set",
+}
 
 
 class _Shape(ctypes.Structure):

@@ -10,8 +10,8 @@
 A filter's weights have one size s_f, which becomes its scale; the sums are integers, so what comes
 out are the floats that PyTorch computes, and not a sum of rounded products. Floats between Units
 have their channels last, as the kernels write them fastest; where anything else reads or writes
-them, they are transposed. A dense layer is a convolution of one pixel. What cannot be lowered (a dynamic size, a kernel the library refuses)
-stays a float convolution, and is told.
+them, they are transposed. A dense layer is a convolution of one pixel. What cannot be lowered (a
+dynamic size, a kernel the library refuses) stays float, and is told.
 """
 
 from __future__ import annotations
@@ -190,7 +190,10 @@ class _Lowering:
     def _grown(self, unit: Unit) -> Unit:
         """With the sums and the activation behind it, as far as they are its own."""
         self._scaled(unit)
-        while len(self.sizes.get(unit.out, ())) == 4 and (node := self._only_reader(unit.out)) is not None:
+        while (
+            len(self.sizes.get(unit.out, ())) == 4
+            and (node := self._only_reader(unit.out)) is not None
+        ):
             other = next((i for i in node.input if i != unit.out), "")
             if node.op_type != "Add" or len(unit.adds) == 2 or not other:
                 break
@@ -211,7 +214,9 @@ class _Lowering:
             found = self._by_channel(constant, filters, len(self.sizes.get(unit.out, ())))
             if found is None or (op == "Mul" and not (found != 0).all()):
                 continue
-            unit.layer = replace(unit.layer, **{"scale" if op == "Mul" else "bias": found})
+            unit.layer = (
+                replace(layer, scale=found) if op == "Mul" else replace(unit.layer, bias=found)
+            )
             self._take(unit, node)
 
     def _activated(self, unit: Unit) -> Unit:
@@ -281,7 +286,8 @@ class _Lowering:
             return False
         wheres = self.readers[node.output[0]]
         return all(
-            w.op_type == "Where" and all(n.output[0] in self.taken for n in self.readers[w.output[0]])
+            w.op_type == "Where"
+            and all(n.output[0] in self.taken for n in self.readers[w.output[0]])
             for w in wheres
         )
 
@@ -318,8 +324,9 @@ class _Lowering:
 
     def _emit_unit(self, unit: Unit) -> None:
         layer, out = unit.layer, unit.out
-        read = [self._binarized(unit.x, unit.least), self._hold(out, "weights", packed(layer.ones)),
-                "" if layer.mask is None else self._hold(out, "mask", packed(layer.mask))]  # fmt: skip
+        mask = "" if layer.mask is None else self._hold(out, "mask", packed(layer.mask))
+        weights = self._hold(out, "weights", packed(layer.ones))
+        read = [self._binarized(unit.x, unit.least), weights, mask]
         about = {"shape": numbers(layer.shape)}
         if len(unit.signs) == 1 and not (unit.real or unit.adds or unit.act):
             least = unit.signs[0]
@@ -335,7 +342,9 @@ class _Lowering:
         added = [self._add(name, unit.last) for name in unit.adds]
         read += [*added, *[""] * (2 - len(added))]
         names = ("before", "slope", "after")
-        read += [self._hold(out, n, v) for n, v in zip(names, act, strict=True)] if act else [""] * 3
+        read += (
+            [self._hold(out, n, v) for n, v in zip(names, act, strict=True)] if act else [""] * 3
+        )
         flat = len(self.sizes.get(out, ())) == 2
         value = self._last_name(out) if unit.last or flat else out
         if unit.last:
@@ -387,9 +396,7 @@ class _Lowering:
         name = self._last_name(value)
         if value not in self.lasts:
             self.lasts[value] = name
-            self._emit(
-                "Halve", f"{name}.Halve", [self._last(past[0])], [name], size=[*past[1:]]
-            )
+            self._emit("Halve", f"{name}.Halve", [self._last(past[0])], [name], size=[*past[1:]])
         return name
 
     def _last(self, value: str) -> str:
@@ -440,7 +447,9 @@ class _Lowering:
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
-    def _emit(self, op: str, name: str, inputs: list[str], outputs: list[str], **about: Any) -> None:
+    def _emit(
+        self, op: str, name: str, inputs: list[str], outputs: list[str], **about: Any
+    ) -> None:
         from onnx import helper
 
         made = helper.make_node(op, inputs, outputs, name=name, domain=DOMAIN, **about)

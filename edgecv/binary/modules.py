@@ -7,8 +7,9 @@
     S: the input itself, by a real shortcut              Bi-Real  (ECCV 2018), ReActNet (ECCV 2020)
 
 sign(0) = +1 here, in the kernels and in every exported graph (torch.sign has 0). In eval mode the
-layer computes what the kernels do, in their order: an integer sum, one multiplication, one addition,
-and the shortcut's; so its outputs are theirs bit for bit. ±1 times ±1 summed in float32 is exact.
+layer computes what the kernels do, in their order: an integer sum, one multiplication, one
+addition, and the shortcut's; so its outputs are theirs bit for bit. ±1 times ±1 summed in float32
+is exact.
 
 Pitfalls: the latent W of a one-bit weight has no scale of its own, so weight decay on it only makes
 signs flip more easily; a ReLU before a sign leaves nothing below zero: β moves, or RPReLU takes its
@@ -180,7 +181,7 @@ class OneBit(nn.Module):
 
 
 def past(x: Tensor, stride: tuple[int, int], filters: int) -> Tensor:
-    """S(x): x as the output of a layer of that stride has it, (N, filters, H / stride, W / stride)."""
+    """S(x): x as a layer of that stride has its output, (N, filters, H / stride, W / stride)."""
     if stride != (1, 1):
         odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
         x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)

@@ -58,8 +58,10 @@ def _refusal(layer: nn.Module, uses: int) -> str:
         return "runs more than once"
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return f"pads with {layer.padding_mode}"
-    if layer.weight[0].numel() < FEW:
-        return f"adds {layer.weight[0].numel()} products: a sign says too little"
+    weight = layer.get_parameter("weight")
+    products = weight.numel() // len(weight)
+    if products < FEW:
+        return f"adds {products} products: a sign says too little"
     return ""
 
 

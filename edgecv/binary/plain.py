@@ -6,8 +6,8 @@
     BinaryBoth   that, and (value >= border) ^ flip
     Halve        means of 2x2 pixels, channels repeated   Pad, Slice, Add, Mul, Concat
 
-Sums of ±1 are exact in float32. Round changes nothing, and keeps ONNX Runtime from folding the scale
-into the weights, which would round otherwise than the kernels do.
+Sums of ±1 are exact in float32. Round changes nothing, and keeps ONNX Runtime from folding the
+scale into the weights, which would round otherwise than the kernels do.
 """
 
 from __future__ import annotations
@@ -120,9 +120,7 @@ class _Plain:
                    **({"perm": TO_LAST} if last else {}))  # fmt: skip
 
     def _by_filter(self, op: str, value: str, constant: str, out: str) -> str:
-        return self._emit(
-            op, [value, self._hold(out, "by", _planes(self.values[constant]))], out
-        )
+        return self._emit(op, [value, self._hold(out, "by", _planes(self.values[constant]))], out)
 
     def _turned(self, x: str, perm: tuple[int, ...], of: str) -> str:
         return self._emit("Transpose", [x], f"{of}.first", perm=perm)

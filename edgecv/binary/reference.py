@@ -1,6 +1,6 @@
 """What the kernels compute, in numpy: products one by one. Slow; every kernel is held against it.
 
-    dot[y, x, f] = Σ over taps inside the image, channels c of f's group:  a_c w_fc,   a, w ∈ {±1}, w 0
+dot[y, x, f] = Σ over taps inside the image, channels c of f's group:  a_c w_fc,   a, w ∈ {±1}, w 0
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""s · dot + t >= β, of an integer dot: the least dot for which it holds, in float32 as it is computed.
+"""s · dot + t >= β, of an integer dot: the least dot for which it holds, in float32 as computed.
 
 fl(fl(s · d) + t) never falls as d grows (s > 0), so there is one border, and it is found by trying
 every d once: rounding is part of what is asked, (β − t) / s is not the answer. With s < 0 the order
@@ -13,12 +13,15 @@ NEVER, ALWAYS = 2**30, -(2**30)  # beyond every dot
 
 
 def thresholds(
-    scale: np.ndarray, bias: np.ndarray, least: np.ndarray, most: np.ndarray | int,
+    scale: np.ndarray,
+    bias: np.ndarray,
+    least: np.ndarray,
+    most: np.ndarray | int,
     relu: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """(int32, bool) (filters,): the bit is (dot >= first) != second.
 
-    scale, bias, least: float32 (filters,); most: |dot| is no larger; relu: of max(y, 0) instead of y
+    scale, bias, least: float32 (filters,); most: |dot| is no larger; relu: of max(y, 0), not of y
     """
     scale, bias, least = (np.asarray(v, np.float32) for v in (scale, bias, least))
     most = np.broadcast_to(np.asarray(most, np.int64), scale.shape)

@@ -88,17 +88,20 @@ def stages(options: argparse.Namespace) -> int:
 def doctor(options: argparse.Namespace) -> int:
     from edgecv.backends import ENGINES, run_module
     from edgecv.bench.machine import machine
+    from edgecv.binary import library
     from edgecv.tables import table
     from edgecv.versions import version
 
     engines = [run_module(name).probe() for name in ENGINES]
     here = machine()
     tools = {name: version(name) for name in TOOLS}
+    kernels = library.told()
     if options.json:
         print_json({
             "machine": here,
             "engines": [vars(p) for p in engines],
             "tools": tools,
+            "binary_kernels": vars(kernels),
         })  # fmt: skip
         return 0
     print(f"{here['cpu']}: {here['cores']} cores, {here['memory_mb']:,} MB, {here['system']}")
@@ -116,6 +119,7 @@ def doctor(options: argparse.Namespace) -> int:
         ]
         for p in engines
     ]
+    rows.append(_kernels(kernels))
     rows += [
         [
             name,
@@ -128,6 +132,23 @@ def doctor(options: argparse.Namespace) -> int:
     ]
     table(["what", "here", "version", "without it you lose", "cure"], rows)
     return 0
+
+
+def _kernels(found: Any) -> list[str]:
+    """The row of the kernels that count bits."""
+    from edgecv.binary.library import CURE
+
+    about = f"{', '.join(found.sets)} ({found.digest})" if found.here else ""
+    if found.stale:
+        return ["binary kernels", "old", about, "what their sources have changed", CURE]
+    lost = "" if found.here else "the speed of one-bit networks: they run in floats"
+    return [
+        "binary kernels",
+        "yes" if found.here else "no",
+        about,
+        lost,
+        "" if found.here else CURE,
+    ]
 
 
 def _cure(probe: Any) -> str:

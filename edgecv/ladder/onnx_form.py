@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.run import counting, register
 from edgecv.errors import EngineError, ModelError, missing
 from edgecv.ladder.layers import INPUT, Layer, input_grid, placed
 from edgecv.ladder.onnx_graph import PAIR, OnnxGraph, attribute
@@ -132,9 +133,9 @@ def session(model: Any, where: str, optimised: bool = False) -> Any:
     options.log_severity_level = 4
     if not optimised:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content, kernels = counting(model.SerializeToString())
+    register(options, kernels)
     try:
-        return ort.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as e:
         raise EngineError(where, " ".join(str(e).split())[:300]) from None

@@ -1,7 +1,7 @@
 """y = s (sign(x − β) ⊛ sign(W)) + t + x: weights and activations of one bit, trained as they run.
 
-Products of ±1 are counted, not multiplied: `dot = K − 2 popcount(a ^ w)`. A layer and the batch norm
-behind it become one (`edgecv.binary.modules`); by form:
+Products of ±1 are counted, not multiplied: `dot = K − 2 popcount(a ^ w)`. A layer and the batch
+norm behind it become one (`edgecv.binary.modules`); by form:
 
     xnor     sign, α = mean |W| for each filter          Rastegari et al., ECCV 2016
     bireal   a real shortcut around every layer          Liu et al., ECCV 2018
@@ -12,8 +12,9 @@ read in float: it saves bytes, and no time. The float network that came in is th
 first of two steps only activations have one bit.
 
 Pitfalls: the first and the last layer and projections stay in float, because there signs lose most
-and time is least; Adam without weight decay; pooling belongs behind a binary layer's sum, not behind
-a sign. Where the processor has fast int8 and no fast popcount, int8 is the better choice: measure.
+and time is least; Adam without weight decay; pooling belongs behind a binary layer's sum, not
+behind a sign. Where the processor has fast int8 and no fast popcount, int8 is the better choice:
+measure.
 """
 
 from __future__ import annotations

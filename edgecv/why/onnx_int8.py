@@ -190,6 +190,8 @@ def values(
     import onnxruntime as ort
     from onnx import helper
 
+    from edgecv.backends.onnxruntime.run import counting, register
+
     exposed = copied(model)
     known = {o.name for o in exposed.graph.output}
     asked = sorted(set(tensors) - set(feeds))
@@ -198,8 +200,8 @@ def values(
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = ort.InferenceSession(
-        exposed.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    content, kernels = counting(exposed.SerializeToString())
+    register(options, kernels)
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     found = dict(zip(asked, session.run(asked, dict(feeds)), strict=True))
     return found | {n: np.asarray(feeds[n]) for n in tensors if n in feeds}

@@ -246,3 +246,81 @@ def test_the_reader_refuses_what_is_no_message(fp32: Graph) -> None:
     for damaged in (content[:-1], content[: len(content) // 2], b"\xff" * 40, b"\x07"):
         with pytest.raises(ValueError):
             wire.read(damaged)
+
+
+def one_bit_graph(folder: Path) -> Graph:
+    """A float layer, two of one bit that pack through, and a float one."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    from edgecv.binary.frozen import frozen, one_bit
+    from edgecv.binary.modules import OneBit
+    from edgecv.stages.export.onnx import export_onnx
+
+    torch.manual_seed(0)
+    layers = [OneBit(nn.Conv2d(16, 16, 3, padding=1), shortcut=False) for _ in range(2)]
+    net = nn.Sequential(
+        nn.Conv2d(3, 16, 3), *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4)
+    )
+    module = frozen(net.eval())
+    graph = export_onnx(module, torch.zeros(1, 3, 12, 12), folder)
+    graph.facts["one_bit"] = one_bit(module)
+    return graph
+
+
+@pytest.mark.usefixtures("kernels")
+def test_one_bit_layers_are_counted_and_that_is_told(tmp_path: Path) -> None:
+    graph = one_bit_graph(tmp_path / "graph")
+    made = compile(graph, TARGET, tmp_path / "out")
+    assert made.counted == 2
+    assert not made.notes
+    lowered = (tmp_path / "out" / "model.onnx").read_bytes()
+    net = Session({"model.onnx": lowered})
+    assert net.executed() == {"binary": 2, "fp32": 2}
+    x = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
+    layers = net.profile({"input": x}, runs=2).layers
+    assert [layer.precision for layer in layers if layer.op.startswith("Binary")] == ["binary"] * 2
+    (wanted,) = session(graph).run({"input": x}).values()
+    (got,) = net.run({"input": x}).values()
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.usefixtures("kernels")
+def test_without_kernels_the_same_answers_come_slowly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    graph = one_bit_graph(tmp_path / "graph")
+    compile(graph, TARGET, tmp_path / "out")
+    lowered = (tmp_path / "out" / "model.onnx").read_bytes()
+    x = np.random.default_rng(0).normal(size=(1, 3, 12, 12)).astype(np.float32)
+    (wanted,) = Session({"model.onnx": lowered}).run({"input": x}).values()
+    from edgecv.binary import library
+
+    library.library.cache_clear()
+    monkeypatch.setenv("EDGECV_KERNELS", str(tmp_path / "none.so"))
+    try:
+        net = Session({"model.onnx": lowered})
+        made = compile(graph, TARGET, tmp_path / "again")
+    finally:
+        library.library.cache_clear()
+    assert "one-bit layers run in floats, slowly" in caplog.text
+    assert net.executed() == {"fp32": 4}
+    (got,) = net.run({"input": x}).values()
+    np.testing.assert_array_equal(got, wanted)
+    assert made.counted == 0
+    assert "2 one-bit layers ran in floats here" in made.notes[0]
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == lowered
+
+
+@pytest.mark.usefixtures("kernels")
+def test_kernels_of_another_system_are_refused_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile(one_bit_graph(tmp_path / "graph"), TARGET, tmp_path / "out")
+    lowered = (tmp_path / "out" / "model.onnx").read_bytes()
+    (tmp_path / "odd.so").write_bytes(b"not a library")
+    monkeypatch.setenv("EDGECV_KERNELS", str(tmp_path / "odd.so"))
+    with pytest.raises(EngineError, match="binary kernels") as caught:
+        Session({"model.onnx": lowered})
+    assert "\n" not in str(caught.value)
+    assert "python -m edgecv.binary.build" in str(caught.value)

@@ -1,4 +1,4 @@
-"""The C sources alone: no warnings, no undefined behaviour, the same answers on other processors."""
+"""The C sources alone: no warnings, nothing undefined, the same answers on other processors."""
 
 from __future__ import annotations
 

@@ -22,7 +22,8 @@ def some_layer(rng: np.random.Generator) -> tuple[Shape, np.ndarray, np.ndarray,
         most = 600 if rng.random() < 0.1 else 150
         shape = Shape(
             *map(int, rng.integers(1, 14, 2)),
-            channels=groups * int(rng.integers(1, most)), filters=groups * int(rng.integers(1, 140)),
+            channels=groups * int(rng.integers(1, most)),
+            filters=groups * int(rng.integers(1, 140)),
             kernel=_pair(rng, 1, 6), stride=_pair(rng, 1, 4),
             dilation=(1, 1) if rng.random() < 0.6 else _pair(rng, 1, 4),
             pads=tuple(map(int, rng.integers(0, 4, 4))), groups=groups,

@@ -1,4 +1,4 @@
-"""An exported network with one-bit layers, lowered: the kernels run, and what comes out is equal."""
+"""An exported network with one-bit layers, lowered: the kernels run, and answers are equal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from torch import nn  # noqa: E402
 from edgecv import zoo  # noqa: E402
 from edgecv.binary.frozen import frozen  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
-from edgecv.binary.plain import plain  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
+from edgecv.binary.plain import plain  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import settled  # noqa: E402
+
 
 def bit(c_in: int, c_out: int, k: int = 3, stride: int = 1, **options) -> OneBit:
     conv = nn.Conv2d(c_in, c_out, k, stride, k // 2, bias=False)

@@ -13,6 +13,7 @@ from edgecv.binary import library  # noqa: E402
 from edgecv.binary.modules import DELTA, OneBit, RPReLU, sign  # noqa: E402
 from edgecv.binary.reference import Shape, packed  # noqa: E402
 
+
 def normed(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
     norm.weight.data = torch.randn(channels, generator=generator)
@@ -79,9 +80,10 @@ def test_a_shortcut_is_added_where_shapes_allow(stride: int, width: int, side: i
         torch.testing.assert_close(rest[0, 0, 0, 0], x[0, 0, :2, :2].mean(), rtol=0, atol=1e-4)
 
 
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("weights", ["binary", "ternary"])
 @pytest.mark.parametrize("seed", range(12))
-def test_the_kernels_compute_the_same_bits(seed: int, weights: str, kernels: None) -> None:
+def test_the_kernels_compute_the_same_bits(seed: int, weights: str) -> None:
     rng = np.random.default_rng(seed)
     generator = torch.Generator().manual_seed(seed)
     groups = int(rng.choice([1, 1, 2]))

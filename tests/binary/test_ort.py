@@ -108,7 +108,9 @@ def test_runs_side_by_side_do_not_meet(kernels: Path) -> None:
         ({"second": dataclasses.replace(SECOND, stride=(0, 0))}, "BinaryConv: `shape` is no"),
     ],
 )  # fmt: skip
-def test_a_graph_that_lies_is_refused_when_it_is_loaded(swap: dict, said: str, kernels: Path) -> None:
+def test_a_graph_that_lies_is_refused_when_it_is_loaded(
+    swap: dict, said: str, kernels: Path
+) -> None:
     with pytest.raises(Exception, match=said):
         session(Chain().model(**swap), kernels)
 

@@ -29,7 +29,7 @@ def test_every_dot_is_judged_as_the_floats_judge_it(
 def test_a_scale_of_zero_is_a_constant() -> None:
     zero, one = np.zeros(2, np.float32), np.array([1, -1], np.float32)
     first, flip = thresholds(zero, one, zero, 9)
-    assert [(0 >= a) != f for a, f in zip(first, flip, strict=True)] == [True, False]
+    assert [(a <= 0) != f for a, f in zip(first, flip, strict=True)] == [True, False]
 
 
 def test_rounding_is_part_of_the_question() -> None:

@@ -114,6 +114,21 @@ def test_doctor(edgecv: Callable) -> None:
         assert line.split()[1] == ("yes" if engines[name]["available"] else "no")
 
 
+@pytest.mark.usefixtures("kernels")
+def test_doctor_tells_of_the_binary_kernels(
+    edgecv: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = json.loads(edgecv("doctor", "--json").out)["binary_kernels"]
+    assert found["here"]
+    assert found["sets"][-1] == "portable"
+    (line,) = (x for x in edgecv("doctor").out.splitlines() if x.startswith("binary kernels "))
+    assert line.split()[2] == "yes"
+    monkeypatch.setenv("EDGECV_KERNELS", str(tmp_path / "none.so"))
+    (line,) = (x for x in edgecv("doctor").out.splitlines() if x.startswith("binary kernels "))
+    assert line.split()[2] == "no"
+    assert "python -m edgecv.binary.build" in line
+
+
 def test_doctor_says_what_a_missing_engine_costs_and_its_cure(
     edgecv: Callable, site: Callable
 ) -> None:

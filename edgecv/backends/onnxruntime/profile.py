@@ -44,9 +44,9 @@ KERNELS = {
 }
 # Kernels that compute nothing: they copy, or convert between precisions.
 MOVES = frozenset((
-    "Binarize", "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity", "Pad",
-    "QLinearConcat", "QuantizeLinear", "ReorderInput", "ReorderOutput", "Reshape", "Shape", "Slice",
-    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "Binarize", "Cast", "Concat", "DequantizeLinear", "Expand", "Flatten", "Gather", "Identity",
+    "Pad", "QLinearConcat", "QuantizeLinear", "ReorderInput", "ReorderOutput", "Reshape", "Shape",
+    "Slice", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
 ))  # fmt: skip
 PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64",
               "uint8": "int8", "int8": "int8"}  # fmt: skip
@@ -90,8 +90,8 @@ def layers(
 def _precision(op: str, args: Mapping[str, Any]) -> str:
     if op in MOVES:
         return ""
-    if KERNELS.get(op) == "int8":
-        return "int8"
+    if (own := KERNELS.get(op)) in ("int8", "binary"):
+        return str(own)
     kind = next((str(k) for tensor in args.get("input_type_shape", ()) for k in tensor), "")
     return PRECISIONS.get(kind, kind)
 

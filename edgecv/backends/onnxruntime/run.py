@@ -69,9 +69,7 @@ class Session:
             raise missing("onnxruntime", EXTRA, ENGINE) from None
         self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
         self._fused = fused
-        self._kernels: str | None = None
-        if any(op.encode() in self._model for op in COUNTED):
-            self._count()
+        self._model, self._kernels = counting(self._model)
         self._session = self._open(self._options())
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
@@ -132,22 +130,6 @@ class Session:
                 profile = Path(session.end_profiling())
             return list(json.loads(profile.read_text()))
 
-    def _count(self) -> None:
-        """Take the kernels that count bits, or floats in their place."""
-        from edgecv.binary import library
-
-        path = library.found()
-        if path is None:
-            from edgecv.binary.plain import plain
-
-            log.warning(
-                "one-bit layers run in floats, slowly: the binary kernels are not built (%s)",
-                library.CURE,
-            )
-            self._model = plain(self._model)
-        else:
-            self._kernels = str(path)
-
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
         self._session, self._run = None, _closed
@@ -158,13 +140,7 @@ class Session:
         options.execution_mode = self._ort.ExecutionMode.ORT_SEQUENTIAL
         # Idle workers that spin would take CPU time from whatever is measured next to this.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        if self._kernels:
-            try:
-                options.register_custom_ops_library(self._kernels)
-            except Exception as e:
-                from edgecv.binary.library import CURE
-
-                raise EngineError(f"binary kernels {self._kernels}", _line(e), CURE) from None
+        register(options, self._kernels)
         if not self._fused:
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.log_severity_level = 4  # errors are raised, not printed as well
@@ -177,6 +153,36 @@ class Session:
             )
         except Exception as e:
             raise EngineError(ENGINE, _line(e), "is this a whole .onnx file?") from None
+
+
+def counting(model: bytes) -> tuple[bytes, str | None]:
+    """(the file as it runs here, the library that its one-bit layers need); floats in their place
+    where the library was not built. Raises MissingExtraError: neither is possible."""
+    if not any(op.encode() in model for op in COUNTED):
+        return model, None
+    from edgecv.binary import library
+
+    path = library.found()
+    if path is not None:
+        return model, str(path)
+    from edgecv.binary.plain import plain
+
+    log.warning(
+        "one-bit layers run in floats, slowly: the binary kernels are not built (%s)", library.CURE
+    )
+    return plain(model), None
+
+
+def register(options: Any, kernels: str | None) -> None:
+    """Give a session's options the library of `counting`. Raises EngineError."""
+    if kernels is None:
+        return
+    try:
+        options.register_custom_ops_library(kernels)
+    except Exception as e:
+        from edgecv.binary.library import CURE
+
+        raise EngineError(f"binary kernels {kernels}", _line(e), CURE) from None
 
 
 def _closed(*_: object) -> Any:

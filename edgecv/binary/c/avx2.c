@@ -63,9 +63,11 @@ static inline __m256i table(uint8_t index) {
     return _mm256_broadcastsi128_si256(_mm_load_si128((const __m128i *)(const void *)(TABLE + index)));
 }
 
-/* weights: (steps / 2, TILE_FILTERS) bytes: the even nibble below, the odd one above */
-static void count(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const uint8_t *weights,
-                  uint16_t sums[PIXELS][TILE_FILTERS]) {
+/* weights: (steps / 2, TILE_FILTERS) bytes: the even nibble below, the odd one above.
+   both: 0 leaves out the second half of the filters, which is empty. */
+static inline void count_of(const xnor_layer *l, const uint8_t *const pixel[PIXELS],
+                            const uint8_t *weights, uint16_t sums[PIXELS][TILE_FILTERS],
+                            const int both) {
     const __m256i nibble = _mm256_set1_epi8(15);
     __m256i acc[PIXELS][2];
     for (int p = 0; p < PIXELS; p++) acc[p][0] = acc[p][1] = _mm256_setzero_si256();
@@ -79,7 +81,8 @@ static void count(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const
             left -= now;
             for (int32_t k = 0; k < now; k++, weights += TILE_FILTERS) {
                 const __m256i v0 = _mm256_load_si256((const __m256i *)(const void *)weights);
-                const __m256i v1 = _mm256_load_si256((const __m256i *)(const void *)(weights + 32));
+                const __m256i v1 = both ? _mm256_load_si256(
+                    (const __m256i *)(const void *)(weights + 32)) : v0;
                 const __m256i even0 = _mm256_and_si256(v0, nibble);
                 const __m256i even1 = _mm256_and_si256(v1, nibble);
                 const __m256i odd0 = _mm256_and_si256(_mm256_srli_epi16(v0, 4), nibble);
@@ -88,9 +91,9 @@ static void count(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const
     {                                                                                \
         const __m256i t = table(a[p][0]), u = table(a[p][1]);                        \
         acc[p][0] = _mm256_add_epi8(acc[p][0], _mm256_shuffle_epi8(t, even0));       \
-        acc[p][1] = _mm256_add_epi8(acc[p][1], _mm256_shuffle_epi8(t, even1));       \
+        if (both) acc[p][1] = _mm256_add_epi8(acc[p][1], _mm256_shuffle_epi8(t, even1)); \
         acc[p][0] = _mm256_add_epi8(acc[p][0], _mm256_shuffle_epi8(u, odd0));        \
-        acc[p][1] = _mm256_add_epi8(acc[p][1], _mm256_shuffle_epi8(u, odd1));        \
+        if (both) acc[p][1] = _mm256_add_epi8(acc[p][1], _mm256_shuffle_epi8(u, odd1)); \
         a[p] += 2;                                                                   \
     }
                 STEP(0) STEP(1) STEP(2) STEP(3)
@@ -108,6 +111,14 @@ static void count(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const
         widen(&acc[p][0], sums[p]);
         widen(&acc[p][1], sums[p] + 32);
     }
+}
+
+static void count(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const uint8_t *weights,
+                  uint16_t sums[PIXELS][TILE_FILTERS]) {
+    if (l->group_filters <= TILE_FILTERS / 2)
+        count_of(l, pixel, weights, sums, 0);
+    else
+        count_of(l, pixel, weights, sums, 1);
 }
 
 static void tile(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const uint8_t *weights,

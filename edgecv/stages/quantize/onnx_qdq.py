@@ -133,6 +133,7 @@ def _quantize(
         name: TensorData(lowest=np.float32(lo), highest=np.float32(hi))
         for name, (lo, hi) in ranges.items()
     }
+    chosen = _multiplying(copy)
     per_tensor = set() if grid.dense_per_channel else _dense_weights(model)
     root = logging.getLogger()
     level = root.level
@@ -145,7 +146,7 @@ def _quantize(
             weight_qType=QuantType.QInt8,
             activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=_multiplying(copy),
+            nodes_to_quantize=chosen,
             nodes_to_exclude=sorted(kept | (_left_float(copy) if grid.symmetric else set())),
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={
@@ -164,6 +165,8 @@ def _quantize(
     finally:
         root.setLevel(level)
     quantizer.model.topological_sort()
+    if chosen:
+        _float_readers(quantizer.model.model, chosen)
     return quantizer.model.model
 
 
@@ -175,6 +178,24 @@ def _multiplying(model: Any) -> list[str]:
     bits = countable(model)
     kinds = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
     return [n.name for n in model.graph.node if bits and n.op_type in kinds and n.name not in bits]
+
+
+def _float_readers(quantized: Any, chosen: list[str]) -> None:
+    """Give what was not chosen the floats as they were, where something made floats; in place."""
+    graph = quantized.graph
+    makers = {o: n for n in graph.node for o in n.output}
+    names = {*chosen}
+    for node in graph.node:
+        if node.name in names or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            continue
+        for i, name in enumerate(node.input):
+            unpack = makers.get(name)
+            pack = makers.get(unpack.input[0]) if unpack is not None else None
+            if unpack is None or pack is None or unpack.op_type != "DequantizeLinear":
+                continue
+            source = makers.get(pack.input[0])
+            if source is not None and source.name not in names:
+                node.input[i] = pack.input[0]
 
 
 def _reconstruct(
