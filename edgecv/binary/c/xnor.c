@@ -40,6 +40,8 @@ const char *const *xnor_sets(void) {
 }
 
 static const xnor_set *choose(const char *name) {
+    if (!name) name = getenv("EDGECV_KERNEL_SET"); /* for measurements: the name of one */
+    if (name && !*name) name = NULL;
     for (int i = 0; i < COUNT; i++)
         if ((!name || !strcmp(name, SETS[i]->name)) && SETS[i]->here()) return SETS[i];
     return NULL;

@@ -70,7 +70,7 @@ XNOR_API int xnor_out_size(const xnor_shape *shape, int32_t *out_h, int32_t *out
 
 /* weights: (filters, kernel_h, kernel_w, ceil(channels / groups / 64)) words, packed as activations
    are. mask: the same shape, 1 where a ternary weight is not zero; NULL: binary weights.
-   set: a name of xnor_sets(), or NULL for the fastest. The layer keeps copies of both. */
+   set: a name of xnor_sets(); NULL: what EDGECV_KERNEL_SET names, else the fastest. The layer keeps copies of both. */
 XNOR_API int xnor_layer_new(const xnor_shape *shape, const uint64_t *weights, const uint64_t *mask,
                    const char *set, xnor_layer **layer);
 XNOR_API void xnor_layer_free(xnor_layer *layer);
