@@ -107,6 +107,7 @@ class _Lowering:
         self.taken: set[str] = set()  # first outputs of nodes that units take over
         self.units: dict[str, Unit] = {}  # by their value
         self.made: list[Any] = []
+        self.infos: list[Any] = []  # sizes of what operators of edgecv give: nothing infers them
         self.bits: dict[tuple[str, bytes], str] = {}
         self.lasts: dict[str, str] = {}
 
@@ -328,12 +329,15 @@ class _Lowering:
         weights = self._hold(out, "weights", packed(layer.ones))
         read = [self._binarized(unit.x, unit.least), weights, mask]
         about = {"shape": numbers(layer.shape)}
+        filters = layer.shape.filters
+        packed_size = [1, *layer.shape.out, -(-filters // 64)]
         if len(unit.signs) == 1 and not (unit.real or unit.adds or unit.act):
             least = unit.signs[0]
             first, flip = thresholds(layer.scale, layer.bias, least, layer.most, unit.relu)
             read += [self._hold(out, "border", first),
                      self._hold(out, "turned", flip.astype(np.uint8))]  # fmt: skip
-            self._emit("BinaryBits", unit.name, read, [self._bits_of(out, least)], **about)
+            name = self._sized(self._bits_of(out, least), packed_size, True)
+            self._emit("BinaryBits", unit.name, read, [name], **about)
             return
         act = unit.act
         if unit.relu:  # 0 v is ±0, and no comparison tells them apart
@@ -350,6 +354,8 @@ class _Lowering:
         if unit.last:
             self.lasts[out] = value
         about |= {"last": [int(unit.last)]}
+        high, wide = layer.shape.out
+        self._sized(value, [1, high, wide, filters] if unit.last else [1, filters, high, wide])
         if not unit.signs:
             while not read[-1]:
                 read.pop()
@@ -358,7 +364,8 @@ class _Lowering:
             least = unit.signs[0]
             read += [self._hold(out, "border", least),
                      self._hold(out, "turned", np.zeros(len(least), np.uint8))]  # fmt: skip
-            self._emit("BinaryBoth", unit.name, read, [value, self._bits_of(out, least)], **about)
+            bits = self._sized(self._bits_of(out, least), packed_size, True)
+            self._emit("BinaryBoth", unit.name, read, [value, bits], **about)
         if flat:
             self._reshape(value, out, (1, -1))
         elif unit.last and self._others(out):
@@ -379,6 +386,8 @@ class _Lowering:
         if len(self.sizes[x]) == 2:
             value = f"{name}.pixel"
             self._reshape(x, value, (1, -1, 1, 1))
+        high, wide = [*self.sizes[x], 1, 1][2:4]
+        self._sized(name, [1, high, wide, -(-len(least) // 64)], True)
         self._emit("Binarize", f"{name}.Binarize", [value, *held], [name], last=[int(last)])
         return name
 
@@ -396,6 +405,8 @@ class _Lowering:
         name = self._last_name(value)
         if value not in self.lasts:
             self.lasts[value] = name
+            size = [1, -(-past[1] // 2), -(-past[2] // 2), past[4]]
+            self._sized(name, size)
             self._emit("Halve", f"{name}.Halve", [self._last(past[0])], [name], size=[*past[1:]])
         return name
 
@@ -447,6 +458,15 @@ class _Lowering:
         self.graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
         return name
 
+    def _sized(self, name: str, size: list[int], bits: bool = False) -> str:
+        """Note the size of an output; its name."""
+        from onnx import TensorProto, helper
+
+        if name not in self.ends:
+            kind = TensorProto.UINT64 if bits else TensorProto.FLOAT
+            self.infos.append(helper.make_tensor_value_info(name, kind, size))
+        return name
+
     def _emit(
         self, op: str, name: str, inputs: list[str], outputs: list[str], **about: Any
     ) -> None:
@@ -476,6 +496,7 @@ class _Lowering:
         del self.graph.node[:]
         del self.graph.initializer[:]
         del self.graph.value_info[:]
+        self.graph.value_info.extend(self.infos)
         self.graph.node.extend(ordered)
         self.graph.initializer.extend(held)
         self.model.opset_import.add(domain=DOMAIN, version=OPSET)

@@ -51,6 +51,7 @@ class _Plain:
                 make.get(node.op_type, self._conv)(node)
         nodes = [type(n).FromString(n.SerializeToString()) for n in self.nodes]
         del self.graph.node[:]
+        del self.graph.value_info[:]
         self.graph.node.extend(nodes)
         read = {i for n in nodes for i in n.input}
         for tensor in [t for t in self.graph.initializer if t.name not in read]:
@@ -96,8 +97,8 @@ class _Plain:
         out = node.output[0]
         taps = self._hold(out, "taps", weight.transpose(0, 3, 1, 2).astype(np.float32))
         dots = self._emit(
-            "Conv", [names[0], taps], f"{out}.dots", kernel_shape=[kh, kw], strides=[sh, sw],
-            dilations=[dh, dw], pads=pads, group=groups,
+            "Conv", [names[0], taps], f"{out}.dots", node.name, kernel_shape=[kh, kw],
+            strides=[sh, sw], dilations=[dh, dw], pads=pads, group=groups,
         )  # fmt: skip
         if node.op_type == "BinaryBits":
             least, flip = (self.values[n] for n in names[3:5])
@@ -116,8 +117,10 @@ class _Plain:
             value = self._by_filter("Add", value, names[9], f"{out}.act")
         if len(node.output) > 1:
             self._signs(value, self.values[names[10]], self.values[names[11]], node.output[1])
-        self._emit("Transpose" if last else "Identity", [value], out,
-                   **({"perm": TO_LAST} if last else {}))  # fmt: skip
+        if last:
+            self._emit("Transpose", [value], out, perm=TO_LAST)
+        else:
+            self._emit("Identity", [value], out)
 
     def _by_filter(self, op: str, value: str, constant: str, out: str) -> str:
         return self._emit(op, [value, self._hold(out, "by", _planes(self.values[constant]))], out)
@@ -142,10 +145,11 @@ class _Plain:
         self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
         return name
 
-    def _emit(self, op: str, inputs: list[str], out: str, **about: Any) -> str:
+    def _emit(self, op: str, inputs: list[str], out: str, name: str = "", **about: Any) -> str:
         from onnx import helper
 
-        self.nodes.append(helper.make_node(op, inputs, [out], name=f"{out}.{op}", **about))
+        name = name or f"{out}.{op}"
+        self.nodes.append(helper.make_node(op, inputs, [out], name=name, **about))
         return out
 
 

@@ -62,6 +62,10 @@ class Case:
     def products(self) -> tuple[Product, ...]:
         return self.view.products if self.view else ()
 
+    @property
+    def counted(self) -> tuple[Product, ...]:
+        return self.view.counted if self.view else ()
+
     def ran(self, product: Product) -> Layer | None:
         """The profile's row of a product, None where it has none."""
         return next((r for r in self.layers if r.layer == product.layer and r.precision), None)

@@ -21,7 +21,7 @@ from edgecv.child import report, serve
 from edgecv.errors import MissingExtraError, NoCudaDevice, TargetError
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.verify import verify
-from edgecv.why import alignment, fallbacks, moves, precision, rivals, values
+from edgecv.why import alignment, fallbacks, moves, one_bit, precision, rivals, values
 from edgecv.why import limits as bounds
 from edgecv.why.case import X86, Case
 from edgecv.why.clock import Clock
@@ -32,7 +32,7 @@ SCHEMA = 1
 BUDGET_S = 20.0
 RUNS = 20
 TOP = 5
-CHECKS = (precision, moves, values, fallbacks)
+CHECKS = (precision, moves, values, fallbacks, one_bit)
 OWN = {"onnxruntime": "cpu"}  # engine -> its own profile, where the name differs
 NOT_RUN = {"tensorrt": "a TensorRT engine", "edgetpu": "an Edge TPU model"}
 Tell = Callable[..., None]
@@ -165,7 +165,7 @@ def _target(name: str, engine: str) -> Any:
 def _executed(case: Case) -> dict[str, int]:
     """Products by the precision in which they ran; {} where nothing ran."""
     found: dict[str, int] = {}
-    for product in case.products:
+    for product in (*case.products, *case.counted):
         if row := case.ran(product):
             found[row.precision] = found.get(row.precision, 0) + 1
     return found

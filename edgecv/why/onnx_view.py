@@ -17,6 +17,7 @@ from edgecv.why.onnx_fusing import unfused
 from edgecv.why.view import Product, Transposed, View
 from edgecv.why.walk import beyond
 
+COUNTED = ("BinaryConv", "BinaryBits", "BinaryBoth")
 PRODUCTS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
 _FLOATS = (1, 10, 11)  # TensorProto: FLOAT, FLOAT16, DOUBLE
 _LOOKS_THROUGH = frozenset(
@@ -64,6 +65,10 @@ class OnnxView(View):
     def products(self) -> tuple[Product, ...]:
         made = (self._product(n) for n in self.model.graph.node if n.op_type in PRODUCTS)
         return tuple(p for p in made if p is not None)
+
+    @cached_property
+    def counted(self) -> tuple[Product, ...]:  # type: ignore[override]  # a property of others too
+        return tuple(self._counted(n) for n in self.model.graph.node if n.op_type in COUNTED)
 
     @cached_property
     def transposes(self) -> tuple[Transposed, ...]:
@@ -188,6 +193,22 @@ class OnnxView(View):
             **common,
         )  # fmt: skip
 
+    def _counted(self, node: Any) -> Product:
+        """A layer of one bit, by its attribute `shape`."""
+        numbers = next(list(a.ints) for a in node.attribute if a.name == "shape")
+        height, width, channels, filters, *rest = numbers
+        kernel, strides, dilations = rest[0:2], rest[2:4], rest[4:6]
+        pads, groups = rest[6:10], rest[10]
+        result = [
+            (side + pads[i] + pads[i + 2] - dilations[i] * (kernel[i] - 1) - 1) // strides[i] + 1
+            for i, side in enumerate((height, width))
+        ]
+        return Product(
+            self.layer(node) or node.name, "conv", (channels, filters), (height, width),
+            tuple(result), tuple(kernel), tuple(strides), tuple(dilations), tuple(pads), groups,
+            "binary", "binary",
+        )  # fmt: skip
+
     def _beyond(self, node: Any, way: int) -> Iterator[Any]:
         """The nodes before (way -1) or after (1) a node up to the next products, nearest first."""
 
@@ -231,7 +252,7 @@ def _hold_constants(model: Any) -> None:
 def _name_layers(model: Any) -> None:
     """Give nodes without a scope one of their own name, by which the profile knows them again."""
     for i, node in enumerate(model.graph.node):
-        if node.op_type in PRODUCTS and not from_scope(node.name):
+        if node.op_type in (*PRODUCTS, *COUNTED) and not from_scope(node.name):
             name = "".join(c if c.isalnum() else "_" for c in node.name or f"{node.op_type}_{i}")
             node.name = f"/{name}/{node.op_type}"
 

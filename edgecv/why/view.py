@@ -77,6 +77,7 @@ class View:
     """
 
     files: Mapping[str, bytes]
+    counted: tuple[Product, ...] = ()  # layers of one bit, as xnor and popcount
 
     @property
     def products(self) -> tuple[Product, ...]:
