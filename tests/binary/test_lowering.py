@@ -152,3 +152,18 @@ def test_a_float_network_stays_as_it_is(tmp_path: Path) -> None:
     before = model.SerializeToString()
     assert lower(model) == []
     assert model.SerializeToString() == before
+
+
+def test_why_reads_what_was_lowered(tmp_path: Path) -> None:
+    from edgecv.why.onnx_view import OnnxView
+
+    torch.manual_seed(0)
+    module = settled(Whole([bit(6, 6), RPReLU(6), bit(6, 12, stride=2), nn.Conv2d(12, 5, 3)]))
+    model = lowered(module, (6, 9, 7), tmp_path)
+    lower(model)
+    view = OnnxView("model.onnx", model.SerializeToString(), True)
+    first, second = view.counted
+    assert (first.channels, first.result, second.strides) == ((6, 6), (9, 7), (2, 2))
+    assert second.macs == 5 * 4 * 12 * 6 * 9
+    (behind,) = view.products
+    assert behind.size == (5, 4), "sizes behind operators of edgecv are known"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgecv.why import fallbacks, limits, moves, precision
+from edgecv.why import fallbacks, limits, moves, one_bit, precision
+from edgecv.why.clock import Clock
+from edgecv.why.explain import _executed
 from edgecv.why.view import Product
 from tests.why.cases import case, row
 
@@ -165,3 +167,40 @@ def test_bandwidth_is_measured_once_for_each_size() -> None:
     assert 0.0 < one < 10.0
     assert found.memory_ms(1 << 16) == one
     assert found.memory_ms(1 << 15) > 0.0
+
+
+# one bit
+
+BIT = Product("b", "conv", (256, 256), (14, 14), (14, 14), (3, 3), pads=(1, 1, 1, 1),
+              activations="binary", weights="binary")  # fmt: skip
+TINY = Product("t", "conv", (32, 8), (3, 3), (3, 3), (1, 1), activations="binary",
+               weights="binary")  # fmt: skip
+
+
+def counted(*layers: Product, ran: str, ms: float, **options):
+    made = case(*(row(p.layer, "BinaryConv", ran, ms) for p in layers), **options)
+    assert made.view is not None
+    made.view.counted = layers
+    return made
+
+
+def test_layers_that_are_not_counted_want_their_kernels() -> None:
+    (found,) = one_bit.check(counted(BIT, TINY, ran="fp32", ms=0.4))
+    assert (found.kind, found.where, found.ms) == ("no-kernels", ("b", "t"), 0.8)
+    assert "python -m edgecv.binary.build" in found.change
+
+
+def test_a_layer_that_int8_computes_as_fast_is_named_and_no_other() -> None:
+    clock = Clock(20.0)
+    slow = counted(TINY, ran="binary", ms=5.0, clock=clock)
+    (found,) = one_bit.check(slow)
+    assert (found.kind, found.where) == ("int8-as-fast", ("t",))
+    assert 4.0 < found.ms < 5.0
+    quick = counted(BIT, ran="binary", ms=0.001, clock=Clock(20.0))
+    assert kinds(one_bit.check(quick)) == []
+
+
+def test_one_bit_layers_are_counted_where_they_ran_and_moves_between_them_are_theirs() -> None:
+    made = counted(BIT, ran="binary", ms=0.1)
+    assert _executed(made) == {"binary": 1}
+    assert kinds(moves.check(made)) == []
