@@ -160,11 +160,39 @@ def gate_table() -> str:
     return "\n".join(rows)
 
 
+def binary_table() -> str:
+    """ResNet-18 of one bit beside its float and int8 twins."""
+    found = json.loads((ROOT / "benchmarks/results/binary_network.json").read_text())
+    cpu = {r["name"]: r["cpu_time_ratio"] for r in found["rows"]}
+    best = {
+        p: min(v for n, v in cpu.items() if n.startswith(f"float {p}")) for p in ("fp32", "int8")
+    }
+    lines = ["| ResNet-18, 224x224 | engine | layers ran in | × fp32 | × int8 | KB |",
+             "|---|---|---|--:|--:|--:|"]  # fmt: skip
+    for row in found["rows"]:
+        network, precision, engine = row["name"].split()
+        ran = ", ".join(f"{n} {p}" for p, n in sorted(row["executed"].items()))
+        what = precision if network == "float" else f"{network}, the rest {precision}"
+        lines.append(
+            f"| {what} | {engine} | {ran} | {best['fp32'] / cpu[row['name']]:.2f} | "
+            f"{best['int8'] / cpu[row['name']]:.2f} | {row['size_bytes'] / 1e3:.0f} |"
+        )
+    here = found["circumstances"]["machine"]
+    kernels = found["kernels"][0]
+    said = (
+        "More is faster: CPU time against the fastest fp32 and int8 twin, one interleaved run, "
+        f"{here['cpu']}, one thread, kernels {kernels}, random weights "
+        "([results](benchmarks/results/binary_network.md))."
+    )
+    return "\n".join([*lines, "", said])
+
+
 def pages() -> dict[Path, str]:
     """Every generated file and what it should hold."""
     readme = (ROOT / "README.md").read_text()
     readme = _between(readme, "quickstart", quickstart_table())
     readme = _between(readme, "gate", gate_table())
+    readme = _between(readme, "binary", binary_table())
     return {
         ROOT / "docs/targets.md": targets_page(),
         ROOT / "docs/stages.md": stages_page(),

@@ -11,6 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 from edgecv import packing, target  # noqa: E402
+from edgecv.backends import Compiled  # noqa: E402
 from edgecv.errors import BundleError, ParityError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.replay import graph_outputs  # noqa: E402
@@ -176,3 +177,18 @@ def test_layers_that_are_to_stay_float_are_not_counted() -> None:
     packing._assert_precision("here", graph, {"int8": 7, "fp32": 3})
     with pytest.raises(ParityError):
         packing._assert_precision("here", graph, {"int8": 4, "fp32": 6})
+
+
+def test_one_bit_layers_are_no_float_layers_of_an_int8_network() -> None:
+    graph = Graph(Path("net.onnx"), "onnx", "int8", (), (), {"one_bit": 6})
+    packing._assert_precision("here", graph, {"binary": 6, "int8": 4})
+    packing._assert_precision("elsewhere", graph, {"fp32": 6, "int8": 4})
+    with pytest.raises(ParityError):
+        packing._assert_precision("here", graph, {"binary": 6, "int8": 2, "fp32": 2})
+
+
+def test_a_claim_of_counting_that_the_engine_did_not_do_is_an_error() -> None:
+    made = Compiled(("model.onnx",), (), (), counted=6)
+    packing._assert_counted("here", made, {"binary": 6, "fp32": 4})
+    with pytest.raises(ParityError, match="of 6 one-bit layers the engine ran 5"):
+        packing._assert_counted("here", made, {"binary": 5, "fp32": 5})
