@@ -1,4 +1,4 @@
-"""A recipe with one-bit layers, by the command: what ran as xnor, on which engine, what it answers."""
+"""A recipe with one-bit layers, by the command: what ran as xnor, where, what it answers."""
 
 from __future__ import annotations
 
