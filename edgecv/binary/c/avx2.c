@@ -136,7 +136,7 @@ static void tile(const xnor_layer *l, const uint8_t *const pixel[PIXELS], const 
     count(l, pixel, weights + plane, twin);
     for (int p = 0; p < PIXELS; p++)
         for (int f = 0; f < TILE_FILTERS; f++)
-            pops[p][f] = ((uint32_t)sums[p][f] + twin[p][f] - zeros[f]) / 2;
+            pops[p][f] = (uint32_t)(((int32_t)sums[p][f] + twin[p][f] - zeros[f]) / 2);
 }
 
 static size_t arranged(const xnor_layer *l) {

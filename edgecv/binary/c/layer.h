@@ -45,7 +45,7 @@ extern const xnor_set xnor_portable;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const xnor_set xnor_avx2, xnor_avx512;
 #endif
-#if defined(__aarch64__) || defined(__ARM_NEON)
+#if defined(__aarch64__)
 extern const xnor_set xnor_neon;
 #endif
 

@@ -15,7 +15,7 @@ static const xnor_set *const SETS[] = {
     &xnor_avx512,
     &xnor_avx2,
 #endif
-#if defined(__aarch64__) || defined(__ARM_NEON)
+#if defined(__aarch64__)
     &xnor_neon,
 #endif
     &xnor_portable,
