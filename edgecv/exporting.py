@@ -100,6 +100,9 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
     with disk_errors(out):
         for source in sorted((folder / "engine").iterdir()):
             path = out / source.name.replace("model", name, 1)
+            if facts["engine"] == "c":  # files that name each other
+                path = out / name / source.name
+                path.parent.mkdir(parents=True, exist_ok=True)
             publish(source, path)
             files.append(path)
         bundle = out / f"{name}.edgecv"

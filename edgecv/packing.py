@@ -110,7 +110,7 @@ def _prove(
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(session, pixels, preprocess)
         if job["test"]:
             # the device's answers are those that count, and not those of another processor
-            away = saturated_here(graph) and not target.grid.reduce_range
+            away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
             judged = graph_session(graph) if away else session
             proof["metric"], proof["correct"] = _accuracy(job, judged, preprocess)
     finally:

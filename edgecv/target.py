@@ -60,6 +60,7 @@ class Target(_Frozen):
     precisions: what a recipe may ask of it, the first is the reference
     alignment:  channel counts are kept a multiple of this when pruning
     io:         dtype of the compiled network's image input ("float32", "int8" or "uint8")
+    memory_kb, flash_kb: what a microcontroller has for a network's arena and its constants
     runs_on_host: false for profiles of other boards, whose latency cannot be measured here
     cpu_features: instruction sets without which a latency would not be this device's
     device:     ssh://user@host[:port] of a real one, where latency is measured if not here; put
@@ -69,7 +70,7 @@ class Target(_Frozen):
 
     name: str
     description: str = ""
-    backend: Literal["onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt"]
+    backend: Literal["onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt", "c"]
     graph: Literal["onnx", "tflite"]
     precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "fp16", "int8")
     grid: Grid = Grid()
@@ -79,6 +80,8 @@ class Target(_Frozen):
     runs_on_host: bool = True
     compute_capability: str | None = None
     memory_mb: int | None = Field(default=None, ge=1)
+    memory_kb: int | None = Field(default=None, ge=1)
+    flash_kb: int | None = Field(default=None, ge=1)
     cpu_features: tuple[str, ...] = ()
     device: str | None = None
     device_python: str = "python3"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # the runtime imports this module
 
     from edgecv.runtime.spec import Profile, TensorSpec
 
-ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt")
+ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt", "c")
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ COSTS = {
     "tflite": "targets tflite and rpi*, checks of TFLite graphs",
     "edgetpu": "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled",
     "tensorrt": "running on an NVIDIA GPU",
+    "c": "targets c and cortex-*: their code is written, not run",
 }
 TOOLS = {
     "torch": ("compress", "training, pruning, export"),

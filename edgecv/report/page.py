@@ -28,7 +28,7 @@ SECTIONS = (
 SOMETIMES = {"search": "searches", "models": "models"}
 ENGINES = {
     "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT",
-    "edgetpu": "Edge TPU", "tensorrt": "TensorRT",
+    "edgetpu": "Edge TPU", "tensorrt": "TensorRT", "c": "C",
 }  # fmt: skip
 
 

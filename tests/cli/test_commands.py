@@ -105,7 +105,7 @@ def test_stages_schema_describes_the_recipes(edgecv: Callable) -> None:
 def test_doctor(edgecv: Callable) -> None:
     found = json.loads(edgecv("doctor", "--json").out)
     engines = {engine["engine"]: engine for engine in found["engines"]}
-    assert engines.keys() == {"onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt"}
+    assert engines.keys() == {"onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt", "c"}
     assert all(e["available"] or e["reason"] for e in engines.values())
     done = edgecv("doctor")
     assert done.code == 0

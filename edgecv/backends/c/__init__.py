@@ -1,0 +1,3 @@
+"""Plain C99: microcontrollers, and any device with a compiler."""
+
+LIBRARIES = ("onnx",)

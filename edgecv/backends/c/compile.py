@@ -1,0 +1,83 @@
+"""An ONNX graph → a folder of C99: the model, an example that checks golden vectors, a Makefile.
+
+No heap, no library but memcpy, one arena. Layers in float32, int8 and one bit (`network.py`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends import Compiled
+from edgecv.backends.c import network, reference, write
+from edgecv.backends.c.plan import plan
+from edgecv.backends.c.run import ENGINE, Session, probe
+from edgecv.errors import UnsupportedError
+from edgecv.graph import Graph
+from edgecv.runtime.spec import TensorSpec
+from edgecv.target import Target
+
+GOLDENS, GOLDEN_VALUES = 4, 40_000  # as many as fit, at least one: they are text
+
+
+def compile(graph: Graph, target: Target, out: Path) -> Compiled:
+    """Write out/model.c and what belongs to it; compiled and run once where there is a compiler.
+
+    Raises UnsupportedError: not ONNX, an operator without a kernel (named), more memory than the
+    target has; EngineError: the compiler refused.
+    """
+    if graph.format != "onnx":
+        raise UnsupportedError(target.name, f"C is written from .onnx, not .{graph.format}")
+    found = network.read(_lowered(graph), target.name)
+    _, arena = plan(found)
+    flash = write.flash_bytes(found)
+    _fits(target, arena, flash)
+    files = write.files(found, _golden(found), target.name, graph.outputs[0].name)
+    out.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        (out / name).write_text(text)
+    high, wide, channels = found.tensors[found.source].shape
+    here, notes = probe(), [f"needs {arena:,} bytes of memory and {flash:,} of constants"]
+    if here.available:
+        Session({n: t.encode() for n, t in files.items()}).close()
+    return Compiled(
+        files=tuple(files),
+        inputs=(TensorSpec(found.source, "float32", (1, high, wide, channels), "NHWC"),),
+        outputs=(TensorSpec(graph.outputs[0].name, "float32", graph.outputs[0].shape),),
+        versions={ENGINE: str(here.version)} if here.available else {},
+        notes=tuple(notes),
+        counted=sum(s.kind == "conv_bits" for s in found.steps),
+    )
+
+
+def _lowered(graph: Graph) -> Any:
+    import onnx
+
+    model = onnx.load_model(str(graph.path))
+    if "Where" in graph.facts.get("ops", {}):
+        from edgecv.binary.lowering import lower
+
+        lower(model)
+    return model
+
+
+def _golden(found: network.Network) -> tuple[np.ndarray, np.ndarray]:
+    """Noise, and what the reference makes of it."""
+    shape = found.tensors[found.source].shape
+    count = min(GOLDENS, max(1, GOLDEN_VALUES // int(np.prod(shape))))
+    inputs = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+    outputs = [reference.run(found, x)[found.result].reshape(-1) for x in inputs]
+    return inputs, np.stack(outputs)
+
+
+def _fits(target: Target, arena: int, flash: int) -> None:
+    for what, needed, limit in (
+        ("memory", arena, target.memory_kb), ("constants", flash, target.flash_kb)
+    ):  # fmt: skip
+        if limit is not None and needed > 1024 * limit:
+            raise UnsupportedError(
+                target.name, f"needs {needed:,} bytes of {what}, the device has {1024 * limit:,}",
+                "a smaller input, fewer channels, int8",
+            )  # fmt: skip

@@ -1,0 +1,104 @@
+"""Generated C on this machine: compiled into a library of its own, called by ctypes.
+
+Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.binary.build import compiler
+from edgecv.errors import EngineError, MissingExtraError
+from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
+
+ENGINE = "c"
+FLAGS = ["-std=c99", "-O3", "-ffp-contract=off", "-fPIC", "-shared"]
+
+
+def probe() -> Probe:
+    """Whether a C compiler is here, and which."""
+    cc = compiler()
+    if cc is None:
+        return Probe(ENGINE, False, None, "no C compiler: install gcc or clang, or name one in CC")
+    said = subprocess.run([cc, "--version"], capture_output=True, text=True, check=False).stdout
+    return Probe(ENGINE, True, (said.splitlines() or [Path(cc).name])[0][:80])
+
+
+class Session:
+    """A model in C, compiled and loaded. Not thread-safe; one thread.
+
+    files: as `compile` writes them
+    Raises MissingExtraError (no compiler), EngineError (it refused the code).
+    """
+
+    def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
+        del threads
+        cc = compiler()
+        if cc is None:
+            raise MissingExtraError(ENGINE, "no C compiler", "install gcc or clang")
+        with tempfile.TemporaryDirectory(prefix="edgecv-c-") as room:
+            for name, content in files.items():
+                (Path(room) / Path(name).name).write_bytes(content)
+            library = Path(room) / "model.so"
+            command = [cc, *FLAGS, str(Path(room) / "model.c"), "-o", str(library)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                first = " ".join(done.stderr.split())[:300]
+                raise EngineError(ENGINE, f"{Path(cc).name}: {first}", "is this a whole bundle?")
+            self._library: Any = ctypes.CDLL(str(library))
+        try:
+            dims = (ctypes.c_int * 5).in_dll(self._library, "model_dims")
+            high, wide, channels, classes, arena = dims
+            names = [self._text(n) for n in ("model_input", "model_output")]
+        except ValueError as e:
+            raise EngineError(ENGINE, f"not written by edgecv: {e}") from None
+        self.inputs = (TensorSpec(names[0], "float32", (1, high, wide, channels), "NHWC"),)
+        self.outputs = (TensorSpec(names[1], "float32", (1, classes)),)
+        self._arena = np.empty(arena // 8 + 1, np.float64)
+        self._run = self._library.model_run
+        self._run.argtypes = [ctypes.c_void_p] * 3
+        self._run.restype = None
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Arrays by input name in, arrays by output name out. Raises EngineError."""
+        (source,), (result,) = self.inputs, self.outputs
+        x = feeds.get(source.name)
+        if x is None or len(feeds) != 1 or x.shape != source.shape or x.dtype != np.float32:
+            given = {n: (str(v.dtype), v.shape) for n, v in feeds.items()}
+            raise EngineError(ENGINE, f"fed {given}", "feed the shapes and dtypes of .inputs")
+        x = np.ascontiguousarray(x)
+        out = np.empty(result.shape, np.float32)
+        self._run(x.ctypes.data, out.ctypes.data, self._arena.ctypes.data)
+        return {result.name: out}
+
+    def executed(self) -> dict[str, int]:
+        """Layers that multiply, by precision, as the compiled code lists them."""
+        found: dict[str, int] = {}
+        for precision, _ in self._steps():
+            found[precision] = found.get(precision, 0) + 1
+        return found
+
+    def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
+        """The layers that multiply, without times."""
+        del feeds, runs
+        rows = (Layer(layer, layer, "C", precision) for precision, layer in self._steps())
+        return Profile(tuple(rows), "generated C has no profiler")
+
+    def close(self) -> None:
+        """Forget the arena; the library stays loaded, as ctypes has it."""
+        self._arena = np.empty(0)
+
+    def _steps(self) -> list[tuple[str, str]]:
+        lines = self._text("model_steps").splitlines()
+        return [(precision, layer) for precision, _, layer in (x.partition(" ") for x in lines)]
+
+    def _text(self, name: str) -> str:
+        at = ctypes.c_char.in_dll(self._library, name)
+        return ctypes.cast(ctypes.addressof(at), ctypes.c_char_p).value.decode()  # type: ignore[union-attr]

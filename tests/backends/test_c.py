@@ -1,0 +1,314 @@
+"""Generated C computes what its reference does, on this processor and on others; what it needs."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+onnx = pytest.importorskip("onnx")
+from hypothesis import given, settings  # noqa: E402
+from hypothesis import strategies as st  # noqa: E402
+from torch import nn  # noqa: E402
+
+from edgecv import target, zoo  # noqa: E402
+from edgecv.backends.c import network, reference, write  # noqa: E402
+from edgecv.backends.c.compile import compile  # noqa: E402
+from edgecv.backends.c.network import Network, Step, Tensor, multiplier, words  # noqa: E402
+from edgecv.backends.c.plan import lives, plan  # noqa: E402
+from edgecv.backends.c.run import Session, probe  # noqa: E402
+from edgecv.backends.onnxruntime.run import Session as OrtSession  # noqa: E402
+from edgecv.binary import build  # noqa: E402
+from edgecv.binary.frozen import frozen, one_bit  # noqa: E402
+from edgecv.binary.places import choose  # noqa: E402
+from edgecv.binary.replacing import binarize  # noqa: E402
+from edgecv.errors import EngineError, MissingExtraError, UnsupportedError  # noqa: E402
+from edgecv.graph import Graph  # noqa: E402
+from edgecv.stages.export.onnx import export_onnx  # noqa: E402
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.target import Grid  # noqa: E402
+from tests.quantizers.nets import settled  # noqa: E402
+
+pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
+
+C = target.load("c")
+CROSS = {
+    "aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
+    "arm": ("arm-linux-gnueabihf-gcc", "qemu-arm"),
+    "riscv64": ("riscv64-linux-gnu-gcc", "qemu-riscv64"),
+}
+NETS = {
+    "residual": lambda: zoo.build("resnet8", width=8, classes=5),
+    "depthwise": lambda: zoo.build("mobilenet_v2_small", width=8, classes=5),
+    "gated": lambda: zoo.build("mobilenet_v3_small", classes=5),
+    "lenet": lambda: zoo.build("lenet5", classes=5, channels=3, size=16),
+    "odd": lambda: Odd(),
+}
+
+
+class Odd(nn.Module):
+    """Joins, dilation, groups, other activations, a flattened image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a = nn.Conv2d(3, 6, 3, dilation=2, padding=2)
+        self.b = nn.Conv2d(3, 9, 5, 1, 2, groups=3)
+        self.slope = nn.PReLU(15)
+        self.c = nn.Conv2d(15, 10, (3, 1), 2)
+        self.head = nn.Linear(10 * 3 * 4, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.cat([torch.sigmoid(self.a(x)), torch.tanh(self.b(x))], 1)
+        y = nn.functional.avg_pool2d(nn.functional.hardswish(self.slope(y)), 2, 2)
+        y = nn.functional.max_pool2d(self.c(y), 3, 1, 1)
+        return self.head(nn.functional.relu6(y).flatten(1))
+
+
+def made(name: str, kind: str, room: Path, side: tuple[int, int] = (16, 16)) -> Graph:
+    """A network's graph: fp32, int8 or bits."""
+    torch.manual_seed(0)
+    net = settled(NETS[name]())
+    if kind == "bits":
+        layers, _ = choose(net, torch.zeros(1, 3, *side), "b", None)
+        edit = {"op": "binarize", "step": "b", "form": "react", "weights": "ternary"}
+        edit |= {"real_inputs": False, "estimator": "polynomial", "layers": layers}
+        binarize(net, edit)
+        net = frozen(settled(net))
+    graph = export_onnx(net.eval(), torch.zeros(1, 3, *side), room / "float")
+    if kind == "bits":
+        graph.facts["one_bit"] = one_bit(net)
+    if kind != "int8":
+        return graph
+    samples = np.random.default_rng(1).normal(size=(16, 3, *side)).astype(np.float32)
+    return quantize_onnx(graph, samples, Grid(activations="int8"), room / "int8")
+
+
+@pytest.mark.parametrize("kind", ["fp32", "int8", "bits"])
+@pytest.mark.parametrize("name", NETS)
+def test_networks_answer_as_in_onnx_runtime(name: str, kind: str, tmp_path: Path) -> None:
+    if kind == "bits" and name == "odd":
+        kind = "int8"
+    graph = made(name, kind, tmp_path)
+    compiled = compile(graph, C, tmp_path / "c")
+    files = {n: (tmp_path / "c" / n).read_bytes() for n in compiled.files}
+    net = Session(files)
+    assert (net.inputs, net.outputs) == (compiled.inputs, compiled.outputs)
+    x = np.random.default_rng(2).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    other = OrtSession({"model.onnx": graph.path.read_bytes()}, fused=kind != "int8")
+    wanted = np.concatenate([other.run({other.inputs[0].name: v[None]})["logits"] for v in x])
+    got = np.concatenate(
+        [net.run({"input": v.transpose(1, 2, 0)[None].copy()})["logits"] for v in x]
+    )
+    near = np.abs(got - wanted).max(1) <= {"fp32": 2e-4, "int8": 0.02, "bits": 2e-3}[kind] * max(
+        1.0, np.abs(wanted).max()
+    )
+    assert near.mean() >= {"fp32": 1.0, "int8": 0.8, "bits": 0.7}[kind]
+    ran = net.executed()
+    if kind == "int8":
+        assert ran.keys() == {"int8"}
+    assert ran.get("binary", 0) == compiled.counted == graph.facts.get("one_bit", 0)
+
+
+def some_step(rng: np.random.Generator, kind: str) -> Network:
+    """One layer of random shape with random constants."""
+    groups = int(rng.choice([1, 1, 2, 3]))
+    channels, filters = groups * int(rng.integers(1, 40)), groups * int(rng.integers(1, 40))
+    kernel = tuple(map(int, rng.integers(1, 5, 2)))
+    about = {
+        "kernel": kernel, "stride": tuple(map(int, rng.integers(1, 4, 2))),
+        "dilation": tuple(map(int, rng.integers(1, 3, 2))),
+        "pads": tuple(map(int, rng.integers(0, 3, 4))), "groups": groups,
+    }  # fmt: skip
+    shape = (int(rng.integers(9, 14)), int(rng.integers(9, 14)), channels)
+    own = channels // groups
+    taps = (filters, *kernel, own)
+    tensors = {"x": Tensor("x", shape)}
+    steps = []
+
+    def on_grid(name: str, source: str, of: tuple[int, int, int]) -> dict[str, int]:
+        zero = int(rng.integers(-50, 50))
+        tensors[name] = Tensor(name, of, "int8")
+        steps.append(Step("quantize", [source], [name], about={"scale": 0.02, "zero": zero}))
+        return {"x_zero": zero}
+
+    if kind == "pool":
+        about |= {"groups": 1, "largest": int(rng.integers(0, 2)), "whole": int(rng.integers(0, 2))}
+        about["pads"] = (0, 0, 0, 0)
+        out = network._out(shape, about)
+        about |= on_grid("q", "x", shape)
+        m, shift = multiplier(float(rng.uniform(0.1, 3)))
+        about |= {"m": m, "shift": shift, "y_zero": int(rng.integers(-50, 50))}
+        tensors |= {"p": Tensor("p", (*out, channels), "int8"), "y": Tensor("y", (*out, channels))}
+        steps.append(Step("pool_i8", ["q"], ["p"], about=about))
+        steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
+        return Network(steps, tensors, "x", "y")
+    out = (*network._out(shape, about), filters)
+    tensors["y"] = Tensor("y", out)
+    if kind == "int8":
+        about |= on_grid("q", "x", shape)
+        pairs = [multiplier(float(v)) for v in rng.uniform(1e-4, 0.01, filters)]
+        tensors["p"] = Tensor("p", out, "int8")
+        constants = {
+            "w": rng.integers(-127, 128, taps).astype(np.int8),
+            "b": rng.integers(-9999, 9999, filters).astype(np.int32),
+            "m": np.array([m for m, _ in pairs], np.int32),
+            "shift": np.array([k for _, k in pairs], np.uint8),
+        }  # fmt: skip
+        limits = {"y_zero": int(rng.integers(-50, 50)), "low": -100, "high": 127}
+        steps.append(Step("conv_i8", ["q"], ["p"], constants, about | limits))
+        steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
+        return Network(steps, tensors, "x", "y")
+    tensors |= {"bits": Tensor("bits", shape, "bits"), "more": Tensor("more", out)}
+    real = {n: rng.normal(size=filters).astype(np.float32) for n in write.AFTER[:6]}
+    flip = rng.integers(0, 2, filters).astype(np.uint8)
+    constants = {"w": words(rng.integers(0, 2, taps).astype(bool))}
+    if rng.integers(0, 2):
+        constants["mask"] = words(rng.random(taps) < 0.6)
+    borders = {"least": rng.normal(size=channels).astype(np.float32),
+               "flip": rng.integers(0, 2, channels).astype(np.uint8)}  # fmt: skip
+    steps.append(Step("binarize", ["x"], ["bits"], borders))
+    steps.append(Step("conv_bits", ["bits"], ["more"], {**constants, **{
+        r: real[r] for r in ("scale", "bias")}}, about | {"real": True}))  # fmt: skip
+    tensors["b2"] = Tensor("b2", out, "bits")
+    whole = {**constants, **real, "flip": flip}
+    steps.append(Step("conv_bits", ["bits", "more"], ["y", "b2"], whole, about | {"real": True}))
+    return Network(steps, tensors, "x", "y")
+
+
+@pytest.mark.parametrize("kind", ["int8", "pool", "bits"])
+def test_random_layers_are_equal_to_the_reference_bit_for_bit(kind: str, tmp_path: Path) -> None:
+    """Many layers in one library: a compiler takes longer than they do."""
+    rng = np.random.default_rng(0)
+    nets, program = [some_step(rng, kind) for _ in range(25)], []
+    flags = ["-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
+    for i, net in enumerate(nets):
+        x = rng.normal(size=(2, *net.tensors["x"].shape)).astype(np.float32)
+        wanted = np.stack([reference.run(net, v)["y"].reshape(-1) for v in x])
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        for name, text in write.files(net, (x, wanted), "layer", "y").items():
+            (folder / name).write_text(text)
+        assert "#define GOLDEN_EXACT 1" in (folder / "golden.h").read_text()
+        out = str(folder / "test")
+        sources = [str(folder / n) for n in ("main.c", "model.c")]
+        program.append((out, [str(build.compiler()), *flags, *sources, "-o", out]))
+    for out, command in program:
+        subprocess.run(command, check=True)
+        done = subprocess.run([out], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("family", CROSS)
+@pytest.mark.parametrize("kind", ["int8", "bits"])
+def test_other_processors_give_the_golden_vectors(family: str, kind: str, tmp_path: Path) -> None:
+    cc, emulator = CROSS[family]
+    if not shutil.which(cc) or not shutil.which(emulator):
+        pytest.skip(f"no {cc} or {emulator}")
+    compile(made("residual", kind, tmp_path), C, tmp_path / "c")
+    command = ["make", "-s", f"CC={cc}", "CFLAGS=-O2 -static -Werror", "model_test"]
+    subprocess.run(command, cwd=tmp_path / "c", check=True)
+    done = subprocess.run(
+        [emulator, str(tmp_path / "c" / "model_test")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout
+    assert "golden 4 of 4" in done.stdout
+
+
+@pytest.mark.parametrize("cc", ["gcc", "clang"])
+@pytest.mark.parametrize("kind", ["fp32", "int8", "bits"])
+def test_compilers_have_nothing_to_say(cc: str, kind: str, tmp_path: Path) -> None:
+    if not shutil.which(cc):
+        pytest.skip(f"no {cc}")
+    compile(made("residual", kind, tmp_path), C, tmp_path / "c")
+    sanitize = "-fsanitize=address,undefined -fno-sanitize-recover" if cc == "gcc" else ""
+    flags = f"CFLAGS=-O1 -Werror -pedantic {sanitize}"
+    done = subprocess.run(
+        ["make", "-s", f"CC={cc}", flags, "check"],
+        cwd=tmp_path / "c",
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    kinds = "equal" if kind == "int8" else "within"
+    assert f"golden 4 of 4 {kinds}" in done.stdout
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), min_size=2, max_size=12))
+@settings(max_examples=200, deadline=None)
+def test_tensors_that_live_at_one_time_never_overlap(layers: list[tuple[int, int]]) -> None:
+    tensors = {"t0": Tensor("t0", (1, 1, 4))}
+    steps = []
+    for i, (channels, back) in enumerate(layers, 1):
+        tensors[f"t{i}"] = Tensor(f"t{i}", (1, 1, channels))
+        reads = {f"t{i - 1}", f"t{max(0, i - 1 - back)}"}
+        steps.append(Step("add_f32", sorted(reads), [f"t{i}"]))
+    net = Network(steps, tensors, "t0", f"t{len(layers)}")
+    places, size = plan(net)
+    alive = lives(net)
+    for a in places:
+        assert places[a] % 8 == 0
+        assert places[a] + tensors[a].size_bytes <= size
+        for b in places:
+            apart = alive[a][1] < alive[b][0] or alive[b][1] < alive[a][0]
+            clear = (
+                places[a] + tensors[a].size_bytes <= places[b]
+                or places[b] + tensors[b].size_bytes <= places[a]
+            )
+            assert a == b or apart or clear
+
+
+@given(st.floats(1e-6, 100.0))
+def test_a_multiplier_is_the_ratio(ratio: float) -> None:
+    m, shift = multiplier(ratio)
+    assert abs(m / 2.0**shift / ratio - 1) < 2**-30
+    assert 2**30 <= m < 2**31
+
+
+def test_a_network_that_does_not_fit_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    small = C.model_copy(update={"name": "tiny", "memory_kb": 4})
+    with pytest.raises(UnsupportedError, match=r"tiny: needs [\d,]+ bytes of memory, .* 4,096"):
+        compile(made("residual", "fp32", tmp_path), small, tmp_path / "c")
+    small = C.model_copy(update={"flash_kb": 1})
+    with pytest.raises(UnsupportedError, match="bytes of constants"):
+        compile(made("residual", "fp32", tmp_path), small, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_an_operator_without_a_kernel_is_named(tmp_path: Path) -> None:
+    class Turned(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sin(x).mean((2, 3))
+
+    graph = export_onnx(Turned(), torch.zeros(1, 3, 8, 8), tmp_path)
+    with pytest.raises(UnsupportedError, match="Sin has no C kernel"):
+        compile(graph, C, tmp_path / "c")
+
+
+def test_a_damaged_file_is_an_error_in_a_line(tmp_path: Path) -> None:
+    compiled = compile(made("residual", "int8", tmp_path), C, tmp_path / "c")
+    files = {n: (tmp_path / "c" / n).read_bytes() for n in compiled.files}
+    with pytest.raises(EngineError) as caught:
+        Session({**files, "model.c": files["model.c"][: len(files["model.c"]) // 2]})
+    assert "\n" not in str(caught.value)
+    with pytest.raises(EngineError, match="not written by edgecv"):
+        Session({"model.c": b"int nothing;"})
+    net = Session(files)
+    with pytest.raises(EngineError, match="feed the shapes"):
+        net.run({"input": np.zeros((1, 3, 16, 16), np.float32)})
+
+
+def test_without_a_compiler_the_code_is_written_and_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = made("residual", "int8", tmp_path)
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert not probe().available
+    compiled = compile(graph, C, tmp_path / "c")
+    assert (tmp_path / "c" / "model.c").is_file()
+    files = {n: (tmp_path / "c" / n).read_bytes() for n in compiled.files}
+    with pytest.raises(MissingExtraError, match="no C compiler"):
+        Session(files)
