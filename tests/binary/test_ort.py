@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -130,3 +132,70 @@ def test_a_graph_that_lies_is_refused_when_it_runs(change: dict, said: str, kern
         net.run(None, {"x": chain.x})
     with pytest.raises(Exception, match=r"Binarize|BinaryBits"):
         net.run(None, {"x": chain.x[..., :5]})
+
+
+FUZZ = """
+import sys
+import numpy as np, onnx, onnxruntime as ort
+content, kernels, x = open(sys.argv[1], "rb").read(), sys.argv[2], np.load(sys.argv[3])
+rng = np.random.default_rng(0)
+ran = refused = 0
+for _ in range(300):
+    model = onnx.load_model_from_string(content)
+    for _ in range(int(rng.integers(1, 4))):
+        node = model.graph.node[int(rng.integers(len(model.graph.node)))]
+        what = int(rng.integers(4))
+        if what == 0 and node.attribute:
+            held = node.attribute[int(rng.integers(len(node.attribute)))]
+            at = int(rng.integers(len(held.ints)))
+            held.ints[at] = int(rng.choice([-1, 0, 1, 2, 3, 7, 64, 65, 2**20, 2**31 - 1, 2**40]))
+        elif what == 1:
+            tensor = model.graph.initializer[int(rng.integers(len(model.graph.initializer)))]
+            array = onnx.numpy_helper.to_array(tensor)
+            cut = array.reshape(-1)[: int(rng.integers(1, array.size + 1))]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(cut.copy(), tensor.name))
+        elif what == 2:
+            node.input[int(rng.integers(len(node.input)))] = ""
+        else:
+            others = [t.name for t in model.graph.initializer]
+            other = others[int(rng.integers(len(others)))]
+            node.input[int(rng.integers(1, len(node.input)))] = other
+    options = ort.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    options.register_custom_ops_library(kernels)
+    try:
+        net = ort.InferenceSession(model.SerializeToString(), options,
+                                   providers=["CPUExecutionProvider"])
+        net.run(None, {"x": x})
+        ran += 1
+    except Exception:
+        refused += 1
+print(ran, refused)
+"""
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_damaged_graphs_never_crash_the_process(both: bool, kernels: Path, tmp_path: Path) -> None:
+    chain = Chain()
+    model = onnx.load_model_from_string(chain.model())
+    if both:  # the last layer gives floats and bits, with everything that it can have
+        node = model.graph.node[-1]
+        extra = {n: np.ones(70, np.float32) for n in ("before", "slope", "after", "border")}
+        for name, value in (*extra.items(), ("turned", np.zeros(70, np.uint8))):
+            model.graph.initializer.append(numpy_helper.from_array(value, name))
+        inputs = [*node.input, "", *extra, "turned"]
+        made = helper.make_node("BinaryBoth", inputs, ["y", "z"], domain="edgecv",
+                                shape=numbers(SECOND), last=[0])  # fmt: skip
+        del model.graph.node[-1]
+        model.graph.node.append(made)
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    np.save(tmp_path / "x.npy", chain.x)
+    done = subprocess.run(
+        [sys.executable, "-c", FUZZ, str(tmp_path / "model.onnx"), str(kernels),
+         str(tmp_path / "x.npy")],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    ran, refused = map(int, done.stdout.split())
+    assert refused > 100
+    assert ran > 5
