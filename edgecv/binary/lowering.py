@@ -272,7 +272,9 @@ class _Lowering:
                 past = self._halved(name)
                 source = self.units.get(past[0] if past else name)
                 if source is not None:
-                    source.real = source.last = unit.last = True
+                    source.real = source.last = True
+                if source is not None or past:  # an engine's own pooling adds in another order
+                    unit.last = True
 
     def _others(self, value: str) -> bool:
         """Whether anything reads a value that is not a sign of a unit, and no sum that one took."""

@@ -49,6 +49,9 @@ CHAINS = {
         ["Binarize", "BinaryBoth", "BinaryConv", "Halve"],
         lambda: [bit(6, 6), RPReLU(6), bit(6, 12, stride=2)],
     ),
+    "a shortcut from floats": (
+        ["Binarize", "BinaryConv", "Halve"], lambda: [bit(6, 12, stride=2)],
+    ),
     "long": (
         ["Binarize", "Binarize", "BinaryBoth", "BinaryBoth", "BinaryConv", "BinaryConv", "Halve"],
         lambda: [bit(70, 70), random_act(70), bit(70, 70), nn.ReLU(), bit(70, 140, stride=2),

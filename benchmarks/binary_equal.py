@@ -1,0 +1,215 @@
+"""One-bit layers on every road: the same bits in PyTorch, kernels, ONNX Runtime and generated C.
+
+    python benchmarks/binary_equal.py --work DIR [--layers 1000]
+
+Random layers (odd channel counts, strides, paddings, dilations, groups, ternary weights) with
+shortcuts, slopes and signs behind; and two networks of one-bit layers alone. Sums and floats are
+compared bit for bit with PyTorch's; generated C also on aarch64, arm and riscv64 under qemu, where
+their compilers are here, the kernels' own check program too. Writes
+benchmarks/results/binary_equal.{json,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import record
+import torch
+from torch import nn
+
+from edgecv.backends.c import network, write
+from edgecv.backends.onnxruntime.run import Session
+from edgecv.bench.machine import load_average
+from edgecv.binary import build, library
+from edgecv.binary.frozen import frozen
+from edgecv.binary.lowering import lower
+from edgecv.binary.modules import OneBit, RPReLU
+from edgecv.binary.reference import Shape, packed
+from edgecv.stages.export.onnx import export_onnx
+
+CROSS = {"aarch64": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabihf-gcc",
+         "riscv64": "riscv64-linux-gnu-gcc"}  # fmt: skip
+CHECK = record.ROOT / "tests" / "binary" / "c" / "check.c"
+
+
+def some_layer(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A one-bit layer with what may stand behind it, and its input's size."""
+    while True:
+        groups = int(rng.choice([1, 1, 1, 2, 3]))
+        channels, filters = (groups * int(rng.integers(1, 90)) for _ in range(2))
+        if rng.random() < 0.3:
+            filters = channels * int(rng.choice([1, 2]))
+        kernel = int(rng.choice([1, 3, 5]))
+        conv = nn.Conv2d(
+            channels, filters, kernel, int(rng.choice([1, 1, 2])),
+            kernel // 2 if rng.random() < 0.7 else int(rng.integers(0, 3)),
+            int(rng.choice([1, 1, 2])), groups, bool(rng.integers(0, 2)),
+        )  # fmt: skip
+        size = tuple(map(int, rng.integers(3, 12, 2)))
+        try:
+            with torch.no_grad():
+                conv(torch.zeros(1, channels, *size))
+        except RuntimeError:
+            continue
+        norm = nn.BatchNorm2d(filters)
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean):
+            assert tensor is not None
+            tensor.copy_(torch.from_numpy(rng.normal(size=filters).astype(np.float32)))
+        assert norm.running_var is not None
+        norm.running_var.copy_(torch.from_numpy(rng.uniform(0.1, 2, filters).astype(np.float32)))
+        layer = OneBit(conv, norm, "ternary" if rng.random() < 0.3 else "binary",
+                       shortcut=bool(rng.integers(0, 2)))  # fmt: skip
+        assert layer.shift is not None
+        layer.shift.data = torch.from_numpy(rng.normal(size=channels).astype(np.float32) / 3)
+        parts: list[nn.Module] = [layer]
+        if rng.random() < 0.5:
+            act = RPReLU(filters)
+            for part in act.parameters():
+                part.data = torch.from_numpy(rng.normal(size=filters).astype(np.float32))
+            parts.append(act)
+        return nn.Sequential(*parts, nn.Flatten()).eval(), (channels, *size)
+
+
+def networks() -> dict[str, tuple[nn.Module, tuple[int, int, int]]]:
+    """Two networks of one-bit layers alone, so that every bit of their answers is decided."""
+    torch.manual_seed(0)
+    residual: list[nn.Module] = []
+    for inputs, outputs, stride in (
+        (24, 24, 1),
+        (24, 48, 2),
+        (48, 48, 1),
+        (48, 96, 2),
+        (96, 96, 1),
+    ):
+        conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        residual += [OneBit(conv, nn.BatchNorm2d(outputs)), RPReLU(outputs)]
+    dense: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in ((24 * 121, 200), (200, 130), (130, 10)):
+        dense.append(OneBit(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
+    made = {"residual": nn.Sequential(*residual, nn.Flatten()), "dense": nn.Sequential(*dense)}
+    for module in made.values():
+        for part in module.modules():
+            if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
+                part.weight.data.normal_()
+                part.bias.data.normal_()
+    return {name: (module.eval(), (24, 11, 11)) for name, module in made.items()}
+
+
+def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
+          compilers: dict[str, str]) -> dict[str, bool]:  # fmt: skip
+    """road -> whether its answers are PyTorch's, bit for bit."""
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *size)).astype(np.float32))
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    graph = export_onnx(frozen(module), x, room)
+    model = onnx.load_model(str(graph.path))
+    lower(model)
+    content = model.SerializeToString()
+    session = Session({"model.onnx": content})
+    (got,) = session.run({session.inputs[0].name: x.numpy()}).values()
+    found = {"ONNX Runtime": bool(np.array_equal(got, wanted))}
+    steps = network.read(onnx.load_model_from_string(content), "c")
+    order = wanted
+    last = steps.tensors[steps.result]
+    if last.order:  # C has channels last
+        high, wide, channels = last.order
+        order = wanted.reshape(channels, high, wide).transpose(1, 2, 0)
+    golden = (x.numpy().transpose(0, 2, 3, 1), order.reshape(1, -1))
+    for name, text in write.files(steps, golden, "layer", "y").items():
+        (room / name).write_text(text)
+    for family, cc in compilers.items():
+        out = room / f"test-{family}"
+        static = ["-static"] if family != "here" else []
+        command = [cc, "-std=c99", "-O1", "-ffp-contract=off", *static,
+                   str(room / "main.c"), str(room / "model.c"), "-o", str(out)]  # fmt: skip
+        subprocess.run(command, check=True)
+        run = [str(out)] if family == "here" else [f"qemu-{family}", str(out)]
+        done = subprocess.run(run, capture_output=True, text=True, check=False)
+        exact = "#define GOLDEN_EXACT 1" in (room / "golden.h").read_text()
+        found[f"C, {family}"] = done.returncode == 0 and exact
+    return found
+
+
+def kernels(module: nn.Module, size: tuple[int, int, int]) -> dict[str, bool]:
+    """Each instruction set: sums of the layer against PyTorch's."""
+    layer = module[0]
+    assert isinstance(layer, OneBit)
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *size)).astype(np.float32))
+    with torch.no_grad():
+        w, _ = layer.quantized()
+        signed = layer.signed(x)
+        wanted = nn.functional.conv2d(signed, w, **layer.how)[0].numpy().transpose(1, 2, 0)
+    how = layer.how
+    shape = Shape(
+        *size[1:], size[0], len(w), tuple(w.shape[2:]), tuple(how["stride"]),
+        tuple(how["dilation"]), (*how["padding"], *how["padding"]), how["groups"],
+    )  # fmt: skip
+    taps = w.numpy().transpose(0, 2, 3, 1)
+    mask = None if (taps != 0).all() else packed(taps != 0)
+    ones = packed(signed[0].numpy().transpose(1, 2, 0) > 0)
+    found = {}
+    for name in library.sets():
+        counted = library.Layer(shape, packed(taps > 0), mask, name).dots(ones)
+        found[name] = bool(np.array_equal(counted, wanted))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--layers", type=int, default=1000)
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    before, rng = load_average(), np.random.default_rng(0)
+    cc = build.compiler()
+    if cc is None:
+        raise SystemExit("no C compiler")
+    cross = {f: c for f, c in CROSS.items() if shutil.which(c) and shutil.which(f"qemu-{f}")}
+    equal: dict[str, list[int]] = {}
+
+    def note(answers: dict[str, bool], which: int) -> None:
+        for road, good in answers.items():
+            row = equal.setdefault(road, [0, 0, 0, 0])
+            row[2 * which] += good
+            row[2 * which + 1] += 1
+
+    for i in range(options.layers):
+        module, size = some_layer(rng)
+        with tempfile.TemporaryDirectory(dir=options.work) as room:
+            note(kernels(module, size), 0)
+            # one layer in ten under emulation: a compiler takes longer than the layer
+            chosen = {"here": cc} | (cross if i % 10 == 0 else {})
+            note(roads(module, size, Path(room), chosen), 0)
+        if i % 50 == 49:
+            print(f"{i + 1} layers: {equal}", flush=True)
+    for module, size in networks().values():
+        with tempfile.TemporaryDirectory(dir=options.work) as room:
+            note(roads(module, size, Path(room), {"here": cc} | cross), 1)
+    good = all(row[0] == row[1] and row[2] == row[3] for row in equal.values())
+    lines = [
+        [road, f"{a} of {b}", f"{c} of {d}" if d else ""] for road, (a, b, c, d) in equal.items()
+    ]
+    page = [
+        "# One-bit layers on every road", "",
+        f"{options.layers} random layers and two networks of one-bit layers alone: how many give "
+        "PyTorch's answer bit for bit. Instruction sets: the sums; ONNX Runtime and generated C: "
+        "floats behind the batch norm, the shortcut and the slope. Every tenth layer under qemu.",
+        "", *record.table(["road", "layers", "networks"], lines), "",
+        f"Equal everywhere: {record.verdict(good)}.",
+    ]  # fmt: skip
+    data: dict[str, Any] = {"circumstances": record.circumstances(1, 0, before), "equal": equal}
+    record.write("binary_equal", options.out, data, page)
+    raise SystemExit(0 if good else 1)
+
+
+if __name__ == "__main__":
+    main()
