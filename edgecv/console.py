@@ -14,7 +14,7 @@ from rich.text import Text
 
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
-from edgecv.tables import table
+from edgecv.tables import precision, table
 
 SILENCE = 60.0  # seconds; a log in which nothing has appeared for longer looks like one that hangs
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
@@ -114,7 +114,7 @@ def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
     return [
         row["target"],
         row["step"],
-        row["precision"],
+        precision(row),
         "" if value is None else f"{100 * value:.2f}",
         change,
         *(f"{latency[k]:.3f}" if latency else "" for k in ("p50", "p90", "p99")),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
@@ -26,3 +27,9 @@ def lines(
         return "  ".join(cells).rstrip()
 
     return [line(every[0]), "  ".join("-" * w for w in widths), *map(line, every[1:])]
+
+
+def precision(row: Mapping[str, Any]) -> str:
+    """ "int8" of a row of results.json; "int8 + 1 bit" where layers ran as xnor and popcount."""
+    counted = (row.get("executed") or {}).get("binary")
+    return f"{row['precision']} + 1 bit" if counted else str(row["precision"])

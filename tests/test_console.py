@@ -61,3 +61,11 @@ def test_quiet_says_nothing(clock: Clock, capsys) -> None:
     progress.progress(1, 2, "epoch 1")
     progress.finish(node("dense"), "made", 100.0)
     assert capsys.readouterr().err == ""
+
+
+def test_a_row_with_one_bit_layers_says_so() -> None:
+    from edgecv.tables import precision
+
+    assert precision({"precision": "int8", "executed": {"int8": 4}}) == "int8"
+    assert precision({"precision": "int8", "executed": {"binary": 6, "int8": 4}}) == "int8 + 1 bit"
+    assert precision({"precision": "fp32"}) == "fp32"

@@ -7,6 +7,7 @@ from typing import Any
 
 from edgecv.report import words
 from edgecv.tables import lines as table
+from edgecv.tables import precision
 
 Data = dict[str, Any]
 TOP = 5  # layers named for each bundle
@@ -63,7 +64,7 @@ def _row(row: Data, notes: list[str]) -> list[str]:
     return [
         row["target"],
         row["step"],
-        row["precision"],
+        precision(row),
         words.percent(row["top1"]),
         words.signed(row["points"]) if compared else "",
         words.ms(latency.get("p50")),
