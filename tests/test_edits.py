@@ -88,7 +88,7 @@ def test_what_stays_is_copied_and_can_be_trained() -> None:
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        ({"op": "binarize"}, "unknown edit 'binarize'"),
+        ({"op": "unfold"}, "unknown edit 'unfold'"),
         ({}, "unknown edit None"),
         (keep(stem={"out": [0]}), "names layer 'stem', which is not there"),
         (keep(**{"0": {"out": [0, 99]}}), "does not fit layer '0'"),
@@ -105,4 +105,4 @@ def test_an_edit_that_does_not_fit_is_a_model_error(edit: dict, said: str) -> No
 def test_history_names_layers_that_lost_channels() -> None:
     edit = keep(stem={"out": [0, 1], "was": 4}, head={"in": [0, 1]}, norm={"out": [0, 1]})
     assert describe(edit) == "small: kept channels of 1 layers: stem 4→2"
-    assert describe({"op": "binarize", "step": "one"}) == "one: binarize"
+    assert describe({"op": "unfold", "step": "one"}) == "one: unfold"
