@@ -31,6 +31,7 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
+from tests import networks  # noqa: E402
 from tests.quantizers.nets import settled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
@@ -44,7 +45,7 @@ CROSS = {
 NETS = {
     "residual": lambda: zoo.build("resnet8", width=8, classes=5),
     "depthwise": lambda: zoo.build("mobilenet_v2_small", width=8, classes=5),
-    "gated": lambda: zoo.build("mobilenet_v3_small", classes=5),
+    "gated": networks.Gated,
     "lenet": lambda: zoo.build("lenet5", classes=5, channels=3, size=16),
     "odd": lambda: Odd(),
 }
@@ -183,7 +184,7 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
 def test_random_layers_are_equal_to_the_reference_bit_for_bit(kind: str, tmp_path: Path) -> None:
     """Many layers in one library: a compiler takes longer than they do."""
     rng = np.random.default_rng(0)
-    nets, program = [some_step(rng, kind) for _ in range(25)], []
+    nets, program = [some_step(rng, kind) for _ in range(12)], []
     flags = ["-std=c99", "-O2", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror"]
     for i, net in enumerate(nets):
         x = rng.normal(size=(2, *net.tensors["x"].shape)).astype(np.float32)

@@ -19,8 +19,8 @@ model: {zoo: resnet8, width: 8}
 data: {train: npz:small.npz, test: npz:small.npz, size: 16, crop_pct: 1.0}
 bench: {rounds: 3, burst_ms: 1, budget_s: 0.2}
 stages:
-  - train: {name: dense, epochs: 4, lr: 0.01, flip: false}
-  - binarize: {name: bits, epochs: 6, lr: 0.01, flip: false, ship: true}
+  - train: {name: dense, epochs: 2, lr: 0.01, flip: false}
+  - binarize: {name: bits, epochs: 2, lr: 0.01, flip: false, ship: true}
   - quantize: {name: bits-int8, min_sqnr_db: 0, min_agreement: 0}
 targets: [cpu, openvino]
 """
