@@ -208,4 +208,4 @@ static inline uint64_t above_avx2(const float *values, const float *border) {
 
 #include "convolve.h"
 
-const xnor_set xnor_avx2 = {"avx2", 4, 1, PIXELS, expand, arrange, arranged, run, here};
+const xnor_set xnor_avx2 = {"avx2", 4, 1, PIXELS, expand, arrange, arranged, run, pack, here};

@@ -92,4 +92,4 @@ static inline uint64_t above_avx512(const float *values, const float *border) {
 
 #include "convolve.h"
 
-const xnor_set xnor_avx512 = {"avx512", 64, 8, PIXELS, expand_words, arrange, arranged, run, here};
+const xnor_set xnor_avx512 = {"avx512", 64, 8, PIXELS, expand_words, arrange, arranged, run, pack, here};

@@ -143,3 +143,34 @@ static int run(const xnor_layer *l, const uint64_t *x, const xnor_output *out, u
     }
     return XNOR_OK;
 }
+
+#define AT_ONCE 32 /* pixels that are packed together */
+
+static inline void pack_pixels(const float *x, size_t area, size_t channels, const float *least,
+                               const uint8_t *flip, uint64_t *bits, size_t words, size_t count) {
+    for (size_t w = 0; w < words; w++) {
+        const size_t own = channels - 64 * w < 64 ? channels - 64 * w : 64;
+        uint64_t held[AT_ONCE] = {0}, turned = 0;
+        for (size_t c = 0; c < own; c++) {
+            const float *v = x + (64 * w + c) * area, low = least[64 * w + c];
+            turned |= (uint64_t)(flip[64 * w + c] & 1) << c;
+            for (size_t i = 0; i < count; i++) held[i] |= (uint64_t)(v[i] >= low) << c;
+        }
+        for (size_t i = 0; i < count; i++) bits[i * words + w] = held[i] ^ turned;
+    }
+}
+
+static void pack(const float *x, size_t area, size_t channels, int last, const float *least,
+                 const uint8_t *flip, uint64_t *bits) {
+    const size_t words = (channels + 63) / 64;
+    if (last) {
+        for (size_t i = 0; i < area; i++, x += channels, bits += words)
+            for (size_t c = 0; c < channels; c++)
+                bits[c / 64] |= (uint64_t)((x[c] >= least[c]) ^ (flip[c] & 1)) << c % 64;
+        return;
+    }
+    size_t first = 0;
+    for (; first + AT_ONCE <= area; first += AT_ONCE)
+        pack_pixels(x + first, area, channels, least, flip, bits + first * words, words, AT_ONCE);
+    pack_pixels(x + first, area, channels, least, flip, bits + first * words, words, area - first);
+}

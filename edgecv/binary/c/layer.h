@@ -19,6 +19,9 @@ typedef struct {
                     uint8_t *into);
     size_t (*arranged)(const xnor_layer *);
     int (*run)(const xnor_layer *, const uint64_t *x, const xnor_output *out, uint8_t *scratch);
+    /* x[c] >= least[c], turned round where flip[c]; area pixels; `bits` holds zeros */
+    void (*pack)(const float *x, size_t area, size_t channels, int last, const float *least,
+                 const uint8_t *flip, uint64_t *bits);
     int (*here)(void); /* whether this processor has it */
 } xnor_set;
 

@@ -75,4 +75,4 @@ static int here(void) { return 1; } /* this unit is compiled where every process
 
 #include "convolve.h"
 
-const xnor_set xnor_neon = {"neon", 64, 8, PIXELS, expand_words, arrange, arranged, run, here};
+const xnor_set xnor_neon = {"neon", 64, 8, PIXELS, expand_words, arrange, arranged, run, pack, here};

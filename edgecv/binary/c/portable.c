@@ -47,4 +47,4 @@ static int here(void) { return 1; }
 
 #include "convolve.h"
 
-const xnor_set xnor_portable = {"portable", 64, 8, PIXELS, expand_words, arrange, arranged, run, here};
+const xnor_set xnor_portable = {"portable", 64, 8, PIXELS, expand_words, arrange, arranged, run, pack, here};

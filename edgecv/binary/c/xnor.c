@@ -287,13 +287,11 @@ int xnor_pack(const float *real, int32_t height, int32_t width, int32_t channels
     if (!within(height, 1, LARGEST) || !within(width, 1, LARGEST) ||
         !within(channels, 1, LARGEST) || (int64_t)height * width > INT32_MAX / 8)
         return XNOR_SHAPE;
-    const size_t area = (size_t)height * width, words = ((size_t)channels + 63) / 64;
-    const size_t pixel = channels_last ? (size_t)channels : 1, plane = channels_last ? 1 : area;
-    memset(bits, 0, area * words * sizeof *bits);
-    for (size_t c = 0; c < (size_t)channels; c++)
-        for (size_t i = 0; i < area; i++)
-            bits[i * words + c / 64] |=
-                (uint64_t)((real[i * pixel + c * plane] >= least[c]) ^ (flip[c] & 1)) << c % 64;
+    const xnor_set *set = choose(NULL);
+    if (!set) return XNOR_SET;
+    const size_t area = (size_t)height * width;
+    memset(bits, 0, area * (((size_t)channels + 63) / 64) * sizeof *bits);
+    set->pack(real, area, (size_t)channels, channels_last, least, flip, bits);
     return XNOR_OK;
 }
 

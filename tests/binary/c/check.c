@@ -105,6 +105,27 @@ static int values(const xnor_layer *layer, const uint64_t *x, const int32_t *dot
     return good;
 }
 
+/* Whether floats are packed as the header says. */
+static int packs(int32_t height, int32_t width, int32_t channels, int last) {
+    const size_t area = (size_t)height * (size_t)width, deep = (size_t)channels;
+    const size_t words = (deep + 63) / 64;
+    float *x = floats(area * deep), *least = floats(deep);
+    uint8_t *flip = room(deep);
+    uint64_t *bits = room(area * words * 8);
+    for (size_t c = 0; c < deep; c++) flip[c] = (uint8_t)between(0, 1);
+    for (size_t i = 0; i < deep; i++) x[i] = least[i]; /* some are equal */
+    if (xnor_pack(x, height, width, channels, last, least, flip, bits)) exit(2);
+    int good = 1;
+    for (size_t i = 0; i < area; i++)
+        for (size_t c = 0; c < words * 64; c++) {
+            const float v = c < deep ? x[last ? i * deep + c : c * area + i] : 0;
+            const int wanted = c < deep ? (v >= least[c]) ^ flip[c] : 0;
+            if (bit(bits + i * words, (int32_t)c) != wanted) good = 0;
+        }
+    free(x), free(least), free(flip), free(bits);
+    return good;
+}
+
 int main(int argc, char **argv) {
     const int layers = argc > 1 ? atoi(argv[1]) : 100;
     state = argc > 2 ? (uint64_t)atoi(argv[2]) : 0;
@@ -169,6 +190,10 @@ int main(int argc, char **argv) {
             }
             free(scratch);
             xnor_layer_free(layer);
+        }
+        if (!packs(s.height, s.width * between(1, 5), s.channels, between(0, 1))) {
+            printf("packing before layer %d differs\n", done);
+            return 1;
         }
         free(x), free(w), free(m), free(want), free(got);
         done++;
