@@ -31,5 +31,6 @@ def lines(
 
 def precision(row: Mapping[str, Any]) -> str:
     """ "int8" of a row of results.json; "int8 + 1 bit" where layers ran as xnor and popcount."""
-    counted = (row.get("executed") or {}).get("binary")
+    executed = row.get("executed")
+    counted = isinstance(executed, Mapping) and executed.get("binary")
     return f"{row['precision']} + 1 bit" if counted else str(row["precision"])
