@@ -183,7 +183,7 @@ class OneBit(nn.Module):
 def past(x: Tensor, stride: tuple[int, int], filters: int) -> Tensor:
     """S(x): x as a layer of that stride has its output, (N, filters, H / stride, W / stride)."""
     if stride != (1, 1):
-        odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # what even sides do not need slows export
+        odd = bool(x.shape[-1] % 2 or x.shape[-2] % 2)  # at an odd border there are fewer pixels
         x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
     times = filters // x.shape[1]
     return torch.cat([x] * times, 1) if times > 1 else x
