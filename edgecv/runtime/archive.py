@@ -1,4 +1,6 @@
-"""The bundle as a file: a zip that is read, never executed and never unpacked to a disk.
+"""The bundle as a file: a zip that is read and checked, and not unpacked to a disk.
+
+Nothing of it is executed, but for engine "c", whose files are source code: open those you trust.
 
     manifest.json                  what it is (below); the first member
     engine/<name>                  the engine's own files

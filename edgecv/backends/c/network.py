@@ -93,11 +93,9 @@ def read(model: Any, where: str) -> Network:
 
 class _Reader:
     def __init__(self, model: Any, where: str) -> None:
-        import onnx
         from onnx import numpy_helper
 
         self.where, self.graph = where, model.graph
-        self.model = onnx.shape_inference.infer_shapes(model)
         self.values = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
         for node in self.graph.node:
             if node.op_type == "Constant":
@@ -284,7 +282,7 @@ class _Reader:
         dims = (weight if packed is None else packed[0]).shape  # type: ignore[union-attr]
         if len(dims) != 4:
             raise self._refused(node, "is no convolution of images")
-        about |= {"kernel": tuple(dims[2:]), "groups": about["groups"]}
+        about["kernel"] = tuple(dims[2:])
         self._product(node, about, weight, packed, (0, 2, 3, 1))
 
     def _gemm(self, node: Any) -> None:
