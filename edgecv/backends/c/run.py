@@ -1,7 +1,7 @@
 """Generated C on this machine: compiled into a library of its own, called by ctypes.
 
-Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang). A bundle of this engine is
-source code: opening it compiles and runs it, as starting a program of its maker would.
+Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang). A bundle of this engine
+is source code: opening it compiles and runs it, as starting a program of its maker would.
 """
 
 from __future__ import annotations
