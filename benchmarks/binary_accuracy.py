@@ -38,6 +38,7 @@ CASES: dict[str, Any] = {
             ("react", {"epochs": 24, "shift": 1}, -2.5),
             ("ternary", {"weights": "ternary", "activations": "real", "epochs": 10, "shift": 1},
              -1.0),
+            ("ttq", {"weights": "ttq", "activations": "real", "epochs": 10, "shift": 1}, -1.0),
         ],
     },
     "lenet5": {
@@ -124,9 +125,10 @@ def page(rows: list[dict[str, Any]]) -> tuple[list[str], bool]:
         "# One-bit networks: what they cost",
         "",
         "Top-1 by seed, of what was compiled for ONNX Runtime. react, bireal and xnor have one-bit "
-        "weights and activations, ternary has weights of -1, 0 and 1 and float activations (it "
-        "saves bytes when compressed, and no time). First and last layers and projections are "
-        "float. The time is what this processor makes of them: small networks are all overhead.",
+        "weights and activations, ternary has weights of -1, 0, 1, ttq of -n, 0, p, both with "
+        "float activations (bytes when compressed, and no time). First and last layers and "
+        "projections are float. The time is what this processor makes of them: small networks are "
+        "all overhead.",
         "",
         *record.table(head, lines),
     ], good

@@ -4,6 +4,7 @@
     q(W) = sign(W), α = mean |W|                         binary   (XNOR-Net, ECCV 2016)
     q(W) = sign(W) [|W| > Δ], Δ = 0.7 mean |W|,          ternary  (TWN, 2016)
            α = mean of |W| above Δ
+    q(W) = p [W > Δ] − n [W < −Δ], Δ = 0.05 max |W|,     ttq: p, n trained, α = 1  (TTQ, ICLR 2017)
     S: the input itself, by a real shortcut              Bi-Real  (ECCV 2018), ReActNet (ECCV 2020)
 
 sign(0) = +1 here, in the kernels and in every exported graph (torch.sign has 0). In eval mode the
@@ -24,9 +25,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Weights = Literal["binary", "ternary", "real"]
+Weights = Literal["binary", "ternary", "ttq", "real"]
 Estimator = Literal["clip", "polynomial", "annealed"]
 DELTA = 0.7  # of mean |W|, below which a ternary weight is 0
+TRAINED_DELTA = 0.05  # of max |W|, of ttq
 SHARPEST = 10.0  # t of the annealed estimator's tanh at the end of training
 
 
@@ -73,6 +75,26 @@ class Ternary(torch.autograd.Function):
         return grads[0], None
 
 
+class TrainedTernary(torch.autograd.Function):
+    """−n, 0 or +p: p and n take the gradients of their weights, W its own times p, 1 or n (eq. 8).
+
+    Zhu et al., "Trained Ternary Quantization", ICLR 2017.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, w: Tensor, sizes: Tensor, delta: Tensor) -> Tensor:
+        above, below = w > delta, w < -delta
+        ctx.save_for_backward(above, below, sizes)
+        return torch.where(above, sizes[0], torch.where(below, -sizes[1], 0.0))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        (grad,), (above, below, sizes) = grads, ctx.saved_tensors
+        of_sizes = torch.stack([(grad * above).sum(), -(grad * below).sum()])
+        of_w = grad * torch.where(above, sizes[0], torch.where(below, sizes[1], 1.0))
+        return of_w, of_sizes, None
+
+
 class RPReLU(nn.Module):
     """y = PReLU(x − γ_c) + ζ_c, a slope for each channel. Liu et al., "ReActNet", ECCV 2020."""
 
@@ -111,6 +133,7 @@ class OneBit(nn.Module):
         self.weights, self.real_inputs, self.estimator = weights, real_inputs, estimator
         self.weight = nn.Parameter(layer.weight.detach().clone())
         self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        self.sizes = nn.Parameter(_sizes(self.weight)) if weights == "ttq" else None
         self.norm = norm
         self.conv = isinstance(layer, nn.Conv2d)
         if isinstance(layer, nn.Conv2d):
@@ -135,12 +158,15 @@ class OneBit(nn.Module):
         return sign(x, self.estimator, self.sharpness)
 
     def quantized(self) -> tuple[Tensor, Tensor]:
-        """(q(W) of W's shape, α (filters,)); W and ones where weights are real."""
+        """(q(W) of W's shape, α (filters,)); α is one where weights are real or ttq."""
         w = self.weight
         axes = tuple(range(1, w.ndim))
         if self.weights == "real" or not self.one_bit:
             return w, torch.ones(len(w))
         size = w.abs()
+        if self.sizes is not None:
+            trained: Tensor = TrainedTernary.apply(w, self.sizes, TRAINED_DELTA * size.max())
+            return trained, torch.ones(len(w))
         if self.weights == "binary":
             return sign(w, "clip"), size.mean(axes)
         delta = DELTA * size.mean(axes, keepdim=True)
@@ -187,6 +213,13 @@ def past(x: Tensor, stride: tuple[int, int], filters: int) -> Tensor:
         x = F.avg_pool2d(x, 2, ceil_mode=odd, count_include_pad=not odd)
     times = filters // x.shape[1]
     return torch.cat([x] * times, 1) if times > 1 else x
+
+
+def _sizes(w: Tensor) -> Tensor:
+    """(p, n) to begin with: the mean size of the weights above Δ and below −Δ."""
+    w, delta = w.detach(), TRAINED_DELTA * w.detach().abs().max()
+    sides = [w[w > delta], -w[w < -delta]]
+    return torch.stack([s.mean() if len(s) else w.abs().mean() for s in sides])
 
 
 def _around(layer: nn.Conv2d | nn.Linear) -> bool:

@@ -7,9 +7,10 @@ norm behind it become one (`edgecv.binary.modules`); by form:
     bireal   a real shortcut around every layer          Liu et al., ECCV 2018
     react    that, a shift β before each sign, RPReLU    Liu et al., ECCV 2020
 
-`weights: ternary` takes −1, 0 and +1 (TWN, Li & Liu 2016). `activations: real` keeps what layers
-read in float: it saves bytes, and no time. The float network that came in is the teacher. In the
-first of two steps only activations have one bit.
+`weights: ternary` takes −1, 0 and +1 (TWN, Li & Liu 2016), `ttq` −n, 0 and +p, which are trained
+(Zhu et al., ICLR 2017). `activations: real` keeps what layers read in float: it saves bytes, and no
+time. `layers: auto` leaves in float what costs most for its MACs (`edgecv.binary.sensitivity`). The
+float network that came in is the teacher. In the first of two steps only activations have one bit.
 
 Pitfalls: the first and the last layer and projections stay in float, because there signs lose most
 and time is least; Adam without weight decay; pooling belongs behind a binary layer's sum, not
@@ -20,9 +21,9 @@ measure.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecv import naming
 from edgecv.errors import StageError
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 log = logging.getLogger(__name__)
+DEFAULT_SHARE = 0.9
 
 
 class Binarize(Training):
@@ -46,17 +48,26 @@ class Binarize(Training):
         "edgecv.binary.modules",
         "edgecv.binary.places",
         "edgecv.binary.replacing",
+        "edgecv.binary.sensitivity",
         "edgecv.binary.training",
+        "edgecv.pruning.probe",
+        "edgecv.pruning.tuning",
         "edgecv.quantizers.calls",
     )
 
     form: Literal["react", "bireal", "xnor"] = Field(default="react", description="of the layers")
-    weights: Literal["binary", "ternary"] = "binary"
+    weights: Literal["binary", "ternary", "ttq"] = Field(
+        default="binary", description="ttq: ternary of two trained sizes, for real activations"
+    )
     activations: Literal["binary", "real"] = Field(
         default="binary", description="what layers read; real saves bytes, no time"
     )
-    layers: tuple[str, ...] = Field(
-        default=(), description="names, modules or patterns; default: all that make sense"
+    layers: Literal["auto"] | tuple[str, ...] = Field(
+        default=(),
+        description="names, modules, patterns; auto: by sensitivity; default: all that make sense",
+    )
+    share: float | None = Field(
+        default=None, gt=0, le=1, description="of their MACs that auto gives one bit; default 0.9"
     )
     estimator: Literal["clip", "polynomial", "annealed"] | None = Field(
         default=None, description="the sign's gradient; default: polynomial, of xnor clip"
@@ -67,8 +78,16 @@ class Binarize(Training):
     weight_decay: float = Field(default=0.0, ge=0)
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
 
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.weights == "ttq" and self.activations == "binary":
+            raise ValueError("weights of two sizes are not counted: ttq needs activations: real")
+        if self.share is not None and self.layers != "auto":
+            raise ValueError("share is for layers: auto")
+        return self
+
     def layer_names(self) -> tuple[str, ...]:
-        return self.layers
+        return () if self.layers == "auto" else self.layers
 
     def run(self, source: Any, context: Context) -> None:
         import torch
@@ -91,6 +110,8 @@ class Binarize(Training):
             "real_inputs": real, "layers": self._choose(module, context),
             "estimator": self.estimator or ("clip" if self.form == "xnor" else "polynomial"),
         }  # fmt: skip
+        if self.layers == "auto":
+            edit["layers"], facts["sensitivity"] = self._least(module, edit, context)
         binarize(module, edit)
         plan = self.plan(self.epochs, self.lr)
         lesson = self.lesson(module, context, teacher)
@@ -108,10 +129,25 @@ class Binarize(Training):
         from edgecv.binary.places import choose
 
         wanted = None
-        if self.layers:
-            wanted = naming.named(self.layers, naming.layers(module), context.where)
+        if self.layer_names():
+            wanted = naming.named(self.layer_names(), naming.layers(module), context.where)
         x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
         found, kept = choose(module, x, context.where, wanted)
         for name, why in kept.items():
             (log.warning if wanted else log.info)("%s: %s %s: float", context.where, name, why)
         return found
+
+    def _least(
+        self, module: nn.Module, edit: dict[str, Any], context: Context
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
+        """The edit's layers that `auto` keeps, and what each of them alone costs."""
+        from edgecv.binary.sensitivity import damage, least
+
+        layers = edit["layers"]
+        costs = damage(module, edit, context)
+        taken = least(costs, DEFAULT_SHARE if self.share is None else self.share)
+        for name in layers:
+            if name not in taken:
+                log.info("%s: %s costs most for its MACs: float", context.where, name)
+        told = {name: cost.divergence for name, cost in costs.items()}
+        return {name: places for name, places in layers.items() if name in taken}, told

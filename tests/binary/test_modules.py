@@ -122,3 +122,24 @@ def test_everything_that_learns_gets_a_gradient() -> None:
 def test_padding_with_something_else_than_zeros_is_refused() -> None:
     with pytest.raises(ValueError, match="reflect"):
         OneBit(nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"))
+
+
+def test_trained_ternary_weights_by_hand() -> None:
+    conv = nn.Conv2d(1, 1, 2, bias=False)
+    conv.weight.data = torch.tensor([[[[0.04, -0.5], [0.96, 0.3]]]])
+    made = OneBit(conv, weights="ttq", real_inputs=True, shortcut=False)
+    w, alpha = made.quantized()
+    assert made.sizes is not None
+    assert made.sizes.tolist() == pytest.approx([0.63, 0.5])
+    assert w.flatten().tolist() == pytest.approx([0, -0.5, 0.63, 0.63])
+    assert alpha.tolist() == [1]
+    (w * torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])).sum().backward()
+    assert made.sizes.grad.tolist() == pytest.approx([7, -2])
+    assert made.weight.grad.flatten().tolist() == pytest.approx([1, 2 * 0.5, 3 * 0.63, 4 * 0.63])
+
+
+def test_trained_ternary_weights_without_a_side() -> None:
+    conv = nn.Conv2d(1, 1, 2, bias=False)
+    conv.weight.data = torch.tensor([[[[0.4, 0.5], [0.9, 0.3]]]])
+    made = OneBit(conv, weights="ttq", real_inputs=True, shortcut=False)
+    assert made.sizes.tolist() == pytest.approx([0.525, 0.525])

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import history, zoo  # noqa: E402
+from edgecv import counting, history, zoo  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.errors import ModelError, RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
@@ -137,6 +137,34 @@ def test_real_inputs_keep_their_floats(trained: Path, tmp_path: Path) -> None:
     made = next(m for m in module.modules() if isinstance(m, OneBit))
     assert made.shift is None
     assert torch.equal(made.signed(X), X)
+
+
+def test_trained_ternary_weights_learn(trained: Path, tmp_path: Path) -> None:
+    facts = binarize(trained, tmp_path, activations="real", weights="ttq", epochs=20)
+    assert facts["top1"] >= 0.7
+    _, module = Model.load(tmp_path)
+    made = next(m for m in module.modules() if isinstance(m, OneBit))
+    sizes = made.sizes.tolist()
+    assert sizes[0] != sizes[1]
+    assert sorted(set(made.quantized()[0].flatten().tolist())) == [-sizes[1], 0.0, sizes[0]]
+    with pytest.raises(ValueError, match="ttq needs activations: real"):
+        Binarize(weights="ttq")
+
+
+def test_layers_by_sensitivity(trained: Path, tmp_path: Path) -> None:
+    facts = binarize(trained, tmp_path, layers="auto", share=0.5)
+    costs = facts["sensitivity"]
+    assert list(costs) == INNER
+    _, module = Model.load(tmp_path)
+    made = [n for n, m in module.named_modules() if isinstance(m, OneBit)]
+    macs = counting.by_layer(zoo.build("resnet8", **ARGS), 3, (nets.SIZE, nets.SIZE))
+    order = sorted(INNER, key=lambda n: costs[n] / macs[n])
+    assert set(made) == set(order[: len(made)])
+    share = [sum(macs[n] for n in order[:k]) / sum(macs[n] for n in INNER)
+             for k in (len(made) - 1, len(made))]  # fmt: skip
+    assert share[0] < 0.5 <= share[1]
+    with pytest.raises(ValueError, match="share is for layers: auto"):
+        Binarize(share=0.5)
 
 
 @pytest.mark.parametrize("name", sorted(nets.PRUNABLE))

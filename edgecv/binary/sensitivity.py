@@ -1,0 +1,72 @@
+"""d_l = mean over images of KL(p ‖ p_l), p_l: the network with one bit in layer l alone.
+
+Batch norms are measured anew in all of those networks, nothing trains. What a layer costs is then
+compared with what it saves, and a choice of layers takes the cheapest d_l / MACs_l first, until
+their MACs are the wanted share. Ranking layers one at a time is HAWQ's and ZeroQ's way (Cai et al.,
+CVPR 2020, section 3.3). Pitfalls: errors are taken to add up; training mends more in some layers
+than in others, which no measurement before it sees.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgecv.stages.base import Context
+
+IMAGES = 512
+
+
+@dataclass(frozen=True)
+class Cost:
+    """divergence: d_l in nats; macs: multiply-accumulates of one image."""
+
+    divergence: float
+    macs: int
+
+
+def damage(module: nn.Module, edit: dict[str, Any], context: Context) -> dict[str, Cost]:
+    """The cost of each layer of an edit "binarize"; the network stays as it is."""
+    import torch
+    import torch.nn.functional as F
+
+    from edgecv.binary.replacing import binarize
+    from edgecv.counting import by_layer
+    from edgecv.pruning.probe import probe
+    from edgecv.pruning.tuning import recalibrate
+
+    batches = [x for x, _ in probe(module, context, IMAGES).batches]
+    whole = copy.deepcopy(module)
+    recalibrate(whole, context, IMAGES)  # as those it is compared with
+    with torch.no_grad():
+        wanted = [whole(x).log_softmax(1) for x in batches]
+    counts = by_layer(module, context.preprocess.channels, context.preprocess.size)
+    found = {}
+    for done, (name, places) in enumerate(edit["layers"].items()):
+        alone = copy.deepcopy(module)
+        binarize(alone, {**edit, "layers": {name: places}})
+        recalibrate(alone, context, IMAGES)
+        with torch.no_grad():
+            lost = sum(
+                float(F.kl_div(alone(x).log_softmax(1), p, reduction="sum", log_target=True))
+                for x, p in zip(batches, wanted, strict=True)
+            )
+        found[name] = Cost(lost / sum(map(len, batches)), counts[name])
+        context.progress(done + 1, len(edit["layers"]), "sensitivity")
+    return found
+
+
+def least(costs: Mapping[str, Cost], share: float) -> set[str]:
+    """The layers that lose least for their MACs, until `share` of all their MACs is reached."""
+    wanted = share * sum(cost.macs for cost in costs.values())
+    taken: set[str] = set()
+    for name in sorted(costs, key=lambda n: costs[n].divergence / costs[n].macs):
+        if sum(costs[n].macs for n in taken) >= wanted:
+            break
+        taken.add(name)
+    return taken
