@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from edgecv.why.view import Product, Transposed, View
 from edgecv.why.walk import beyond
 
 PRODUCTS = {"Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense"}
+COUNTED = "BinaryConvolution"
+_LAYERS = {*PRODUCTS, COUNTED}
 _THROUGH = frozenset(("Convert", "Multiply", "Reshape", "Subtract", "Transpose", "FakeQuantize"))
 _GRID_STAYS = frozenset(("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat"))
 _FAR = 8
@@ -47,6 +50,14 @@ class IrView(View):
         )
 
     @cached_property
+    def counted(self) -> tuple[Product, ...]:  # type: ignore[override]  # a property of others too
+        return tuple(
+            replace(self._product(op), activations="binary", weights="binary")
+            for op in self.model.get_ordered_ops()
+            if _kind(op) == COUNTED
+        )
+
+    @cached_property
     def transposes(self) -> tuple[Transposed, ...]:
         return tuple(
             Transposed(op.get_friendly_name(), (_around(op, -1), _around(op, 1)))
@@ -55,8 +66,8 @@ class IrView(View):
         )
 
     def floats(self) -> Iterator[tuple[str, np.ndarray]]:
-        for op in self.model.get_ordered_ops():
-            if _kind(op) == "Constant" and "f" in op.get_element_type().get_type_name():
+        for op in _weights(self.model):
+            if "f" in op.get_element_type().get_type_name():
                 reader = _read_by(op)
                 yield _layer(reader) or op.get_friendly_name(), np.asarray(op.data)
 
@@ -75,8 +86,7 @@ class IrView(View):
 
     def without_subnormals(self) -> Mapping[str, bytes] | None:
         model = self._read()
-        found = [op for op in model.get_ordered_ops() if _kind(op) == "Constant"]
-        found = [op for op in found if count(np.asarray(op.data))]
+        found = [op for op in _weights(model) if count(np.asarray(op.data))]
         for op in found:
             new = self._ov.opset13.constant(flush(np.asarray(op.data)))
             new.set_friendly_name(op.get_friendly_name())
@@ -113,7 +123,7 @@ class IrView(View):
         weight = _constant(op, 1)
         common: dict[str, Any] = {
             "layer": _layer(op) or op.get_friendly_name(),
-            "kind": PRODUCTS[_kind(op)],
+            "kind": PRODUCTS.get(_kind(op), "conv"),
             "activations": _grid(op),
             "weights": "" if weight is None else _dtype(weight.get_element_type()),
             "fixed": (_reaches(op, -1), _reaches(op, 1)),
@@ -141,6 +151,15 @@ def _dtype(element: Any) -> str:
             "u4": "uint4"}.get(kind, kind)  # fmt: skip
 
 
+def _weights(model: Any) -> list[Any]:
+    """Constants that are no borders of a FakeQuantize: one just below 0 is meant so."""
+    return [
+        op
+        for op in model.get_ordered_ops()
+        if _kind(op) == "Constant" and any(_kind(r) != "FakeQuantize" for r in _readers(op))
+    ]
+
+
 def _source(op: Any, place: int = 0) -> Any:
     return op.input_value(place).get_node()
 
@@ -162,7 +181,7 @@ def _constant(op: Any, place: int) -> Any:
 
 
 def _layer(op: Any) -> str:
-    if op is None or _kind(op) not in PRODUCTS:
+    if op is None or _kind(op) not in _LAYERS:
         return ""
     weight = _constant(op, 1)
     names = [weight.get_friendly_name()] if weight is not None else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def test_what_ran_is_counted_from_the_executed_graph(run: Path) -> None:
     ran = {(r["step"], r["target"]): r["executed"] for r in rows}
     assert ran["bits", "cpu"] == {"binary": 6, "fp32": 4}
     assert ran["bits-int8", "cpu"] == {"binary": 6, "int8": 4}
-    assert "binary" not in ran["bits", "openvino"], "floats there, and no claim otherwise"
+    if platform.machine() in ("x86_64", "AMD64"):  # where channels are multiples of 16
+        assert ran["bits", "openvino"] == {"binary": 3, "fp32": 7}
+        assert ran["bits-int8", "openvino"]["binary"] == 3
     assert {r["status"] for r in rows} == {"ok"}
 
 

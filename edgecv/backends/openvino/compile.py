@@ -1,4 +1,8 @@
-"""ONNX → OpenVINO IR (model.xml, model.bin), host side. Weights keep their precision."""
+"""ONNX → OpenVINO IR (model.xml, model.bin), host side. Weights keep their precision.
+
+Convolutions of ±1 become OpenVINO's own BinaryConvolution where that is exact
+(`edgecv.backends.openvino.one_bit`).
+"""
 
 from __future__ import annotations
 
@@ -41,7 +45,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         raise missing(ENGINE, EXTRA, target.name)
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / FILES[0]
-        _convert(graph, xml)
+        counted = _convert(graph, xml)
         data = {name: (xml.parent / name).read_bytes() for name in FILES}
     data[FILES[0]] = MADE_UP.sub(rb"\1\2\3", NOTES.sub(b"", data[FILES[0]]))
     notes: tuple[str, ...] = ()
@@ -59,14 +63,19 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         outputs=session.outputs,
         versions={ENGINE: str(found.version)},
         notes=notes,
+        counted=counted,
     )
 
 
-def _convert(graph: Graph, xml: Path) -> None:
+def _convert(graph: Graph, xml: Path) -> int:
+    """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
+
+    from edgecv.backends.openvino.one_bit import lower
 
     try:
         model = ov.convert_model(str(graph.path))
+        counted = lower(model) if "Where" in graph.facts.get("ops", {}) else 0
         for port, spec in (
             *zip(model.inputs, graph.inputs, strict=True),
             *zip(model.outputs, graph.outputs, strict=True),
@@ -76,3 +85,4 @@ def _convert(graph: Graph, xml: Path) -> None:
         ov.save_model(model, str(xml), compress_to_fp16=graph.precision == "fp16")
     except Exception as e:
         raise EngineError(ENGINE, " ".join(str(e).split())[:300], "see the layer named") from None
+    return counted

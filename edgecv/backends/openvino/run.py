@@ -21,6 +21,7 @@ EXTRA = "openvino"
 
 # ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
 LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution"}
+JIT = "jit_"  # kernels that count bits; a reference kernel of one-bit values is no proof of speed
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}
 
@@ -126,6 +127,8 @@ def precision(info: Mapping[str, Any]) -> str:
     kernel ("brgconv_avx2_f32") computes in fp32.
     """
     kind = info["runtimePrecision"].astype(str)
+    if info["layerType"].astype(str) == "BinaryConvolution":
+        return "binary" if info["primitiveType"].astype(str).startswith(JIT) else "fp32"
     if kind in ("f16", "bf16"):
         kernel = info["primitiveType"].astype(str).rpartition("_")[2].lower()
         kind = kernel if kernel in PRECISIONS else kind
