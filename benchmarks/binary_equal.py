@@ -1,11 +1,12 @@
-"""One-bit layers on every road: the same bits in PyTorch, kernels, ONNX Runtime and generated C.
+"""One-bit layers on every road: PyTorch, kernels, ONNX Runtime, OpenVINO, generated C.
 
     python benchmarks/binary_equal.py --work DIR [--layers 1000]
 
 Random layers (odd channel counts, strides, paddings, dilations, groups, ternary weights) with
 shortcuts, slopes and signs behind; and two networks of one-bit layers alone. Sums and floats are
 compared bit for bit with PyTorch's; generated C also on aarch64, arm and riscv64 under qemu, where
-their compilers are here, the kernels' own check program too. Writes
+their compilers are here, the kernels' own check program too; OpenVINO's own kernels on as many
+layers of the shapes that it takes and on two networks of such. Writes
 benchmarks/results/binary_equal.{json,md}.
 """
 
@@ -26,6 +27,9 @@ from torch import nn
 
 from edgecv.backends.c import network, write
 from edgecv.backends.onnxruntime.run import Session
+from edgecv.backends.openvino import compile as ov_compile
+from edgecv.backends.openvino import run as ov_run
+from edgecv.backends.openvino.one_bit import BLOCK
 from edgecv.bench.machine import load_average
 from edgecv.binary import build, library
 from edgecv.binary.frozen import frozen
@@ -33,17 +37,22 @@ from edgecv.binary.lowering import lower
 from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.binary.reference import Shape, packed
 from edgecv.stages.export.onnx import export_onnx
+from edgecv.target import load
 
 CROSS = {"aarch64": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabihf-gcc",
          "riscv64": "riscv64-linux-gnu-gcc"}  # fmt: skip
 CHECK = record.ROOT / "tests" / "binary" / "c" / "check.c"
 
 
-def some_layer(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, int, int]]:
-    """A one-bit layer with what may stand behind it, and its input's size."""
+def some_layer(rng: np.random.Generator, block: int = 1) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A one-bit layer with what may stand behind it, and its input's size.
+
+    block: channels are multiples of it; where it is not 1, there are no groups and no zeros
+    """
     while True:
-        groups = int(rng.choice([1, 1, 1, 2, 3]))
-        channels, filters = (groups * int(rng.integers(1, 90)) for _ in range(2))
+        groups = int(rng.choice([1, 1, 1, 2, 3])) if block == 1 else 1
+        most = 90 // block + (block > 1)
+        channels, filters = (groups * block * int(rng.integers(1, most)) for _ in range(2))
         if rng.random() < 0.3:
             filters = channels * int(rng.choice([1, 2]))
         kernel = int(rng.choice([1, 3, 5]))
@@ -64,7 +73,7 @@ def some_layer(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, int, int
             tensor.copy_(torch.from_numpy(rng.normal(size=filters).astype(np.float32)))
         assert norm.running_var is not None
         norm.running_var.copy_(torch.from_numpy(rng.uniform(0.1, 2, filters).astype(np.float32)))
-        layer = OneBit(conv, norm, "ternary" if rng.random() < 0.3 else "binary",
+        layer = OneBit(conv, norm, "ternary" if block == 1 and rng.random() < 0.3 else "binary",
                        shortcut=bool(rng.integers(0, 2)))  # fmt: skip
         assert layer.shift is not None
         layer.shift.data = torch.from_numpy(rng.normal(size=channels).astype(np.float32) / 3)
@@ -77,21 +86,16 @@ def some_layer(rng: np.random.Generator) -> tuple[nn.Module, tuple[int, int, int
         return nn.Sequential(*parts, nn.Flatten()).eval(), (channels, *size)
 
 
-def networks() -> dict[str, tuple[nn.Module, tuple[int, int, int]]]:
+def networks(width: int = 24) -> dict[str, tuple[nn.Module, tuple[int, int, int]]]:
     """Two networks of one-bit layers alone, so that every bit of their answers is decided."""
     torch.manual_seed(0)
     residual: list[nn.Module] = []
-    for inputs, outputs, stride in (
-        (24, 24, 1),
-        (24, 48, 2),
-        (48, 48, 1),
-        (48, 96, 2),
-        (96, 96, 1),
-    ):
+    for fewer, more, stride in ((1, 1, 1), (1, 2, 2), (2, 2, 1), (2, 4, 2), (4, 4, 1)):
+        inputs, outputs = fewer * width, more * width
         conv = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
         residual += [OneBit(conv, nn.BatchNorm2d(outputs)), RPReLU(outputs)]
     dense: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in ((24 * 121, 200), (200, 130), (130, 10)):
+    for inputs, outputs in ((width * 121, 200), (200, 130), (130, 10)):
         dense.append(OneBit(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs)))
     made = {"residual": nn.Sequential(*residual, nn.Flatten()), "dense": nn.Sequential(*dense)}
     for module in made.values():
@@ -99,7 +103,17 @@ def networks() -> dict[str, tuple[nn.Module, tuple[int, int, int]]]:
             if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d):
                 part.weight.data.normal_()
                 part.bias.data.normal_()
-    return {name: (module.eval(), (24, 11, 11)) for name, module in made.items()}
+    return {name: (module.eval(), (width, 11, 11)) for name, module in made.items()}
+
+
+def plain(width: int = 32) -> tuple[nn.Module, tuple[int, int, int]]:
+    """A network of one-bit convolutions without a pooled shortcut."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for inputs, outputs in ((1, 1), (1, 2), (2, 2), (2, 3)):
+        conv = nn.Conv2d(inputs * width, outputs * width, 3, 1, 1)
+        parts += [OneBit(conv, nn.BatchNorm2d(outputs * width)), RPReLU(outputs * width)]
+    return nn.Sequential(*parts, nn.Flatten()).eval(), (width, 11, 11)
 
 
 def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
@@ -135,6 +149,20 @@ def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
         exact = "#define GOLDEN_EXACT 1" in (room / "golden.h").read_text()
         found[f"C, {family}"] = done.returncode == 0 and exact
     return found
+
+
+def openvino(module: nn.Module, size: tuple[int, int, int], room: Path) -> bool:
+    """Whether OpenVINO's own kernels give PyTorch's bits. Raises SystemExit: they did not run."""
+    x = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *size)).astype(np.float32))
+    with torch.no_grad():
+        wanted = module(x).numpy()
+    made = ov_compile.compile(export_onnx(frozen(module), x, room), load("openvino"), room / "ir")
+    session = ov_run.Session({n: (room / "ir" / n).read_bytes() for n in made.files})
+    ran, layers = session.executed(), sum(isinstance(m, OneBit) for m in module.modules())
+    if ran != {"binary": layers}:
+        raise SystemExit(f"OpenVINO ran {ran} of {layers} layers of one bit")
+    (got,) = session.run({session.inputs[0].name: x.numpy()}).values()
+    return bool(np.array_equal(got, wanted))
 
 
 def kernels(module: nn.Module, size: tuple[int, int, int]) -> dict[str, bool]:
@@ -191,6 +219,15 @@ def main() -> None:
             note(roads(module, size, Path(room), chosen), 0)
         if i % 50 == 49:
             print(f"{i + 1} layers: {equal}", flush=True)
+    for i in range(options.layers):  # shapes that OpenVINO takes: the others stay float there
+        module, size = some_layer(rng, BLOCK)
+        with tempfile.TemporaryDirectory(dir=options.work) as room:
+            note({"OpenVINO": openvino(module, size, Path(room))}, 0)
+        if i % 50 == 49:
+            print(f"{i + 1} layers: {equal}", flush=True)
+    for module, size in (networks(32)["residual"], plain()):
+        with tempfile.TemporaryDirectory(dir=options.work) as room:
+            note({"OpenVINO": openvino(module, size, Path(room))}, 1)
     for module, size in networks().values():
         with tempfile.TemporaryDirectory(dir=options.work) as room:
             note(roads(module, size, Path(room), {"here": cc} | cross), 1)
@@ -202,7 +239,9 @@ def main() -> None:
         "# One-bit layers on every road", "",
         f"{options.layers} random layers and two networks of one-bit layers alone: how many give "
         "PyTorch's answer bit for bit. Instruction sets: the sums; ONNX Runtime and generated C: "
-        "floats behind the batch norm, the shortcut and the slope. Every tenth layer under qemu.",
+        "floats behind the batch norm, the shortcut and the slope. Every tenth layer under qemu. "
+        f"OpenVINO: layers of their own, with channels that are multiples of {BLOCK}, ungrouped, "
+        "without zeros, and networks of such; the others are not counted there.",
         "", *record.table(["road", "layers", "networks"], lines), "",
         f"Equal everywhere: {record.verdict(good)}.",
     ]  # fmt: skip

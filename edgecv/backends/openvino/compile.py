@@ -71,11 +71,18 @@ def _convert(graph: Graph, xml: Path) -> int:
     """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
 
-    from edgecv.backends.openvino.one_bit import lower
+    from edgecv.backends.openvino.one_bit import lower, parted
 
     try:
-        model = ov.convert_model(str(graph.path))
-        counted = lower(model) if "Where" in graph.facts.get("ops", {}) else 0
+        path, counted = graph.path, 0
+        if one_bit := "Where" in graph.facts.get("ops", {}):
+            import onnx
+
+            path = xml.with_suffix(".onnx")
+            onnx.save(parted(onnx.load(str(graph.path))), str(path))
+        model = ov.convert_model(str(path))
+        if one_bit:
+            counted = lower(model)
         for port, spec in (
             *zip(model.inputs, graph.inputs, strict=True),
             *zip(model.outputs, graph.outputs, strict=True),

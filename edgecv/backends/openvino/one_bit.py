@@ -8,7 +8,8 @@ the highest bit and read from the lowest; channels that are no multiple of 8 (of
 give wrong sums without a word; kernels beyond 5x5, some channel counts and groups are refused.
 So only shapes that can be right are taken, and each of them is run beside the float convolution of
 the same weights, whose sums of ±1 are exact: what differs stays float. Scale and bias behind it are
-fused, and round as two operations do.
+fused, and round as two operations do. A bias and the shift of an RPReLU right behind it would be
+made one constant, which rounds otherwise: a clamp that changes nothing parts them (`parted`).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 log = logging.getLogger(__name__)
 BLOCK = 16  # channels in and out are multiples of it
 LARGEST = 5  # kernel
+LOW, HIGH = "edgecv.least", "edgecv.most"
 
 
 def lower(model: Any) -> int:
@@ -45,6 +47,34 @@ def lower(model: Any) -> int:
     if done:
         model.validate_nodes_and_infer_types()
     return done
+
+
+def parted(model: Any) -> Any:
+    """An onnx.ModelProto with a Clip between a one-bit layer's bias and a constant behind it."""
+    from onnx import helper, numpy_helper
+
+    from edgecv.binary.lowering import countable
+
+    names, graph = countable(model), model.graph
+    constants = {t.name for t in graph.initializer}
+    most = float(np.finfo(np.float32).max)
+    for name, value in ((LOW, -most), (HIGH, most)):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    nodes = []
+    for node in list(graph.node):
+        nodes.append(node)
+        readers = [n for n in graph.node if node.output[0] in n.input]
+        if node.name not in names or len(node.input) < 3 or len(readers) != 1:
+            continue
+        (reader,) = readers
+        if reader.op_type not in ("Add", "Sub") or not constants & set(reader.input):
+            continue
+        out = node.output[0]
+        node.output[0] = f"{out}.sums"
+        nodes.append(helper.make_node("Clip", [node.output[0], LOW, HIGH], [out]))
+    del graph.node[:]
+    graph.node.extend(nodes)
+    return model
 
 
 def _match(node: Any) -> tuple[Any, np.ndarray, np.ndarray, dict[str, list[int]]] | None:
