@@ -11,6 +11,7 @@ from typing import Any
 
 from edgecv import child, device, naming
 from edgecv import data as datasets
+from edgecv.backends.c import trust
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import machine
 from edgecv.data.images import Images
@@ -264,7 +265,8 @@ def _on_the_device(work: Work, target: Target) -> Run:
         return device.call(
             device.parse(target.device or ""), module, {**job, "bundles": names}, files,
             work.node.id, python=target.device_python, progress=work.progress,
-            environment=ONE_THREAD, timeout_s=3600.0 + work.expansion.recipe.bench.budget_s,
+            environment={**ONE_THREAD, **trust.passed()},
+            timeout_s=3600.0 + work.expansion.recipe.bench.budget_s,
         )  # fmt: skip
 
     return run

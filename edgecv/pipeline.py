@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from edgecv import making
+from edgecv.backends.c import trust
 from edgecv.errors import (
     DeviceError,
     DeviceLostError,
@@ -142,7 +143,7 @@ def run(
     reporter, store = reporter or Silent(), store or Store(out / "store")
     expansion = Expansion(recipe, compare)
     outcome = Outcome(expansion)
-    with store.locked():
+    with store.locked(), trust.own():
         total = len(expansion.nodes)
         for index, node in enumerate(expansion.nodes.values()):
             _visit(node, outcome, store, reporter, (index, total))

@@ -99,6 +99,7 @@ def runner(
     if not getattr(options, "device", None):
         return lambda module, job, where: child.call(module, job, where, progress, ONE_THREAD)
     from edgecv import device
+    from edgecv.backends.c import trust
 
     address, python = device.resolve(options.device)
 
@@ -112,7 +113,8 @@ def runner(
         }
         return device.call(
             address, module, sent, files, where, python=options.python or python,
-            ssh_config=options.ssh_config, progress=progress, environment=ONE_THREAD,
+            ssh_config=options.ssh_config, progress=progress,
+            environment={**ONE_THREAD, **trust.passed()},
             timeout_s=3600.0 + getattr(options, "budget", 0.0),
         )  # fmt: skip
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv import target, zoo  # noqa: E402
-from edgecv.backends.c import network, reference, write  # noqa: E402
+from edgecv.backends.c import network, reference, trust, write  # noqa: E402
 from edgecv.backends.c.compile import compile  # noqa: E402
 from edgecv.backends.c.network import Network, Step, Tensor, multiplier, words  # noqa: E402
 from edgecv.backends.c.plan import lives, plan  # noqa: E402
@@ -37,6 +37,13 @@ from tests.quantizers.nets import settled  # noqa: E402
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 
 C = target.load("c")
+
+
+@pytest.fixture(autouse=True)
+def _trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
+
+
 CROSS = {
     "aarch64": ("aarch64-linux-gnu-gcc", "qemu-aarch64"),
     "arm": ("arm-linux-gnueabihf-gcc", "qemu-arm"),
@@ -300,6 +307,24 @@ def test_a_damaged_file_is_an_error_in_a_line(tmp_path: Path) -> None:
     net = Session(files)
     with pytest.raises(EngineError, match="feed the shapes"):
         net.run({"input": np.zeros((1, 3, 16, 16), np.float32)})
+
+
+def test_source_of_another_s_making_is_not_compiled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compile(made("lenet", "fp32", tmp_path / "graph"), C, tmp_path / "out")
+    files = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
+    for value in (None, "0", "yes"):
+        monkeypatch.delenv(trust.VARIABLE, raising=False)
+        if value:
+            monkeypatch.setenv(trust.VARIABLE, value)
+        with pytest.raises(EngineError, match="source code") as refused:
+            Session(files)
+        assert "EDGECV_TRUST_SOURCE=1" in refused.value.hint
+        with trust.own():
+            Session(files)
+            assert trust.passed() == {trust.VARIABLE: "1"}
+        assert trust.passed() == ({trust.VARIABLE: value} if value else {})
 
 
 def test_without_a_compiler_the_code_is_written_and_not_run(

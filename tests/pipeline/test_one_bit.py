@@ -23,7 +23,7 @@ stages:
   - train: {name: dense, epochs: 2, lr: 0.01, flip: false}
   - binarize: {name: bits, epochs: 2, lr: 0.01, flip: false, ship: true}
   - quantize: {name: bits-int8, min_sqnr_db: 0, min_agreement: 0}
-targets: [cpu, openvino]
+targets: [cpu, openvino, c]
 """
 
 
@@ -67,6 +67,20 @@ def test_a_bundle_says_what_made_it_and_holds_bits(run: Path) -> None:
     assert manifest["tools"]["binary kernels"]
     dense = read_bundle(run / "bundles/dense.cpu.edgecv").manifest
     assert manifest["size_bytes"] < 0.7 * dense["size_bytes"]
+
+
+def test_a_bundle_of_source_code_wants_to_be_trusted(
+    edgecv: Callable, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = run / "bundles/bits-int8.c.edgecv"
+    assert read_bundle(bundle).manifest["executed"] == {"binary": 6, "int8": 4}
+    done = edgecv("verify", bundle)
+    assert done.code == 1, done.err
+    assert "source code" in done.err
+    assert "EDGECV_TRUST_SOURCE=1" in done.err
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
+    done = edgecv("verify", bundle)
+    assert done.code == 0, done.err
 
 
 def test_why_and_parity_open_it(edgecv: Callable, run: Path) -> None:

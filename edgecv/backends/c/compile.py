@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import Compiled
-from edgecv.backends.c import network, reference, write
+from edgecv.backends.c import network, reference, trust, write
 from edgecv.backends.c.plan import plan
 from edgecv.backends.c.run import ENGINE, Session, probe
 from edgecv.errors import UnsupportedError
@@ -41,7 +41,8 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     high, wide, channels = found.tensors[found.source].shape
     here, notes = probe(), [f"needs {arena:,} bytes of memory and {flash:,} of constants"]
     if here.available:
-        Session({n: t.encode() for n, t in files.items()}).close()
+        with trust.own():
+            Session({n: t.encode() for n, t in files.items()}).close()
     return Compiled(
         files=tuple(files),
         inputs=(TensorSpec(found.source, "float32", (1, high, wide, channels), "NHWC"),),

@@ -1,7 +1,7 @@
 """Generated C on this machine: compiled into a library of its own, called by ctypes.
 
-Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang). A bundle of this engine
-is source code: opening it compiles and runs it, as starting a program of its maker would.
+Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang), and to be told that the
+source's maker is trusted (`trust.py`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.c import trust
 from edgecv.binary.build import compiler
 from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
@@ -36,11 +37,13 @@ class Session:
     """A model in C, compiled and loaded. Not thread-safe; one thread.
 
     files: as `compile` writes them
-    Raises MissingExtraError (no compiler), EngineError (it refused the code).
+    Raises MissingExtraError (no compiler), EngineError (nobody said that the source is trusted; the
+    compiler refused it).
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
         del threads
+        trust.check(ENGINE)
         cc = compiler()
         if cc is None:
             raise MissingExtraError(ENGINE, "no C compiler", "install gcc or clang")
