@@ -3,9 +3,10 @@
     python benchmarks/binary_accuracy.py MNIST.npz --work DIR [--seeds 0] [--cases resnet8 mlp ...]
 
 Each network is trained in float, then by `binarize` from it, taught by it. First and last layers
-and projections stay float, as `binarize` does by itself; in the row "every" none does. Every row is compiled for ONNX Runtime:
-top-1 is of what runs there, "counted" says how many layers ran as xnor and popcount. Published:
-1W1A of a binary MLP of 3x256 on MNIST 97.81% (Brevitas), every layer and the input of one bit.
+and projections stay float, as `binarize` does by itself; in the row "every" none does. Every row is
+compiled for ONNX Runtime: top-1 is of what runs there, "counted" says how many layers ran as xnor
+and popcount. Published: 1W1A of a binary MLP of 3x256 on MNIST 97.81% (Brevitas), with every layer
+and the input of one bit.
 
 MNIST.npz holds x_train, y_train, x_test, y_test; Fashion-MNIST is the sample of this checkout
 (12,000 training and 3,000 test images). A finished step is reused when run again. Writes
@@ -130,8 +131,8 @@ def page(rows: list[dict[str, Any]]) -> tuple[list[str], bool]:
         "Top-1 by seed, of what was compiled for ONNX Runtime. react, bireal and xnor have one-bit "
         "weights and activations, ternary has weights of -1, 0, 1, ttq of -n, 0, p, both with "
         "float activations (bytes when compressed, and no time). First and last layers and "
-        "projections are float, but in `every`. The time is what this processor makes of them: small networks are "
-        "all overhead.",
+        "projections are float, but in `every`. The time is what this processor makes of them: "
+        "small networks are all overhead.",
         "",
         *record.table(head, lines),
     ], good
