@@ -47,6 +47,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     read = time.perf_counter() - start
     engine = contents.manifest["engine"]
     imported = _import(engine)
+    if prepare := getattr(run_module(engine), "prepare", None):
+        prepare(contents.files)
     start = time.perf_counter()
     session = opened(contents, threads=job["threads"]).session
     loaded = time.perf_counter() - start

@@ -62,26 +62,26 @@ def units(family: str) -> dict[str, list[str]]:
     return UNITS["any"] | UNITS.get(family, {})
 
 
-def digest() -> str:
+def digest(sources: Path = SOURCES) -> str:
     """Of all sources and flags: the library says which it was built from."""
     found = hashlib.sha256(repr((FLAGS, UNITS)).encode())
-    for path in sorted([*SOURCES.glob("*.c"), *SOURCES.glob("*.h")]):
+    for path in sorted([*sources.glob("*.c"), *sources.glob("*.h")]):
         found.update(path.name.encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
 
-def build(out: Path, cc: str, family: str | None = None) -> Path:
+def build(out: Path, cc: str, family: str | None = None, sources: Path = SOURCES) -> Path:
     """Compile into `out`, which appears whole or not at all.
 
     Raises subprocess.CalledProcessError, with what the compiler said in .stderr.
     """
     family = family or machine()
-    named = [f"-DXNOR_DIGEST={digest()}"]
+    named = [f"-DXNOR_DIGEST={digest(sources)}"]
     with tempfile.TemporaryDirectory(dir=out.parent) as room:
         objects = []
         for unit, flags in units(family).items():
             made = Path(room) / f"{unit}.o"
-            _run([cc, *FLAGS, *flags, *named, "-c", str(SOURCES / f"{unit}.c"), "-o", str(made)])
+            _run([cc, *FLAGS, *flags, *named, "-c", str(sources / f"{unit}.c"), "-o", str(made)])
             objects.append(str(made))
         whole = Path(room) / out.name
         _run([cc, "-shared", *objects, "-o", str(whole)])

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.binary.build import NAME, digest
+from edgecv.binary.carried import built
 from edgecv.binary.reference import Shape
 from edgecv.errors import EngineError
 
@@ -49,9 +50,12 @@ class _Output(ctypes.Structure):
 
 
 def found() -> Path | None:
-    """The library's file; None where it was not built."""
-    path = Path(os.environ.get("EDGECV_KERNELS") or Path(__file__).with_name(NAME))
-    return path if path.is_file() else None
+    """The library's file; None where it was not built. On a device the first call builds it."""
+    named = os.environ.get("EDGECV_KERNELS")
+    path = Path(named or Path(__file__).with_name(NAME))
+    if path.is_file():
+        return path
+    return None if named else built()
 
 
 @cache

@@ -2,7 +2,8 @@
 
 The modules that run there (the runtime, bench, every engine's run.py, and the job's own) and what
 they import of edgecv, found by reading their sources: nothing is imported here, and a new file in
-one of those folders comes along by itself.
+one of those folders comes along by itself. Beside them the sources of the binary kernels, which a
+device with a compiler builds (`edgecv.binary.carried`).
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def members(module: str) -> dict[str, bytes]:
     for name in list(found):  # a zip has no packages without this file
         for folder in Path(name).parents[:-1]:
             found.setdefault(f"{folder.as_posix()}/__init__.py", b"")
+    sources = Path(edgecv.__file__).parent / "binary" / "c"
+    for path in (*sources.glob("*.c"), *sources.glob("*.h")):  # kernels, built there
+        found[f"edgecv/binary/c/{path.name}"] = path.read_bytes()
     return found
 
 

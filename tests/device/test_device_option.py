@@ -8,9 +8,13 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgecv.binary import build
+from edgecv.runtime.archive import write_bundle
 from tests.device.server import Server, wait
+from tests.runtime.conftest import described, golden, network
 
 pytest.importorskip("onnxruntime")
 
@@ -37,6 +41,44 @@ def test_profile(edgecv: Callable, board: Server, there: tuple, make_bundle: Cal
     done = edgecv("bench", make_bundle(), "--profile", *there)
     assert done.code == 0, done.err
     assert "Conv" in done.out
+    assert board.idle()
+
+
+def one_bit(path: Path) -> Path:
+    """The bundle of `make_bundle` with signs before its convolution and in its weights."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
+
+    from edgecv.binary.lowering import lower
+
+    model, manifest = onnx.load_model_from_string(network()), described()
+    graph, constant = model.graph, numpy_helper.from_array
+    held = {t.name: numpy_helper.to_array(t) for t in graph.initializer}
+    for name, value in (
+        ("least", np.zeros((1, 3, 1, 1))), ("one", np.ones(())), ("minus", -np.ones(())),
+        ("w", np.where(held["w"] < 0, -0.5, 0.5)),
+    ):  # fmt: skip
+        if name in held:
+            graph.initializer.remove(next(t for t in graph.initializer if t.name == name))
+        graph.initializer.append(constant(value.astype(np.float32), name))
+    graph.node[0].input[0] = "signs"
+    graph.node.insert(0, helper.make_node("GreaterOrEqual", ["image", "least"], ["above"]))
+    graph.node.insert(1, helper.make_node("Where", ["above", "one", "minus"], ["signs"]))
+    inputs, outputs = golden(model.SerializeToString(), manifest)
+    assert len(lower(model)) == 1
+    files = {"model.onnx": model.SerializeToString()}
+    return write_bundle(path, manifest, files, inputs, outputs)
+
+
+@pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
+def test_a_device_builds_the_kernels_of_one_bit_layers(
+    edgecv: Callable, board: Server, there: tuple, tmp_path: Path
+) -> None:
+    done = edgecv("bench", one_bit(tmp_path / "bits.edgecv"), "--profile", *there)
+    assert done.code == 0, done.err
+    (line,) = (line for line in done.out.splitlines() if "BinaryConv" in line)
+    assert "binary" in line
+    assert "slowly" not in done.err
     assert board.idle()
 
 

@@ -155,6 +155,15 @@ class Session:
             raise EngineError(ENGINE, _line(e), "is this a whole .onnx file?") from None
 
 
+def prepare(files: Mapping[str, bytes]) -> None:
+    """What is made once, and not at every load: a device builds the binary kernels."""
+    for model in files.values():
+        if any(op.encode() in model for op in COUNTED):
+            from edgecv.binary import library
+
+            library.found()
+
+
 def counting(model: bytes) -> tuple[bytes, str | None]:
     """(the file as it runs here, the library that its one-bit layers need); floats in their place
     where the library was not built. Raises MissingExtraError: neither is possible."""
