@@ -25,7 +25,8 @@ import record
 import torch
 from torch import nn
 
-from edgecv.backends.c import network, write
+from edgecv.backends.c import write
+from edgecv.backends.c.read import read
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.backends.openvino import compile as ov_compile
 from edgecv.backends.openvino import run as ov_run
@@ -129,7 +130,7 @@ def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
     session = Session({"model.onnx": content})
     (got,) = session.run({session.inputs[0].name: x.numpy()}).values()
     found = {"ONNX Runtime": bool(np.array_equal(got, wanted))}
-    steps = network.read(onnx.load_model_from_string(content), "c")
+    steps = read(onnx.load_model_from_string(content), "c")
     order = wanted
     last = steps.tensors[steps.result]
     if last.order:  # C has channels last

@@ -16,11 +16,12 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv import target, zoo  # noqa: E402
-from edgecv.backends.c import network, reference, trust, write  # noqa: E402
+from edgecv.backends.c import reference, trust, write  # noqa: E402
 from edgecv.backends.c.compile import compile  # noqa: E402
 from edgecv.backends.c.network import Network, Step, Tensor, multiplier, words  # noqa: E402
 from edgecv.backends.c.plan import lives, plan  # noqa: E402
 from edgecv.backends.c.run import Session, probe  # noqa: E402
+from edgecv.backends.c.window import outputs  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session as OrtSession  # noqa: E402
 from edgecv.binary import build  # noqa: E402
 from edgecv.binary.frozen import frozen, one_bit  # noqa: E402
@@ -146,7 +147,7 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
     if kind == "pool":
         about |= {"groups": 1, "largest": int(rng.integers(0, 2)), "whole": int(rng.integers(0, 2))}
         about["pads"] = (0, 0, 0, 0)
-        out = network._out(shape, about)
+        out = outputs(shape, about)
         about |= on_grid("q", "x", shape)
         m, shift = multiplier(float(rng.uniform(0.1, 3)))
         about |= {"m": m, "shift": shift, "y_zero": int(rng.integers(-50, 50))}
@@ -154,7 +155,7 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
         steps.append(Step("pool_i8", ["q"], ["p"], about=about))
         steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
         return Network(steps, tensors, "x", "y")
-    out = (*network._out(shape, about), filters)
+    out = (*outputs(shape, about), filters)
     tensors["y"] = Tensor("y", out)
     if kind == "int8":
         about |= on_grid("q", "x", shape)

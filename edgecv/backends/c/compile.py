@@ -1,6 +1,6 @@
 """An ONNX graph → a folder of C99: the model, an example that checks golden vectors, a Makefile.
 
-No heap, no library but memcpy, one arena. Layers in float32, int8 and one bit (`network.py`).
+No heap, no library but memcpy, one arena. Layers in float32, int8 and one bit (`read.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 from edgecv.backends import Compiled
 from edgecv.backends.c import network, reference, trust, write
 from edgecv.backends.c.plan import plan
+from edgecv.backends.c.read import read
 from edgecv.backends.c.run import ENGINE, Session, probe
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
@@ -30,7 +31,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """
     if graph.format != "onnx":
         raise UnsupportedError(target.name, f"C is written from .onnx, not .{graph.format}")
-    found = network.read(_lowered(graph), target.name)
+    found = read(_lowered(graph), target.name)
     _, arena = plan(found)
     flash = write.flash_bytes(found)
     _fits(target, arena, flash)

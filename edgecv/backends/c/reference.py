@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.c.network import Network, Step
+from edgecv.backends.c.window import outputs
 
 FUNCTIONS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "clamp_f32": lambda x, a: np.clip(x, a["low"], a["high"]),
@@ -37,9 +38,7 @@ def _mapped(step: Step, x: list[np.ndarray]) -> list[np.ndarray]:
 
 def _patches(x: np.ndarray, a: dict[str, Any], fill: float) -> np.ndarray:
     """(out_h, out_w, taps, c) of a window, `fill` outside of the image."""
-    from edgecv.backends.c.network import _out
-
-    high, wide = _out(x.shape, a)
+    high, wide = outputs(x.shape, a)
     top, left, bottom, right = a["pads"]
     more = max(a["kernel"]) * max(a["stride"])
     whole = np.pad(x, ((top, bottom + more), (left, right + more), (0, 0)), constant_values=fill)

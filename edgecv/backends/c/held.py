@@ -1,0 +1,183 @@
+"""What every operator's reader needs: values and the tensors that hold them, grids, new steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.c.network import Grid, Step, Tensor
+from edgecv.errors import UnsupportedError
+
+INFINITY = float("inf")
+
+
+class Held:
+    """An ONNX graph while it becomes steps. An operator is read by the method of its name."""
+
+    def __init__(self, model: Any, where: str) -> None:
+        from onnx import numpy_helper
+
+        self.where, self.graph = where, model.graph
+        self.values = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
+        for node in self.graph.node:
+            if node.op_type == "Constant":
+                self.values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        self.makers = {o: n for n in self.graph.node for o in n.output}
+        self.readers: dict[str, list[Any]] = {}
+        for node in self.graph.node:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.ends = {o.name for o in self.graph.output}
+        self.names: dict[str, str] = {}  # a value -> the tensor that holds it
+        self.tensors: dict[str, Tensor] = {}
+        self.grids: dict[str, Grid] = {}
+        self.steps: list[Step] = []
+        self.done: set[str] = set()
+
+    # tensors
+
+    def _new(self, name: str, shape: tuple[int, ...], dtype: str = "float",
+             order: tuple[int, int, int] | None = None) -> str:  # fmt: skip
+        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), dtype, order)
+        self.names[name] = name
+        return name
+
+    def _at(self, name: str) -> Tensor:
+        if name not in self.names:
+            raise UnsupportedError(self.where, f"{name} is computed by no step before it")
+        return self.tensors[self.names[name]]
+
+    def _float(self, name: str) -> str:
+        """The tensor of a value as floats; unpacked from integers once."""
+        held = self._at(name)
+        if held.dtype != "int8":
+            return held.name
+        real = f"{held.name}/real"
+        if real not in self.tensors:
+            grid = self.grids[held.name]
+            self._new(real, held.shape, order=held.order)
+            self.steps.append(
+                Step(
+                    "dequantize",
+                    [held.name],
+                    [real],
+                    about={"scale": grid.scale, "zero": grid.zero},
+                )
+            )
+        return real
+
+    def _step(self, node: Any, kind: str, inputs: list[str], shape: tuple[int, ...],
+              dtype: str = "float", out: str | None = None, order: Any = None,
+              **more: Any) -> Step:  # fmt: skip
+        from edgecv.runtime.layers import from_scope
+
+        out = self._new(out or node.output[0], shape, dtype, order)
+        made = Step(kind, inputs, [out], layer=from_scope(node.name) or node.name, **more)
+        self.steps.append(made)
+        return made
+
+    def _alias(self, node: Any) -> None:
+        self.names[node.output[0]] = self._at(node.input[0]).name
+
+    def _refused(self, node: Any, what: str) -> UnsupportedError:
+        return UnsupportedError(f"{self.where}: {node.name or node.output[0]}", what,
+                                "another target runs it")  # fmt: skip
+
+    def _ordered(self, x: Tensor, values: np.ndarray) -> np.ndarray:
+        """Values by channel in the order in which x lies."""
+        if x.order is None:
+            return values
+        high, wide, channels = x.order
+        return np.ascontiguousarray(
+            values.reshape(channels, high, wide).transpose(1, 2, 0)
+        ).reshape(-1)
+
+    def _constant(self, name: str, channels: int) -> np.ndarray:
+        held = self._integers(name)
+        value = self.values.get(name) if held is None else held[0].astype(np.float64) * held[1]
+        if value is None or value.size not in (1, channels):
+            raise UnsupportedError(self.where, f"{name} is no constant by channel")
+        return np.broadcast_to(np.asarray(value, np.float32).reshape(-1), channels)
+
+    def _made_last(self, name: str) -> bool:
+        """Whether an operator of edgecv made it with its channels last."""
+        maker = self.makers.get(name)
+        if maker is None or maker.domain != "edgecv":
+            return False
+        return maker.op_type == "Halve" or any(
+            a.name == "last" and list(a.ints) == [1] for a in maker.attribute
+        )
+
+    # grids
+
+    def _grid(self, node: Any) -> Grid:
+        scale = self.values[node.input[1]]
+        zero = self.values[node.input[2]] if len(node.input) > 2 else np.zeros((), np.int8)
+        if zero.dtype != np.int8 or scale.size != 1:
+            raise self._refused(node, f"an activation is {zero.dtype}, C kernels take int8")
+        return Grid(float(scale.reshape(())), int(zero.reshape(())))
+
+    def _integers(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
+        """(integers, scales) of a constant that a DequantizeLinear unpacks."""
+        maker = self.makers.get(name)
+        if maker is None or maker.op_type != "DequantizeLinear":
+            return None
+        values = self.values.get(maker.input[0])
+        return None if values is None else (values, self.values[maker.input[1]].reshape(-1))
+
+    def _ends_in(self, node: Any) -> tuple[Any, float, float, list[Any]] | None:
+        """(QuantizeLinear, low, high, what is between) where one takes a node's value, clipped."""
+        value, low, high = node.output[0], -INFINITY, INFINITY
+        between: list[Any] = []
+        while value not in self.ends and len(self.readers.get(value, ())) == 1:
+            reader = self.readers[value][0]
+            if reader.op_type == "QuantizeLinear":
+                return reader, low, high, between
+            limits = self._limits(reader)
+            if limits is None:
+                return None
+            low, high = max(low, limits[0]), min(high, limits[1])
+            between.append(reader)
+            value = reader.output[0]
+        return None
+
+    def _limits(self, node: Any) -> tuple[float, float] | None:
+        """What Relu and Clip clip to."""
+        if node.op_type == "Relu":
+            return 0.0, INFINITY
+        if node.op_type != "Clip":
+            return None
+        ends = [float(self.values[n].reshape(())) if n else None
+                for n in (*node.input[1:3], "", "")[:2]]  # fmt: skip
+        return (-INFINITY if ends[0] is None else ends[0],
+                INFINITY if ends[1] is None else ends[1])  # fmt: skip
+
+    def _integer(self, node: Any, inputs: list[str]) -> tuple[Any, Grid, int, int] | None:
+        """(the value that it makes, its grid, lowest, highest) of a node that runs in integers."""
+        if any(self._at(n).dtype != "int8" for n in inputs):
+            return None
+        found = self._ends_in(node)
+        if found is None:
+            return None
+        quantize, low, high, between = found
+        grid = self._grid(quantize)
+        ends = [
+            int(np.clip(np.rint(v / grid.scale) + grid.zero, -128, 127)) if np.isfinite(v) else edge
+            for v, edge in ((low, -128), (high, 127))
+        ]
+        self.done |= {n.output[0] for n in (quantize, *between)}
+        return quantize.output[0], grid, ends[0], ends[1]
+
+    def _clipped(self, node: Any) -> tuple[str, float, float]:
+        """(the value behind them, low, high) with the Relu and Clip that alone read a node."""
+        value, low, high = node.output[0], -INFINITY, INFINITY
+        while value not in self.ends and len(self.readers.get(value, ())) == 1:
+            reader = self.readers[value][0]
+            limits = self._limits(reader)
+            if limits is None:
+                break
+            low, high = max(low, limits[0]), min(high, limits[1])
+            value = reader.output[0]
+            self.done.add(value)
+        return value, low, high

@@ -1,0 +1,176 @@
+"""Activations, pools, and what only arranges values anew; grids of integers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.c.held import INFINITY, Held
+from edgecv.backends.c.network import Step, Tensor, multiplier
+from edgecv.backends.c.window import outputs, window
+
+
+class Maps(Held):
+    """Relu ... Softmax, pooling, Flatten ... Transpose, QuantizeLinear, DequantizeLinear."""
+
+    def _quantizelinear(self, node: Any) -> None:
+        held, grid = self._at(node.input[0]), self._grid(node)
+        if held.dtype == "int8":  # one grid into another
+            old = self.grids[held.name]
+            m, shift = multiplier(old.scale / grid.scale)
+            about: dict[str, Any] = {
+                "x_zero": old.zero,
+                "m": m,
+                "shift": shift,
+                "y_zero": grid.zero,
+            }
+            made = self._step(node, "rescale_i8", [held.name], held.shape, "int8", about=about,
+                              order=held.order)  # fmt: skip
+        else:
+            about = {"scale": grid.scale, "zero": grid.zero}
+            made = self._step(node, "quantize", [held.name], held.shape, "int8", about=about,
+                              order=held.order)  # fmt: skip
+        self.grids[made.outputs[0]] = grid
+
+    def _dequantizelinear(self, node: Any) -> None:
+        if node.input[0] not in self.values:
+            self._alias(node)  # its readers take the integers, or `_float`
+
+    # activations
+
+    def _map(self, node: Any, kind: str, constants: dict[str, np.ndarray] | None = None,
+             **about: Any) -> None:  # fmt: skip
+        """A function of one value: a table of 256 where it reads and makes integers."""
+        x = self._at(node.input[0])
+        made = None if constants else self._integer(node, [node.input[0]])
+        if made is None:
+            self._step(node, kind, [self._float(node.input[0])], x.shape, order=x.order,
+                       constants=constants or {}, about=about)  # fmt: skip
+            return
+        from edgecv.backends.c.reference import FUNCTIONS
+
+        out, grid, low, high = made
+        own = self.grids[x.name]
+        reals = np.float32(own.scale) * (np.arange(-128, 128) - own.zero).astype(np.float32)
+        y = np.rint(FUNCTIONS[kind](reals, about) / np.float32(grid.scale)) + grid.zero
+        table = np.clip(y, low, high).astype(np.int8)
+        self._step(node, "lut_i8", [x.name], x.shape, "int8", out, x.order,
+                   constants={"table": table})  # fmt: skip
+        self.grids[out] = grid
+
+    def _relu(self, node: Any) -> None:
+        self._map(node, "clamp_f32", low=0.0, high=INFINITY)
+
+    def _clip(self, node: Any) -> None:
+        low, high = self._limits(node) or (-INFINITY, INFINITY)
+        self._map(node, "clamp_f32", low=low, high=high)
+
+    def _leakyrelu(self, node: Any) -> None:
+        slope = next((a.f for a in node.attribute if a.name == "alpha"), 0.01)
+        x = self._at(node.input[0])
+        if slope == 1.0:  # what keeps a layer in float elsewhere (`hold_float`)
+            self._alias(node)
+            return
+        self._map(node, "prelu_f32", {"slope": np.full(x.shape[2], slope, np.float32)})
+
+    def _prelu(self, node: Any) -> None:
+        x = self._at(node.input[0])
+        slope = self._ordered(x, self._constant(node.input[1], x.shape[2]))
+        self._map(node, "prelu_f32", {"slope": slope})
+
+    def _sigmoid(self, node: Any) -> None:
+        self._map(node, "sigmoid_f32")
+
+    def _tanh(self, node: Any) -> None:
+        self._map(node, "tanh_f32")
+
+    def _hardswish(self, node: Any) -> None:
+        self._map(node, "hardswish_f32")
+
+    def _hardsigmoid(self, node: Any) -> None:
+        held = {a.name: a.f for a in node.attribute}
+        self._map(node, "hardsigmoid_f32", slope=held.get("alpha", 0.2), bias=held.get("beta", 0.5))
+
+    def _softmax(self, node: Any) -> None:
+        x = self._at(node.input[0])
+        if x.shape[:2] != (1, 1):
+            raise self._refused(node, "Softmax of an image")
+        self._step(node, "softmax_f32", [self._float(node.input[0])], x.shape)
+
+    # pools and shapes
+
+    def _maxpool(self, node: Any) -> None:
+        self._pool(node, window(node), True)
+
+    def _averagepool(self, node: Any) -> None:
+        self._pool(node, window(node), False)
+
+    def _globalaveragepool(self, node: Any) -> None:
+        high, wide, _ = self._at(node.input[0]).shape
+        self._pool(node, {"kernel": (high, wide), "stride": (1, 1), "dilation": (1, 1),
+                          "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, False)  # fmt: skip
+
+    def _reducemean(self, node: Any) -> None:
+        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
+        if axes is None and len(node.input) > 1:
+            axes = self.values[node.input[1]].tolist()
+        if sorted(a % 4 for a in axes or ()) != [2, 3]:
+            raise self._refused(node, f"a mean over axes {axes}")
+        self._globalaveragepool(node)
+
+    def _pool(self, node: Any, about: dict[str, Any], largest: bool) -> None:
+        x = self._at(node.input[0])
+        about = {**about, "groups": 1, "largest": int(largest), "whole": about.get("whole", 0)}
+        shape = (*outputs(x.shape, about), x.shape[2])
+        made = self._integer(node, [node.input[0]])
+        if made is None:
+            self._step(node, "pool_f32", [self._float(node.input[0])], shape, about=about)
+            return
+        out, grid, _, _ = made
+        own = self.grids[x.name]
+        m, shift = multiplier(own.scale / grid.scale)
+        about |= {"x_zero": own.zero, "m": m, "shift": shift, "y_zero": grid.zero}
+        self._step(node, "pool_i8", [x.name], shape, "int8", out, about=about)
+        self.grids[out] = grid
+
+    def _flatten(self, node: Any) -> None:
+        x = self._at(node.input[0])
+        if x.shape[:2] == (1, 1):
+            self._alias(node)
+            return
+        flat = Tensor(f"{x.name}/flat", (1, 1, math.prod(x.shape)), x.dtype, x.shape)
+        self.tensors[flat.name] = flat
+        self.names[node.output[0]] = flat.name
+        if x.name in self.grids:
+            self.grids[flat.name] = self.grids[x.name]
+        self.steps.append(Step("same", [x.name], [flat.name]))
+
+    def _reshape(self, node: Any) -> None:
+        wanted = self.values.get(node.input[1])
+        sizes = [] if wanted is None else [int(v) for v in wanted.reshape(-1)]
+        if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
+            self._flatten(node)
+            return
+        raise self._refused(node, f"Reshape to {sizes}")
+
+    def _squeeze(self, node: Any) -> None:
+        self._flatten(node)
+
+    def _identity(self, node: Any) -> None:
+        self._alias(node)
+
+    def _dropout(self, node: Any) -> None:
+        self._alias(node)
+
+    def _transpose(self, node: Any) -> None:
+        """Between the layouts of the one-bit operators and others': one layout here."""
+        readers = [r for r in self.readers.get(node.output[0], ()) if r.domain == "edgecv"]
+        perm = next(tuple(a.ints) for a in node.attribute if a.name == "perm")
+        into = perm == (0, 2, 3, 1) and bool(readers)
+        back = perm == (0, 3, 1, 2) and self._made_last(node.input[0])
+        good = into or back
+        if not good:
+            raise self._refused(node, f"Transpose by {perm}")
+        self._alias(node)

@@ -1,0 +1,199 @@
+"""Convolutions, dense layers, sums, products and joins, in float32 and in integers.
+
+    q_y = z_y + round(M (b_q + Σ (q_x − z_x) q_w)),  M = s_x s_w / s_y ≈ m / 2^k
+
+Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
+Inference" (CVPR 2018).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.c.held import Held
+from edgecv.backends.c.network import Tensor, multiplier
+from edgecv.backends.c.window import outputs, window
+
+
+class Products(Held):
+    """Conv, Gemm, MatMul, Add, Sub, Mul, Concat."""
+
+    def _conv(self, node: Any) -> None:
+        about = window(node)
+        weight = self.values.get(node.input[1])
+        packed = self._integers(node.input[1])
+        if weight is None and packed is None:
+            raise self._refused(node, "its weight is no constant")
+        dims = (weight if packed is None else packed[0]).shape  # type: ignore[union-attr]
+        if len(dims) != 4:
+            raise self._refused(node, "is no convolution of images")
+        about["kernel"] = tuple(dims[2:])
+        self._product(node, about, weight, packed, (0, 2, 3, 1))
+
+    def _gemm(self, node: Any) -> None:
+        held = {a.name: a for a in node.attribute}
+        factors = {held[n].f for n in ("alpha", "beta") if n in held}
+        if factors - {1.0} or ("transA" in held and held["transA"].i):
+            raise self._refused(node, "is a product of another kind")
+        turned = not ("transB" in held and held["transB"].i)
+        self._dense(node, turned)
+
+    def _matmul(self, node: Any) -> None:
+        self._dense(node, True)
+
+    def _dense(self, node: Any, turned: bool) -> None:
+        weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])
+        if weight is None and packed is None:
+            raise self._refused(node, "its weight is no constant")
+
+        def laid(w: np.ndarray) -> np.ndarray:
+            rows = w.T if turned else w
+            order = self._at(node.input[0]).order
+            if order:
+                high, wide, channels = order
+                rows = rows.reshape(len(rows), channels, high, wide).transpose(0, 2, 3, 1)
+            return rows.reshape(len(rows), -1, 1, 1)
+
+        weight = None if weight is None else laid(weight)
+        packed = None if packed is None else (laid(packed[0]), packed[1])
+        about = {"kernel": (1, 1), "stride": (1, 1), "dilation": (1, 1), "pads": (0, 0, 0, 0),
+                 "groups": 1}  # fmt: skip
+        self._product(node, about, weight, packed, (0, 2, 3, 1))
+
+    def _product(self, node: Any, about: dict[str, Any], weight: np.ndarray | None,
+                 packed: tuple[np.ndarray, np.ndarray] | None,
+                 turn: tuple[int, ...]) -> None:  # fmt: skip
+        x = self._at(node.input[0])
+        bias_name = node.input[2] if len(node.input) > 2 else ""
+        filters = len(packed[0] if packed else weight)  # type: ignore[arg-type]
+        shape = (*outputs(x.shape, about), filters)
+        if packed is not None and x.dtype == "int8":
+            self._integer_product(node, about, packed, turn, bias_name, x, shape)
+            return
+        if weight is None:
+            assert packed is not None
+            each = packed[1].reshape(-1, *[1] * (packed[0].ndim - 1))
+            weight = packed[0].astype(np.float32) * each
+        bias = self._constant(bias_name, filters) if bias_name else np.zeros(filters, np.float32)
+        out, low, high = self._clipped(node)
+        constants = {"w": np.ascontiguousarray(weight.transpose(turn), np.float32),
+                     "b": bias.astype(np.float32)}  # fmt: skip
+        self._step(node, "conv_f32", [self._float(node.input[0])], shape, out=out,
+                   constants=constants, about={**about, "low": low, "high": high})  # fmt: skip
+
+    def _integer_product(self, node: Any, about: dict[str, Any],
+                         packed: tuple[np.ndarray, np.ndarray], turn: tuple[int, ...],
+                         bias_name: str, x: Tensor, shape: tuple[int, ...]) -> None:  # fmt: skip
+        grid, (ints, scales) = self.grids[x.name], packed
+        each = np.broadcast_to(scales, len(ints)).astype(np.float64) * grid.scale
+        held = self._integers(bias_name) if bias_name else None
+        if held is not None:
+            bias = held[0].astype(np.int32)
+        elif bias_name:
+            bias = np.rint(self._constant(bias_name, len(ints)) / each).astype(np.int32)
+        else:
+            bias = np.zeros(len(ints), np.int32)
+        constants = {"w": np.ascontiguousarray(ints.transpose(turn)).astype(np.int8), "b": bias}
+        about = {**about, "x_zero": grid.zero}
+        made = self._integer(node, [node.input[0]])
+        if made is None:
+            constants["scale"] = each.astype(np.float32)
+            self._step(node, "conv_real", [x.name], shape, constants=constants, about=about)
+            return
+        out, to, low, high = made
+        pairs = [multiplier(e / to.scale) for e in each]
+        constants |= {"m": np.array([m for m, _ in pairs], np.int32),
+                      "shift": np.array([k for _, k in pairs], np.uint8)}  # fmt: skip
+        about |= {"y_zero": to.zero, "low": low, "high": high}
+        self._step(node, "conv_i8", [x.name], shape, "int8", out, constants=constants, about=about)
+        self.grids[out] = to
+
+    # sums and joins
+
+    def _add(self, node: Any) -> None:
+        self._arithmetic(node, "Add")
+
+    def _sub(self, node: Any) -> None:
+        self._arithmetic(node, "Sub")
+
+    def _mul(self, node: Any) -> None:
+        self._arithmetic(node, "Mul")
+
+    def _arithmetic(self, node: Any, op: str) -> None:
+        constant = next((i for i in node.input if i in self.values or self._integers(i)), None)
+        if constant is not None:
+            self._by_channel(node, op, constant)
+            return
+        a, b = (self._at(n) for n in node.input)
+        if op == "Mul":
+            self._gate(node, a, b)
+            return
+        if op != "Add" or a.shape != b.shape:
+            raise self._refused(node, f"{op} of {a.shape} and {b.shape}")
+        made = self._integer(node, list(node.input))
+        values = a.values
+        if made is None:
+            out, low, high = self._clipped(node)
+            inputs = [self._float(n) for n in node.input]
+            self._step(node, "add_f32", inputs, a.shape, out=out, order=a.order,
+                       about={"n": values, "low": low, "high": high})  # fmt: skip
+            return
+        out, grid, low, high = made
+        grids = [self.grids[t.name] for t in (a, b)]
+        ratios = [g.scale / grid.scale for g in grids]
+        shift = 30 - math.frexp(max(ratios))[1]
+        factors = [round(r * 2**shift) for r in ratios]
+        about = {"n": values, "a_zero": grids[0].zero, "b_zero": grids[1].zero, "a_m": factors[0],
+                 "b_m": factors[1], "shift": shift, "y_zero": grid.zero, "low": low,
+                 "high": high}  # fmt: skip
+        self._step(node, "add_i8", [a.name, b.name], a.shape, "int8", out, a.order, about=about)
+        self.grids[out] = grid
+
+    def _by_channel(self, node: Any, op: str, constant: str) -> None:
+        other = next(i for i in node.input if i != constant)
+        x = self._at(other)
+        if op == "Sub" and node.input[0] == constant:
+            raise self._refused(node, "a constant minus a value")
+        value = self._ordered(x, self._constant(constant, x.shape[2]))
+        constants = {"scale": value} if op == "Mul" else {"bias": -value if op == "Sub" else value}
+        self._step(node, "affine_f32", [self._float(other)], x.shape, order=x.order,
+                   constants=constants)  # fmt: skip
+
+    def _gate(self, node: Any, a: Tensor, b: Tensor) -> None:
+        names = list(node.input)
+        if a.shape[:2] == (1, 1) and b.shape[:2] != (1, 1):
+            names, a, b = names[::-1], b, a
+        if b.shape not in (a.shape, (1, 1, a.shape[2])):
+            raise self._refused(node, f"Mul of {a.shape} and {b.shape}")
+        each = int(a.shape == b.shape)
+        self._step(node, "gate_f32", [self._float(n) for n in names], a.shape,
+                   about={"each": each})  # fmt: skip
+
+    def _concat(self, node: Any) -> None:
+        axis = next(a.i for a in node.attribute if a.name == "axis")
+        parts = [self._at(n) for n in node.input]
+        last = any(self._made_last(n) for n in node.input)
+        if axis not in ((3, -1) if last else (1, -3)) or any(p.order for p in parts):
+            raise self._refused(node, f"joins along axis {axis}")
+        shape = (*parts[0].shape[:2], sum(p.shape[2] for p in parts))
+        made = self._integer(node, list(node.input))
+        if made is None:
+            self._step(node, "join", [self._float(n) for n in node.input], shape)
+            return
+        out, grid, _, _ = made
+        inputs = []
+        for i, part in enumerate(parts):
+            own = self.grids[part.name]
+            if own == grid:
+                inputs.append(part.name)
+                continue
+            m, shift = multiplier(own.scale / grid.scale)
+            about = {"x_zero": own.zero, "m": m, "shift": shift, "y_zero": grid.zero}
+            name = f"{out}/part{i}"
+            self._step(node, "rescale_i8", [part.name], part.shape, "int8", name, about=about)
+            inputs.append(name)
+        self._step(node, "join", inputs, shape, "int8", out)
+        self.grids[out] = grid
