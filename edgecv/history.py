@@ -6,13 +6,24 @@ import json
 from typing import Any
 
 from edgecv.edits import describe
+from edgecv.errors import ModelError
 from edgecv.model import Model
 
 TEACHERS = {"self": "what it was", "model": "the network at the start"}
 
 
 def of(model: Model) -> list[str]:
-    """One line each for how it was built, for every edit, and for what every step measured."""
+    """One line each for how it was built, for every edit, and for what every step measured.
+
+    Raises ModelError: what model.json holds is not what steps write.
+    """
+    try:
+        return _lines(model)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+        raise ModelError("model.json", f"is damaged: {e!r}") from None
+
+
+def _lines(model: Model) -> list[str]:
     arguments = ", ".join(f"{k}={v!r}" for k, v in model.args.items())
     found = [f"built by {model.builder}({arguments})"]
     left = list(model.edits)
