@@ -110,6 +110,7 @@ class _Lowering:
         self.infos: list[Any] = []  # sizes of what operators of edgecv give: nothing infers them
         self.bits: dict[tuple[str, bytes], str] = {}
         self.lasts: dict[str, str] = {}
+        self.added: set[str] = set()  # what units add with channels last
 
     def run(self) -> list[str]:
         convs = [(n, s, self.layer(n, s[0])) for n in self.graph.node if (s := self.signs(n))]
@@ -275,6 +276,9 @@ class _Lowering:
                     source.real = source.last = True
                 if source is not None or past:  # an engine's own pooling adds in another order
                     unit.last = True
+        for unit in self.units.values():
+            if unit.last:
+                self.added |= {(self._halved(name) or (name,))[0] for name in unit.adds}
 
     def _others(self, value: str) -> bool:
         """Whether anything reads a value that is not a sign of a unit, and no sum that one took."""
@@ -383,8 +387,8 @@ class _Lowering:
             return name  # the unit gives them
         held = [self._hold(name, "least", least),
                 self._hold(name, "flip", np.zeros(len(least), np.uint8))]  # fmt: skip
-        last = source is not None and source.last
-        value = self._last_name(x) if last else x
+        last = x in self.added if source is None else source.last
+        value = self._last(x) if last else x
         if len(self.sizes[x]) == 2:
             value = f"{name}.pixel"
             self._reshape(x, value, (1, -1, 1, 1))

@@ -199,8 +199,8 @@ static inline uint64_t at_least_avx2(const int32_t *dots, const int32_t *least) 
 static inline uint64_t above_avx2(const float *values, const float *border) {
     uint64_t word = 0;
     for (int i = 0; i < TILE_FILTERS / 8; i++) {
-        const __m256 found = _mm256_cmp_ps(_mm256_load_ps(values + 8 * i),
-                                           _mm256_load_ps(border + 8 * i), _CMP_GE_OQ);
+        const __m256 found = _mm256_cmp_ps(_mm256_loadu_ps(values + 8 * i),
+                                           _mm256_loadu_ps(border + 8 * i), _CMP_GE_OQ);
         word |= (uint64_t)(uint8_t)_mm256_movemask_ps(found) << 8 * i;
     }
     return word;

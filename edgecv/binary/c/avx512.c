@@ -84,8 +84,8 @@ static inline uint64_t at_least_avx512(const int32_t *dots, const int32_t *least
 static inline uint64_t above_avx512(const float *values, const float *border) {
     uint64_t word = 0;
     for (int i = 0; i < TILE_FILTERS / 16; i++)
-        word |= (uint64_t)_mm512_cmp_ps_mask(_mm512_load_ps(values + 16 * i),
-                                             _mm512_load_ps(border + 16 * i), _CMP_GE_OQ)
+        word |= (uint64_t)_mm512_cmp_ps_mask(_mm512_loadu_ps(values + 16 * i),
+                                             _mm512_loadu_ps(border + 16 * i), _CMP_GE_OQ)
                 << 16 * i;
     return word;
 }

@@ -164,9 +164,20 @@ static void pack(const float *x, size_t area, size_t channels, int last, const f
                  const uint8_t *flip, uint64_t *bits) {
     const size_t words = (channels + 63) / 64;
     if (last) {
-        for (size_t i = 0; i < area; i++, x += channels, bits += words)
-            for (size_t c = 0; c < channels; c++)
-                bits[c / 64] |= (uint64_t)((x[c] >= least[c]) ^ (flip[c] & 1)) << c % 64;
+        for (size_t w = 0; w < words; w++) {
+            const size_t own = channels - 64 * w < 64 ? channels - 64 * w : 64;
+            const float *v = x + 64 * w, *low = least + 64 * w;
+            uint64_t turned = 0;
+            for (size_t c = 0; c < own; c++) turned |= (uint64_t)(flip[64 * w + c] & 1) << c;
+            for (size_t i = 0; i < area; i++, v += channels) {
+                uint64_t word = 0;
+                if (own == TILE_FILTERS)
+                    word = ABOVE(v, low);
+                else
+                    for (size_t c = 0; c < own; c++) word |= (uint64_t)(v[c] >= low[c]) << c;
+                bits[i * words + w] = word ^ turned;
+            }
+        }
         return;
     }
     size_t first = 0;

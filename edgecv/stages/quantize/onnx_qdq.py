@@ -173,11 +173,15 @@ def _quantize(
 def _multiplying(model: Any) -> list[str]:
     """Where layers of one bit count, what else multiplies, and its clipping; [] is everything:
     between layers of one bit, floats are added, and would be converted to and fro for nothing."""
-    from edgecv.binary.lowering import countable
+    from edgecv.binary.lowering import PRODUCTS, countable
 
     bits = countable(model)
-    kinds = ("Conv", "Gemm", "MatMul", "Relu", "Clip")
-    return [n.name for n in model.graph.node if bits and n.op_type in kinds and n.name not in bits]
+    if not bits:
+        return []
+    found = [n for n in model.graph.node if n.op_type in PRODUCTS and n.name not in bits]
+    made = {n.output[0] for n in found}
+    clips = [n for n in model.graph.node if n.op_type in ("Relu", "Clip") and n.input[0] in made]
+    return [n.name for n in (*found, *clips)]
 
 
 def _float_readers(quantized: Any, chosen: list[str]) -> None:
