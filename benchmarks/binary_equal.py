@@ -153,7 +153,7 @@ def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
 
 
 def openvino(module: nn.Module, size: tuple[int, int, int], room: Path) -> bool | None:
-    """Whether OpenVINO's own kernels give PyTorch's bits; None where they were refused, and said."""
+    """Whether OpenVINO's own kernels give PyTorch's bits; None: refused, and said."""
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(1, *size)).astype(np.float32))
     with torch.no_grad():
         wanted = module(x).numpy()
