@@ -5,8 +5,8 @@
 Random layers (odd channel counts, strides, paddings, dilations, groups, ternary weights) with
 shortcuts, slopes and signs behind; and two networks of one-bit layers alone. Sums and floats are
 compared bit for bit with PyTorch's; generated C also on aarch64, arm and riscv64 under qemu, where
-their compilers are here; OpenVINO's own kernels on as many layers of the shapes that it takes and on
-two networks of such. Writes benchmarks/results/binary_equal.{json,md}.
+their compilers are here; OpenVINO's own kernels on as many layers of the shapes that it takes, and
+on two networks of such. Writes benchmarks/results/binary_equal.{json,md}.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ counts twice. Additions, activations, pooling and batch norm (folded on devices)
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
@@ -19,24 +19,6 @@ def macs(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> int:
 
     The module is left in evaluation mode.
     """
-    return sum(_counted(module, channels, size).get("Global", {}).values()) // 2
-
-
-def by_layer(module: torch.nn.Module, channels: int, size: tuple[int, int]) -> dict[str, int]:
-    """`macs` of each part by its name; the module is left in evaluation mode."""
-    found = _counted(module, channels, size)
-    start = f"{type(module).__name__}."
-    return {
-        name.removeprefix(start): sum(counts.values()) // 2
-        for name, counts in found.items()
-        if name.startswith(start)
-    }
-
-
-def _counted(
-    module: torch.nn.Module, channels: int, size: tuple[int, int]
-) -> dict[str, dict[Any, int]]:
-    """FLOPs by part and operator."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -44,7 +26,7 @@ def _counted(
     x = torch.zeros(1, channels, *size, device=device)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         module.eval()(x)
-    return dict(counter.get_flop_counts())
+    return counter.get_total_flops() // 2
 
 
 def parameters(module: torch.nn.Module) -> int:

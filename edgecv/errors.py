@@ -9,6 +9,7 @@
     ├── StageError          2   a stage could not finish (NaN loss, diverged)
     ├── StoreError          2   results could not be written (full disk)
     ├── BundleError         2   a bundle is damaged, or from a newer edgecv
+    ├── TrustError          2   a bundle is source code, and nobody said that it is trusted
     ├── MissingExtraError   3   something is not installed; the hint names the extra
     ├── NoCudaDevice        3   the engine needs a GPU and there is none
     ├── DeviceError         2   a device cannot be reached, or lacks what is needed
@@ -103,6 +104,12 @@ class DeviceLostError(EdgecvError):
     """A device was reached and vanished in the middle of the work."""
 
     exit_code = 4
+
+
+class TrustError(EdgecvError):
+    """A bundle is source code, and nobody said that its maker is trusted."""
+
+    exit_code = 2
 
 
 class MissingExtraError(EdgecvError):

@@ -209,7 +209,8 @@ def _bundle(work: Work) -> None:
         "made_from": work.expansion.nodes[node.inputs["graph"]].digest,
         "out": str(work.out),
     }
-    facts = child.call("edgecv.packing", job, node.id.removeprefix("bundle:"))
+    where = node.id.removeprefix("bundle:")
+    facts = child.call("edgecv.packing", job, where, None, trust.passed())
     (work.out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
 
 
@@ -252,7 +253,8 @@ def _here(work: Work) -> Run:
 
     def run(module: str, job: dict[str, Any], bundles: list[Path]) -> dict[str, Any]:
         job = {**job, "bundles": [str(p) for p in bundles]}
-        return child.call(module, job, work.node.id, work.progress, ONE_THREAD)
+        environment = {**ONE_THREAD, **trust.passed()}
+        return child.call(module, job, work.node.id, work.progress, environment)
 
     return run
 

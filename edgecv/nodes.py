@@ -204,7 +204,12 @@ class Expansion:
             "versions": versions(engine.LIBRARIES),
             "environment": engine.environment() if hasattr(engine, "environment") else {},
             "source": sources(
-                ("edgecv.packing", "edgecv.runtime", f"edgecv.backends.{target.backend}")
+                (
+                    "edgecv.packing",
+                    "edgecv.runtime",
+                    "edgecv.binary",
+                    f"edgecv.backends.{target.backend}",
+                )
             ),
             "name": name,
             "labels": self.recipe.labels,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv.counting import by_layer, macs, parameters  # noqa: E402
+from edgecv.counting import macs, parameters  # noqa: E402
 
 
 class Own(nn.Conv2d):
@@ -67,14 +67,3 @@ def test_convolutions_by_the_formula(groups: int, kernel: int, stride: int, dila
 def test_activations_and_normalisation_do_not_count() -> None:
     module = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten())
     assert macs(module, 3, (8, 8)) == 0
-
-
-def test_by_layer_names_what_counts() -> None:
-    module = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(512, 4)
-    )
-    assert by_layer(module, 3, (8, 8)) == {"0": 64 * 8 * 27, "3": 2048}
-    nested = nn.Sequential(module, nn.Linear(4, 2))
-    assert by_layer(nested, 3, (8, 8)) == {
-        "0": 64 * 8 * 27 + 2048, "0.0": 64 * 8 * 27, "0.3": 2048, "1": 8,
-    }  # fmt: skip

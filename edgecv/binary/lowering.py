@@ -77,10 +77,10 @@ def lower(model: Any) -> list[str]:
 
 
 def countable(model: Any) -> set[str]:
-    """The names of the convolutions that `lower` would take; the model stays as it is."""
+    """The outputs of the convolutions that `lower` would take; the model stays as it is."""
     found = _Lowering(model)
     return {
-        node.name
+        node.output[0]
         for node in model.graph.node
         if (signs := found.signs(node)) and not isinstance(found.layer(node, signs[0]), str)
     }

@@ -193,7 +193,7 @@ class OneBit(nn.Module):
         signed, (w, alpha) = self.signed(x), self.quantized()
         dots = F.conv2d(signed, w, **self.how) if self.conv else F.linear(signed, w)
         shape = (-1, *[1] * (dots.ndim - 2))
-        if self.training and self.norm is not None:
+        if self.norm is not None and self.norm.training:
             y = dots * alpha.view(shape)
             y = self.norm(y if self.bias is None else y + self.bias.view(shape))
         else:

@@ -54,8 +54,8 @@ def _refusal(layer: nn.Module, uses: int) -> str:
     """Why a layer cannot have one bit, or ""."""
     if type(layer) not in (nn.Conv2d, nn.Linear):
         return f"is a {type(layer).__name__}"
-    if uses > 1:
-        return "runs more than once"
+    if uses != 1:
+        return "runs more than once" if uses else "is not called itself: its weight is"
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return f"pads with {layer.padding_mode}"
     weight = layer.get_parameter("weight")

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from edgecv.stages.base import Context
@@ -36,7 +37,6 @@ def damage(module: nn.Module, edit: dict[str, Any], context: Context) -> dict[st
     import torch.nn.functional as F
 
     from edgecv.binary.replacing import binarize
-    from edgecv.counting import by_layer
     from edgecv.pruning.probe import probe
     from edgecv.pruning.tuning import recalibrate
 
@@ -45,7 +45,7 @@ def damage(module: nn.Module, edit: dict[str, Any], context: Context) -> dict[st
     recalibrate(whole, context, IMAGES)  # as those it is compared with
     with torch.no_grad():
         wanted = [whole(x).log_softmax(1) for x in batches]
-    counts = by_layer(module, context.preprocess.channels, context.preprocess.size)
+    counts = _macs(module, list(edit["layers"]), batches[0][:1])
     found = {}
     for done, (name, places) in enumerate(edit["layers"].items()):
         alone = copy.deepcopy(module)
@@ -58,6 +58,29 @@ def damage(module: nn.Module, edit: dict[str, Any], context: Context) -> dict[st
             )
         found[name] = Cost(lost / sum(map(len, batches)), counts[name])
         context.progress(done + 1, len(edit["layers"]), "sensitivity")
+    return found
+
+
+def _macs(module: nn.Module, names: list[str], x: torch.Tensor) -> dict[str, int]:
+    """Multiply-accumulates of convolutions and dense layers for one image (1, C, H, W)."""
+    import torch
+
+    found: dict[str, int] = {}
+
+    def note(name: str, layer: nn.Module, out: torch.Tensor) -> None:
+        weight = layer.get_parameter("weight")
+        found[name] = weight.numel() * out.numel() // len(weight)
+
+    hooks = [
+        layer.register_forward_hook(lambda part, _, out, n=name: note(n, part, out))
+        for name, layer in ((name, module.get_submodule(name)) for name in names)
+    ]
+    try:
+        with torch.no_grad():
+            module(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return found
 
 

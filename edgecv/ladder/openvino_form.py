@@ -16,6 +16,7 @@ from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed
 
 KINDS = {
     "Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense", "Add": "add",
+    "BinaryConvolution": "conv",
     "ReduceMean": "mean", "Reshape": "reshape", "Squeeze": "reshape",
 }  # fmt: skip
 HELD = ("Constant", "Parameter", "Result")
@@ -132,7 +133,8 @@ class OpenVinoForm:
             tensor = names[0] if names else me
             root[me] = tensor
             if not names:
-                pending[me] = op
+                scaled = kind == "Multiply" and sources[0] in pending  # of one-bit layers
+                pending[me] = pending[sources[0]] if scaled else op
                 root[me] = tensor
                 continue
             self._read_at[tensor] = names[0]

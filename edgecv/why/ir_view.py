@@ -225,7 +225,7 @@ def _beyond(op: Any, way: int) -> Iterator[Any]:
     def near(at: Any) -> list[Any]:
         return _readers(at) if way > 0 else [_source(at, i) for i in range(at.get_input_size())]
 
-    return beyond(op, near, lambda at: at.get_name(), lambda at: _kind(at) in PRODUCTS)
+    return beyond(op, near, lambda at: at.get_name(), lambda at: _kind(at) in _LAYERS)
 
 
 def _reaches(op: Any, way: int) -> bool:

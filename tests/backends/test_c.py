@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +29,7 @@ from edgecv.binary import build  # noqa: E402
 from edgecv.binary.frozen import frozen, one_bit  # noqa: E402
 from edgecv.binary.places import choose  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
-from edgecv.errors import EngineError, MissingExtraError, UnsupportedError  # noqa: E402
+from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
@@ -319,13 +321,26 @@ def test_source_of_another_s_making_is_not_compiled(
         monkeypatch.delenv(trust.VARIABLE, raising=False)
         if value:
             monkeypatch.setenv(trust.VARIABLE, value)
-        with pytest.raises(EngineError, match="source code") as refused:
+        with pytest.raises(TrustError, match="source code") as refused:
             Session(files)
         assert "EDGECV_TRUST_SOURCE=1" in refused.value.hint
         with trust.own():
             Session(files)
             assert trust.passed() == {trust.VARIABLE: "1"}
-        assert trust.passed() == ({trust.VARIABLE: value} if value else {})
+        assert trust.passed() == {}
+
+
+def test_trust_is_a_thread_s_own_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(trust.VARIABLE, raising=False)
+    first, second = trust.own(), trust.own()
+    with first:
+        with ThreadPoolExecutor(1) as pool:
+            assert not pool.submit(trust.given).result()
+        with second:
+            assert trust.given()
+        assert trust.given()
+    assert not trust.given()
+    assert trust.VARIABLE not in os.environ
 
 
 def test_without_a_compiler_the_code_is_written_and_not_run(

@@ -18,6 +18,7 @@ from edgecv.backends.openvino.compile import FILES, compile  # noqa: E402
 from edgecv.backends.openvino.run import Session, precision  # noqa: E402
 from edgecv.binary.frozen import frozen  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
+from edgecv.ladder.openvino_form import OpenVinoForm  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.target import Target  # noqa: E402
 from edgecv.why.ir_view import IrView  # noqa: E402
@@ -145,6 +146,10 @@ def test_profiles_and_why_name_the_layer(tmp_path: Path) -> None:
     assert {(p.kernel, p.channels, p.pads) for p in view.counted} == {
         ((3, 3), (32, 32), (1, 1, 1, 1))
     }
+    form = OpenVinoForm(files, "the bundle")  # parity pairs them with convolutions
+    convs = [x for x in form.layers if x.kind == "conv"]
+    assert [x.path for x in convs] == [("first",), ("second",)]
+    assert convs[1].inputs[0] in {x.tensor for x in form.layers}
     # a border just below 0 is a subnormal number, and no weight to be mended
     assert view.without_subnormals() is None
 

@@ -65,3 +65,14 @@ def test_a_compiler_that_fails_is_told_in_a_line(carried: Path, tmp_path: Path) 
     done = run(carried, tmp_path, CC=str(bad))
     assert done.stdout.split() == ["None"]
     assert done.stderr.splitlines() == ["the binary kernels could not be built: no such flag"]
+    done = run(carried, tmp_path, CC=str(bad))
+    assert (done.stdout.split(), done.stderr) == (["None"], ""), "tried and said once a job"
+
+
+def test_what_does_not_load_is_not_taken(carried: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "cc"
+    bad.write_text('#!/bin/sh\nfor last; do :; done\necho nonsense > "$last"\n')
+    bad.chmod(0o755)
+    done = run(carried, tmp_path, CC=str(bad))
+    assert done.stdout.split() == ["None"]
+    assert "could not be built" in done.stderr

@@ -8,8 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from edgecv import zoo  # noqa: E402
+from edgecv.binary.modules import OneBit  # noqa: E402
+from edgecv.binary.replacing import binarize  # noqa: E402
 from edgecv.binary.sensitivity import Cost, damage, least  # noqa: E402
 from edgecv.counting import macs  # noqa: E402
+from edgecv.pruning.tuning import recalibrate  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 NAMES = [f"stage{s}.0.conv{c}" for s in (1, 2, 3) for c in (1, 2)]
@@ -31,9 +34,8 @@ def test_the_cheapest_for_their_macs_come_first() -> None:
 def test_what_a_layer_costs_is_its_own(tmp_path) -> None:
     context = nets.context(tmp_path)
     net = nets.seeded(lambda: zoo.build("resnet8", width=8, classes=nets.CLASSES)).eval()
-    edit = {**EDIT, "layers": {n: {"norm": None, "act": None} for n in NAMES}}
     before = copy.deepcopy(net.state_dict())
-    found = damage(net, edit, context)
+    found = damage(net, EDIT, context)
     assert list(found) == NAMES
     assert all(torch.equal(before[k], v) for k, v in net.state_dict().items())
     assert all(c.divergence > 0 for c in found.values())
@@ -41,4 +43,35 @@ def test_what_a_layer_costs_is_its_own(tmp_path) -> None:
     # a layer whose output nothing reads costs nothing
     with torch.no_grad():
         net.get_submodule("stage2.0.bn2").weight.zero_()
-    assert damage(net, edit, context)["stage2.0.conv2"].divergence == pytest.approx(0, abs=1e-6)
+    assert damage(net, EDIT, context)["stage2.0.conv2"].divergence == pytest.approx(0, abs=1e-6)
+
+
+def test_the_norm_that_became_a_part_of_a_layer_is_measured_anew(tmp_path) -> None:
+    net = nets.seeded(lambda: zoo.build("resnet8", width=8, classes=nets.CLASSES)).eval()
+    binarize(net, EDIT)
+    recalibrate(net, nets.context(tmp_path), 100)
+    for part in (m for m in net.modules() if isinstance(m, OneBit)):
+        assert part.norm is not None
+        assert int(part.norm.num_batches_tracked) > 0
+        assert not torch.equal(part.norm.running_mean, torch.zeros_like(part.norm.running_mean))
+
+
+class Aliased(torch.nn.Module):
+    """Layers that have two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 8, 3, groups=2)
+        self.parts = torch.nn.Sequential(self.one, torch.nn.ReLU(), self.two, torch.nn.Flatten())
+        self.head = torch.nn.LazyLinear(nets.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.parts(x))
+
+
+def test_layers_of_two_names_have_their_macs(tmp_path) -> None:
+    net = nets.seeded(Aliased)
+    net(torch.zeros(1, 3, nets.SIZE, nets.SIZE))
+    edit = {**EDIT, "layers": {"two": {"norm": None, "act": None}}}
+    side = nets.SIZE - 4
+    assert damage(net, edit, nets.context(tmp_path))["two"].macs == 8 * 4 * 9 * side**2

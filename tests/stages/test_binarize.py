@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import counting, history, zoo  # noqa: E402
+from edgecv import history, zoo  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.errors import ModelError, RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
@@ -157,7 +157,10 @@ def test_layers_by_sensitivity(trained: Path, tmp_path: Path) -> None:
     assert list(costs) == INNER
     _, module = Model.load(tmp_path)
     made = [n for n, m in module.named_modules() if isinstance(m, OneBit)]
-    macs = counting.by_layer(zoo.build("resnet8", **ARGS), 3, (nets.SIZE, nets.SIZE))
+    halved = nets.SIZE // 2
+    sides = {"stage1": nets.SIZE, "stage2": halved, "stage3": halved // 2}
+    net = zoo.build("resnet8", **ARGS)
+    macs = {n: net.get_submodule(n).weight.numel() * sides[n.partition(".")[0]] ** 2 for n in INNER}
     order = sorted(INNER, key=lambda n: costs[n] / macs[n])
     assert set(made) == set(order[: len(made)])
     share = [sum(macs[n] for n in order[:k]) / sum(macs[n] for n in INNER)
@@ -181,6 +184,26 @@ def test_any_network_keeps_its_shapes(name: str, tmp_path: Path) -> None:
     assert module(X).shape == (4, nets.CLASSES)
     layers = [m for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     assert layers, "the first and the last stay"
+
+
+class ByHand(nn.Module):
+    """A layer whose weight alone is used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3)
+        self.head = nn.Linear(8, nets.CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = nn.functional.conv2d(self.a(x).relu(), self.b.weight)
+        return self.head(y.mean((2, 3)))
+
+
+def test_a_layer_that_is_not_called_itself_stays_float(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="b is not called itself"):
+        Binarize(epochs=1, layers=("b",)).run(
+            (Model("none:here"), nets.seeded(ByHand)), nets.context(tmp_path, where="b")
+        )
 
 
 def test_a_second_one_is_refused(trained: Path, tmp_path: Path) -> None:

@@ -15,6 +15,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgecv.backends.onnxruntime.run import Session
+from edgecv.binary.frozen import frozen
+from edgecv.binary.lowering import countable
+from edgecv.binary.modules import OneBit
 from edgecv.errors import DataError, ModelError, StageError
 from edgecv.graph import Graph
 from edgecv.replay import graph_session
@@ -300,3 +303,40 @@ def test_the_networks_outputs_are_not_rounded(fp32: Graph, tmp_path: Path, grid:
     assert len(np.unique(outputs(graph, images(64, seed=1)))) > 0.98 * 64 * 10
     read = {name for n in model.graph.node for name in n.input}
     assert {t.name for t in model.graph.initializer} <= read
+
+
+def one_bit(folder: Path, head: bool) -> Graph:
+    """Layers of one bit with clipping between; head: a float dense layer ends them."""
+    torch.manual_seed(0)
+    parts: list[nn.Module] = []
+    for _ in range(2):
+        conv = nn.Conv2d(16, 16, 3, padding=1)
+        parts += [OneBit(conv, nn.BatchNorm2d(16), shortcut=not parts), nn.ReLU()]
+    parts += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), *([nn.Linear(16, 5)] if head else [])]
+    return export_onnx(frozen(nn.Sequential(*parts).eval()), torch.zeros(1, 16, 9, 9), folder)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_signs_read_floats_and_one_bit_layers_stay(named: bool, tmp_path: Path) -> None:
+    graph = one_bit(tmp_path, head=True)
+    if not named:
+        model = onnx.load(str(graph.path))
+        for node in model.graph.node:
+            node.name = ""
+        onnx.save(model, str(graph.path))
+    samples = np.random.default_rng(0).normal(size=(16, 16, 9, 9)).astype(np.float32)
+    made = quantize_onnx(graph, samples, X86, tmp_path / "int8")
+    model = onnx.load(str(made.path))
+    assert len(countable(model)) == 2
+    makers = {o: n for n in model.graph.node for o in n.output}
+    signs = [n for n in model.graph.node if n.op_type == "GreaterOrEqual"]
+    assert [makers[n.input[0]].op_type for n in signs if n.input[0] in makers] == ["Relu"]
+    (gemm,) = (n for n in model.graph.node if n.op_type == "Gemm")
+    assert makers[gemm.input[0]].op_type == "DequantizeLinear"
+
+
+def test_a_network_of_one_bit_alone_is_not_made_integers(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(size=(16, 16, 9, 9)).astype(np.float32)
+    with pytest.raises(ModelError, match="every layer that multiplies has one bit"):
+        quantize_onnx(one_bit(tmp_path, head=False), samples, X86, tmp_path / "int8")
+    assert not (tmp_path / "int8").exists()

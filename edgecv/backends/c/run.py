@@ -37,8 +37,7 @@ class Session:
     """A model in C, compiled and loaded. Not thread-safe; one thread.
 
     files: as `compile` writes them
-    Raises MissingExtraError (no compiler), EngineError (nobody said that the source is trusted; the
-    compiler refused it).
+    Raises TrustError, MissingExtraError (no compiler), EngineError (it refused the code).
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:

@@ -55,7 +55,7 @@ def parted(model: Any) -> Any:
 
     from edgecv.binary.lowering import countable
 
-    names, graph = countable(model), model.graph
+    counted, graph = countable(model), model.graph
     constants = {t.name for t in graph.initializer}
     most = float(np.finfo(np.float32).max)
     for name, value in ((LOW, -most), (HIGH, most)):
@@ -64,7 +64,7 @@ def parted(model: Any) -> Any:
     for node in list(graph.node):
         nodes.append(node)
         readers = [n for n in graph.node if node.output[0] in n.input]
-        if node.name not in names or len(node.input) < 3 or len(readers) != 1:
+        if node.output[0] not in counted or len(node.input) < 3 or len(readers) != 1:
             continue
         (reader,) = readers
         if reader.op_type not in ("Add", "Sub") or not constants & set(reader.input):

@@ -43,6 +43,7 @@ class Quantize(Limited):
     compresses: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
     sources: ClassVar[tuple[str, ...]] = (
+        "edgecv.binary.lowering",
         "edgecv.parity",
         "edgecv.replay",
         "edgecv.stages.export._tflite_names",

@@ -102,7 +102,10 @@ def quantize_onnx(
         "options": options.to_json(),
         **tuned,
         "samples": len(samples),
-        "warnings": [*doubts(samples), *([] if _multiplying(model) else _without_kernel(model))],
+        "warnings": [
+            *doubts(samples),
+            *(_without_kernel(model) if _multiplying(model) is None else []),
+        ],
         "grid": grid.model_dump(),
     }
     result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
@@ -134,6 +137,8 @@ def _quantize(
         for name, (lo, hi) in ranges.items()
     }
     chosen = _multiplying(copy)
+    if chosen == []:
+        raise ModelError("quantize", "every layer that multiplies has one bit", "ship it as it is")
     per_tensor = set() if grid.dense_per_channel else _dense_weights(model)
     root = logging.getLogger()
     level = root.level
@@ -146,7 +151,7 @@ def _quantize(
             weight_qType=QuantType.QInt8,
             activation_qType=getattr(QuantType, {"uint8": "QUInt8"}.get(grid.activations, "QInt8")),
             tensors_range=TensorsData(CalibrationMethod.MinMax, data),
-            nodes_to_quantize=chosen,
+            nodes_to_quantize=chosen or [],
             nodes_to_exclude=sorted(kept | (_left_float(copy) if grid.symmetric else set())),
             op_types_to_quantize=sorted({*QLinearOpsRegistry, *QDQRegistry}),
             extra_options={
@@ -170,15 +175,17 @@ def _quantize(
     return quantizer.model.model
 
 
-def _multiplying(model: Any) -> list[str]:
-    """Where layers of one bit count, what else multiplies, and its clipping; [] is everything:
+def _multiplying(model: Any) -> list[str] | None:
+    """Where layers of one bit count, what else multiplies, and its clipping; None is everything:
     between layers of one bit, floats are added, and would be converted to and fro for nothing."""
     from edgecv.binary.lowering import PRODUCTS, countable
 
     bits = countable(model)
     if not bits:
-        return []
-    found = [n for n in model.graph.node if n.op_type in PRODUCTS and n.name not in bits]
+        return None
+    for node in model.graph.node:  # the quantizer chooses by name
+        node.name = node.name or node.output[0]
+    found = [n for n in model.graph.node if n.op_type in PRODUCTS and n.output[0] not in bits]
     made = {n.output[0] for n in found}
     clips = [n for n in model.graph.node if n.op_type in ("Relu", "Clip") and n.input[0] in made]
     return [n.name for n in (*found, *clips)]
