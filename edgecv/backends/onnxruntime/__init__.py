@@ -1,3 +1,10 @@
 """ONNX Runtime: CPUs, everywhere."""
 
 LIBRARIES = ("onnxruntime",)
+
+
+def environment() -> dict[str, object]:
+    """What of this machine decides what a bundle holds: the kernels that count bits."""
+    from edgecv.binary import library  # not at import: devices import this package
+
+    return {"binary kernels": library.told().digest}

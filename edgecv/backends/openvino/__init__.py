@@ -1,3 +1,10 @@
 """OpenVINO: Intel CPUs, and other x86-64 ones."""
 
 LIBRARIES = ("openvino",)
+
+
+def environment() -> dict[str, object]:
+    """What of this machine decides what a bundle holds: where counting bits is exact is tried."""
+    from edgecv.bench.machine import cpu_features  # not at import: devices import this package
+
+    return {"features": cpu_features()}
