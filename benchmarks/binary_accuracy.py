@@ -130,9 +130,9 @@ def page(rows: list[dict[str, Any]]) -> tuple[list[str], bool]:
         "",
         "Top-1 by seed, of what was compiled for ONNX Runtime. react, bireal and xnor have one-bit "
         "weights and activations, ternary has weights of -1, 0, 1, ttq of -n, 0, p, both with "
-        "float activations (bytes when compressed, and no time). First and last layers and "
-        "projections are float, but in `every`. The time is what this processor makes of them: "
-        "small networks are all overhead.",
+        "float activations: fewer bytes only when packed, and slower than float, by the shortcuts "
+        "and slopes of ReActNet. First and last layers and projections are float, but in `every`. "
+        "The time is what this processor makes of them: small networks are all overhead.",
         "",
         *record.table(head, lines),
     ], good
