@@ -93,7 +93,7 @@ def _prove(
     try:
         session = run_module(target.backend).Session(files, threads=1)
     except (NoCudaDevice, MissingExtraError) as e:
-        proof["reason"] = ": ".join([*compiled.notes, e.what])
+        proof["reason"] = "; ".join([*compiled.notes, e.what])
         return proof
     try:
         proof["executed"] = session.executed()

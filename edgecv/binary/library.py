@@ -1,7 +1,7 @@
 """The kernels from Python: one layer at a time, on packed words or on floats.
 
-Raises EngineError where the library was not built; `edgecv doctor` tells. EDGECV_KERNELS names
-another library than the one in the package.
+Raises MissingExtraError where the library was not built or does not load; `edgecv doctor` tells.
+EDGECV_KERNELS names another library than the one in the package.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import numpy as np
 from edgecv.binary.build import NAME, digest
 from edgecv.binary.carried import built
 from edgecv.binary.reference import Shape
-from edgecv.errors import EngineError
+from edgecv.errors import EngineError, MissingExtraError
 
 CURE = "install gcc or clang, then: python -m edgecv.binary.build"
+NAMED = "EDGECV_KERNELS"
 ALIGNMENT = 64
 ERRORS = {
     1: "a size that the kernels do not take",
@@ -51,23 +52,29 @@ class _Output(ctypes.Structure):
 
 def found() -> Path | None:
     """The library's file; None where it was not built. On a device the first call builds it."""
-    named = os.environ.get("EDGECV_KERNELS")
+    named = os.environ.get(NAMED)
     path = Path(named or Path(__file__).with_name(NAME))
     if path.is_file():
         return path
     return None if named else built()
 
 
+def cure() -> str:
+    """How to come by kernels that load."""
+    named = os.environ.get(NAMED)
+    return f"{NAMED} names {named}: unset it, or name a library that was built" if named else CURE
+
+
 @cache
 def library() -> Any:
-    """The shared library, loaded once. Raises EngineError: not there, or for another system."""
+    """The shared library, loaded once. Raises MissingExtraError: not there, or does not load."""
     path = found()
     if path is None:
-        raise EngineError("binary kernels", "are not built", CURE)
+        raise MissingExtraError("binary kernels", "are not built", cure())
     try:
         made = ctypes.CDLL(str(path))
     except OSError as e:
-        raise EngineError(f"binary kernels {path.name}", f"cannot be loaded: {e}", CURE) from None
+        raise unloadable(path, str(e)) from None
     made.xnor_sets.restype = ctypes.POINTER(ctypes.c_char_p)
     made.xnor_digest.restype = ctypes.c_char_p
     made.xnor_scratch.restype = ctypes.c_size_t
@@ -78,6 +85,11 @@ def library() -> Any:
         ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p
     ]  # fmt: skip
     return made
+
+
+def unloadable(path: Path | str, said: str) -> MissingExtraError:
+    """The error for a library that is there and does not load."""
+    return MissingExtraError(f"binary kernels {path}", f"cannot be loaded: {said}", cure())
 
 
 def sets() -> list[str]:
@@ -108,8 +120,8 @@ def told() -> Told:
     """Whether the kernels are here, and which."""
     try:
         return Told(True, tuple(sets()), str(library().xnor_digest().decode()), stale())
-    except EngineError as e:
-        return Told(False, reason=f"{e.what}: {CURE}")
+    except MissingExtraError as e:
+        return Told(False, reason=f"{e.what}: {e.hint}")
 
 
 @dataclass(frozen=True)

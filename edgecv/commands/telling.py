@@ -137,7 +137,7 @@ def doctor(options: argparse.Namespace) -> int:
 
 def _kernels(found: Any) -> list[str]:
     """The row of the kernels that count bits."""
-    from edgecv.binary.library import CURE
+    from edgecv.binary.library import CURE, cure
 
     about = f"{', '.join(found.sets)} ({found.digest})" if found.here else ""
     if found.stale:
@@ -148,7 +148,7 @@ def _kernels(found: Any) -> list[str]:
         "yes" if found.here else "no",
         about,
         lost,
-        "" if found.here else CURE,
+        "" if found.here else cure(),
     ]
 
 

@@ -8,9 +8,10 @@ norm behind it become one (`edgecv.binary.modules`); by form:
     react    that, a shift β before each sign, RPReLU    Liu et al., ECCV 2020
 
 `weights: ternary` takes −1, 0 and +1 (TWN, Li & Liu 2016), `ttq` −n, 0 and +p, which are trained
-(Zhu et al., ICLR 2017). `activations: real` keeps what layers read in float: it saves bytes, and no
-time. `layers: auto` leaves in float what costs most for its MACs (`edgecv.binary.sensitivity`). The
-float network that came in is the teacher. In the first of two steps only activations have one bit.
+(Zhu et al., ICLR 2017). `activations: real` keeps what layers read in float: it saves no time, and
+bytes only where the file is packed. `layers: auto` leaves in float what costs most for its MACs
+(`edgecv.binary.sensitivity`). The float network that came in is the teacher. In the first of two
+steps only activations have one bit.
 
 Pitfalls: the first and the last layer and projections stay in float, because there signs lose most
 and time is least; Adam without weight decay; pooling belongs behind a binary layer's sum, not
@@ -23,7 +24,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from edgecv import naming
 from edgecv.errors import StageError
@@ -60,7 +61,7 @@ class Binarize(Training):
         default="binary", description="ttq: ternary of two trained sizes, for real activations"
     )
     activations: Literal["binary", "real"] = Field(
-        default="binary", description="what layers read; real saves bytes, no time"
+        default="binary", description="what layers read; real saves bytes when packed, no time"
     )
     layers: Literal["auto"] | tuple[str, ...] = Field(
         default=(),
@@ -77,6 +78,13 @@ class Binarize(Training):
     lr: float = Field(default=2e-3, gt=0, description="peak learning rate")
     weight_decay: float = Field(default=0.0, ge=0)
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
+
+    @field_validator("layers", mode="before")
+    @classmethod
+    def _a_list(cls, value: Any) -> Any:
+        if isinstance(value, str) and value != "auto":
+            raise ValueError(f"write auto, or a list: [{value}]")
+        return value
 
     @model_validator(mode="after")
     def _together(self) -> Self:

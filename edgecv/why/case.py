@@ -67,8 +67,13 @@ class Case:
         return self.view.counted if self.view else ()
 
     def ran(self, product: Product) -> Layer | None:
-        """The profile's row of a product, None where it has none."""
-        return next((r for r in self.layers if r.layer == product.layer and r.precision), None)
+        """The profile's row of a product, None where it has none.
+
+        A pooling that belongs to a one-bit layer has a row of that layer too: the row that counted.
+        """
+        rows = [r for r in self.layers if r.layer == product.layer and r.precision]
+        counted = [r for r in rows if product.weights == "binary" and r.precision == "binary"]
+        return next(iter([*counted, *rows]), None)
 
     def time_ms(self, product: Product) -> float:
         """What a product takes of a call, by the profile; 0 where that says nothing.

@@ -229,6 +229,18 @@ def test_other_processors_give_the_golden_vectors(family: str, kind: str, tmp_pa
     assert "golden 4 of 4" in done.stdout
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="no make")
+def test_make_takes_the_compiler_that_it_is_given(tmp_path: Path) -> None:
+    """What another compiler made before is no proof of this one."""
+    compile(made("lenet", "int8", tmp_path / "graph"), C, tmp_path / "out")
+    make = ["make", "-C", str(tmp_path / "out"), "check"]
+    done = subprocess.run(make, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "equal" in done.stdout
+    again = subprocess.run([*make, "CC=no-such-cc"], capture_output=True, text=True, check=False)
+    assert again.returncode != 0
+
+
 @pytest.mark.parametrize("cc", ["gcc", "clang"])
 @pytest.mark.parametrize("kind", ["fp32", "int8", "bits"])
 def test_compilers_have_nothing_to_say(cc: str, kind: str, tmp_path: Path) -> None:
@@ -352,5 +364,9 @@ def test_without_a_compiler_the_code_is_written_and_not_run(
     compiled = compile(graph, C, tmp_path / "c")
     assert (tmp_path / "c" / "model.c").is_file()
     files = {n: (tmp_path / "c" / n).read_bytes() for n in compiled.files}
+    with pytest.raises(MissingExtraError, match="CC names 'no-such-compiler'"):
+        Session(files)
+    monkeypatch.delenv("CC")
+    monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingExtraError, match="no C compiler"):
         Session(files)

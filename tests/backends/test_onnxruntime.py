@@ -15,7 +15,7 @@ from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.compile import compile
 from edgecv.backends.onnxruntime.profile import KERNELS
 from edgecv.backends.onnxruntime.run import Session, probe
-from edgecv.errors import EngineError, UnsupportedError
+from edgecv.errors import EngineError, MissingExtraError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Profile
 from edgecv.target import Grid, Target
@@ -320,7 +320,7 @@ def test_kernels_of_another_system_are_refused_in_a_line(
     lowered = (tmp_path / "out" / "model.onnx").read_bytes()
     (tmp_path / "odd.so").write_bytes(b"not a library")
     monkeypatch.setenv("EDGECV_KERNELS", str(tmp_path / "odd.so"))
-    with pytest.raises(EngineError, match="binary kernels") as caught:
+    with pytest.raises(MissingExtraError, match="binary kernels") as caught:
         Session({"model.onnx": lowered})
     assert "\n" not in str(caught.value)
-    assert "python -m edgecv.binary.build" in str(caught.value)
+    assert f"EDGECV_KERNELS names {tmp_path / 'odd.so'}: unset it" in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 
 from edgecv.binary import build, library
 from edgecv.binary.reference import Shape, dots, packed, unpacked
-from edgecv.errors import EdgecvError, EngineError
+from edgecv.errors import EdgecvError, MissingExtraError
 
 pytestmark = pytest.mark.usefixtures("kernels")
 
@@ -135,11 +135,13 @@ def test_what_is_not_built_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             if content:
                 path.write_bytes(content)
             monkeypatch.setenv("EDGECV_KERNELS", str(path))
-            with pytest.raises(EngineError, match=said):
+            with pytest.raises(MissingExtraError, match=said):
                 library.sets()
             told = library.told()
             assert not told.here
-            assert "python -m edgecv.binary.build" in told.reason
+            assert f"EDGECV_KERNELS names {path}: unset it" in told.reason
+        monkeypatch.delenv("EDGECV_KERNELS")
+        assert "python -m edgecv.binary.build" in library.cure()
     finally:
         library.library.cache_clear()
 

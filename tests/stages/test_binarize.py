@@ -131,6 +131,11 @@ def test_layers_are_taken_by_name(trained: Path, tmp_path: Path, caplog) -> None
         binarize(trained, tmp_path / "x", layers=("stagge3",))
 
 
+def test_one_name_alone_is_no_list() -> None:
+    with pytest.raises(ValueError, match=r"write auto, or a list: \[stem\]"):
+        Binarize(layers="stem")
+
+
 def test_real_inputs_keep_their_floats(trained: Path, tmp_path: Path) -> None:
     binarize(trained, tmp_path, activations="real", weights="ternary")
     _, module = Model.load(tmp_path)

@@ -337,6 +337,6 @@ def test_signs_read_floats_and_one_bit_layers_stay(named: bool, tmp_path: Path) 
 
 def test_a_network_of_one_bit_alone_is_not_made_integers(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(size=(16, 16, 9, 9)).astype(np.float32)
-    with pytest.raises(ModelError, match="every layer that multiplies has one bit"):
+    with pytest.raises(ModelError, match="every layer that multiplies has one bit already"):
         quantize_onnx(one_bit(tmp_path, head=False), samples, X86, tmp_path / "int8")
     assert not (tmp_path / "int8").exists()

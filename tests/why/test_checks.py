@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from edgecv.why import fallbacks, limits, moves, one_bit, precision
@@ -202,5 +204,10 @@ def test_a_layer_that_int8_computes_as_fast_is_named_and_no_other() -> None:
 
 def test_one_bit_layers_are_counted_where_they_ran_and_moves_between_them_are_theirs() -> None:
     made = counted(BIT, ran="binary", ms=0.1)
+    pooled = row("b", "Pooling", "fp32", 0.2)  # of the shortcut
+    made = dataclasses.replace(made, layers=(pooled, *made.layers))
     assert _executed(made) == {"binary": 1}
+    ran = made.ran(BIT)
+    assert ran is not None
+    assert ran.op == "BinaryConv"
     assert kinds(moves.check(made)) == []

@@ -7,6 +7,7 @@ source's maker is trusted (`trust.py`).
 from __future__ import annotations
 
 import ctypes
+import os
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -45,7 +46,9 @@ class Session:
         trust.check(ENGINE)
         cc = compiler()
         if cc is None:
-            raise MissingExtraError(ENGINE, "no C compiler", "install gcc or clang")
+            named = os.environ.get("CC")
+            what = f"CC names {named!r}, which is not there" if named else "no C compiler"
+            raise MissingExtraError(ENGINE, what, "install gcc or clang, or name one in CC")
         with tempfile.TemporaryDirectory(prefix="edgecv-c-") as room:
             for name, content in files.items():
                 (Path(room) / Path(name).name).write_bytes(content)

@@ -312,6 +312,7 @@ FLAGS = -std=c99 -Wall -Wextra -ffp-contract=off
 check: model_test
 \t./model_test
 
+# made anew each time: CC may be another than the last
 model_test: main.c model.o golden.h model.h
 \t$(CC) $(CFLAGS) $(FLAGS) main.c model.o -o $@
 
@@ -324,5 +325,5 @@ size: model.o
 clean:
 \trm -f model.o model_test
 
-.PHONY: check size clean
+.PHONY: check size clean model_test model.o
 """

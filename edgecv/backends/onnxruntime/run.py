@@ -176,22 +176,21 @@ def counting(model: bytes) -> tuple[bytes, str | None]:
         return model, str(path)
     from edgecv.binary.plain import plain
 
-    log.warning(
-        "one-bit layers run in floats, slowly: the binary kernels are not built (%s)", library.CURE
-    )
+    said = "one-bit layers run in floats, slowly: the binary kernels are not built (%s)"
+    log.warning(said, library.cure())
     return plain(model), None
 
 
 def register(options: Any, kernels: str | None) -> None:
-    """Give a session's options the library of `counting`. Raises EngineError."""
+    """Give a session's options the library of `counting`. Raises MissingExtraError."""
     if kernels is None:
         return
     try:
         options.register_custom_ops_library(kernels)
     except Exception as e:
-        from edgecv.binary.library import CURE
+        from edgecv.binary.library import unloadable
 
-        raise EngineError(f"binary kernels {kernels}", _line(e), CURE) from None
+        raise unloadable(kernels, _line(e)) from None
 
 
 def _closed(*_: object) -> Any:

@@ -138,7 +138,8 @@ def _quantize(
     }
     chosen = _multiplying(copy)
     if chosen == []:
-        raise ModelError("quantize", "every layer that multiplies has one bit", "ship it as it is")
+        hint = "it ships as it is: leave the quantize step out"
+        raise ModelError("quantize", "every layer that multiplies has one bit already", hint)
     per_tensor = set() if grid.dense_per_channel else _dense_weights(model)
     root = logging.getLogger()
     level = root.level
