@@ -23,7 +23,10 @@ def show(data: Mapping[str, Any]) -> None:
     for other in sorted({r["executed"] for r in data["layers"]} - {None, data["precision"]}):
         layers = [r["layer"] for r in data["layers"] if r["executed"] == other]
         print(f"asked for {data['precision']}, ran in {other}: {named(layers, 6)}")
-    if data["not_run"]:
+    timed = any(t["time_ms"] is not None for t in data["top"])
+    if data["not_run"] and data["call_ms"] is not None:
+        print(f"no times by layer: {data['not_run']}")
+    elif data["not_run"]:
         print(f"not run here: {data['not_run']}; what the file alone shows follows")
     if rival := data["against"]:
         print(
@@ -49,8 +52,10 @@ def show(data: Mapping[str, Any]) -> None:
         print(f"{said}; what its maker noted follows" if data["notes"] else said)
         for note in data["notes"]:
             _say("- ", note)
-    else:
+    elif timed:
         print("nothing found that costs time: the layers below are where it goes")
+    else:
+        print("where the time goes is not known; the layers that multiply:")
     for f in data["noted"]:
         print()
         _say("seen, ", f"{_no_cause(f)}: {f['kind']}: {f['what']}")
@@ -62,7 +67,11 @@ def show(data: Mapping[str, Any]) -> None:
              f"{t['bound']}-bound" if t["bound"] else ""]
             for t in data["top"]
         ]  # fmt: skip
-        table(["where the time goes", "op", "precision", "ms", "share", ""], rows, right=(3, 4))
+        table(
+            ["where the time goes" if timed else "layer", "op", "precision", "ms", "share", ""],
+            rows,
+            right=(3, 4),
+        )
     if data["budget_spent"]:
         print("\nthe budget was spent before everything was measured: --budget 60s")
 

@@ -54,6 +54,17 @@ def test_nothing_found_says_so_and_where_the_time_goes(capsys: pytest.CaptureFix
     assert "right as it is, mended it takes 0.050 ms more" in shown(capsys, noted=[better])
 
 
+def test_an_engine_without_a_profiler_is_not_called_sound(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    top = [{**t, "time_ms": None, "share": None} for t in report()["top"]]
+    text = shown(capsys, findings=[], noted=[], top=top, not_run="generated C has no profiler")
+    assert "no times by layer: generated C has no profiler" in text
+    assert "where the time goes is not known" in text
+    assert "nothing found" not in text
+    assert "not run here" not in text
+
+
 def test_what_was_not_run(capsys: pytest.CaptureFixture[str]) -> None:
     away = {"call_ms": None, "executed": {}, "layers": [], "top": [], "not_run": "no GPU"}
     text = shown(capsys, findings=[UNKNOWN], **away)
