@@ -126,7 +126,7 @@ def test_doctor_tells_of_the_binary_kernels(
     monkeypatch.setenv("EDGECV_KERNELS", str(tmp_path / "none.so"))
     (line,) = (x for x in edgecv("doctor").out.splitlines() if x.startswith("binary kernels "))
     assert line.split()[2] == "no"
-    assert "python -m edgecv.binary.build" in line
+    assert f"EDGECV_KERNELS names {tmp_path / 'none.so'}: unset it" in line
 
 
 def test_doctor_says_what_a_missing_engine_costs_and_its_cure(
