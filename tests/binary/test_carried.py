@@ -58,21 +58,24 @@ def test_nothing_is_built_outside_a_room_or_without_a_compiler(
     assert list(tmp_path.iterdir()) == []
 
 
+def bad_compiler(folder: Path, script: str) -> str:
+    path = folder / "cc"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
 def test_a_compiler_that_fails_is_told_in_a_line(carried: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "cc"
-    bad.write_text("#!/bin/sh\necho no such flag >&2\nexit 1\n")
-    bad.chmod(0o755)
-    done = run(carried, tmp_path, CC=str(bad))
+    bad = bad_compiler(tmp_path, "echo no such flag >&2; exit 1")
+    done = run(carried, tmp_path, CC=bad)
     assert done.stdout.split() == ["None"]
     assert done.stderr.splitlines() == ["the binary kernels could not be built: no such flag"]
-    done = run(carried, tmp_path, CC=str(bad))
+    done = run(carried, tmp_path, CC=bad)
     assert (done.stdout.split(), done.stderr) == (["None"], ""), "tried and said once a job"
 
 
 def test_what_does_not_load_is_not_taken(carried: Path, tmp_path: Path) -> None:
-    bad = tmp_path / "cc"
-    bad.write_text('#!/bin/sh\nfor last; do :; done\necho nonsense > "$last"\n')
-    bad.chmod(0o755)
-    done = run(carried, tmp_path, CC=str(bad))
+    bad = bad_compiler(tmp_path, 'for last; do :; done; echo nonsense > "$last"')
+    done = run(carried, tmp_path, CC=bad)
     assert done.stdout.split() == ["None"]
     assert "could not be built" in done.stderr

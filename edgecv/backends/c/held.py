@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.network import Grid, Step, Tensor
+from edgecv.backends.c.network import Grid, Step, Tensor, multiplier
 from edgecv.errors import UnsupportedError
 
 INFINITY = float("inf")
@@ -117,6 +117,12 @@ class Held:
         if zero.dtype != np.int8 or scale.size != 1:
             raise self._refused(node, f"an activation is {zero.dtype}, C kernels take int8")
         return Grid(float(scale.reshape(())), int(zero.reshape(())))
+
+    @staticmethod
+    def _rescaled(old: Grid, new: Grid) -> dict[str, Any]:
+        """One grid into another: m / 2^shift is the ratio of their scales."""
+        m, shift = multiplier(old.scale / new.scale)
+        return {"x_zero": old.zero, "m": m, "shift": shift, "y_zero": new.zero}
 
     def _integers(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
         """(integers, scales) of a constant that a DequantizeLinear unpacks."""

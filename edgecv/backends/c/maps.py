@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.c.held import INFINITY, Held
-from edgecv.backends.c.network import Step, Tensor, multiplier
+from edgecv.backends.c.network import Step, Tensor
 from edgecv.backends.c.window import outputs, window
 
 
@@ -18,14 +18,7 @@ class Maps(Held):
     def _quantizelinear(self, node: Any) -> None:
         held, grid = self._at(node.input[0]), self._grid(node)
         if held.dtype == "int8":  # one grid into another
-            old = self.grids[held.name]
-            m, shift = multiplier(old.scale / grid.scale)
-            about: dict[str, Any] = {
-                "x_zero": old.zero,
-                "m": m,
-                "shift": shift,
-                "y_zero": grid.zero,
-            }
+            about = self._rescaled(self.grids[held.name], grid)
             made = self._step(node, "rescale_i8", [held.name], held.shape, "int8", about=about,
                               order=held.order)  # fmt: skip
         else:
@@ -129,9 +122,7 @@ class Maps(Held):
             self._step(node, "pool_f32", [self._float(node.input[0])], shape, about=about)
             return
         out, grid, _, _ = made
-        own = self.grids[x.name]
-        m, shift = multiplier(own.scale / grid.scale)
-        about |= {"x_zero": own.zero, "m": m, "shift": shift, "y_zero": grid.zero}
+        about |= self._rescaled(self.grids[x.name], grid)
         self._step(node, "pool_i8", [x.name], shape, "int8", out, about=about)
         self.grids[out] = grid
 

@@ -190,8 +190,7 @@ class Products(Held):
             if own == grid:
                 inputs.append(part.name)
                 continue
-            m, shift = multiplier(own.scale / grid.scale)
-            about = {"x_zero": own.zero, "m": m, "shift": shift, "y_zero": grid.zero}
+            about = self._rescaled(own, grid)
             name = f"{out}/part{i}"
             self._step(node, "rescale_i8", [part.name], part.shape, "int8", name, about=about)
             inputs.append(name)

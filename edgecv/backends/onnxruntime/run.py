@@ -157,17 +157,21 @@ class Session:
 
 def prepare(files: Mapping[str, bytes]) -> None:
     """What is made once, and not at every load: a device builds the binary kernels."""
-    for model in files.values():
-        if any(op.encode() in model for op in COUNTED):
-            from edgecv.binary import library
+    if any(map(_counts, files.values())):
+        from edgecv.binary import library
 
-            library.found()
+        library.found()
+
+
+def _counts(model: bytes) -> bool:
+    """Whether a file has layers of one bit."""
+    return any(op.encode() in model for op in COUNTED)
 
 
 def counting(model: bytes) -> tuple[bytes, str | None]:
     """(the file as it runs here, the library that its one-bit layers need); floats in their place
     where the library was not built. Raises MissingExtraError: neither is possible."""
-    if not any(op.encode() in model for op in COUNTED):
+    if not _counts(model):
         return model, None
     from edgecv.binary import library
 

@@ -63,8 +63,10 @@ def parted(model: Any) -> Any:
     nodes = []
     for node in list(graph.node):
         nodes.append(node)
+        if node.output[0] not in counted or len(node.input) < 3:
+            continue
         readers = [n for n in graph.node if node.output[0] in n.input]
-        if node.output[0] not in counted or len(node.input) < 3 or len(readers) != 1:
+        if len(readers) != 1:
             continue
         (reader,) = readers
         if reader.op_type not in ("Add", "Sub") or not constants & set(reader.input):
