@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.data.decode import calibration_images, decode
+from edgecv.data.decode import decode
+from edgecv.data.files import calibration_images, tell
 from edgecv.data.images import Images, as_outputs, check_labels, check_same_classes, save_labels
 from edgecv.data.source import SPLITS, Items
 from edgecv.errors import DataError, StoreError
@@ -144,6 +145,8 @@ def materialise(
         if progress:
             progress(done, items.count)
     pixels.flush()
+    for note in items.notes():
+        tell(source, note)
     classes = items.classes
     if classes is None:
         classes = tuple(str(k) for k in range(int(labels.max()) + 1))

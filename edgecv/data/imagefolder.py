@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecv.data.decode import SUFFIXES, decode, image_files
+from edgecv.data.decode import Notes, decode
+from edgecv.data.files import HIDDEN, OUTSIDE, SUFFIXES, Found, identity, scan, tell
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
@@ -17,11 +18,12 @@ from edgecv.errors import DataError
 def items(argument: str, split: str) -> Items:  # noqa: ARG001
     """The folder's images. The path says which split it is, so `split` changes nothing."""
     files, labels, classes = _scan(argument)
+    notes = Notes()
 
     def item(index: int) -> tuple[np.ndarray, int]:
-        return decode(files[index]), labels[index]
+        return decode(files[index], notes=notes), labels[index]
 
-    return Items(len(files), item, classes, channels=3, parallel=True)
+    return Items(len(files), item, classes, 3, parallel=True, notes=notes.sentences)
 
 
 def fingerprint(argument: str, split: str) -> str:  # noqa: ARG001
@@ -37,20 +39,41 @@ def _scan(argument: str) -> tuple[list[Path], list[int], tuple[str, ...]]:
     if not root.is_dir():
         raise DataError(where, "no such folder", HERE)
     layout = "it needs one sub-folder for each class, with images in each"
-    folders = sorted(
-        path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")
-    )
+    found = Found(read={identity(root)})
+    folders = _folders(where, root, found)
     if not folders:
         raise DataError(where, "has no class folders", layout)
-    files: list[Path] = []
     labels: list[int] = []
     for label, folder in enumerate(folders):
-        found = image_files(folder)
-        if not found:
+        before = len(found.files)
+        scan(folder, found)
+        if len(found.files) == before:
             hint = f"remove it, or add images ({' '.join(SUFFIXES)})"
             raise DataError(f"imagefolder:{folder}", "class folder without images", hint)
-        files += found
-        labels += [label] * len(found)
+        labels += [label] * (len(found.files) - before)
     if len(folders) == 1:
         raise DataError(where, f"has only one class, {folders[0].name!r}", layout)
-    return files, labels, tuple(folder.name for folder in folders)
+    if note := found.note():
+        tell(where, note)
+    return found.files, labels, tuple(folder.name for folder in folders)
+
+
+def _folders(where: str, root: Path, found: Found) -> list[Path]:
+    """The class folders, links among them; what else lies there is passed over.
+
+    Raises DataError where two of them are one folder: its images would be of two classes.
+    """
+    folders: dict[tuple[int, int], Path] = {}
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            found.skip(HIDDEN, path.name)
+        elif not path.is_dir():
+            found.skip(OUTSIDE, path.name)
+        else:
+            first = folders.setdefault(identity(path), path)
+            if first != path or identity(path) in found.read:
+                other = repr(first.name) if first != path else "the folder of all classes"
+                what = f"class folders {path.name!r} and {other} are the same folder"
+                raise DataError(where, what, "remove the link")
+    found.read |= folders.keys()
+    return list(folders.values())

@@ -69,30 +69,65 @@ class Images:
         return Images(pixels, labels, classes)
 
 
+MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's output
+
+
 def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
     """The same images, each label the index of the network's output of that name.
 
-    outputs: names of the network's outputs. Without them, classes named by numbers are the outputs
-    themselves. Raises DataError: a class that is no output, or names where outputs have none.
+    outputs: names of the network's outputs. Without them, or where they are the numbers from 0, a
+    class named by a number is the output of that number, zeros before it or not ("0007" is 7).
+    Raises DataError: a class that is no output, names where outputs have none, or two classes that
+    are one output.
     """
     names = tuple(outputs or ())
-    if not names and all(c.isdecimal() for c in test.classes):
-        names = tuple(str(i) for i in range(max(map(int, test.classes)) + 1))
     if not names:
-        word = next(c for c in test.classes if not c.isdecimal())
+        names = _numbered(test.classes)
+    index = OutputNames(names)
+    taken: dict[int, str] = {}  # output -> class
+    for c in test.classes:
+        found = index.get(c)
+        if found is None:
+            close = difflib.get_close_matches(c, names, 1)
+            hint = f"did you mean {close[0]!r}?" if close else "name folders by labels or numbers"
+            raise DataError("data.test", f"class {c!r} is no output of the network", hint)
+        if found in taken:
+            what = f"classes {taken[found]!r} and {c!r} are one output, {names[found]!r}"
+            raise DataError("data.test", what, "put their images into one folder")
+        taken[found] = c
+    return Images(test.pixels, np.array(list(taken), np.int64)[test.labels], names)
+
+
+class OutputNames:
+    """Which output a class folder is: by name, and by number where the outputs are the numbers."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._index = {name: i for i, name in enumerate(names)}
+        self._numbered = all(name == str(i) for i, name in enumerate(names))
+
+    def get(self, name: str) -> int | None:
+        number = self._numbered and name.isdecimal()
+        return self._index.get(str(_number(name)) if number else name)
+
+
+def _numbered(classes: Sequence[str]) -> tuple[str, ...]:
+    """The outputs "0", "1", ... up to the largest that a class names. Raises DataError."""
+    words = [c for c in classes if not c.isdecimal()]
+    if words:
         raise DataError(
             "data.test",
-            f"class {word!r} is a name, and the network's outputs have none",
+            f"class {words[0]!r} is a name, and the network's outputs have none",
             "give --labels FILE, a name a line in the outputs' order, or name folders by numbers",
         )
-    index = {name: i for i, name in enumerate(names)}
-    unknown = [c for c in test.classes if c not in index]
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], names, 1)
-        hint = f"did you mean {close[0]!r}?" if close else "name folders by labels, or by numbers"
-        raise DataError("data.test", f"class {unknown[0]!r} is no output of the network", hint)
-    places = np.array([index[c] for c in test.classes], np.int64)
-    return Images(test.pixels, places[test.labels], names)
+    largest = max(classes, key=_number)
+    if _number(largest) >= MAX_OUTPUTS:
+        raise DataError("data.test", f"class {largest!r} is no output of the network")
+    return tuple(str(i) for i in range(_number(largest) + 1))
+
+
+def _number(name: str) -> int:
+    """What a decimal name means; Python refuses to read thousands of digits."""
+    return int(name) if len(name) < 1000 else MAX_OUTPUTS
 
 
 def save_labels(folder: Path, labels: np.ndarray, classes: tuple[str, ...]) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecv.data.decode import calibration_images, decode
+from edgecv.data.decode import Notes, decode
+from edgecv.data.files import calibration_images
 from edgecv.data.source import Items, hash_files
 
 # Ranges settle with a few hundred images; more would only be decoded.
@@ -26,7 +27,12 @@ def items(argument: str, split: str) -> Items:
     if kind == "synthetic":
         return Items(int(rest), lambda i: (smooth_noise(i), 0), (), 3)
     paths = _chosen(Path(rest), split if kind == "parted" else None)
-    return Items(len(paths), lambda i: (decode(paths[i], 3), 0), (), 3, parallel=True)
+    notes = Notes()
+
+    def item(index: int) -> tuple[np.ndarray, int]:
+        return decode(paths[index], 3, notes), 0
+
+    return Items(len(paths), item, (), 3, parallel=True, notes=notes.sentences)
 
 
 def fingerprint(argument: str, split: str) -> str:

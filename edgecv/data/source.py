@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from edgecv.data.files import open_regular
 from edgecv.errors import DataError
 
 SPLITS = ("train", "test")
@@ -24,6 +26,7 @@ class Items:
     classes:  names, or None where only the labels say how many there are
     channels: 1 or 3, or None where the first image says it
     parallel: whether `item` may be called from several threads
+    notes:    once all are decoded: what a user should know of how they were read
     """
 
     count: int
@@ -31,6 +34,7 @@ class Items:
     classes: tuple[str, ...] | None
     channels: int | None
     parallel: bool = False
+    notes: Callable[[], list[str]] = list
 
 
 def hash_files(named: list[tuple[str, Path]]) -> str:
@@ -40,12 +44,13 @@ def hash_files(named: list[tuple[str, Path]]) -> str:
     """
     digest = hashlib.sha256()
     for name, path in named:
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise DataError(str(path), f"cannot be read: {error.strerror}") from error
         label = name.encode("utf-8", "surrogateescape")
-        digest.update(f"{len(label)} {len(content)} ".encode())
-        digest.update(label)
-        digest.update(content)
+        with open_regular(path) as file:
+            digest.update(f"{len(label)} {os.fstat(file.fileno()).st_size} ".encode())
+            digest.update(label)
+            try:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+            except OSError as error:
+                raise DataError(str(path), f"cannot be read: {error.strerror}") from error
     return digest.hexdigest()

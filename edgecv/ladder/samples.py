@@ -14,8 +14,9 @@ from typing import overload
 
 import numpy as np
 
-from edgecv.data.decode import decode, image_files
-from edgecv.data.images import Images
+from edgecv.data.decode import decode
+from edgecv.data.files import image_files
+from edgecv.data.images import Images, OutputNames
 from edgecv.errors import DataError
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.bundle import dequantise, on_grid
@@ -84,8 +85,9 @@ def of_folder(folder: Path, labels: Sequence[str] | None) -> Samples:
     if not files:
         raise DataError(str(folder), "holds no images", "give JPEG or PNG files")
     names = [p.relative_to(folder).parts[0] for p in files]
-    known = {name: i for i, name in enumerate(labels or ())}
-    truth = np.array([known.get(n, -1) for n in names], np.int64)
+    known = OutputNames(labels or ())
+    found = [known.get(n) for n in names]
+    truth = np.array([-1 if i is None else i for i in found], np.int64)
     return Samples(
         len(files),
         lambda i: decode(files[i]),

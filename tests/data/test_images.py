@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from edgecv.data.images import Images, check_same_classes
+from edgecv.data.images import Images, as_outputs, check_same_classes
 from edgecv.errors import DataError
 
 PIXELS = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
@@ -64,3 +64,30 @@ def test_splits_must_name_the_same_classes():
         check_same_classes(train, Images(PIXELS, LABELS, ("a", "b", "c", "d")))
     with pytest.raises(DataError, match="'b' stands where train has 'a'"):
         check_same_classes(train, Images(PIXELS, LABELS, ("b", "a", "c")))
+
+
+def of_classes(*classes):
+    count = len(classes)
+    return Images(np.zeros((count, 2, 2, 1), np.uint8), np.arange(count), classes)
+
+
+def test_zeros_before_a_number_change_nothing():
+    for outputs in (None, [str(i) for i in range(16)]):
+        found = as_outputs(of_classes("0003", "0007", "0012"), outputs)
+        assert found.labels.tolist() == [3, 7, 12]
+
+
+def test_outputs_that_are_named_with_zeros_keep_their_names():
+    names = ["0000", "0001", "0100"]
+    assert as_outputs(of_classes("0100", "0000"), names).labels.tolist() == [2, 0]
+
+
+def test_two_folders_for_one_output_are_refused():
+    with pytest.raises(DataError, match="'07' and '7' are one output"):
+        as_outputs(of_classes("07", "7"), None)
+
+
+@pytest.mark.parametrize("name", ["99999999999", "9" * 5000])
+def test_a_number_that_no_network_has_costs_no_memory(name):
+    with pytest.raises(DataError, match="is no output of the network"):
+        as_outputs(of_classes("0", name), None)
