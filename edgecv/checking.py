@@ -1,4 +1,4 @@
-"""YAML with line numbers, and pydantic's complaints as one-line errors with a place and a hint."""
+"""Line numbers of YAML, and pydantic's complaints as one-line errors with a place and a hint."""
 
 from __future__ import annotations
 
@@ -13,19 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from edgecv.errors import RecipeError
 
-
-def parse(text: str, where: str) -> Any:
-    """Parse YAML. PyYAML lets errors of Python's own types through (`2001-13-40`, `[[[[...`)."""
-    try:
-        data = yaml.safe_load(text)
-        json.dumps(data, default=str, skipkeys=True)  # refuses an alias that holds itself
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
-        what = " ".join(str(e).split()).replace('in "<unicode string>", ', "")
-        hint = "indent with spaces; one key: value a line; quote text that holds : or #"
-        raise RecipeError(where, f"is not valid YAML: {what}", hint) from None
-    return data
-
-
+_SHOWN = 200  # characters of a wrong value
 # In place of a line number: the value came from `--set`.
 SET = -1
 
@@ -53,7 +41,8 @@ def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> An
     Raises RecipeError: not a mapping, an unknown key, a missing one, a wrong type or range.
     """
     if not isinstance(values, dict):
-        raise RecipeError(where(*keys), f"expected keys and values, found {values!r}", _keys(cls))
+        what = f"expected keys and values, found {short(values)}"
+        raise RecipeError(where(*keys), what, _keys(cls))
     known = [f.alias or n for n, f in cls.model_fields.items()]
     if "on" in known:  # YAML 1.1 reads a bare `on` as true
         values = {"on" if key is True else key: value for key, value in values.items()}
@@ -69,6 +58,12 @@ def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> An
             raise RecipeError(where(*keys), f"key {inner[-1]!r} is missing", hint) from None
         hint = _about(cls, str(inner[0])) if inner else ""
         raise RecipeError(where(*keys, *inner), message, hint) from None
+
+
+def short(value: Any) -> str:
+    """A wrong value as an error shows it."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def checked(cls: type[BaseModel], values: dict[str, Any], options: Mapping[str, str]) -> Any:
@@ -90,7 +85,7 @@ def _first(error: ValidationError) -> tuple[list[Any], str]:
     place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
     if first["type"] == "missing":
         return place, "missing"
-    return place, f"{first['msg'].removeprefix('Value error, ')}, found {first['input']!r}"
+    return place, f"{first['msg'].removeprefix('Value error, ')}, found {short(first['input'])}"
 
 
 def _about(cls: type[BaseModel], name: str) -> str:

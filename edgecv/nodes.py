@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ class Node:
     precision: str = "fp32"
     facts: dict[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return digest(self.key)
 
@@ -63,6 +64,7 @@ class Expansion:
         """compare: also build the fp32 references and measure latencies."""
         self.recipe, self.compare = recipe, compare
         self.nodes: dict[str, Node] = {}
+        self._environments: dict[str, dict[str, Any]] = {}  # by backend, read once
         for split in ("train", "test"):
             self._data(split)
         self._model("model", recipe.model)
@@ -202,7 +204,7 @@ class Expansion:
             "input": self.input(),
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "versions": versions(engine.LIBRARIES),
-            "environment": engine.environment() if hasattr(engine, "environment") else {},
+            "environment": self._environment(target.backend, engine),
             "source": sources(
                 (
                     "edgecv.packing",
@@ -219,6 +221,12 @@ class Expansion:
             step=name, target=target, precision=self.precision(name),
         )  # fmt: skip
         return self._add(made)
+
+    def _environment(self, backend: str, engine: Any) -> dict[str, Any]:
+        if backend not in self._environments:
+            found = engine.environment() if hasattr(engine, "environment") else {}
+            self._environments[backend] = found
+        return self._environments[backend]
 
     def _quantized(self, step: Step, target: Target) -> str:
         inputs = {"graph": self._graph(step.source, target), "train": "data:train"}

@@ -14,16 +14,16 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from edgecv import stages, target, zoo
-from edgecv.checking import SET, Where, line_numbers, near, parse, validated
+from edgecv import stages, strict_yaml, target, zoo
+from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.limits import Limits
 from edgecv.stages.base import Limited, Stage
@@ -142,7 +142,11 @@ class Recipe:
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
 
     def step(self, name: str) -> Step:
-        return next(s for s in self.steps if s.name == name)
+        return self._by_name[name]
+
+    @cached_property
+    def _by_name(self) -> dict[str, Step]:
+        return {s.name: s for s in self.steps}
 
     def limits_of(self, step: Step) -> Limits:
         """What the rows of a shipped step are to meet."""
@@ -151,8 +155,15 @@ class Recipe:
 
     def shipped(self) -> list[Step]:
         """The leaves, and every step that says `ship: true`, in order."""
+        return list(self._shipped.values())
+
+    @cached_property
+    def _shipped(self) -> dict[str, Step]:
         read = {name for s in self.steps for name in (s.source, s.teacher)}
-        return [s for s in self.steps if s.stage.ship or s.name not in read]
+        return {s.name: s for s in self.steps if s.stage.ship or s.name not in read}
+
+    def ships(self, name: str) -> bool:
+        return name in self._shipped
 
 
 TOP = ("model", "data", "seed", "threads", "bench", "stages", "targets")
@@ -174,12 +185,8 @@ def load(
     Raises RecipeError, TargetError: where (file, line and key), what and a hint.
     """
     path = find(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        raise RecipeError(str(path), f"cannot be read: {e}") from None
-    data = parse(text, str(path))
-    lines = line_numbers(yaml.compose(text, Loader=yaml.SafeLoader))
+    data, node = strict_yaml.read(path)
+    lines = line_numbers(node)
     if not isinstance(data, dict):
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
@@ -256,7 +263,9 @@ def _targets(names: list[Any], where: Where) -> list[Target]:
 def _steps(items: Any, where: Where) -> tuple[Step, ...]:
     if not isinstance(items, list) or not items:
         raise RecipeError(where("stages"), "give a list of at least one stage")
-    steps: list[Step] = []
+    steps: dict[str, Step] = {}
+    named: dict[str, int] = {}  # how often a word has named a step
+    last = "model"
     for i, item in enumerate(items):
         if isinstance(item, str):
             item = {item: {}}
@@ -265,23 +274,23 @@ def _steps(items: Any, where: Where) -> tuple[Step, ...]:
         ((word, parameters),) = item.items()
         cls = stages.find(str(word), where("stages", i))
         stage = validated(cls, parameters or {}, where, "stages", i, word)
-        names = [s.name for s in steps]
-        name = stage.name or _unused(str(word), names)
-        if name in names or name == "model":
+        name = stage.name or _unused(str(word), steps, named)
+        if name in steps or name == "model":
             raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
         if name.endswith((".onnx", ".tflite")):  # nodes and files of exported graphs end so
             place = where("stages", i, word, "name")
             raise RecipeError(place, f"name {name!r} ends like a graph file", "choose another")
-        source = stage.from_ or (names[-1] if names else "model")
-        if source != "model" and source not in names:
+        source = stage.from_ or last
+        if source != "model" and source not in steps:
             place = where("stages", i, word, "from")
-            raise RecipeError(place, f"no earlier step {source!r}", near(source, names))
+            raise RecipeError(place, f"no earlier step {source!r}", near(source, list(steps)))
         taught = _taught(stage, steps, where, "stages", i, word)
-        steps.append(Step(name, source, stage, **taught))
-    return tuple(steps)
+        steps[name] = Step(name, source, stage, **taught)
+        last = name
+    return tuple(steps.values())
 
 
-def _taught(stage: Stage, steps: list[Step], where: Where, *keys: Any) -> dict[str, Any]:
+def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> dict[str, Any]:
     """Who teaches a step, and whom it teaches: the fields of Step that `teacher:` and `student:`
     name."""
     found: dict[str, Any] = {}
@@ -297,19 +306,23 @@ def _taught(stage: Stage, steps: list[Step], where: Where, *keys: Any) -> dict[s
         raise RecipeError(where(*keys), "distill needs a teacher that is not its student", hint)
     if teacher in ("self", "none"):
         return found
-    names = ["model", *(s.name for s in steps if s.stage.produces == "model")]
-    if teacher in names:
+    if teacher == "model" or (teacher in steps and steps[teacher].stage.produces == "model"):
         return found | {"teacher": teacher}
     path = locate(teacher, folder)
     if (path / "model.json").is_file() or (path.suffix == ".onnx" and path.is_file()):
         return found | {"teacher_file": path}
+    names = ["model", *(s.name for s in steps.values() if s.stage.produces == "model")]
     what = f"no earlier step, Model folder or .onnx file {teacher!r}"
     raise RecipeError(where(*keys, "teacher"), what, near(teacher, ["self", "none", *names]))
 
 
-def _unused(word: str, names: list[str]) -> str:
-    candidates = [word, *(f"{word}-{i}" for i in range(2, len(names) + 3))]
-    return next(c for c in candidates if c not in names)
+def _unused(word: str, taken: Container[str], named: dict[str, int]) -> str:
+    """The word, or with the next free number behind it: train, train-2, train-3."""
+    while True:
+        named[word] = number = named.get(word, 0) + 1
+        name = word if number == 1 else f"{word}-{number}"
+        if name not in taken:
+            return name
 
 
 def _check_flow(recipe: Recipe, where: Where) -> None:
@@ -331,7 +344,7 @@ def _check_flow(recipe: Recipe, where: Where) -> None:
                 f"needs a PyTorch network, and {step.source!r} is a graph file",
                 "an .onnx file joins at quantize or export; use module:function to train or prune",
             )
-        if step in recipe.shipped():
+        if recipe.ships(step.name):
             for profile in recipe.targets:
                 precision = getattr(step.stage, "precision", "fp32")
                 offers(profile, precision, place)
@@ -368,7 +381,7 @@ def _model(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
                     what = f"unknown key {key!r}: a file takes no arguments"
                     raise RecipeError(where(*place, key), what)
             return _known(ModelSource(named[0], name, args), where, *place)
-    what = f"give one of {', '.join(kinds)}, found {value!r}"
+    what = f"give one of {', '.join(kinds)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
 
 
@@ -412,7 +425,7 @@ def locate(text: str, folder: Path) -> Path:
 def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole or not least <= value <= most:
-        what = f"takes a whole number from {least} to {most}, found {value!r}"
+        what = f"takes a whole number from {least} to {most}, found {short(value)}"
         raise RecipeError(where(key), what, f"e.g. {key}: {least}")
     return value
 
@@ -423,7 +436,7 @@ def _set(data: dict[str, Any], setting: str) -> list[tuple[Any, ...]]:
     if not equals or not key:
         raise RecipeError(f"--set {setting}", "is not of the form key=value", "prune.ratio=0.4")
     where = f"--set {setting}"
-    value, (head, *rest) = parse(text, where), key.strip().split(".")
+    value, (head, *rest) = strict_yaml.load(text, where)[0], key.strip().split(".")
     if head in TOP and head not in ("stages", "targets"):
         if not rest:
             data[head] = value
@@ -431,7 +444,7 @@ def _set(data: dict[str, Any], setting: str) -> list[tuple[Any, ...]]:
         if isinstance(data.get(head), str) and head == "model":
             data[head] = {"zoo": data[head]}
         if not isinstance(data.setdefault(head, {}), dict):
-            raise RecipeError(where, f"{head} is {data[head]!r} and has no keys")
+            raise RecipeError(where, f"{head} is {short(data[head])} and has no keys")
         data[head] = {**data[head], ".".join(rest): value}
         return [(head, ".".join(rest))]
     listed = data.get("stages") if isinstance(data.get("stages"), list) else []

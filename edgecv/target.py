@@ -14,7 +14,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -24,7 +23,8 @@ from pydantic import (
     field_validator,
 )
 
-from edgecv.errors import DeviceError, TargetError
+from edgecv import strict_yaml
+from edgecv.errors import DeviceError, RecipeError, TargetError
 
 
 class _Frozen(BaseModel):
@@ -191,9 +191,9 @@ def _find(name: str) -> Path:
 @cache
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        data = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as e:
-        raise TargetError(str(path), f"not valid YAML: {' '.join(str(e).split())}") from None
+        data, _ = strict_yaml.read(path)
+    except RecipeError as e:
+        raise TargetError(e.where, e.what, e.hint) from None
     if not isinstance(data, dict):
         raise TargetError(str(path), "a profile is a mapping of keys")
     return data

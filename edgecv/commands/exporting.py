@@ -131,12 +131,12 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
 
 
 def _arguments(items: list[str]) -> dict[str, Any]:
-    import yaml
+    from edgecv import strict_yaml
 
     found = {}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals:
             raise RecipeError(f"--arg {item}", "is not of the form key=value", "width=32")
-        found[key] = yaml.safe_load(value)
+        found[key] = strict_yaml.load(value, f"--arg {key}")[0]
     return found
