@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 1 << 26  # 8192 x 8192; a camera of 61 megapixels stays below
+_UNREADABLE = "cannot be read as an image"
 _BITS_PER_SAMPLE = 258  # TIFF's tag
 _DARK_BITS = 14  # 16-bit files that hold no more than this look dark: said, not guessed at
 
@@ -90,7 +91,9 @@ def _decoded(path: Path, file: BinaryIO, channels: int | None, notes: Notes) -> 
         what = f"has more than {MAX_PIXELS:,} pixels"
         raise DataError(str(path), what, "shrink it, or remove it") from error
     except Exception as error:  # Pillow's readers let many types through
-        raise DataError(str(path), "cannot be read as an image: its header is damaged", hint) from error
+        raise DataError(
+            str(path), "cannot be read as an image: its header is damaged", hint
+        ) from error
     if width * height > MAX_PIXELS:
         what = f"is {width}x{height}: more than {MAX_PIXELS:,} pixels"
         raise DataError(str(path), what, "shrink it, or remove it")
@@ -101,7 +104,9 @@ def _decoded(path: Path, file: BinaryIO, channels: int | None, notes: Notes) -> 
     except MemoryError as error:
         raise DataError(str(path), f"is {width}x{height}: no memory for it", hint) from error
     except Exception as error:
-        raise DataError(str(path), "cannot be read as an image: it is damaged or truncated", hint) from error
+        raise DataError(
+            str(path), "cannot be read as an image: it is damaged or truncated", hint
+        ) from error
     if image.mode == "F" or (image.mode == "I" and opened.format != "PPM"):
         what = "holds 32-bit numbers, of which nothing says which is black and which white"
         raise DataError(str(path), what, "convert it to 8 or 16 bits")
