@@ -18,14 +18,15 @@ from torch import fx, nn
 from edgecv.errors import ModelError, UnsupportedError
 
 Shape = tuple[int, ...]
-Operator = Callable[["Node"], fx.Node]
+Operator = Callable[["Node"], fx.Node | list[fx.Node]]
 
 
 class Reader:
     """Builds the fx graph. `nodes` holds what flows, `constants` what is known beforehand.
 
-    Each fx node has its shape for a batch of one in `meta["shape"]`: torch computes it on the
-    meta device as the graph grows, since shapes stored in the file, or inferred by onnx, have gaps.
+    Each fx node has its shape for a batch of one in `meta["shape"]` and its dtype in
+    `meta["dtype"]`: torch computes them on the meta device as the graph grows, since shapes stored
+    in the file, or inferred by onnx, have gaps.
     """
 
     def __init__(self, model: onnx.ModelProto, where: str) -> None:
@@ -44,6 +45,7 @@ class Reader:
                 flow = self.graph.placeholder(_identifier(value.name))
                 dims = value.type.tensor_type.shape.dim
                 flow.meta["shape"] = tuple(dim.dim_value for dim in dims)
+                flow.meta["dtype"] = torch.float32
                 self.nodes[value.name] = flow
 
     def read(self, operators: dict[str, Operator]) -> nn.Module:
@@ -55,16 +57,20 @@ class Reader:
             function = operators.get(node.op) if proto.domain in ("", "ai.onnx") else None
             if function is None:
                 node.refuse("this operator cannot be read into torch")
-            self.nodes[proto.output[0]] = function(node)
+            made = function(node)
+            flows = made if isinstance(made, list) else [made]
+            self.nodes.update(
+                (name, f) for name, f in zip(proto.output, flows, strict=False) if name
+            )
         return self._finish()
 
     def _fold(self, node: Node) -> bool:
         """Whether the node's value is known beforehand; if so it is kept as a constant."""
         output = node.proto.output[0]
-        if node.op == "Shape":
-            shape = node.shape()
-            end = node.attr("end", len(shape))
-            self.constants[output] = np.array(shape[node.attr("start", 0) : end], np.int64)
+        if node.op in ("Shape", "Size"):
+            shape = np.array(node.shape(), np.int64)
+            part = shape[node.attr("start", 0) : node.attr("end", len(shape))]
+            self.constants[output] = part if node.op == "Shape" else np.array(np.prod(shape))
             return True
         inputs = {name: self.constants.get(name) for name in node.proto.input if name}
         if any(value is None for value in inputs.values()) or not _foldable(node.proto):
@@ -165,21 +171,34 @@ class Node:
 
     def operand(self, index: int) -> fx.Node | float:
         """Input `index`: what flows, a number, or a constant kept as a buffer."""
+        value = self.constant(index)
+        return value.item() if value is not None and value.ndim == 0 else self.tensor(index)
+
+    def tensor(self, index: int) -> fx.Node:
+        """Input `index`: what flows, or a constant kept as a buffer."""
         name = self.proto.input[index]
         if name in self.reader.nodes:
             return self.reader.nodes[name]
-        value = self.reader.constants[name]
-        if value.size == 1 and value.ndim == 0:
-            return value.item()
-        target = self.reader.unique(name)
-        self.reader.root.register_buffer(target, torch.from_numpy(np.array(value)))
+        return self.buffer(name, self.reader.constants[name])
+
+    def buffer(self, name: str, value: np.ndarray) -> fx.Node:
+        """A constant that the module keeps as a buffer."""
+        target, held = self.reader.unique(name), torch.from_numpy(np.array(value))
+        self.reader.root.register_buffer(target, held)
         flow = self.reader.graph.get_attr(target)
-        flow.meta["shape"] = value.shape
+        flow.meta["shape"], flow.meta["dtype"] = tuple(held.shape), held.dtype
         return flow
+
+    def whole(self, index: int = 0) -> bool:
+        """Whether input `index` holds integers (or truth values)."""
+        name = self.proto.input[index]
+        if name in self.reader.constants:
+            return not np.issubdtype(self.reader.constants[name].dtype, np.floating)
+        return not self.reader.nodes[name].meta["dtype"].is_floating_point
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
         flow = self.reader.graph.call_function(function, args, kwargs)
-        flow.meta["shape"] = self._shape_of(function, *args, **kwargs)
+        self._learn(flow, function, *args, **kwargs)
         return flow
 
     def module(self, module: nn.Module, x: fx.Node) -> fx.Node:
@@ -189,16 +208,22 @@ class Node:
         target = self.reader.unique(stem if stem != weight else self.proto.name or self.op)
         self.reader.root.add_module(target, module)
         flow = self.reader.graph.call_module(target, (x,))
-        flow.meta["shape"] = self._shape_of(copy.deepcopy(module).to("meta").eval(), x)
+        self._learn(flow, copy.deepcopy(module).to("meta").eval(), x)
         return flow
 
-    def _shape_of(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Shape:
-        """What `function` makes of these shapes, without computing anything."""
-        empty = fx.map_arg(args, lambda flow: torch.empty(flow.meta["shape"], device="meta"))
+    def _learn(
+        self, flow: fx.Node, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> None:
+        """Note shape and dtype of what `function` makes, without computing anything."""
+        empty, named = fx.map_arg(
+            (args, kwargs),
+            lambda f: torch.empty(f.meta["shape"], dtype=f.meta["dtype"], device="meta"),
+        )
         try:
-            return tuple(function(*empty, **kwargs).shape)
+            made = function(*empty, **named)
         except (RuntimeError, IndexError, ValueError) as error:
             self.refuse(f"torch refuses it: {str(error).splitlines()[0]}")
+        flow.meta["shape"], flow.meta["dtype"] = tuple(made.shape), made.dtype
 
 
 def _foldable(proto: onnx.NodeProto) -> bool:
