@@ -71,6 +71,7 @@ W1, R1, B1 = normal(1, 12, 7), normal(1, 12, 3), normal(1, 24)
 W2, R2, B2 = normal(2, 12, 7), normal(2, 12, 3), normal(2, 24)
 GRID = "coordinate_transformation_mode"
 INT64 = TensorProto.INT64
+SYMMETRIC = {GRID: "half_pixel_symmetric", "OPSET": 19}
 RNN = {"hidden_size": 3, "SHAPE": (6, 1, 7)}
 
 CASES = {
@@ -245,7 +246,7 @@ CASES = {
         case(None, np.array([1, 1, 1.6, 1.4], "f4"), mode="linear"),
         case(None, np.array([1, 1, 2, 3], "f4"), mode="linear", **{GRID: "asymmetric"}),
         case(None, None, ints(1, 4, 12, 14), mode="cubic"),
-        case(None, None, ints(1, 4, 3, 14), mode="linear", **{GRID: "half_pixel_symmetric"}, OPSET=19),
+        case(None, None, ints(1, 4, 3, 14), mode="linear", **SYMMETRIC),
         case(None, None, ints(9, 9), axes=[2, 3], mode="nearest", **{GRID: "align_corners"}),
     ],
 }  # fmt: skip
