@@ -7,6 +7,7 @@ only when it dies.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -18,13 +19,34 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecv import errors
+from edgecv import errors, user_code
 from edgecv.errors import EdgecvError, EngineError
 
 # ASCII record separator: no engine begins a line with it.
 MARK = "\x1eedgecv "
 
 Progress = Callable[..., None]  # progress(done, total, note)
+
+
+def command(module: str, *arguments: Path) -> list[str]:
+    """`python -m module` that searches no working folder for modules (-P)."""
+    return [sys.executable, "-P", "-m", module, *map(str, arguments)]
+
+
+def variables(module: str, more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of such a process: what is importable here is importable there, but for the
+    folders in which a user's own code lies; and so for the processes that it starts itself.
+
+    more: variables on top of this process's own
+    """
+    hidden = set(user_code.folders())
+    paths = [p for p in sys.path if p and Path(p).resolve() not in hidden]
+    for name in ("edgecv", module.partition(".")[0]):  # wherever they were imported from
+        spec = importlib.util.find_spec(name)
+        roots = [str(Path(p).parent) for p in (spec and spec.submodule_search_locations) or ()]
+        paths += [root for root in roots if root not in paths]
+    told = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    return {**os.environ, **(more or {}), **told}
 
 
 def call(
@@ -43,13 +65,12 @@ def call(
     with tempfile.TemporaryDirectory(prefix="edgecv-") as room:
         task, answer = Path(room) / "job.json", Path(room) / "answer.json"
         task.write_text(json.dumps(job))
-        paths = os.pathsep.join(p for p in sys.path if p)
         with subprocess.Popen(
-            [sys.executable, "-m", module, str(task), str(answer)],
+            command(module, task, answer),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {}), "PYTHONPATH": paths},
+            env=variables(module, environment),
             text=True,
             errors="replace",
         ) as process:

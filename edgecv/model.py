@@ -14,13 +14,13 @@ import importlib.util
 import inspect
 import json
 import logging
-import sys
 import traceback
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecv import edits as editing
+from edgecv import user_code
 from edgecv.errors import EdgecvError, ModelError
 from edgecv.versions import source
 
@@ -209,7 +209,7 @@ def check_reference(reference: str, args: dict[str, Any]) -> None:
     Raises ModelError as `resolve` and `build` would; says nothing where only running could tell.
     """
     name, _, attribute = reference.partition(":")
-    _search_working_folder()
+    user_code.allow(name)
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -262,7 +262,7 @@ def resolve(reference: str) -> Any:
     name, _, attribute = reference.partition(":")
     if not name or not attribute:
         raise ModelError(reference, "is not of the form package.module:function")
-    _search_working_folder()
+    user_code.allow(name)
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as e:
@@ -284,16 +284,10 @@ def source_digest(reference: str) -> str | None:
 
     Found without importing it. None when there is no such file.
     """
-    _search_working_folder()
+    user_code.allow(reference.partition(":")[0])
     zoo = reference.startswith("zoo:") or reference.startswith("edgecv.")
     found = source("edgecv.zoo" if zoo else reference.partition(":")[0].split(".")[0])
     return None if found == "absent" else found
-
-
-def _search_working_folder() -> None:
-    """Let `import mynet` find ./mynet.py also when started by the `edgecv` command."""
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
 
 
 def check_finite(module: torch.nn.Module, where: str) -> None:

@@ -13,7 +13,6 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from edgecv import stages, strict_yaml, target, zoo
+from edgecv import stages, strict_yaml, target, user_code, zoo
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.limits import Limits
@@ -191,8 +190,7 @@ def load(
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
     for setting in settings:
         lines |= dict.fromkeys(_set(data, setting), SET)
-    if str(path.parent.resolve()) not in sys.path:  # a network's own code lies beside the recipe
-        sys.path.append(str(path.parent.resolve()))
+    user_code.beside(path.parent)
     recipe = check(data, path, lines, targets)
     steps = tuple(_limited(step, limits) for step in recipe.steps)
     return replace(recipe, settings=tuple(settings), steps=steps, limits=limits)

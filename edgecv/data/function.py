@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import user_code
 from edgecv.data.source import Items
 from edgecv.errors import DataError
 
@@ -71,8 +72,7 @@ def _called(where: str, step: Callable[[], Any]) -> Any:
 
 def _function(argument: str) -> Any:
     module_name, _, name = argument.partition(":")
-    here = str(Path.cwd())  # a recipe may stand beside its Python file
-    sys.path.insert(0, here)
+    user_code.allow(module_name)
     try:
         module = _called(argument, lambda: importlib.import_module(module_name))
     except DataError as error:
@@ -82,8 +82,6 @@ def _function(argument: str) -> Any:
             hint = "a source is imagefolder:PATH, npz:PATH, a registered name, or module:function"
             raise DataError(argument, f"no module named {absent.name!r}", hint) from absent
         raise
-    finally:
-        sys.path.remove(here)
     function = getattr(module, name, None)
     if not callable(function):
         raise DataError(argument, f"{module_name} has no function {name!r}")

@@ -227,7 +227,7 @@ def work(room: Path, module: str, job: dict[str, Any], variables: dict[str, str]
     # What engines write beside the work goes with the room (ONNX Runtime: an id in the cache).
     environment.update({"TMPDIR": str(scratch), "XDG_CACHE_HOME": str(scratch), MARK: str(room)})
     child = subprocess.Popen(
-        [sys.executable, "-m", module, str(task), str(answer)],
+        [sys.executable, "-P", "-m", module, str(task), str(answer)],
         cwd=str(scratch),
         env=environment,
         stdin=subprocess.DEVNULL,

@@ -40,7 +40,11 @@ CONNECT_S = 10
 ALIVE_S = 5
 ALIVE_COUNT = 3
 # Runs what comes next on stdin. No character of it means anything to sh, csh or fish.
-_LOADER = "import sys;exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+# -c searches the login's own folder first: a json.py there is not to be run.
+_LOADER = (
+    "import sys;sys.path=[p for p in sys.path if p];"
+    "exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
+)
 _GRACE_S = 3.0  # for the device to tidy up when the work is called off here
 
 

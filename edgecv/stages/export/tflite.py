@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -23,7 +21,7 @@ from typing import Any
 
 import torch
 
-import edgecv
+from edgecv import child
 from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
@@ -32,6 +30,7 @@ from edgecv.stages.export._tflite_names import name_weights
 from edgecv.subnormals import flush_tflite
 
 TIMEOUT_S = 1800
+_CHILD = "edgecv.stages.export._litert_child"
 # NHWC -> NCHW and back. Other permutations (attention heads, channel shuffle) are the network's.
 _LAYOUT = ((0, 3, 1, 2), (0, 2, 3, 1))
 
@@ -102,14 +101,10 @@ def _convert(program: torch.export.ExportedProgram, room: Path) -> tuple[Path, d
     """Run the child on a program; the .tflite it made, and its report."""
     source, target, report = room / "program.pt2", room / "model.tflite", room / "report.json"
     torch.export.save(program, source)
-    command = [sys.executable, "-m", "edgecv.stages.export._litert_child"]
-    # The child must find this very edgecv, from wherever it was imported.
-    paths = [str(Path(edgecv.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     try:
-        child = subprocess.run(
-            [*command, str(source), str(target), str(report)],
-            env=env,
+        made = subprocess.run(
+            child.command(_CHILD, source, target, report),
+            env=child.variables(_CHILD),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -119,8 +114,8 @@ def _convert(program: torch.export.ExportedProgram, room: Path) -> tuple[Path, d
     except subprocess.TimeoutExpired:
         raise UnsupportedError("export: LiteRT", f"not done in {TIMEOUT_S} s") from None
     if not report.is_file():
-        last = (child.stderr.strip().splitlines() or ["no message"])[-1]
-        raise UnsupportedError("export: LiteRT", f"crashed ({child.returncode}): {last}")
+        last = (made.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UnsupportedError("export: LiteRT", f"crashed ({made.returncode}): {last}")
     answer = json.loads(report.read_text())
     if "error" in answer:
         raise _refusal(answer["error"])
