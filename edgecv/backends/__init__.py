@@ -47,7 +47,9 @@ class Compiled:
 
 
 class Session(Protocol):
-    """A compiled network, loaded. Not thread-safe; one per thread."""
+    """A compiled network, loaded. Threads wait for one another, and after close() a call raises
+    EngineError (`edgecv.runtime.turn`).
+    """
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -62,6 +64,9 @@ class Session(Protocol):
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """Every layer with its time, precision and bytes, from the engine's own profiler; a reason
         instead of times where it has none."""
+
+    def close(self) -> None:
+        """Free the engine's memory; a second close does nothing."""
 
 
 def run_module(engine: str) -> ModuleType:

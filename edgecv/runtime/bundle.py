@@ -21,6 +21,7 @@ from edgecv.errors import BundleError, DataError, EdgecvError
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 __all__ = [
     "SCHEMA",
@@ -48,7 +49,9 @@ _new = tuple.__new__
 
 
 class Bundle:
-    """A compiled network with its preprocessing and labels. Not thread-safe; one per thread.
+    """A compiled network with its preprocessing and labels.
+
+    Threads that share one wait for each other: for more speed open one per thread.
 
     manifest, preprocess, inputs, outputs: as the bundle says
     labels:  one per class
@@ -68,6 +71,7 @@ class Bundle:
         for said, found in ((self.inputs, session.inputs), (self.outputs, session.outputs)):
             _same(self.path, said, found)
         # what a call needs, found once
+        self._turn = Turn(str(self.path), BundleError)
         self._input: np.ndarray | None = None
         self._run = session.run
         self._image, self._classes = self.manifest["input"]["name"], self.outputs[0].name
@@ -81,8 +85,9 @@ class Bundle:
 
         image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Raises DataError.
         """
-        self._input = self.preprocess(image, self._input)
-        z = self._run({self._image: self._input})[self._classes].reshape(-1)
+        with self._turn:
+            self._input = self.preprocess(image, self._input)
+            z = self._run({self._image: self._input})[self._classes].reshape(-1)
         if self._grid is not None:
             z = dequantise(z, self._grid)
         best = _best(z, top)
@@ -94,6 +99,7 @@ class Bundle:
         labels, pairs = self.labels, zip(best.tolist(), scores.tolist(), strict=True)
         return [_new(Prediction, (i, labels[i], score)) for i, score in pairs]
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out, without preprocessing.
 
@@ -124,9 +130,9 @@ class Bundle:
         )
 
     def close(self) -> None:
-        """Free the engine's memory; the bundle cannot run after."""
-        if close := getattr(self.session, "close", None):
-            close()
+        """Free the engine's memory; after it a call raises BundleError. A second does nothing."""
+        if self._turn.end():
+            self.session.close()
 
     def _fit(self, spec: TensorSpec, array: object) -> np.ndarray:
         """The array as the engine wants it. Raises DataError."""

@@ -20,6 +20,7 @@ from edgecv.backends.c import trust
 from edgecv.binary.build import compiler
 from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "c"
 FLAGS = ["-std=c99", "-O3", "-ffp-contract=off", "-fPIC", "-shared"]
@@ -35,7 +36,7 @@ def probe() -> Probe:
 
 
 class Session:
-    """A model in C, compiled and loaded. Not thread-safe; one thread.
+    """A model in C, compiled and loaded; it computes in one thread.
 
     files: as `compile` writes them
     Raises TrustError, MissingExtraError (no compiler), EngineError (it refused the code).
@@ -68,10 +69,12 @@ class Session:
         self.inputs = (TensorSpec(names[0], "float32", (1, high, wide, channels), "NHWC"),)
         self.outputs = (TensorSpec(names[1], "float32", (1, classes)),)
         self._arena = np.empty(arena // 8 + 1, np.float64)
+        self._turn = Turn(ENGINE)
         self._run = self._library.model_run
         self._run.argtypes = [ctypes.c_void_p] * 3
         self._run.restype = None
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out. Raises EngineError."""
         (source,), (result,) = self.inputs, self.outputs
@@ -98,9 +101,11 @@ class Session:
         return Profile(tuple(rows), "generated C has no profiler")
 
     def close(self) -> None:
-        """Forget the arena; the library stays loaded, as ctypes has it."""
-        self._arena = np.empty(0)
+        """Free the arena; the library stays loaded, as ctypes has it."""
+        if self._turn.end():
+            self._arena = np.empty(0)
 
+    @in_turn
     def _steps(self) -> list[tuple[str, str]]:
         lines = self._text("model_steps").splitlines()
         return [(precision, layer) for precision, _, layer in (x.partition(" ") for x in lines)]

@@ -16,6 +16,7 @@ import numpy as np
 from edgecv.backends.tflite import run as tflite
 from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.spec import Probe, Profile
+from edgecv.runtime.turn import in_turn
 
 _LIBRARIES = {"linux": "libedgetpu.so.1", "darwin": "libedgetpu.1.dylib"}
 LIBRARY = _LIBRARIES.get(sys.platform, "edgetpu.dll")
@@ -51,12 +52,14 @@ class Session(tflite.Session):
             options["experimental_delegates"] = [_delegate()]
         super().__init__(files, threads, **options)
 
+    @in_turn
     def executed(self) -> dict[str, int]:
         """As LiteRT counts; a subgraph on the Edge TPU, which shows no layers, is one int8."""
         count = super().executed()
         subgraphs = sum(op["op_name"] == CUSTOM_OP for op in self._engine._get_ops_details())
         return {**count, "int8": count.get("int8", 0) + subgraphs} if subgraphs else count
 
+    @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """As LiteRT's on the CPU; a subgraph on the Edge TPU is one operator without a time."""
         if not self.on_device:

@@ -20,6 +20,7 @@ import numpy as np
 
 from edgecv.errors import EngineError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ def probe() -> Probe:
 
 
 class Session:
-    """An .onnx file, loaded. Not thread-safe.
+    """An .onnx file, loaded.
 
     files:   the model's bytes first; there is no second file
     threads: computing threads, 1 is the caller's own
@@ -68,14 +69,15 @@ class Session:
         except ImportError:
             raise missing("onnxruntime", EXTRA, ENGINE) from None
         self._ort, self._model, self._threads = ort, next(iter(files.values())), threads
-        self._fused = fused
+        self._fused, self._turn = fused, Turn(ENGINE)
         self._model, self._kernels = counting(self._model)
-        self._session = self._open(self._options())
+        self._session: Any = self._open(self._options())
         self.inputs = tuple(map(_spec, self._session.get_inputs()))
         self.outputs = tuple(map(_spec, self._session.get_outputs()))
         self._names = [t.name for t in self.outputs]
-        self._run = self._session.run
+        self._run: Any = self._session.run
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in (shape and dtype of `inputs`), arrays by output name out.
 
@@ -86,6 +88,7 @@ class Session:
         except Exception as e:
             raise EngineError(ENGINE, _line(e), "feed the shapes and dtypes of .inputs") from None
 
+    @in_turn
     def executed(self) -> dict[str, int]:
         """Compute layers by precision, from the profile of one run on zeros: {"int8": 9}."""
         from edgecv.backends.onnxruntime.profile import counts
@@ -93,6 +96,7 @@ class Session:
         zeros = {t.name: np.zeros(t.shape, t.dtype) for t in self.inputs}
         return counts(self._profiled(zeros, 1))
 
+    @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """Time, precision and bytes of every kernel, from ONNX Runtime's profile of a session of
         its own. feeds: as for run. Raises EngineError.
@@ -132,7 +136,8 @@ class Session:
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
-        self._session, self._run = None, _closed
+        if self._turn.end():
+            self._session = self._run = None
 
     def _options(self) -> Any:
         options = self._ort.SessionOptions()
@@ -195,10 +200,6 @@ def register(options: Any, kernels: str | None) -> None:
         from edgecv.binary.library import unloadable
 
         raise unloadable(kernels, _line(e)) from None
-
-
-def _closed(*_: object) -> Any:
-    raise RuntimeError("the session was closed")
 
 
 def _spec(arg: Any) -> TensorSpec:

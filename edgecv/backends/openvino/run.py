@@ -15,6 +15,7 @@ import numpy as np
 
 from edgecv.errors import EngineError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "openvino"
 EXTRA = "openvino"
@@ -36,7 +37,7 @@ def probe() -> Probe:
 
 
 class Session:
-    """model.xml and model.bin, loaded. Not thread-safe.
+    """model.xml and model.bin, loaded.
 
     files:   the .xml's bytes first, the .bin's second
     threads: computing threads
@@ -67,8 +68,9 @@ class Session:
         self._out = [
             (t.name, request.get_output_tensor(i).data) for i, t in enumerate(self.outputs)
         ]
-        self._infer = request.infer
+        self._infer, self._turn = request.infer, Turn(ENGINE)
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in (shape and dtype of `inputs`), arrays by output name out.
 
@@ -87,6 +89,7 @@ class Session:
             raise EngineError(ENGINE, _line(e)) from None
         return {name: buffer.copy() for name, buffer in self._out}
 
+    @in_turn
     def executed(self) -> dict[str, int]:
         """Compute layers by precision, from the compiled graph: {"int8": 9, "fp32": 1}."""
         found: Counter[str] = Counter()
@@ -96,6 +99,7 @@ class Session:
                 found[precision(info)] += 1
         return dict(found)
 
+    @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """Time, precision and bytes of every step, from OpenVINO's own counters in compilations
         of their own. feeds: as for run. Raises EngineError.
@@ -110,9 +114,10 @@ class Session:
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
-        self._files = b"", b""
-        self._in, self._out = [], []
-        self._compiled = self._request = self._infer = None
+        if self._turn.end():
+            self._files = b"", b""
+            self._in, self._out = [], []
+            self._compiled = self._request = self._infer = None
 
     def _refuse(self, feeds: Mapping[str, np.ndarray]) -> EngineError:
         got = ", ".join(f"{k} {v.dtype}{v.shape}" for k, v in feeds.items()) or "nothing"

@@ -24,6 +24,7 @@ import numpy as np
 from edgecv.errors import EngineError, NoCudaDevice, missing
 from edgecv.runtime.layers import WARMUP, layer_of, typical_ms
 from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "tensorrt"
 EXTRA = "tensorrt"
@@ -102,7 +103,7 @@ class Cuda:
 
 
 class Session:
-    """A model.engine, loaded on GPU 0. Not thread-safe.
+    """A model.engine, loaded on GPU 0.
 
     files:   the engine's bytes first
     threads: ignored; the GPU computes
@@ -110,7 +111,7 @@ class Session:
     """
 
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:  # noqa: ARG002
-        self._cuda = Cuda()
+        self._cuda, self._turn = Cuda(), Turn(ENGINE)
         name, blob = next(iter(files.items()))
         if name.endswith(".onnx"):
             raise EngineError(
@@ -135,6 +136,7 @@ class Session:
             (inputs if mode == self._trt.TensorIOMode.INPUT else outputs).append(spec)
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out; returns when the GPU is done.
 
@@ -163,6 +165,7 @@ class Session:
         """
         return count_layers(self._information())
 
+    @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """Time, precision and bytes of every layer, from TensorRT's IProfiler on a context of its
         own (it makes layers wait for each other) and from the engine inspector. Not run here.
@@ -187,6 +190,7 @@ class Session:
             self._context = usual
         return Profile(profiled_layers(self._information(), times, WARMUP))
 
+    @in_turn
     def _information(self) -> dict[str, Any]:
         inspector = self._engine.create_engine_inspector()
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
@@ -194,6 +198,8 @@ class Session:
 
     def close(self) -> None:
         """Free the GPU's memory; the session cannot run after."""
+        if not self._turn.end():
+            return
         for pointer, _ in self._buffers.values():
             self._cuda.call("cuMemFree_v2", pointer)
         self._buffers = {}

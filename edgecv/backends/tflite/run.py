@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from importlib import import_module, metadata
 from types import ModuleType
@@ -18,6 +19,7 @@ import numpy as np
 
 from edgecv.errors import DataError, EngineError, UnsupportedError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
+from edgecv.runtime.turn import Turn, in_turn
 
 # Layers that multiply and accumulate; the rest (ADD, PAD, MEAN) follows their dtype.
 COMPUTE = frozenset(
@@ -56,7 +58,7 @@ def engine() -> ModuleType:
 
 
 class Session:
-    """A .tflite network, loaded. Not thread-safe; one per thread.
+    """A .tflite network, loaded.
 
     files: bytes by name, the .tflite first. threads: of the engine's own pool.
     options: passed to the engine's Interpreter (a delegate, for instance).
@@ -66,6 +68,7 @@ class Session:
     def __init__(self, files: Mapping[str, bytes], threads: int = 1, **options: Any) -> None:
         name, content = next(iter(files.items()))
         self._content, self._threads = bytes(content), threads
+        self._turn = Turn("LiteRT")
         make = engine().Interpreter
         try:
             with quiet():
@@ -80,6 +83,7 @@ class Session:
         self._in = [(s.name, t["index"]) for s, t in zip(self.inputs, inputs, strict=True)]
         self._out = [(s.name, t["index"]) for s, t in zip(self.outputs, outputs, strict=True)]
 
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, in the spec's shape and dtype; fresh arrays out, no casts.
 
@@ -110,6 +114,7 @@ class Session:
             count[precision] = count.get(precision, 0) + 1
         return count
 
+    @in_turn
     def delegated(self) -> int:
         """How many compute layers a delegate (XNNPACK, Edge TPU) took over.
 
@@ -119,6 +124,7 @@ class Session:
         taken = {int(t) for op in ops if op["op_name"] == "DELEGATE" for t in op["inputs"]}
         return sum(int(op["inputs"][1]) in taken for op in self._compute())
 
+    @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:
         """Time, precision and bytes of every operator, from LiteRT's profiler on a compilation of
         its own; without times, and with the reason, where no profiler can be reached.
@@ -136,17 +142,21 @@ class Session:
 
     def close(self) -> None:
         """Give the memory back; the session cannot run afterwards."""
-        self._engine, self._content = None, b""
+        if self._turn.end():
+            self._engine, self._content = None, b""
 
+    @in_turn
     def _compute(self) -> list[dict[str, Any]]:
         return [op for op in self._engine._get_ops_details() if op["op_name"] in COMPUTE]
 
-    def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError | EngineError:
-        if self._engine is None:
-            return EngineError("LiteRT", "the session is closed")
+    def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError:
         want = ", ".join(f"{s.name}: {s.dtype} {s.shape}" for s in self.inputs)
         got = ", ".join(f"{k}: {_describe(v)}" for k, v in feeds.items())
         return DataError("input", f"the network takes {want}, got {got or 'nothing'}")
+
+
+# Descriptor 2 is the whole process's: two threads that put it aside at once could lose it.
+_silence = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -155,19 +165,20 @@ def quiet() -> Iterator[None]:
 
     Errors are not lost: the engine raises them with their text as well.
     """
-    try:
-        saved = os.dup(2)
-    except OSError:  # a daemon without stderr
-        yield
-        return
-    null = os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(null, 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(null)
+    with _silence:
+        try:
+            saved = os.dup(2)
+        except OSError:  # a daemon without stderr
+            yield
+            return
+        null = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(null, 2)
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)
+            os.close(null)
 
 
 def _describe(value: Any) -> str:
