@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -171,7 +171,7 @@ def _visit(
         outcome.failures[node.id] = outcome.failures[blocked[0]]
         return
     found = store.get(node.digest)
-    if found:
+    if found and not (_leaves_the_store(node) and _damaged(node, store)):
         outcome.folders[node.id] = found
         outcome.reused.append(node.id)
         store.remember(node.id, node.key)
@@ -194,6 +194,30 @@ def _visit(
     reporter.finish(node, "made", outcome.seconds[node.id])
 
 
+def _leaves_the_store(node: Node) -> bool:
+    """Whether what it holds is published or told at the end of every run."""
+    return node.kind in ("bundle", "measure") or (node.kind == "stage" and not node.per_target)
+
+
+def _damaged(node: Node, store: Store) -> bool:
+    """Whether a kept result is not what was written; said where it is."""
+    file = store.damage(node.digest)
+    if file:
+        log.warning("%s: %s was damaged on the disk: made again", node.id, file)
+    return bool(file)
+
+
+def _mend(names: Iterable[str], outcome: Outcome, store: Store, reporter: Reporter) -> None:
+    """Make again what is about to be read and is no longer what was written."""
+    for name in names:
+        node = outcome.expansion.nodes[name]
+        if name in outcome.reused and _damaged(node, store):
+            outcome.folders[name] = _make(node, outcome, store, reporter)
+            outcome.reused.remove(name)
+            outcome.made.append(name)
+            reporter.finish(node, "made", 0.0)
+
+
 def _without_failed(node: Node, outcome: Outcome) -> Node:
     """A measurement goes on with the bundles that could be made."""
     good = {k: v for k, v in node.inputs.items() if v not in outcome.failures}
@@ -206,6 +230,8 @@ def _without_failed(node: Node, outcome: Outcome) -> Node:
 
 def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Path:
     resumable = bool(node.stage and node.stage.resumable)
+    decoded = [n for n in ("data:train", "data:test") if n in outcome.folders and n != node.id]
+    _mend(dict.fromkeys((*decoded, *node.inputs.values())), outcome, store, reporter)
     began = time.perf_counter()
     with disk_errors(store.root):
         work = making.Work(

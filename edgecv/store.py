@@ -6,6 +6,8 @@
     <root>/lock                 held by the one run that writes
 
 A result appears in done/ by one rename after all its files are on disk, so it is whole or absent.
+key.json holds the SHA-256 of every file: `damage` says, before a result is used, which one is no
+longer what was written.
 """
 
 from __future__ import annotations
@@ -34,6 +36,12 @@ def canonical(data: Any) -> str:
 def digest(data: Any) -> str:
     """32 hex digits of the SHA-256 of the canonical JSON."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:32]
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 (hex) of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def fsync(path: Path) -> None:
@@ -82,6 +90,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        self._sound: set[str] = set()  # results that were hashed once
 
     def get(self, digest: str) -> Path | None:
         """The folder of a finished result, or None (also when files of it were deleted)."""
@@ -92,6 +101,25 @@ class Store:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         return folder if whole else None
+
+    def damage(self, digest: str) -> str:
+        """The first file of a finished result that differs from what was written; "" for none.
+
+        Every file is read, once in the life of this object. Results of an edgecv that kept no
+        SHA-256 count as sound.
+        """
+        if digest in self._sound:
+            return ""
+        folder = self.root / "done" / digest
+        try:
+            written = json.loads((folder / "key.json").read_text()).get("sha256", {})
+            for name, sha256 in written.items():
+                if file_sha256(folder / name) != sha256:
+                    return str(name)
+        except (OSError, ValueError, AttributeError):
+            return "key.json"
+        self._sound.add(digest)
+        return ""
 
     def begin(self, digest: str, resumable: bool) -> Path:
         """A folder to make a result in. A resumable one keeps what a killed run left there."""
@@ -107,14 +135,15 @@ class Store:
         seconds: how long it took to make, kept beside the key and no part of it
         """
         folder, final = self.root / "partial" / digest, self.root / "done" / digest
-        sizes = {}
+        sizes, sha256 = {}, {}
         for left in folder.glob(".key.json.*.tmp"):  # of a run that was killed right here
             left.unlink()
         (folder / "key.json").unlink(missing_ok=True)
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
             fsync(path)
-            sizes[path.relative_to(folder).as_posix()] = path.stat().st_size
-        data: dict[str, Any] = {"key": key, "files": sizes}
+            name = path.relative_to(folder).as_posix()
+            sizes[name], sha256[name] = path.stat().st_size, file_sha256(path)
+        data: dict[str, Any] = {"key": key, "files": sizes, "sha256": sha256}
         if seconds is not None:
             data["seconds"] = round(seconds, 3)
         write_atomic(folder / "key.json", json.dumps(data, indent=1))
@@ -122,6 +151,7 @@ class Store:
         shutil.rmtree(final, ignore_errors=True)
         folder.rename(final)
         fsync(final.parent)
+        self._sound.add(digest)
         self.remember(node, key)
         return final
 

@@ -242,4 +242,19 @@ def test_a_full_disk_loses_nothing_and_the_run_goes_on(small_disk: Path) -> None
 
 def test_the_key_is_kept_beside_the_result(store: Store) -> None:
     data = json.loads((made(store) / "key.json").read_text())
-    assert data == {"key": KEY, "files": {"engine/model.bin": 2, "weights": 4}}
+    assert data["key"] == KEY
+    assert data["files"] == {"engine/model.bin": 2, "weights": 4}
+    # printf 1234 | sha256sum
+    assert data["sha256"]["weights"][:16] == "03ac674216f3e15c"
+
+
+def test_a_flipped_byte_is_damage_and_older_results_count_as_sound(store: Store) -> None:
+    folder = made(store)
+    assert Store(store.root).damage(NAME) == ""
+    (folder / "engine" / "model.bin").write_bytes(b"57")
+    assert store.get(NAME) == folder  # sizes are as they were
+    assert Store(store.root).damage(NAME) == "engine/model.bin"
+    data = json.loads((folder / "key.json").read_text())
+    del data["sha256"]
+    (folder / "key.json").write_text(json.dumps(data))
+    assert Store(store.root).damage(NAME) == ""
