@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgecv import errors, user_code
+from edgecv import errors, lifeline, user_code
 from edgecv.errors import EdgecvError, EngineError
 
 # ASCII record separator: no engine begins a line with it.
@@ -44,7 +44,9 @@ def variables(module: str, more: Mapping[str, str] | None = None) -> dict[str, s
     for name in ("edgecv", module.partition(".")[0]):  # wherever they were imported from
         spec = importlib.util.find_spec(name)
         roots = [str(Path(p).parent) for p in (spec and spec.submodule_search_locations) or ()]
-        paths += [root for root in roots if root not in paths]
+        # before any other installation of the same name, and after everything else
+        other = next((i for i, p in enumerate(paths) if (Path(p) / name).is_dir()), len(paths))
+        paths[other:other] = [root for root in roots if root not in paths[:other]]
     told = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
     return {**os.environ, **(more or {}), **told}
 
@@ -65,21 +67,10 @@ def call(
     with tempfile.TemporaryDirectory(prefix="edgecv-") as room:
         task, answer = Path(room) / "job.json", Path(room) / "answer.json"
         task.write_text(json.dumps(job))
-        with subprocess.Popen(
-            command(module, task, answer),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=variables(module, environment),
-            text=True,
-            errors="replace",
-        ) as process:
-            try:
-                last = listen(process, progress)
-                process.wait()
-            except BaseException:  # also Ctrl-C: nothing goes on measuring unseen
-                process.kill()
-                raise
+        start = command(module, task, answer)
+        with lifeline.started(start, Path(room), variables(module, environment)) as process:
+            last = listen(process, progress)
+            process.wait()
         try:
             data = json.loads(answer.read_text())
         except (OSError, ValueError):
@@ -116,6 +107,7 @@ def unpack(data: dict[str, Any]) -> dict[str, Any]:
 
 def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """The child's side: read the job, do the work, write the answer or the error."""
+    lifeline.watch()
     task, answer = Path(sys.argv[1]), Path(sys.argv[2])
     data: dict[str, Any]
     from edgecv.store import disk_errors

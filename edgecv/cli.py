@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors are one line on stderr unless --traceback."""
+    from edgecv.interrupts import Stopped, stoppable
     from edgecv.logs import quiet
 
     parser = build_parser()
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     quiet(options.verbose)
     try:
-        return int(options.handler(options))
+        with stoppable():
+            return int(options.handler(options))
     except EdgecvError as e:
         if options.traceback:
             traceback.print_exc()
@@ -44,11 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         line = f"{e.where}: {e.what}" if hint else str(e)
         print(f"error: {line}{hint}", file=sys.stderr)
         return e.exit_code
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as e:
         resumes = getattr(options, "resumes", False)
         again = ": the same command goes on where this one stopped" if resumes else ""
-        print(f"interrupted{again}", file=sys.stderr)
-        return 130
+        said = "stopped" if isinstance(e, Stopped) else "interrupted"
+        print(f"{said}{again}", file=sys.stderr)
+        return e.exit_code if isinstance(e, Stopped) else 130
     except BrokenPipeError:
         # The reader (head, less) has what it wanted. Keep the exit from flushing into the void.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,7 +95,8 @@ def build_parser() -> Parser:
         prog="edgecv",
         description="Compress a vision network, compile it for a small machine, and prove both.",
         epilog="Exit codes: 0 done, 1 a gate or budget was not met, 2 the input is wrong, "
-        "3 something is not installed, 4 inconclusive, 70 a bug, 130 interrupted.",
+        "3 something is not installed, 4 inconclusive, 70 a bug, 130 interrupted, "
+        "143 and 129 stopped by SIGTERM and SIGHUP.",
     )
     parser.add_argument("--version", action="version", version=f"edgecv {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -19,7 +19,8 @@
     └── BudgetError         1   a limit that the user set was not met
 
 Exit codes: 0 done, 1 a gate, a check or a budget was not met, 2 the input is wrong,
-3 something is not installed, 4 inconclusive, 70 a bug in edgecv, 130 interrupted.
+3 something is not installed, 4 inconclusive, 70 a bug in edgecv, 130 interrupted (Ctrl-C), 143 and
+129 stopped by SIGTERM and SIGHUP.
 
 This module is imported on devices: the standard library only.
 """

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
+import subprocess
 import sys
+import tempfile
+import time
+from pathlib import Path
 from typing import Any
 
 from edgecv import errors
-from edgecv.child import report, serve
+from edgecv.child import call, report, serve
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -30,6 +35,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         case "report":
             report(1, 3)
             report(2, 3, "half")
+        case "wait":  # with a process of its own and a file in its temporary folder
+            with tempfile.TemporaryDirectory() as room:
+                other = subprocess.Popen(["sleep", "600"])
+                told = json.dumps([os.getpid(), other.pid, room])
+                Path(f"{job['tell']}.part").write_text(told)
+                Path(f"{job['tell']}.part").rename(job["tell"])
+                time.sleep(600)
+        case "nest":
+            return call("tests.crashing", {"do": "wait", "tell": job["tell"]}, "nested")
         case "variable":
             return {"value": os.environ["EDGECV_X"]}
     return {"echo": job, "pid": os.getpid()}

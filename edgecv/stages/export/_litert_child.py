@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from edgecv import lifeline
+
 PACKAGES = ("torch", "litert-torch", "litert-converter")
 
 
@@ -41,6 +43,7 @@ def main(program: Path, out: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    lifeline.watch()
     source, target, report = map(Path, sys.argv[1:])
     try:
         answer = main(source, target)

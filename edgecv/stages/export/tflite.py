@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from edgecv import child
+from edgecv import child, lifeline
 from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
@@ -102,19 +102,13 @@ def _convert(program: torch.export.ExportedProgram, room: Path) -> tuple[Path, d
     source, target, report = room / "program.pt2", room / "model.tflite", room / "report.json"
     torch.export.save(program, source)
     try:
-        made = subprocess.run(
-            child.command(_CHILD, source, target, report),
-            env=child.variables(_CHILD),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=TIMEOUT_S,
-        )
+        command = child.command(_CHILD, source, target, report)
+        with lifeline.started(command, room, child.variables(_CHILD)) as made:
+            said, _ = made.communicate(timeout=TIMEOUT_S)
     except subprocess.TimeoutExpired:
         raise UnsupportedError("export: LiteRT", f"not done in {TIMEOUT_S} s") from None
     if not report.is_file():
-        last = (made.stderr.strip().splitlines() or ["no message"])[-1]
+        last = (said.strip().splitlines() or ["no message"])[-1]
         raise UnsupportedError("export: LiteRT", f"crashed ({made.returncode}): {last}")
     answer = json.loads(report.read_text())
     if "error" in answer:
