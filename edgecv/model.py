@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from edgecv import edits as editing
 from edgecv import user_code
 from edgecv.errors import EdgecvError, ModelError
+from edgecv.runtime import shape
+from edgecv.runtime.shape import NUMBER, Every, Number, Text, whole
 from edgecv.versions import source
 
 if TYPE_CHECKING:
@@ -29,6 +31,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 SCHEMA = 1
+INPUT = {
+    "size?": [whole(1, 1 << 16), whole(1, 1 << 16)],
+    "channels?": whole(1, 1 << 16),
+    "mean?": Every(list, NUMBER),
+    "std?": Every(list, NUMBER),
+    "crop_pct?": Number(0.05, 1),
+    "interpolation?": Text(40),
+}
+EDIT = {"op": Text(100), "step?": Text(1000)}
+SHAPE = {
+    "builder": Text(1000),
+    "source_digest?": str,
+    "args": dict,
+    "edits": Every(list, EDIT),
+    "input": INPUT,
+    "labels?": Every(list, str),
+    "facts": Every(dict, dict),
+    "steps?": Every(list, str),
+}
 
 
 @dataclass(frozen=True)
@@ -99,17 +120,14 @@ class Model:
     def read(folder: Path) -> Model:
         """The description alone: needs no torch and runs no code of the network's."""
         data = _read_json(folder)
-        try:
-            return Model(
-                builder=data["builder"],
-                args=data["args"],
-                edits=tuple(data["edits"]),
-                input=data["input"],
-                labels=tuple(data["labels"]) if data["labels"] else None,
-                facts={k: data["facts"][k] for k in _in_order(data)},
-            )
-        except (KeyError, TypeError) as e:
-            raise ModelError(str(folder / "model.json"), f"is damaged: {e!r}") from None
+        return Model(
+            builder=data["builder"],
+            args=data["args"],
+            edits=tuple(data["edits"]),
+            input=data["input"],
+            labels=tuple(data["labels"]) if data.get("labels") else None,
+            facts={k: data["facts"][k] for k in _in_order(data)},
+        )
 
     @staticmethod
     def load(folder: Path) -> tuple[Model, torch.nn.Module]:
@@ -139,7 +157,7 @@ class Model:
 
 def _in_order(data: dict[str, Any]) -> list[str]:
     """The steps of model.json as they came; files of an older edgecv have them sorted."""
-    steps = [step for step in data.get("steps", ()) if step in data["facts"]]
+    steps = [step for step in data.get("steps") or () if step in data["facts"]]
     return steps + [step for step in data["facts"] if step not in steps]
 
 
@@ -158,15 +176,19 @@ def _flush(state: dict[str, torch.Tensor]) -> dict[str, int]:
 def _read_json(folder: Path) -> dict[str, Any]:
     path = folder / "model.json"
     try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
+        data = shape.load(path)
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelError(str(folder), "is no Model folder: model.json is missing") from None
+    except OSError as e:
+        raise ModelError(str(path), f"cannot be read: {e.strerror}") from None
     except ValueError as e:
-        raise ModelError(str(path), f"is not valid JSON: {e}") from None
+        raise ModelError(str(path), str(e), "save the Model again") from None
     schema = data.get("schema") if isinstance(data, dict) else None
-    if schema != SCHEMA:
-        raise ModelError(str(path), f"schema {schema!r}, expected {SCHEMA}")
-    return data
+    if type(schema) is not int or schema != SCHEMA:
+        raise ModelError(str(path), f"schema {schema!r:.40}, expected {SCHEMA}")
+    if problem := shape.wrong(data, SHAPE):
+        raise ModelError(str(path), f"is damaged: {problem}", "save the Model again")
+    return dict(data)
 
 
 def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:

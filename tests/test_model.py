@@ -180,7 +180,7 @@ def test_weights_of_another_network_do_not_fit(tmp_path: Path) -> None:
     ("text", "said"),
     [
         (None, "is no Model folder"),
-        ("", "is not valid JSON"),
+        ("", "is not JSON"),
         ("[]", "schema None"),
         ("{}", "schema None"),
         ('{"schema": 2}', "schema 2, expected 1"),

@@ -8,7 +8,8 @@ A baseline file, SCHEMA 1:
 
     schema, kind, edgecv
     bundles    {name: {"target", "engine", "precision", "digest" (of the engine's files),
-               "size_bytes", "tools", "metric", "correct": base64 of packed bits, or null}}
+               "size_bytes", "tools", "metric", "correct": base64 of packed bits, or null,
+               "no_latency": why the last update kept none (absent where it did)}}
     machines   [{"machine", "threads", "calibration", "bundles": {name: {"digest", "calibrated",
                "latency_ms", "memory_mb"}}}], one for every kind of machine it was updated on
 
@@ -20,6 +21,7 @@ Imported on devices: numpy and the standard library only.
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
@@ -31,13 +33,56 @@ import numpy as np
 
 from edgecv import __version__
 from edgecv.errors import RecipeError
+from edgecv.runtime import shape
 from edgecv.runtime.archive import Contents, read_bundle
+from edgecv.runtime.manifest import COUNT, LINE, METRIC, NAME
+from edgecv.runtime.shape import Every, Number, Text
 from edgecv.store import disk_errors, write_atomic
 
 SCHEMA = 1
 KIND = "edgecv baseline"
 # What must agree for calibrated latencies to be comparable.
 ALIKE = ("cpu", "architecture", "features")
+LOG_RATIO, ERROR, MS = Number(-50, 50), Number(0, 50), Number(0, 1e12)
+MACHINE = {"cpu?": NAME, "architecture?": NAME, "features?": Every(list, NAME)}
+THREADS = shape.whole(1, 1 << 20)
+FACTS = {
+    **dict.fromkeys(("target", "engine", "precision", "digest"), NAME),
+    "size_bytes": COUNT,
+    "tools": Every(dict, (str, type(None))),
+    "executed": Every(dict, COUNT),
+    "metric?": METRIC,
+    "correct?": Text(1 << 28),
+    "no_latency?": LINE,
+}
+FIGURES = {
+    "digest": NAME,
+    "calibrated": [LOG_RATIO, ERROR],
+    "latency_ms": MS,
+    "memory_mb?": MS,
+}
+THERE = {
+    "machine": MACHINE,
+    "threads": THREADS,
+    "calibration": dict,
+    "bundles": Every(dict, FIGURES),
+}
+FILE = {"bundles": Every(dict, FACTS), "machines": Every(list, THERE)}
+ROW = {
+    **dict.fromkeys(("step", "target", "engine", "precision", "status"), NAME),
+    "bundle?": NAME,
+    "reason?": LINE,
+    "metric?": METRIC,
+    "engine_bytes?": COUNT,
+    "calibrated?": {"log_ratio": LOG_RATIO, "error": ERROR},
+    "calibration?": dict,
+    "latency_ms?": {"p50": MS},
+    "memory_mb?": {"peak?": MS},
+    "busy?": bool,
+    "threads?": THREADS,
+    "machine?": MACHINE,
+}
+RESULTS = {"results": Every(list, ROW), "machine?": MACHINE}
 
 
 @dataclass(frozen=True)
@@ -138,13 +183,13 @@ def engine_digest(members: dict[str, str]) -> str:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    hint = "a .edgecv bundle, a results.json, a run's folder, or a baseline"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = shape.load(path)
     except OSError as e:
-        hint = "a .edgecv bundle, a results.json, a run's folder, or a baseline"
         raise RecipeError(str(path), f"cannot be read: {e.strerror}", hint) from None
-    except (ValueError, RecursionError) as e:
-        raise RecipeError(str(path), f"is not JSON: {' '.join(str(e).split())[:100]}") from None
+    except ValueError as e:
+        raise RecipeError(str(path), str(e), hint) from None
     if not isinstance(data, dict):
         raise RecipeError(str(path), "is no results file and no baseline")
     return data
@@ -154,36 +199,45 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _of_results(path: Path, data: dict[str, Any], away: bool) -> list[Entry]:
-    try:
-        return [_of_row(path, data, row, away) for row in data["results"]]
-    except (KeyError, TypeError, AttributeError) as e:
-        raise RecipeError(str(path), f"is damaged: {e!r}", "run the recipe again") from None
+    if problem := shape.wrong(data, RESULTS):
+        raise RecipeError(str(path), f"is damaged: {problem}", "run the recipe again")
+    return [_of_row(path, data, row, away) for row in data["results"]]
 
 
 def _of_row(path: Path, data: dict[str, Any], row: dict[str, Any], away: bool) -> Entry:
     name = f"{row['step']}.{row['target']}"
-    bundle = path.parent / row["bundle"] if row["bundle"] else None
-    problem = row["reason"] if row["status"] == "failed" and not bundle else ""
+    bundle = _beside(path, row["bundle"]) if row.get("bundle") else None
+    reason = row.get("reason") or ""
+    problem = reason if row["status"] == "failed" and not bundle else ""
     if bundle and bundle.is_file():
         entry = of_bundle(bundle)
         if row["status"] == "unavailable" and not away:
-            entry = replace(entry, runnable=False, problem=row["reason"])
+            entry = replace(entry, runnable=False, problem=reason)
         return replace(entry, name=name, timings=_row_timings(data, row))
     facts = {
         "target": row["target"], "engine": row["engine"], "precision": row["precision"],
-        "size_bytes": row.get("engine_bytes"), "metric": row["metric"], "digest": "",
+        "size_bytes": row.get("engine_bytes"), "metric": row.get("metric"), "digest": "",
     }  # fmt: skip
     return Entry(name, facts, None, None, _row_timings(data, row), row["status"] == "ok", problem)
 
 
+def _beside(path: Path, name: str) -> Path:
+    """A bundle in the run's folder. Raises RecipeError: a results file names one elsewhere."""
+    if "\0" in name or Path(name).is_absolute() or ".." in Path(name).parts:
+        what = f"names a bundle outside its folder, {name[:80]!r}"
+        raise RecipeError(str(path), what, "keep bundles/ beside it")
+    return path.parent / name
+
+
 def _row_timings(data: dict[str, Any], row: dict[str, Any]) -> tuple[Timing, ...]:
-    if not row.get("calibrated") or row.get("busy"):
+    found, calibration = row.get("calibrated"), row.get("calibration")
+    if not found or row.get("busy") or calibration is None or not row.get("latency_ms"):
         return ()
-    found = row["calibrated"]
     memory = (row.get("memory_mb") or {}).get("peak")
     return (
         Timing(
-            row.get("machine") or data["machine"], row.get("threads", 1), row["calibration"],
+            row.get("machine") or data.get("machine") or {}, row.get("threads") or 1,
+            calibration,
             (found["log_ratio"], found["error"]), row["latency_ms"]["p50"], memory,
         ),
     )  # fmt: skip
@@ -197,45 +251,16 @@ def _of_baseline(path: Path, data: dict[str, Any]) -> list[Entry]:
         raise RecipeError(
             str(path), f"schema {data.get('schema')!r} is not {SCHEMA}", "upgrade edgecv"
         )
+    again = "write it again with --update"
+    if problem := shape.wrong(data, FILE):
+        raise RecipeError(str(path), f"is damaged: {problem}", again)
     try:
-        _check(data)
         return [
             Entry(name, facts, None, _unpack(facts), _stored_timings(data, name))
             for name, facts in data["bundles"].items()
         ]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as e:
-        raise RecipeError(str(path), f"is damaged: {e!r}", "write it again with --update") from None
-
-
-def _check(data: dict[str, Any]) -> None:
-    """Raises KeyError or TypeError unless every part is what a gate takes it for."""
-    for facts in data["bundles"].values():
-        for key in ("target", "engine", "precision", "digest"):
-            _is(facts, key, str)
-        _is(facts, "size_bytes", int)
-        _is(facts, "tools", dict)
-        _is(facts, "executed", dict)
-        if facts["metric"] is not None:
-            _is(facts["metric"], "value", float, int)
-            _is(facts["metric"], "samples", int)
-    _is(data, "machines", list)
-    for there in data["machines"]:
-        _is(there, "machine", dict)
-        _is(there["machine"], "features", list)
-        _is(there, "threads", int)
-        _is(there, "calibration", dict)
-        _is(there, "bundles", dict)
-        for figures in there["bundles"].values():
-            _is(figures, "digest", str)
-            log_ratio, error = figures["calibrated"]
-            _is({"calibrated": log_ratio * error}, "calibrated", float)
-            _is(figures, "latency_ms", float, int)
-            _is(figures, "memory_mb", float, int, type(None))
-
-
-def _is(part: dict[str, Any], key: str, *kinds: type) -> None:
-    if not isinstance(part[key], kinds):
-        raise TypeError(f"{key} is {part[key]!r:.40}")
+    except ValueError as e:
+        raise RecipeError(str(path), f"is damaged: {e}", again) from None
 
 
 def _stored_timings(data: dict[str, Any], name: str) -> tuple[Timing, ...]:
@@ -246,19 +271,25 @@ def _stored_timings(data: dict[str, Any], name: str) -> tuple[Timing, ...]:
             log_ratio, error = figures["calibrated"]
             found.append(Timing(
                 there["machine"], there["threads"], there["calibration"], (log_ratio, error),
-                figures["latency_ms"], figures["memory_mb"],
+                figures["latency_ms"], figures.get("memory_mb"),
             ))  # fmt: skip
     return tuple(found)
 
 
 def _unpack(facts: dict[str, Any]) -> np.ndarray | None:
-    packed = facts.get("correct")
+    """Raises ValueError, which says what is wrong."""
+    packed, metric = facts.get("correct"), facts.get("metric")
     if packed is None:
         return None
-    bits = np.frombuffer(base64.b64decode(packed, validate=True), np.uint8)
-    if len(bits) != -(-int(facts["metric"]["samples"]) // 8):
-        raise ValueError(f"{len(bits)} bytes of answers for {facts['metric']['samples']} images")
-    return np.unpackbits(bits, count=int(facts["metric"]["samples"])).astype(bool)
+    try:
+        bits = np.frombuffer(base64.b64decode(packed, validate=True), np.uint8)
+    except (binascii.Error, ValueError):
+        raise ValueError("correct is not base64") from None
+    if metric is None:
+        raise ValueError("correct is there without a metric")
+    if len(bits) != -(-metric["samples"] // 8):
+        raise ValueError(f"{len(bits)} bytes of answers for {metric['samples']} images")
+    return np.unpackbits(bits, count=metric["samples"]).astype(bool)
 
 
 def _pack(correct: np.ndarray | None) -> str | None:
@@ -286,9 +317,15 @@ class Baseline:
         _of_baseline(path, data)  # says what is wrong with it
         return Baseline(data["bundles"], data["machines"])
 
-    def put(self, entry: Entry, timing: Timing | None) -> None:
-        """Keep a bundle's facts, and its figures as this kind of machine's."""
+    def put(self, entry: Entry, timing: Timing | None, why: str = "") -> None:
+        """Keep a bundle's facts, and its figures as this kind of machine's.
+
+        why: there are none, where there are none; a later gate says it
+        """
         facts = {**entry.facts, "correct": _pack(entry.correct)}
+        facts.pop("no_latency", None)
+        if why:
+            facts["no_latency"] = why[:1000]
         self.bundles[entry.name] = facts
         for there in self.machines:  # figures of another network under the same name
             old = there["bundles"].get(entry.name)

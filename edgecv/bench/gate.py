@@ -235,7 +235,9 @@ def _comparable(
     here, now = measured["machine"], measured["calibration"]
     timings = [t for t in before.timings if t.calibrated and t.threads == options.threads]
     if not timings:
-        return None, f"the baseline has no latency with {options.threads} thread(s)"
+        kept = before.facts.get("no_latency")
+        why = f": when it was made, {kept}" if kept else ""
+        return None, f"the baseline has no latency with {options.threads} thread(s){why}"
     like = [t for t in timings if alike(t.machine, here)]
     if not like:
         there = timings[0].machine
@@ -423,7 +425,7 @@ def update(
                 timing, why = (None, BUSY) if busy else (_timing(measured, options), "")
             except NOT_HERE as e:
                 why = f"no latency: {e}"
-        baseline.put(entry, timing)
+        baseline.put(entry, timing, why.removeprefix("no latency: "))
         lines.append((entry.name, measured, why))
     if not lines:
         raise EdgecvError(str(path), "nothing to keep")

@@ -70,15 +70,18 @@ def _limit(value: float, points: bool) -> str:
 
 
 def details(judged: Sequence[Judged]) -> list[str]:
-    """A sentence for everything that a reader should know beside the table."""
-    found = []
+    """A sentence for everything that a reader should know beside the table; what holds of several
+    bundles is said once, of all of them."""
+    said: dict[str, list[str]] = {}
     for pair in judged:
         for check in pair.checks:
             if check.reason and check.verdict != PASS:
                 hint = f" ({check.hint})" if check.hint else ""
-                found.append(f"{pair.name}: {check.name} {check.verdict}: {check.reason}{hint}")
-        found += [f"{pair.name}: {note}" for note in pair.notes]
-    return found
+                line = f"{check.name} {check.verdict}: {check.reason}{hint}"
+                said.setdefault(line, []).append(pair.name)
+        for note in pair.notes:
+            said.setdefault(note, []).append(pair.name)
+    return [f"{', '.join(dict.fromkeys(names))}: {line}" for line, names in said.items()]
 
 
 def footnotes(judged: Sequence[Judged]) -> list[str]:

@@ -83,6 +83,8 @@ def run_gate(options: argparse.Namespace) -> int:
     candidates = baseline.load(options.candidate, away)
     with Bar("gate", quiet=options.json) as bar:
         run = runner(options, bar)
+        if not options.update and not options.baseline.exists():
+            raise RecipeError(str(options.baseline), "there is no baseline yet", _how(options))
         if options.update:
             return _update(options, settings, candidates, run)
         found = gate.pairs(baseline.load(options.baseline, away), candidates)
@@ -99,6 +101,12 @@ def run_gate(options: argparse.Namespace) -> int:
     if summary:
         verdicts.append(summary, verdicts.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
+
+
+def _how(options: argparse.Namespace) -> str:
+    """The command that makes the baseline that is missing."""
+    name = options.baseline if options.baseline.suffix == ".json" else "baseline.json"
+    return f"make one: edgecv gate {name} {options.candidate} --update"
 
 
 def _check_place(path: Path) -> None:

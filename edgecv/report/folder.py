@@ -8,7 +8,6 @@ Nothing that is read here is trusted: a digest that is no digest names no folder
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from edgecv.data.images import Images
 from edgecv.errors import DataError
 from edgecv.report import shape
+from edgecv.runtime.shape import load as load_json
 
 SCHEMA = 1
 Row = dict[str, Any]
@@ -28,14 +28,14 @@ def load(folder: Path) -> dict[str, Any]:
     """results.json of a run's folder. Raises DataError: absent, damaged, newer."""
     path = folder / "results.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number)
+        data = load_json(path)
     except (FileNotFoundError, NotADirectoryError):
         hint = "give the folder that `edgecv run` wrote into"
         raise DataError(str(folder), "holds no results.json", hint) from None
     except OSError as e:
         raise DataError(str(path), f"cannot be read: {e.strerror}") from None
-    except (ValueError, RecursionError) as e:
-        raise _damaged(path, f"is not JSON: {' '.join(str(e).split())[:100]}") from None
+    except ValueError as e:
+        raise _damaged(path, str(e)) from None
     schema = data.get("schema") if isinstance(data, dict) else None
     if type(schema) is not int or schema < 1:
         raise _damaged(path, f"schema {schema!r} is not a number from 1 up")
@@ -45,10 +45,6 @@ def load(folder: Path) -> dict[str, Any]:
     if problem := shape.wrong(data, shape.RESULTS):
         raise _damaged(path, problem)
     return dict(data)
-
-
-def _no_number(text: str) -> float:
-    raise ValueError(f"{text} is no number")
 
 
 def _damaged(path: Path, what: str) -> DataError:
@@ -88,7 +84,7 @@ class Run:
         """A JSON file of a node's result; {} when it is absent or damaged."""
         place = self.place(node)
         try:
-            data = json.loads((place / name).read_text()) if place else {}
+            data = load_json(place / name) if place else {}
         except (OSError, ValueError):
             return {}
         return data if isinstance(data, dict) else {}

@@ -1,24 +1,10 @@
-"""What results.json and the store's facts must look like for the report to read them.
-
-A shape is a type, a tuple of types, a list of shapes (of that length), a dict of shapes, or Every
-(a list of any length, a dict of any keys). A key that ends in "?" may be absent or null.
-"""
+"""What results.json and the store's facts must look like for a report or a gate to read them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from edgecv.runtime.shape import NUMBER, Every, wrong
 
-NUMBER = (int, float)
-
-
-@dataclass(frozen=True)
-class Every:
-    """A list whose items, or a dict whose values, all have one shape."""
-
-    container: type
-    shape: Any
-
+__all__ = ["LAYER", "NUMBER", "PARITY", "RESULTS", "Every", "wrong"]
 
 PAIR = [NUMBER, NUMBER]
 PARITY = {"sqnr_db": NUMBER, "top1_agreement": NUMBER, "cosine": NUMBER, "samples": int}
@@ -65,45 +51,3 @@ LAYER = {
     **dict.fromkeys(("name?", "layer?", "op?", "precision?"), str),
     **dict.fromkeys(("time_ms?", "share?", "bytes?"), NUMBER),
 }
-
-
-def wrong(value: Any, shape: Any, where: str = "") -> str:
-    """Where the value is not of that shape, and what it is instead; "" when it fits."""
-    if isinstance(shape, Every):
-        if not isinstance(value, shape.container):
-            return _not(value, where)
-        inside: Any = value
-        items = inside.items() if shape.container is dict else enumerate(inside)
-        return _first(wrong(v, shape.shape, _at(where, k)) for k, v in items)
-    if isinstance(shape, dict):
-        if not isinstance(value, dict):
-            return _not(value, where)
-        return _first(_key(value, key, inner, where) for key, inner in shape.items())
-    if isinstance(shape, list):
-        if not isinstance(value, list) or len(value) != len(shape):
-            return _not(value, where)
-        pairs = zip(value, shape, strict=True)
-        return _first(wrong(v, s, _at(where, i)) for i, (v, s) in enumerate(pairs))
-    flag = isinstance(value, bool) and shape is not bool
-    return _not(value, where) if flag or not isinstance(value, shape) else ""
-
-
-def _key(value: dict[str, Any], key: str, shape: Any, where: str) -> str:
-    name = key.rstrip("?")
-    if value.get(name) is None:
-        return "" if key.endswith("?") else f"{where or 'it'} has no {name!r}"
-    return wrong(value[name], shape, _at(where, name))
-
-
-def _at(where: str, key: Any) -> str:
-    if isinstance(key, int):
-        return f"{where}[{key}]"
-    return f"{where}.{key}" if where else str(key)
-
-
-def _not(value: Any, where: str) -> str:
-    return f"{where or 'it'} cannot be {str(value)[:40]!r}"
-
-
-def _first(found: Any) -> str:
-    return next(filter(None, found), "")

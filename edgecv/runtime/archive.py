@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -47,8 +48,11 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv import __version__
-from edgecv.errors import BundleError, DataError, StoreError
+from edgecv.errors import BundleError, StoreError
+from edgecv.runtime import manifest as manifests
+from edgecv.runtime.outside import points_outside
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.shape import Every, Text, loads, wrong
 from edgecv.runtime.spec import TensorSpec
 
 if TYPE_CHECKING:
@@ -57,17 +61,14 @@ if TYPE_CHECKING:
 SCHEMA = 1
 MANIFEST = "manifest.json"
 CORRECT = "evaluation/correct.npy"
-_MANIFEST_LIMIT = 64 << 20  # bytes; a million labels fit
+_MANIFEST_LIMIT = 32 << 20  # bytes; a million labels fit
 _AGAIN = "the file is damaged: copy it again, or make it again with edgecv export"
+# What NumPy lets out of a damaged header, which is Python's own literal syntax.
+_NO_ARRAY = (
+    ValueError, TypeError, OverflowError, SyntaxError, RecursionError, MemoryError, EOFError,
+    struct.error, AttributeError,
+)  # fmt: skip
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
-_REQUIRED: dict[str, type] = {
-    **dict.fromkeys(("edgecv", "name", "task", "target", "engine", "precision"), str),
-    **{"input": dict, "inputs": list, "outputs": list, "files": list, "members": dict},
-}
-_OPTIONAL: dict[str, type] = {
-    **{"labels": list, "metric": dict, "executed": dict, "compiled": bool, "notes": list},
-    **{"tools": dict, "recipe_digest": str, "model_digest": str, "size_bytes": int, "scores": str},
-}
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ def write_bundle(
         "size_bytes": sum(map(len, files.values())),
         "members": {name: sha256(members[name]).hexdigest() for name in sorted(members)},
     }
-    _contents(path, full, members)  # what cannot be read is not written
-    _replace(path, {MANIFEST: _json(path, full), **dict(sorted(members.items()))})
+    text = _json(path, full)
+    _contents(path, _manifest(path, text), members)  # what cannot be read is not written
+    _replace(path, {MANIFEST: text, **dict(sorted(members.items()))})
     return path
 
 
@@ -142,11 +144,13 @@ def read_bundle(path: str | Path) -> Contents:
     that is missing, changed, compressed, a link, or named to leave its folder; a manifest that
     is not one, or of a newer schema.
     """
-    from struct import error as StructError
     from zipfile import BadZipFile, ZipFile
 
     path = Path(path)
     try:
+        about = path.stat()  # before it is opened: a pipe would wait for its writer
+        if not stat.S_ISREG(about.st_mode) and not stat.S_ISDIR(about.st_mode):
+            raise BundleError(str(path), "is no regular file", "a bundle is a .edgecv file")
         with path.open("rb") as handle, ZipFile(handle) as archive:
             members = _members(path, archive, os.fstat(handle.fileno()).st_size)
     except FileNotFoundError:
@@ -156,7 +160,7 @@ def read_bundle(path: str | Path) -> Contents:
     except BadZipFile as e:
         again = _AGAIN if path.suffix == ".edgecv" else "a bundle is a .edgecv file"
         raise BundleError(str(path), f"not a readable bundle: {_line(e)}", again) from None
-    except (OSError, EOFError, ValueError, RuntimeError, StructError) as e:
+    except (OSError, EOFError, ValueError, RuntimeError, struct.error) as e:
         # RuntimeError: encrypted, or a zip feature that Python does not know
         raise BundleError(str(path), f"not a readable bundle: {_line(e)}", _AGAIN) from None
     manifest = _manifest(path, members.pop(MANIFEST, None))
@@ -198,18 +202,16 @@ def _suspicious(info: ZipInfo) -> str:
 
 
 def _manifest(path: Path, data: bytes | None) -> dict[str, Any]:
-    import json
-
     where = f"{path}: {MANIFEST}"
     if data is None:
         raise BundleError(where, "is missing", "is this a file that edgecv export wrote?")
     try:
-        manifest = json.loads(data)
-    except (ValueError, RecursionError) as e:
-        raise BundleError(where, f"is not JSON: {_line(e)}", _AGAIN) from None
+        manifest = loads(data)
+    except ValueError as e:
+        raise BundleError(where, _line(e), _AGAIN) from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if type(schema) is not int or schema < 1:
-        raise BundleError(where, f"schema {schema!r} is not a number from 1 up", _AGAIN)
+        raise BundleError(where, f"schema {schema!r:.40} is not a number from 1 up", _AGAIN)
     if schema > SCHEMA:
         hint = "upgrade: pip install -U edgecv"
         raise BundleError(where, f"schema {schema} is newer than {SCHEMA}", hint)
@@ -220,8 +222,9 @@ def _digests(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes])
     from hashlib import sha256
 
     listed = manifest.get("members")
-    if not isinstance(listed, dict):
-        raise BundleError(f"{path}: {MANIFEST}", "members is not a mapping", _AGAIN)
+    if problem := wrong(listed, Every(dict, Text(64)), "members"):
+        raise BundleError(f"{path}: {MANIFEST}", problem, _AGAIN)
+    assert isinstance(listed, dict)
     for name in sorted(listed.keys() | members.keys()):
         where = f"{path}: {name}"
         if name not in members:
@@ -230,7 +233,7 @@ def _digests(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes])
             raise BundleError(where, "is not in the manifest", "edgecv writes no such member")
         found = sha256(members[name]).hexdigest()
         if found != listed[name]:
-            said = str(listed[name])[:12]
+            said = listed[name][:12]
             raise BundleError(where, f"SHA-256 is {found[:12]}..., not {said}...", _AGAIN)
 
 
@@ -240,76 +243,29 @@ def _digests(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes])
 def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]) -> Contents:
     """The manifest and the members, checked against each other."""
     where = f"{path}: {MANIFEST}"
-    _types(where, manifest)
     try:
-        preprocess = Preprocess.from_json(manifest["input"]["preprocess"])
-        inputs, outputs = (
-            tuple(TensorSpec.from_json(t) for t in manifest[key]) for key in ("inputs", "outputs")
-        )
-        _agree(manifest, preprocess, inputs, outputs)
-        files = {name: members[f"engine/{name}"] for name in manifest["files"]}
-    except KeyError as e:
-        raise BundleError(where, f"{e.args[0]!r} is missing", _AGAIN) from None
-    except (TypeError, ValueError, AttributeError, IndexError, DataError) as e:
+        preprocess, inputs, outputs = manifests.read(manifest)
+    except ValueError as e:
         raise BundleError(where, _line(e), _AGAIN) from None
+    files: dict[str, bytes] = {}
+    for name in manifest["files"]:
+        member = f"{path}: engine/{name}"
+        if (content := members.get(f"engine/{name}")) is None:
+            raise BundleError(member, "is missing", _AGAIN)
+        if problem := points_outside(manifest["engine"], name, content):
+            raise BundleError(member, problem, "a bundle holds all that it needs")
+        files[name] = content
     golden = [
         _golden(path, members, kind, specs)
         for kind, specs in (("inputs", inputs), ("outputs", outputs))
     ]
     samples = {len(a) for arrays in golden for a in arrays.values()}
-    if len(samples) > 1 or bool(golden[0]) != bool(golden[1]):
+    if len(samples) > 1 or samples == {0} or bool(golden[0]) != bool(golden[1]):
         raise BundleError(f"{path}: golden", "inputs and outputs do not pair up", _AGAIN)
     correct = _correct(path, members.get(CORRECT), manifest.get("metric"))
     return Contents(
         path, manifest, files, preprocess, inputs, outputs, golden[0], golden[1], correct
     )
-
-
-def _types(where: str, manifest: Mapping[str, Any]) -> None:
-    for key, kind in _REQUIRED.items():
-        if not isinstance(manifest.get(key), kind):
-            what = f"{key} is {manifest.get(key)!r:.60}, not a {kind.__name__}"
-            raise BundleError(where, what, _AGAIN)
-    for key, kind in _OPTIONAL.items():
-        if not isinstance(manifest.get(key), kind | None):
-            what = f"{key} is {manifest.get(key)!r:.60}, not a {kind.__name__} or null"
-            raise BundleError(where, what, _AGAIN)
-
-
-def _agree(
-    manifest: Mapping[str, Any],
-    preprocess: Preprocess,
-    inputs: tuple[TensorSpec, ...],
-    outputs: tuple[TensorSpec, ...],
-) -> None:
-    """Raises ValueError where two parts of a manifest contradict each other."""
-    from edgecv.backends import ENGINES
-
-    if manifest["engine"] not in ENGINES:
-        raise ValueError(f"engine {manifest['engine']!r} is not one of {', '.join(ENGINES)}")
-    if manifest["task"] != "classification":
-        raise ValueError(f"task {manifest['task']!r} is not classification")
-    if manifest.get("scores", "logits") not in ("logits", "probabilities"):
-        raise ValueError(f"scores {manifest['scores']!r} is not logits or probabilities")
-    for spec in inputs + outputs:
-        if not isinstance(spec.name, str) or not all(type(d) is int and d > 0 for d in spec.shape):
-            raise ValueError(f"tensor {spec.name!r} has shape {spec.shape}")
-        if np.dtype(spec.dtype).kind not in "fiub":
-            raise ValueError(f"tensor {spec.name!r} has dtype {spec.dtype}")
-    image = {spec.name: spec for spec in inputs}[manifest["input"]["name"]]
-    h, w, c = (*preprocess.size, preprocess.channels)
-    shape = (1, c, h, w) if preprocess.layout == "NCHW" else (1, h, w, c)
-    if (image.shape, image.dtype) != (shape, preprocess.dtype):
-        made = f"{preprocess.dtype} {shape}"
-        raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
-    plain = all(isinstance(n, str) and not set(n) & set("/\\") for n in manifest["files"])
-    if not manifest["files"] or not plain:
-        raise ValueError(f"files {manifest['files']!r:.80} are not base names")
-    classes = int(np.prod(outputs[0].shape))
-    if (labels := manifest.get("labels")) is not None and len(labels) != classes:
-        raise ValueError(f"{len(labels)} labels for {classes} classes")
-    if not all(isinstance(label, str) for label in labels or ()):
-        raise ValueError("labels are not strings")
 
 
 def _golden(
@@ -326,8 +282,8 @@ def _golden(
             raise BundleError(where, "is missing", _AGAIN)
         try:
             array = _from_npy(members[member])
-        except (ValueError, TypeError, OverflowError, SyntaxError) as e:
-            raise BundleError(where, f"is not a plain .npy array: {_line(e)}", _AGAIN) from None
+        except _NO_ARRAY:
+            raise BundleError(where, "is not a plain .npy array", _AGAIN) from None
         wanted = (spec.dtype, spec.shape[1:])
         if (array.dtype.name, array.shape[1:]) != wanted or array.ndim != len(spec.shape):
             what = f"{array.dtype} {array.shape} does not match {spec.dtype} {spec.shape}"
@@ -343,11 +299,13 @@ def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -
     where = f"{path}: {CORRECT}"
     try:
         bits = _from_npy(data)
-        samples = int((metric or {})["samples"])
-        right = round(float((metric or {})["value"]) * samples)
-    except (ValueError, TypeError, KeyError, OverflowError, SyntaxError) as e:
-        raise BundleError(where, f"does not fit the metric: {_line(e)}", _AGAIN) from None
-    if samples < 0 or bits.dtype != np.uint8 or bits.shape != (-(-samples // 8),):
+    except _NO_ARRAY:
+        raise BundleError(where, "is not a plain .npy array", _AGAIN) from None
+    if metric is None:
+        raise BundleError(where, "is there without a metric", _AGAIN)
+    samples = metric["samples"]
+    right = round(metric["value"] * samples)
+    if bits.dtype != np.uint8 or bits.shape != (-(-samples // 8),):
         raise BundleError(where, f"{bits.dtype} {bits.shape} for {samples} images", _AGAIN)
     correct = np.unpackbits(bits, count=samples).astype(bool)
     if int(correct.sum()) != right:

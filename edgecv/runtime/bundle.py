@@ -10,9 +10,10 @@ is opened.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 
@@ -65,9 +66,8 @@ class Bundle:
         self.preprocess: Preprocess = contents.preprocess
         self.inputs, self.outputs = contents.inputs, contents.outputs
         self.session = session
-        classes = int(np.prod(self.outputs[0].shape))
         labels = self.manifest.get("labels")
-        self.labels: list[str] = labels or [str(i) for i in range(classes)]
+        self.labels: Sequence[str] = labels or _Indices(prod(self.outputs[0].shape))
         for said, found in ((self.inputs, session.inputs), (self.outputs, session.outputs)):
             _same(self.path, said, found)
         # what a call needs, found once
@@ -151,6 +151,29 @@ class Bundle:
         limits = np.iinfo(spec.dtype)
         q = np.rint(array / np.float32(spec.scale)) + (spec.zero_point or 0)
         return np.clip(q, limits.min, limits.max).astype(spec.dtype)
+
+
+class _Indices(Sequence[str]):
+    """Labels of classes without any: "0", "1", ... A manifest may say that there are millions."""
+
+    def __init__(self, count: int) -> None:
+        self._count = range(count)
+
+    def __len__(self) -> int:
+        return len(self._count)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        found = self._count[index]
+        return str(found) if isinstance(found, int) else [str(i) for i in found]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _best(z: np.ndarray, top: int | None) -> np.ndarray:

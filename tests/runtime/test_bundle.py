@@ -428,7 +428,7 @@ def test_answers_come_back_image_by_image(tmp_path: Path) -> None:
     assert read_bundle(plain).correct is None
 
 
-@pytest.mark.parametrize("metric", [{"samples": 99}, {"value": 0.5}, {"value": None}])
+@pytest.mark.parametrize("metric", [{"samples": 99}, {"value": 0.5}])
 def test_answers_that_do_not_fit_the_metric_are_refused(tmp_path: Path, metric: dict) -> None:
     correct, path = np.arange(13) % 3 > 0, tmp_path / "judged.edgecv"
     with pytest.raises(BundleError, match=r"evaluation/correct\.npy"):
@@ -478,7 +478,7 @@ def test_answers_that_are_not_packed_bits_are_refused(tmp_path: Path, array: np.
 
 @pytest.mark.parametrize("metric", [{"samples": None}, {"samples": 1e400}, {"value": "good"}])
 def test_a_metric_without_its_numbers_does_not_fit_answers(tmp_path: Path, metric: dict) -> None:
-    refused(with_answers(tmp_path / "j.edgecv", PACKED, **metric), "evaluation/correct.npy")
+    refused(with_answers(tmp_path / "j.edgecv", PACKED, **metric), "manifest.json")
 
 
 def test_a_metric_without_answers_needs_none(make_bundle) -> None:
@@ -494,4 +494,4 @@ def test_answers_are_truth_values_one_for_each_image(tmp_path: Path, given: np.n
 
 
 def test_a_negative_number_of_images_is_damage(tmp_path: Path) -> None:
-    refused(with_answers(tmp_path / "j.edgecv", PACKED[:0], samples=-5, value=0.0), "correct.npy")
+    refused(with_answers(tmp_path / "j.edgecv", PACKED[:0], samples=-5, value=0.0), "samples")

@@ -45,10 +45,10 @@ def read(content: bytes) -> Network:
     """The network of an .onnx file. Raises ValueError where the bytes are none."""
     nodes: list[Node] = []
     weights: dict[str, int] = {}
-    for number, graph in _fields(memoryview(content)):
+    for number, graph in fields(memoryview(content)):
         if number != MODEL_GRAPH:
             continue
-        for kind, value in _fields(_message(graph)):
+        for kind, value in fields(_message(graph)):
             if kind == GRAPH_NODE:
                 nodes.append(_node(_message(value)))
             elif kind == GRAPH_INITIALIZER:
@@ -59,7 +59,7 @@ def read(content: bytes) -> Network:
 
 def _node(message: memoryview) -> Node:
     found: dict[int, list[str]] = {}
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number <= NODE_OPERATOR:
             found.setdefault(number, []).append(_text(value))
     (name,), (op,) = found.get(NODE_NAME, [""]), found.get(NODE_OPERATOR, [""])
@@ -69,7 +69,7 @@ def _node(message: memoryview) -> Node:
 def _weight(message: memoryview) -> tuple[str, int]:
     """An initializer's name and size in bytes; its values are not looked at."""
     name, bits, dims = "", 0, []
-    for number, value in _fields(message):
+    for number, value in fields(message):
         if number == TENSOR_NAME:
             name = _text(value)
         elif number == TENSOR_TYPE and isinstance(value, int):
@@ -79,7 +79,7 @@ def _weight(message: memoryview) -> tuple[str, int]:
     return name, (prod(dims) * bits + 7) // 8
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """(field number, an integer or the bytes of a text, message or packed list)."""
     place, end = 0, len(message)
     while place < end:

@@ -1,0 +1,128 @@
+"""What a bundle's manifest.json must say: every key by type and range, and no part against another.
+
+Imported on devices: numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+from edgecv.backends import ENGINES
+from edgecv.errors import DataError
+from edgecv.runtime.preprocess import DTYPES, LAYOUTS, Preprocess
+from edgecv.runtime.resample import INTERPOLATIONS
+from edgecv.runtime.shape import NUMBER, Every, Number, Only, Text, whole, wrong
+from edgecv.runtime.spec import TensorSpec
+
+NAME = Text(1000)
+LINE = Text(100_000)
+COUNT = whole(0, 1 << 40)
+ELEMENTS = 1 << 31  # of one tensor: what an int32 index reaches
+SCALE = Number(1e-30, 1e30)
+TENSOR = Only({
+    "name": NAME,
+    "dtype": Text(among=("float16", "float32", "float64", "int8", "uint8", "int16", "uint16",
+                         "int32", "uint32", "int64", "uint64", "bool")),
+    "shape": Every(list, whole(1, ELEMENTS)),
+    "layout?": Text(among=(*LAYOUTS, "NC")),
+    "scale?": SCALE,
+    "zero_point?": whole(-(1 << 31), 1 << 31),
+})  # fmt: skip
+PIXEL = Number(-1e9, 1e9)
+PREPROCESS = Only({
+    "size": [whole(1, 1 << 16), whole(1, 1 << 16)],
+    "channels": whole(1, 3),
+    "mean": Every(list, PIXEL),
+    "std": Every(list, PIXEL),
+    "crop_pct?": Number(0.05, 1),
+    "interpolation?": Text(among=tuple(INTERPOLATIONS)),
+    "layout?": Text(among=LAYOUTS),
+    "dtype?": Text(among=DTYPES),
+    "scale?": SCALE,
+    "zero_point?": whole(-255, 255),
+})  # fmt: skip
+METRIC = {
+    "name?": NAME,
+    "value": Number(0, 1),
+    "samples": whole(0, 1 << 40),
+    "images?": NAME,
+}
+SHAPE = {
+    **dict.fromkeys(("edgecv", "name", "target", "precision"), NAME),
+    "task": Text(among=("classification",)),
+    "engine": Text(among=ENGINES),
+    "input": {"name": NAME, "preprocess": PREPROCESS},
+    "inputs": Every(list, TENSOR),
+    "outputs": Every(list, TENSOR),
+    "scores?": Text(among=("logits", "probabilities")),
+    "labels?": Every(list, LINE),
+    "metric?": METRIC,
+    "executed?": Every(dict, COUNT),
+    "compiled?": bool,
+    "notes?": Every(list, LINE),
+    "tools?": Every(dict, (str, type(None))),
+    "recipe_digest?": NAME,
+    "model_digest?": NAME,
+    "grid?": dict,
+    "keep_float?": Every(list, str),
+    "parity?": dict,
+    "files": Every(list, NAME),
+    "size_bytes?": COUNT,
+    "members": Every(dict, Text(64)),
+}
+
+Tensors = tuple[TensorSpec, ...]
+
+
+def read(manifest: Mapping[str, Any]) -> tuple[Preprocess, Tensors, Tensors]:
+    """(preprocess, inputs, outputs) of a manifest. Raises ValueError, which says what is wrong."""
+    if problem := wrong(manifest, SHAPE):
+        raise ValueError(problem)
+    try:
+        preprocess = Preprocess.from_json(manifest["input"]["preprocess"])
+    except DataError as e:
+        raise ValueError(f"input.{e.where}: {e.what} ({e.hint})") from None
+    inputs, outputs = (
+        tuple(TensorSpec.from_json(t) for t in manifest[key]) for key in ("inputs", "outputs")
+    )
+    for key, tensors in (("inputs", inputs), ("outputs", outputs)):
+        _tensors(key, tensors)
+    _agree(manifest, preprocess, inputs, outputs)
+    return preprocess, inputs, outputs
+
+
+def _tensors(key: str, tensors: Tensors) -> None:
+    if not tensors:
+        raise ValueError(f"{key} are none")
+    if len({t.name for t in tensors}) < len(tensors):
+        raise ValueError(f"{key} have one name twice")
+    for tensor in tensors:
+        if prod(tensor.shape) > ELEMENTS or len(tensor.shape) > 16:
+            raise ValueError(f"tensor {tensor.name!r} is too large")
+
+
+def _agree(
+    manifest: Mapping[str, Any], preprocess: Preprocess, inputs: Tensors, outputs: Tensors
+) -> None:
+    """Raises ValueError where two parts of a manifest contradict each other."""
+    found = {spec.name: spec for spec in inputs}
+    image = found.get(manifest["input"]["name"])
+    if image is None:
+        raise ValueError(f"input.name {manifest['input']['name']!r} is not among the inputs")
+    h, w, c = (*preprocess.size, preprocess.channels)
+    shape = (1, c, h, w) if preprocess.layout == "NCHW" else (1, h, w, c)
+    if (image.shape, image.dtype) != (shape, preprocess.dtype):
+        made = f"{preprocess.dtype} {shape}"
+        raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
+    files = manifest["files"]
+    plain = all(n not in ("", ".", "..") and not set(n) & set("/\\\0") for n in files)
+    if not files or not plain or len(set(files)) < len(files):
+        raise ValueError(f"files {files[:4]!r:.80} are not base names")
+    classes = prod(outputs[0].shape)
+    if (labels := manifest.get("labels")) is not None and len(labels) != classes:
+        raise ValueError(f"{len(labels)} labels for {classes} classes")
+
+
+__all__ = ["METRIC", "NUMBER", "SHAPE", "read"]
