@@ -6,14 +6,15 @@
     measure:<target>        latencies of a target's bundles, interleaved
     <step>:student          the network that `student:` of a distillation names, as it comes
 
-A node's key holds everything its result depends on: inputs' digests, parameters, source, library
-versions, seed, data. All keys are known before anything runs, which is what `plan` shows.
+A node's key holds everything its result depends on: inputs' digests, parameters, seed, data, the
+code that runs and the versions of the libraries that this touches, both found by following imports
+(`edgecv.closure`). All keys are known before anything runs, which is what `plan` shows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -21,14 +22,16 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import data as datasets
-from edgecv.bench.machine import machine
+from edgecv.bench.machine import cpu_features, processor
+from edgecv.closure import code
+from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.recipe import ModelSource, Recipe, Step
+from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
 from edgecv.store import Key, digest
 from edgecv.target import Target
-from edgecv.versions import sources, versions
 
 # What of a target no bundle depends on: words, pruning's grid, and where one is to be found.
 NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
@@ -94,9 +97,9 @@ class Expansion:
             "channels": options.channels,
             "crop_pct": options.crop_pct,
             "interpolation": options.interpolation,
-            "source": sources(("edgecv.data", "edgecv.runtime.preprocess")),
-            "versions": versions(("numpy", "pillow")),
         }
+        kind = datasets.parse(self.source(split)).kind
+        key |= code(("edgecv.data", f"edgecv.data.{kind}"), reads=(kind,))
         if split == "test":
             key["labels"] = self.recipe.labels
         self._add(Node(f"data:{split}", "data", {}, key, facts={"split": split}))
@@ -105,13 +108,13 @@ class Expansion:
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
-        key["source"] = sources(("edgecv.model", "edgecv.edits"))
+        onnx = ("edgecv.stages.export.onnx",) if model.kind == "onnx" else ()
+        key |= code(("edgecv.model", *onnx))
         if model.kind == "module":
             check_reference(model.name, model.args)
         if model.kind in ("zoo", "module"):
             builder = model.name if model.kind == "module" else f"zoo:{model.name}"
-            key |= {"builder": builder, "code": source_digest(builder), "seed": self.recipe.seed}
-            key["versions"] = versions(("torch",))
+            key |= {"builder": builder, "network": source_digest(builder), "seed": self.recipe.seed}
         else:
             key["content"] = file_digest(Path(model.name))
         return self._add(Node(name, "model", inputs, key, facts={"model": model}))
@@ -134,13 +137,14 @@ class Expansion:
             inputs["student"] = self._model(f"{step.name}:student", step.student)
         if step.teacher:
             inputs["teacher"] = step.teacher
-        key = {**stage_key(step.stage, None), "inputs": self._digests(inputs)}
+        measured = step.stage.measures(self.recipe.listed)
+        key = {**stage_key(step.stage, measured), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word in ("prune", "lowrank"):
             key["alignment"] = self.recipe.alignment
-        if measured := step.stage.measures(self.recipe.listed):
+        if measured:
             key["targets"] = [t.model_dump(mode="json", exclude=NOT_IN_BUNDLES) for t in measured]
-            key["machine"] = machine()
+            key["machine"] = processor(max(t.threads for t in measured))
         if step.teacher_file:
             key["teacher"] = {"content": file_digest(step.teacher_file)}
             facts["files"] = {"teacher": step.teacher_file}
@@ -160,11 +164,9 @@ class Expansion:
             "inputs": self._digests(inputs),
             "threads": self.recipe.threads,
             "bench": self.recipe.bench.model_dump(),
-            "machine": machine(),
+            "machine": processor(target.threads),
             "device": target.device,
-            "source": sources(
-                ("edgecv.bench", "edgecv.runtime", f"edgecv.backends.{target.backend}")
-            ),
+            **code(("edgecv.bench.measure", "edgecv.bench.profile"), (target.backend,)),
         }
         self._add(Node(f"measure:{target.name}", "measure", inputs, key, target=target))
 
@@ -203,16 +205,8 @@ class Expansion:
             "inputs": self._digests(inputs),
             "input": self.input(),
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
-            "versions": versions(engine.LIBRARIES),
             "environment": self._environment(target.backend, engine),
-            "source": sources(
-                (
-                    "edgecv.packing",
-                    "edgecv.runtime",
-                    "edgecv.binary",
-                    f"edgecv.backends.{target.backend}",
-                )
-            ),
+            **code(("edgecv.packing",), (target.backend, REFERENCE[target.graph])),
             "name": name,
             "labels": self.recipe.labels,
         }
@@ -246,22 +240,27 @@ class Expansion:
     def _per_target(
         self, name: str, stage: Stage, step: str, inputs: dict[str, str], target: Target
     ) -> str:
-        key = {**stage_key(stage, target), "inputs": self._digests(inputs), "input": self.input()}
+        limits = stage.limits if isinstance(stage, Limited) else Limits()
+        key = {**stage_key(stage, (target,) if limits else (), target.graph)}
+        key |= {"inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
-        if isinstance(stage, Limited) and stage.limits:
+        if limits:
             key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
-            key |= {"machine": machine(), "seed": self.recipe.seed}
+            key |= {"machine": {"features": cpu_features()}, "seed": self.recipe.seed}
+            if limits.latency_ms or limits.latency_ratio:
+                key["machine"] = processor(target.threads)
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
 
 
-def stage_key(stage: Stage, target: Target | None) -> Key:
-    modules = (type(stage).__module__, *stage.sources)
-    return {
-        "kind": stage.word,
-        stage.word: stage.parameters(),
-        "source": sources(modules),
-        "versions": versions(stage.libraries_for(target)),
-    }
+def stage_key(stage: Stage, measured: Iterable[Target] = (), graph: str = "") -> Key:
+    """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
+    format that it writes, which has a reference engine"""
+    engines = {target.backend for target in measured}
+    engines |= {REFERENCE[target.graph] for target in measured}
+    if graph:
+        engines.add(REFERENCE[graph])
+    key: Key = {"kind": stage.word, stage.word: stage.parameters()}
+    return key | code((type(stage).__module__,), sorted(engines))
 
 
 def found_source(text: str, folder: Path) -> str:

@@ -98,6 +98,7 @@ def explain(before: Key, after: Key, inputs: Mapping[str, str] | None = None) ->
 
     inputs: role -> node id, to call an input by its name
     """
+    yield from _code(before.get("code", {}), after.get("code", {}))
     old, new = dict(_flat(before)), dict(_flat(after))
     for path in sorted(old.keys() | new.keys()):
         a, b = old.get(path), new.get(path)
@@ -105,18 +106,31 @@ def explain(before: Key, after: Key, inputs: Mapping[str, str] | None = None) ->
             continue
         head, *rest = path.split(".")
         name = ".".join(rest)
+        if head == "code":
+            continue
         if head == "inputs":
             yield f"input {(inputs or {}).get(name, name)} changed"
-        elif head in ("source", "code"):
-            yield f"edgecv's own code changed: {name}" if name else "the network's code changed"
+        elif head == "network":
+            yield "the network's code changed"
         elif head == "versions":
-            yield f"version of {name} {a} → {b}"
+            yield f"{name} {a or 'absent'} → {b or 'absent'}"
         elif head == "teacher":
             yield "the teacher's content changed"
         elif head == "content":
             yield "the files' content changed"
         else:
             yield f"changed: {path} {a} → {b}"
+
+
+NAMED = 3  # modules of ours that a plan names
+
+
+def _code(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
+    """Which of our modules changed, came or went: "changed: edgecv.training"."""
+    names = sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
+    if names:
+        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+        yield f"changed: {', '.join(names[:NAMED])}{more}"
 
 
 def _flat(key: Any, path: str = "") -> Iterator[tuple[str, Any]]:

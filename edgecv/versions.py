@@ -1,10 +1,10 @@
-"""Versions and source digests: what a result depends on besides its inputs and parameters."""
+"""Versions of libraries, and digests of code that is not ours."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -23,9 +23,36 @@ def versions(distributions: Iterable[str]) -> dict[str, str | None]:
     return {name: version(name) for name in distributions}
 
 
+# What a library loads by itself to do its work, and we never import.
+PLUGINS = {
+    "litert-torch": ("ai-edge-litert", "litert-converter"),
+    "ai-edge-quantizer": ("ai-edge-litert",),
+    "onnxscript": ("onnx-ir",),
+}
+# Libraries that read and check what a person wrote, or show it: what they read is in keys itself.
+READERS = {"pydantic", "pydantic_core", "yaml", "rich", "jinja2"}
+
+
+@cache
+def _distributions() -> Mapping[str, list[str]]:
+    """Top-level import name -> the installed distributions that bring it."""
+    return metadata.packages_distributions()
+
+
+def of_libraries(names: Iterable[str]) -> dict[str, str | None]:
+    """Distribution -> version of the libraries with these import names, and of their plug-ins.
+
+    What is not installed is left out: a key changes when it comes.
+    """
+    found = {d for name in set(names) - READERS for d in _distributions().get(name, ())}
+    found |= {plugin for name in found for plugin in PLUGINS.get(name, ())}
+    found = {name.lower().replace("_", "-") for name in found}
+    return {name: v for name, v in versions(sorted(found)).items() if v is not None}
+
+
 @cache
 def source(module: str) -> str:
-    """SHA-256 of a module's source; of every file in it when it is a package. Nothing is imported
+    """SHA-256 of a user's module; of every file in it when it is a package. Nothing is imported
     but the parent packages."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
@@ -37,7 +64,3 @@ def source(module: str) -> str:
         sha.update(path.relative_to(origin.parent).as_posix().encode() + b"\0")
         sha.update(path.read_bytes() + b"\0")
     return sha.hexdigest()[:16]
-
-
-def sources(modules: Iterable[str]) -> dict[str, str]:
-    return {name: source(name) for name in modules}

@@ -180,14 +180,16 @@ def test_explain_names_what_changed(project: Path) -> None:
 
 
 def test_explain_speaks_of_sources_and_versions() -> None:
-    before = {"source": {"edgecv.training": "a"}, "versions": {"torch": "2.12"}, "content": "x"}
-    after = {"source": {"edgecv.training": "b"}, "versions": {"torch": "2.13"}, "content": "y"}
+    before = {"code": {"edgecv.training": "a"}, "versions": {"torch": "2.12"}, "content": "x"}
+    after = {"code": {"edgecv.training": "b"}, "versions": {"torch": "2.13"}, "content": "y"}
     assert list(explain(before, after)) == [
+        "changed: edgecv.training",
         "the files' content changed",
-        "edgecv's own code changed: edgecv.training",
-        "version of torch 2.12 → 2.13",
+        "torch 2.12 → 2.13",
     ]
-    assert list(explain({"code": "a"}, {"code": "b"})) == ["the network's code changed"]
+    assert list(explain({"network": "a"}, {"network": "b"})) == ["the network's code changed"]
+    many = {"code": {f"edgecv.{name}": "a" for name in "vwxyz"}}
+    assert list(explain({}, many)) == ["changed: edgecv.v, edgecv.w, edgecv.x and 2 more"]
 
 
 def test_plan_says_what_runs_and_writes_nothing(project: Path, tmp_path: Path) -> None:

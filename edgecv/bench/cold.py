@@ -20,12 +20,6 @@ from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.bundle import opened
 
 CALLS = 20  # after which memory is steady
-# What an engine's Session imports, so that its import is told apart from loading the network.
-IMPORTS = {
-    "onnxruntime": "onnxruntime",
-    "openvino": "openvino",
-    "tflite": "ai_edge_litert.interpreter",
-}
 
 
 def cold(path: Path, threads: int = 1) -> dict[str, Any]:
@@ -72,9 +66,9 @@ def _import(engine: str) -> float:
     """Seconds that the engine's package takes to import."""
     start = time.perf_counter()
     run_module(engine)
-    if engine in IMPORTS:
+    if name := getattr(import_module(f"edgecv.backends.{engine}"), "IMPORTS", None):
         try:
-            import_module(IMPORTS[engine])
+            import_module(name)
         except ImportError:  # the session says so, with the extra that brings it
             return 0.0
     return time.perf_counter() - start

@@ -23,13 +23,24 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": cpu_name(),
         "architecture": platform.machine(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "features": cpu_features(),
         "memory_mb": memory,
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
     }
+
+
+def processor(threads: int = 1) -> dict[str, Any]:
+    """What a measured latency hangs on: the processor, and how many cores where several work."""
+    found = {"cpu": cpu_name(), "architecture": platform.machine(), "features": cpu_features()}
+    return found | ({"cores": min(threads, cores())} if threads > 1 else {})
+
+
+def cores() -> int:
+    """Of this machine, those that this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 def load_average() -> float:

@@ -21,11 +21,11 @@ from typing import Any
 
 from edgecv import child
 from edgecv.bench.calibration import ONE_THREAD
-from edgecv.bench.machine import machine
+from edgecv.bench.machine import processor
+from edgecv.closure import code
 from edgecv.pruning.shapes import Shapes, Widths
 from edgecv.store import digest, write_atomic
 from edgecv.target import Target
-from edgecv.versions import sources
 from edgecv.why.twins import widened
 from edgecv.why.view import Product
 
@@ -103,8 +103,8 @@ def on_target(
         answer = child.call("edgecv.pruning.clock", job, where, None, ONE_THREAD)
         return [list(map(float, line)) for line in answer["lines"]]
 
-    made = sources(("edgecv.pruning.clock", "edgecv.why.twins"))
-    key = digest([target.backend, target.threads, integer, machine(), made])
+    made = code(("edgecv.pruning.clock",), (target.backend,))
+    key = digest([target.backend, target.threads, integer, processor(target.threads), made])
     return Table(measure, store / "latencies" / f"{key}.json" if store else None)
 
 

@@ -79,8 +79,6 @@ class Stage(BaseModel):
     compresses: ClassVar[bool] = False
     resumable: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ()
-    libraries: ClassVar[tuple[str, ...]] = ()
-    sources: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[bool] = False  # layers have other names behind it
     fills: ClassVar[bool] = False  # trains weights that were zero, and does not keep them so
 
@@ -103,10 +101,6 @@ class Stage(BaseModel):
     def layer_names(self) -> tuple[str, ...]:
         """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""
         return ()
-
-    def libraries_for(self, target: Target | None) -> tuple[str, ...]:  # noqa: ARG002
-        """Distributions whose version the result depends on."""
-        return self.libraries
 
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target the result depends on (per-target stages only)."""

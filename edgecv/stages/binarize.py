@@ -44,17 +44,6 @@ class Binarize(Training):
     word: ClassVar[str] = "binarize"
     compresses: ClassVar[bool] = True
     renames: ClassVar[bool] = True
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources,
-        "edgecv.binary.modules",
-        "edgecv.binary.places",
-        "edgecv.binary.replacing",
-        "edgecv.binary.sensitivity",
-        "edgecv.binary.training",
-        "edgecv.pruning.probe",
-        "edgecv.pruning.tuning",
-        "edgecv.quantizers.calls",
-    )
 
     form: Literal["react", "bireal", "xnor"] = Field(default="react", description="of the layers")
     weights: Literal["binary", "ternary", "ttq"] = Field(

@@ -51,10 +51,6 @@ class Lowrank(Training):
     word: ClassVar[str] = "lowrank"
     compresses: ClassVar[bool] = True
     renames: ClassVar[bool] = True
-    libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "scipy")
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources, "edgecv.lowrank", "edgecv.replay", "edgecv.stages.train",
-    )  # fmt: skip
 
     method: Literal["svd", "spatial", "tucker2", "cp", "grouped", "circulant", "toeplitz"] = (
         "tucker2"

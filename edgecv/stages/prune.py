@@ -41,11 +41,6 @@ class Prune(Training):
 
     word: ClassVar[str] = "prune"
     compresses: ClassVar[bool] = True
-    libraries: ClassVar[tuple[str, ...]] = (*Training.libraries, "torch-pruning")
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources, "edgecv.pruning", "edgecv.stages.train", "edgecv.why.twins",
-        "edgecv.stages.quantize",
-    )  # fmt: skip
 
     method: Literal[
         "apoz", "bn_scale", "fpgm", "gates", "hessian", "l1", "l2", "lamp", "random", "taylor",

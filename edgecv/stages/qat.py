@@ -35,11 +35,6 @@ class Qat(Training):
 
     word: ClassVar[str] = "qat"
     compresses: ClassVar[bool] = True
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources,
-        "edgecv.quantizers",
-        "edgecv.replay",
-    )
 
     weight_bits: int = Field(default=8, ge=2, le=8, description="of all layers but first and last")
     activation_bits: int = Field(default=8, ge=2, le=8, description="of what such layers read")

@@ -44,14 +44,6 @@ class Restructure(Training):
     word: ClassVar[str] = "restructure"
     compresses: ClassVar[bool] = True
     renames: ClassVar[bool] = True
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources,
-        "edgecv.counting",
-        "edgecv.restructuring",
-        "edgecv.replay",
-        "edgecv.stages.train",
-        "edgecv.zoo",
-    )
 
     into: Into = Field(default="separable", description="the block that replaces a convolution")
     layers: tuple[str, ...] = Field(

@@ -29,9 +29,6 @@ class Sparsify(Training):
     word: ClassVar[str] = "sparsify"
     compresses: ClassVar[bool] = True
     fills: ClassVar[bool] = False
-    sources: ClassVar[tuple[str, ...]] = (
-        *Training.sources, "edgecv.pruning.connections", "edgecv.stages.train",
-    )  # fmt: skip
 
     method: Literal["magnitude", "movement", "nm"] = "magnitude"
     sparsity: float = Field(default=0.8, gt=0, lt=1, description="share of connections to take out")

@@ -30,14 +30,6 @@ class Training(Stage):
     resumable: ClassVar[bool] = True
     fills: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
-    libraries: ClassVar[tuple[str, ...]] = ("torch", "numpy", "safetensors")
-    sources: ClassVar[tuple[str, ...]] = (
-        "edgecv.training",
-        "edgecv.model",
-        "edgecv.edits",
-        "edgecv.distillation",
-        "edgecv.stages.train",
-    )
 
     batch_size: int | None = Field(
         default=None, ge=1, description="images per step; default 64, fewer for small sets"

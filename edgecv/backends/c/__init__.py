@@ -1,7 +1,5 @@
 """Plain C99: microcontrollers, and any device with a compiler."""
 
-LIBRARIES = ("onnx",)
-
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""

@@ -3,8 +3,6 @@
 import os
 import shutil
 
-LIBRARIES = ("ai-edge-litert",)
-
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""

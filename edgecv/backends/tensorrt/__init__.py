@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-LIBRARIES = ("tensorrt-rtx", "tensorrt")
-
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""

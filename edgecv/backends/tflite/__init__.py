@@ -1,3 +1,4 @@
 """LiteRT (TensorFlow Lite): phones and small boards."""
 
-LIBRARIES = ("ai-edge-litert",)
+# What its Session imports: timed apart from loading a network.
+IMPORTS = "ai_edge_litert.interpreter"

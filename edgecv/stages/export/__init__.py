@@ -24,21 +24,12 @@ class Export(Stage):
     produces: ClassVar[Literal["model", "graph"]] = "graph"
     per_target: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    sources: ClassVar[tuple[str, ...]] = (
-        "edgecv.parity", "edgecv.replay", "edgecv.importing", "edgecv.quantizers",
-        "edgecv.lowrank.structured", "edgecv.binary.frozen", "edgecv.binary.modules",
-    )  # fmt: skip
 
     opset: int = Field(default=18, ge=18, le=24, description="ONNX opset of the file")
 
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target changes the result: shared by all that read the same format."""
         return {"graph": target.graph}
-
-    def libraries_for(self, target: Target | None) -> tuple[str, ...]:
-        if target is None or target.graph == "onnx":
-            return ("torch", "onnx", "onnxscript", "onnxruntime")
-        return ("torch", "onnx", "litert-torch", "litert-converter", "ai-edge-litert")
 
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module), or the Path of a user's .onnx file."""

@@ -42,12 +42,6 @@ class Quantize(Limited):
     per_target: ClassVar[bool] = True
     compresses: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train",)
-    sources: ClassVar[tuple[str, ...]] = (
-        "edgecv.binary.lowering",
-        "edgecv.parity",
-        "edgecv.replay",
-        "edgecv.stages.export._tflite_names",
-    )
 
     precision: Literal["int8", "fp16", "bf16"] = Field(
         default="int8",
@@ -98,11 +92,6 @@ class Quantize(Limited):
         if self.precision != "int8":
             return {"graph": target.graph, "compute": _computes_half(target)}
         return {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
-
-    def libraries_for(self, target: Target | None) -> tuple[str, ...]:
-        if target is None or target.graph == "onnx":
-            return ("onnx", "onnxruntime", "numpy")
-        return ("ai-edge-quantizer", "ai-edge-litert", "numpy")
 
     def check(self, target: Target) -> Verdict:
         """The Edge TPU computes in integers only: it has no place for a layer kept float."""

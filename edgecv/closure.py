@@ -1,0 +1,162 @@
+"""The code that a result depends on: what its module imports, and all that those import.
+
+    closure(roots) = roots ∪ { m : some module in it imports m, by statement or by name }
+
+Read from the sources, nothing is imported. An import counts wherever it stands, also inside a
+function; what is under `if TYPE_CHECKING` does not run. A string that is the dotted name of one of
+our modules counts as an import: child processes are started by such names. An import of a name
+made at run time, `import_module(f"edgecv.backends.{engine}.run")`, stands for every module that
+fits, unless the caller says which (`choices`).
+
+A module's digest is of its parsed code (`edgecv.parsed`): comments, docstrings and the wording of
+messages do not count. Files beside a module that asks where it lies (`__file__`) count as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from edgecv.parsed import Parsed, parse
+from edgecv.versions import of_libraries
+
+NAME = "edgecv"
+ROOT = Path(__file__).parent
+DATA = (".c", ".h", ".json", ".npz", ".css", ".j2")  # what beside a module is part of its code
+
+Choices = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Closure:
+    """What runs.
+
+    modules:   name -> digest
+    libraries: names that may be imported and are not ours; not every one need be a library's
+    """
+
+    modules: dict[str, str]
+    libraries: tuple[str, ...]
+
+
+class Package:
+    """The sources of a package. root: its folder"""
+
+    def __init__(self, root: Path, name: str = NAME) -> None:
+        self.root, self.name = root, name
+        self._parsed: dict[str, Parsed] = {}
+        self._digests: dict[str, str] = {}
+
+    def path(self, module: str) -> Path | None:
+        """Where a module's source lies; None when the name is not a module's."""
+        top, *rest = module.split(".")
+        if top != self.name or not all(part.isidentifier() for part in rest):
+            return None
+        base = self.root.joinpath(*rest)
+        tries = (base / "__init__.py", base.with_name(f"{base.name}.py")) if rest else (
+            base / "__init__.py",
+        )  # fmt: skip
+        return next((path for path in tries if path.is_file()), None)
+
+    @property
+    def modules(self) -> list[str]:
+        """Every module, sorted."""
+        found = (p.relative_to(self.root).with_suffix("") for p in self.root.rglob("*.py"))
+        return sorted(".".join((self.name, *p.parts)).removesuffix(".__init__") for p in found)
+
+    def closure(self, roots: Iterable[str], choices: Choices | None = None) -> Closure:
+        """Of the modules with these names, packages' own `__init__` included.
+
+        choices: folder of modules -> which of them names made at run time may stand for
+        Raises LookupError: a root that is no module of ours.
+        """
+        queue, seen, libraries = list(roots), set[str](), set[str]()
+        for root in queue:
+            if self.path(root) is None:
+                raise LookupError(root)
+        while queue:
+            module = queue.pop()
+            if module in seen or self.path(module) is None:
+                continue
+            seen.add(module)
+            queue.append(module.rpartition(".")[0])
+            parsed = self.parsed(module)
+            queue += sorted(parsed.imports | parsed.words)
+            queue += [m for p in parsed.patterns for m in self._matching(p, choices or {})]
+            libraries |= {name.partition(".")[0] for name in parsed.imports} | parsed.choices
+        libraries -= {self.name, *sys.stdlib_module_names}
+        digests = {m: self.digest(m) for m in sorted(seen)}
+        return Closure({m: d for m, d in digests.items() if d}, tuple(sorted(libraries)))
+
+    def parsed(self, module: str) -> Parsed:
+        """A module's code. Raises OSError when it is not there, SyntaxError."""
+        if module not in self._parsed:
+            path = self.path(module)
+            if path is None:
+                raise FileNotFoundError(module)
+            package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+            self._parsed[module] = parse(path.read_bytes(), module, package)
+        return self._parsed[module]
+
+    def digest(self, module: str) -> str:
+        """16 hex digits of a module's code and of the files that it brings; "" without code."""
+        if module not in self._digests:
+            parsed, path = self.parsed(module), self.path(module)
+            sha = hashlib.sha256(parsed.code)
+            files = list(_beside(path)) if parsed.looks_around and path else []
+            for file in files:
+                sha.update(file.name.encode() + b"\0" + file.read_bytes())
+            self._digests[module] = sha.hexdigest()[:16] if parsed.code or files else ""
+        return self._digests[module]
+
+    def _matching(self, pattern: str, choices: Choices) -> Iterator[str]:
+        """Modules that a name made at run time may stand for."""
+        folder = pattern.partition(".*")[0]
+        if folder in choices:
+            for choice in choices[folder]:
+                yield pattern.replace("*", choice, 1)
+            return
+        depth = pattern.count(".")
+        for module in self.modules:
+            if module.count(".") == depth and fnmatchcase(module, pattern):
+                yield module
+
+
+def _beside(path: Path) -> Iterator[Path]:
+    """Files in a module's folder, and in those below it that are no packages, that are no code."""
+    for child in sorted(path.parent.iterdir()):
+        if child.suffix in DATA:
+            yield child
+        elif child.is_dir() and not (child / "__init__.py").exists():
+            yield from sorted(f for f in child.rglob("*") if f.suffix in DATA)
+
+
+@cache
+def package() -> Package:
+    """Our own sources, read once a process."""
+    return Package(ROOT)
+
+
+def code(
+    modules: Iterable[str], engines: Iterable[str] = (), reads: Iterable[str] = ()
+) -> dict[str, Any]:
+    """What a key holds of the code that starts in these modules, and of libraries.
+
+    engines: those that it compiles for or runs; reads: kinds of data source
+    """
+    return dict(_code(tuple(modules), tuple(sorted(set(engines))), tuple(reads)))
+
+
+@cache
+def _code(
+    modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...]
+) -> dict[str, Any]:
+    choices = {"edgecv.stages": (), "edgecv.backends": engines, "edgecv.data": reads}
+    found = package().closure(modules, choices)
+    return {"code": found.modules, "versions": of_libraries(found.libraries)}
