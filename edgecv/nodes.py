@@ -255,7 +255,7 @@ class Expansion:
 def stage_key(stage: Stage, measured: Iterable[Target] = (), graph: str = "") -> Key:
     """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
     format that it writes, which has a reference engine"""
-    engines = {target.backend for target in measured}
+    engines: set[str] = {target.backend for target in measured}
     engines |= {REFERENCE[target.graph] for target in measured}
     if graph:
         engines.add(REFERENCE[graph])

@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
 from edgecv.backends.tflite import flatbuffer
+from edgecv.measuring.flushing import flushing, possible
 from edgecv.model import Model
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.subnormals import SMALLEST, count, flush, flush_onnx, flush_tflite, scan
-from edgecv.why.flushing import flushing, possible
 
 FLOATS = st.floats(width=32, allow_subnormal=True)
 
@@ -91,8 +91,8 @@ def test_flush_onnx() -> None:
 def test_flush_tflite() -> None:
     pytest.importorskip("ai_edge_litert")
     from edgecv.backends.tflite import flatbuffer
-    from edgecv.why.tflite_twin import twin, written
-    from edgecv.why.view import Product
+    from edgecv.measuring.product import Product
+    from edgecv.measuring.tflite_single_layer import twin, written
 
     (content,) = twin(Product("a", "dense", (4, 2)), integer=False)[0].values()
     model = flatbuffer.parse(content, "twin")

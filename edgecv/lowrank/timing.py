@@ -2,10 +2,10 @@
 
     r = median over interleaved rounds of  (t_factors − t_empty) / (t_whole − t_empty)
 
-Each is a network of its own of noise (`edgecv.why.twins`), and all of one layer take turns on one
-clock. t_empty is a network that computes next to nothing: what a call costs is paid once by a
-whole network, and not by each of its layers. MACs do not tell r: three small layers are three
-kernels to start, and kernels like some widths.
+Each is a network of its own of noise (`edgecv.measuring.single_layer_graphs`), and all of one layer
+take turns on one clock. t_empty is a network that computes next to nothing: what a call costs is
+paid once by a whole network, and not by each of its layers. MACs do not tell r: three small layers
+are three kernels to start, and kernels like some widths.
 
 Run by `edgecv.child`: `python -m edgecv.lowrank.timing JOB ANSWER`.
 """
@@ -26,10 +26,10 @@ from edgecv.bench.statistics import interval
 from edgecv.child import serve
 from edgecv.errors import EdgecvError
 from edgecv.lowrank.form import Shape
+from edgecv.measuring.clock import Clock, Trial
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import row
 from edgecv.target import Target
-from edgecv.why.clock import Clock, Trial
-from edgecv.why.twins import row
-from edgecv.why.view import Product
 
 ENGINES = ("onnxruntime", "openvino", "tflite")  # those that a layer's twin can be made for
 EMPTY = asdict(Shape("dense", (1, 1)))

@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from edgecv import counting
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import widened
 from edgecv.pruning.groups import Group
 from edgecv.stages.base import Context
-from edgecv.why.twins import widened
-from edgecv.why.view import Product
 
 Widths = tuple[int, ...]
 BIAS = 4  # bytes

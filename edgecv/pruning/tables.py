@@ -23,11 +23,11 @@ from edgecv import child
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import processor
 from edgecv.closure import code
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import widened
 from edgecv.pruning.shapes import Shapes, Widths
 from edgecv.store import digest, write_atomic
 from edgecv.target import Target
-from edgecv.why.twins import widened
-from edgecv.why.view import Product
 
 Lines = Sequence[Sequence[Product]]
 Measure = Callable[[Lines], list[list[float]]]
@@ -100,10 +100,10 @@ def on_target(
             "engine": target.backend, "threads": target.threads, "seed": seed, "integer": integer,
             "lines": [[asdict(p) for p in line] for line in lines],
         }  # fmt: skip
-        answer = child.call("edgecv.pruning.clock", job, where, None, ONE_THREAD)
+        answer = child.call("edgecv.measuring.layer_times", job, where, None, ONE_THREAD)
         return [list(map(float, line)) for line in answer["lines"]]
 
-    made = code(("edgecv.pruning.clock",), (target.backend,))
+    made = code(("edgecv.measuring.layer_times",), (target.backend,))
     key = digest([target.backend, target.threads, integer, processor(target.threads), made])
     return Table(measure, store / "latencies" / f"{key}.json" if store else None)
 

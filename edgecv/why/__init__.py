@@ -2,9 +2,7 @@
 
 explain.py     the report on one bundle; findings.py what it is made of, words.py how it is shown
 view.py        a graph whatever its format: onnx_view.py, ir_view.py, tflite_view.py
-clock.py       graphs measured in turns; twins.py networks of one layer to measure
 checks         precision, moves, values, alignment, fallbacks, limits, rivals
-subnormals.py  scan and flush, for pipelines too
 
 Host side: reading .onnx takes the `onnx` package.
 """

@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from edgecv.errors import EdgecvError
+from edgecv.measuring.clock import Rounds
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import trial, widened
 from edgecv.why.case import Case
-from edgecv.why.clock import Rounds
 from edgecv.why.findings import STATIC, TWIN, Finding
-from edgecv.why.twins import trial, widened
-from edgecv.why.view import Product
 
 SHARE = 0.25  # of the budget that is left, for one layer
 LEAST_WASTE = 0.1  # of the layer's own time

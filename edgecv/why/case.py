@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv.errors import EdgecvError
+from edgecv.measuring.clock import Clock, Files, Saving, Trial
+from edgecv.measuring.product import Product
 from edgecv.runtime.spec import Layer
-from edgecv.why.clock import Clock, Files, Saving, Trial
-from edgecv.why.view import Product, View
+from edgecv.why.view import View
 
 if TYPE_CHECKING:  # profiles take pydantic, which a device has not
     from edgecv.target import Target

@@ -19,12 +19,12 @@ from edgecv.bench.machine import machine
 from edgecv.bench.sampling import warm_up
 from edgecv.child import report, serve
 from edgecv.errors import MissingExtraError, NoCudaDevice, TargetError
+from edgecv.measuring.clock import Clock
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.verify import verify
 from edgecv.why import alignment, fallbacks, moves, one_bit, precision, rivals, values
 from edgecv.why import limits as bounds
 from edgecv.why.case import X86, Case
-from edgecv.why.clock import Clock
 from edgecv.why.findings import STATIC, Finding, sorted_out
 from edgecv.why.view import View
 

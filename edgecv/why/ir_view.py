@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import EngineError, missing
+from edgecv.measuring.product import Product
 from edgecv.runtime.layers import layer_of
 from edgecv.subnormals import count, flush
-from edgecv.why.view import Product, Transposed, View
+from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
 
 PRODUCTS = {"Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense"}

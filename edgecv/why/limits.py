@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from edgecv.errors import EdgecvError
+from edgecv.measuring.clock import Clock
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import trial
 from edgecv.runtime.spec import Layer
 from edgecv.why.case import Case
-from edgecv.why.clock import Clock
 from edgecv.why.findings import TWIN, Finding
-from edgecv.why.twins import trial
-from edgecv.why.view import Product
 
 SHARE = 0.1  # of the budget that is left, for one measurement
 MUCH_MEMORY, MUCH_CALL = 0.3, 0.5  # shares of a call from which on they are a cause

@@ -12,10 +12,10 @@ from dataclasses import replace
 import numpy as np
 
 from edgecv.errors import EdgecvError
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import trial
 from edgecv.why.case import Case
 from edgecv.why.findings import PROFILE, TWIN, Finding
-from edgecv.why.twins import trial
-from edgecv.why.view import Product
 
 SHARE = 0.2  # of the budget that is left
 

@@ -12,9 +12,10 @@ import numpy as np
 from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing
+from edgecv.measuring.product import Product
 from edgecv.runtime.layers import from_scope
 from edgecv.why.onnx_fusing import unfused
-from edgecv.why.view import Product, Transposed, View
+from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
 
 COUNTED = ("BinaryConv", "BinaryBits", "BinaryBoth")

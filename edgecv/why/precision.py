@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from edgecv.bench.machine import INTEGER_DOT
+from edgecv.measuring.clock import Saving
+from edgecv.measuring.product import Product
 from edgecv.why.case import Case
-from edgecv.why.clock import Saving
 from edgecv.why.findings import MENDED, PROFILE, STATIC, TWIN, Finding, named
-from edgecv.why.view import Product
 
 # engines whose u8 x s8 kernels without VNNI add two products in 16 bits (vpmaddubsw)
 SATURATING = ("onnxruntime", "openvino")

@@ -13,10 +13,10 @@ import numpy as np
 
 from edgecv.backends import run_module
 from edgecv.errors import BundleError, RecipeError
+from edgecv.measuring.clock import Saving, Trial
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.layers import WARMUP
 from edgecv.why.case import Case
-from edgecv.why.clock import Saving, Trial
 from edgecv.why.findings import TURNS, Finding, named
 
 RUNS = 20

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
+from edgecv.measuring.product import Product
+from edgecv.measuring.tflite_single_layer import written
 from edgecv.runtime.layers import layer_of
 from edgecv.subnormals import flush_tflite
-from edgecv.why.tflite_twin import written
-from edgecv.why.view import Product, Transposed, View
+from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
 
 PRODUCTS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense"}

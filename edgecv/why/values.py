@@ -10,10 +10,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from edgecv.measuring.flushing import possible
 from edgecv.subnormals import scan
 from edgecv.why.case import Case
 from edgecv.why.findings import MENDED, STATIC, Finding, named
-from edgecv.why.flushing import possible
 
 
 def check(case: Case) -> Iterator[Finding]:

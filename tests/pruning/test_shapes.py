@@ -10,8 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgecv.edits import replay  # noqa: E402
+from edgecv.measuring.layer_times import product  # noqa: E402
 from edgecv.pruning import frontier, groups  # noqa: E402
-from edgecv.pruning.clock import product  # noqa: E402
 from edgecv.pruning.shapes import example_of, macs, shapes, size_bytes  # noqa: E402
 from edgecv.pruning.tables import Table  # noqa: E402
 from tests import networks as nets  # noqa: E402
@@ -99,8 +99,8 @@ def test_layers_are_timed_on_the_engine() -> None:
     pytest.importorskip("onnxruntime")
     from dataclasses import asdict
 
-    from edgecv.pruning import clock
-    from edgecv.why.view import Product
+    from edgecv.measuring import layer_times as clock
+    from edgecv.measuring.product import Product
 
     wide = Product("a", "conv", (64, 64), (14, 14), (14, 14), (3, 3), pads=(1, 1, 1, 1))
     narrow = Product("a", "conv", (64, 16), (14, 14), (14, 14), (3, 3), pads=(1, 1, 1, 1))

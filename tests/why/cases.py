@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgecv.measuring.product import Product
 from edgecv.runtime.spec import Layer
 from edgecv.target import load
 from edgecv.why.case import Case
-from edgecv.why.view import Product, View
+from edgecv.why.view import View
 
 
 class Held(View):

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgecv.measuring.clock import Rounds
+from edgecv.measuring.product import Product
 from edgecv.why.alignment import neighbours, wasted
-from edgecv.why.clock import Rounds
-from edgecv.why.view import Product
 
 
 def conv(source: int, target: int, **options) -> Product:

@@ -6,10 +6,10 @@ import dataclasses
 
 import pytest
 
+from edgecv.measuring.clock import Clock
+from edgecv.measuring.product import Product
 from edgecv.why import fallbacks, limits, moves, one_bit, precision
-from edgecv.why.clock import Clock
 from edgecv.why.explain import _executed
-from edgecv.why.view import Product
 from tests.why.cases import case, row
 
 A = Product("a", "conv", (16, 16), activations="uint8", weights="int8")

@@ -16,11 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgecv import zoo
 from edgecv.backends import compile_module
 from edgecv.graph import Graph
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import onnx_twin, trial, widened
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.target import load
 from edgecv.why.onnx_view import OnnxView
-from edgecv.why.twins import onnx_twin, trial, widened
-from edgecv.why.view import Product
 
 SIZE = 16
 PRODUCTS = (
@@ -133,7 +133,7 @@ def test_a_twin_is_the_layer_that_it_stands_for(product: Product, integer: bool)
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda p: f"{p.kind}-{p.channels}")
 def test_a_tflite_twin_is_the_layer_that_it_stands_for(product: Product, integer: bool) -> None:
     pytest.importorskip("ai_edge_litert")
-    from edgecv.why.tflite_twin import twin
+    from edgecv.measuring.tflite_single_layer import twin
     from edgecv.why.tflite_view import TfliteView
 
     files, _ = twin(product, integer)
@@ -169,7 +169,7 @@ def test_tflite_mends() -> None:
     pytest.importorskip("ai_edge_litert")
     from edgecv.backends.tflite import flatbuffer
     from edgecv.backends.tflite.run import Session
-    from edgecv.why.tflite_twin import twin, written
+    from edgecv.measuring.tflite_single_layer import twin, written
     from edgecv.why.tflite_view import TfliteView
 
     product = Product("x", "conv", (4, 4), (6, 6), (6, 6), (1, 1))

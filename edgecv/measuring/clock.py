@@ -18,7 +18,7 @@ import numpy as np
 from edgecv.backends import Session, run_module
 from edgecv.bench.sampling import DRIFT, SITTING_ROUNDS, Sampler
 from edgecv.bench.statistics import interval
-from edgecv.why.flushing import flushing
+from edgecv.measuring.flushing import flushing
 
 BURST_MS = 3.0
 LEAST_ROUNDS = 2 * SITTING_ROUNDS

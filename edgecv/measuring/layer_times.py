@@ -7,7 +7,7 @@ others do to the machine meanwhile hits both sides of every ratio. Of one thread
 taken, which others cannot lengthen. What calling an engine costs at all (a dense layer of one
 weight) is subtracted.
 
-Run by `edgecv.child`: `python -m edgecv.pruning.clock JOB ANSWER`.
+Run by `edgecv.child`: `python -m edgecv.measuring.layer_times JOB ANSWER`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 
 from edgecv.bench.sampling import Sampler
 from edgecv.child import report, serve
-from edgecv.why.clock import Trial
-from edgecv.why.twins import trial
-from edgecv.why.view import Product
+from edgecv.measuring.clock import Trial
+from edgecv.measuring.product import Product
+from edgecv.measuring.single_layer_graphs import trial
 
 ROUNDS = 12
 BURST_MS = 2.0

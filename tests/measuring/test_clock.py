@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgecv.bench.sampling import SITTING_ROUNDS
-from edgecv.why.clock import Clock, Rounds, Trial
+from edgecv.measuring.clock import Clock, Rounds, Trial
 
 
 class Sleeper(Trial):

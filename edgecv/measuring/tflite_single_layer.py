@@ -1,4 +1,4 @@
-"""A .tflite file of one layer, of any width and precision (`twins.py`).
+"""A .tflite file of one layer, of any width and precision (`single_layer_graphs.py`).
 
 x (1, H, W, C) ─ CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED ─ y      float32, or int8
 """
@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
-from edgecv.why.view import Product
+from edgecv.measuring.product import Product
 
 _STEP = 0.05
 _RELU = 1  # ActivationFunctionType.RELU

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import missing
-from edgecv.why.clock import Trial
-from edgecv.why.view import Product
+from edgecv.measuring.clock import Trial
+from edgecv.measuring.product import Product
 
 OPSET = 18
 _STEP = np.float32(0.05)
@@ -42,7 +42,7 @@ def _made(
 ) -> tuple[Mapping[str, bytes], Mapping[str, np.ndarray]]:
     """The engine's files and what they are fed."""
     if engine == "tflite":
-        from edgecv.why.tflite_twin import twin
+        from edgecv.measuring.tflite_single_layer import twin
 
         return twin(product, integer, chain)
     content, feeds = onnx_twin(product, integer, chain)
@@ -53,7 +53,7 @@ def row(products: Sequence[Product], engine: str, integer: bool, threads: int) -
     """Layers one after the other, ready to be measured. Raises EdgecvError as `trial`."""
     try:
         if engine == "tflite":
-            from edgecv.why.tflite_twin import row as tflite_row
+            from edgecv.measuring.tflite_single_layer import row as tflite_row
 
             files, feeds = tflite_row(products, integer)
         else:

@@ -1,0 +1,1 @@
+"""Measuring: jobs that processes of their own do, on the engine that is measured."""
