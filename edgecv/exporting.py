@@ -115,7 +115,7 @@ def _recipe(request: Request) -> Recipe:
     profile = target.load(request.target)
     offers(profile, request.precision, "--precision")
     source = source_of(request.model, request.args, Path())
-    known = _known(source)
+    known = _known(source, request.size)
     name = request.name or f"{_stem(source)}-{request.precision}"
     if request.precision != "fp32":
         if request.calibration is None and request.precision == "int8":
@@ -153,8 +153,8 @@ def _stem(source: ModelSource) -> str:
     return source.name.rpartition(":")[0].rpartition(".")[2] or source.name
 
 
-def _known(source: ModelSource) -> dict[str, Any]:
-    """What the model itself says of its input and labels."""
+def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
+    """What the model itself says of its input and labels; size: where it leaves its own open."""
     if source.kind == "folder":
         from edgecv.model import Model
 
@@ -164,10 +164,14 @@ def _known(source: ModelSource) -> dict[str, Any]:
         from edgecv.stages.export.onnx import load_onnx
 
         with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
-            _, channels, height, width = load_onnx(Path(source.name), Path(room)).inputs[0].shape
+            graph = load_onnx(Path(source.name), Path(room), size)
+        _, channels, height, width = graph.inputs[0].shape
         if channels not in (1, 3):
             raise ModelError(source.name, f"takes {channels} channels", "images have 1 or 3")
-        return {"size": [height, width], "channels": channels}
+        found = {"size": [height, width], "channels": channels}
+        if graph.facts.get("takes") == "bytes":  # pixels go in as they are
+            found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
+        return found
     return {}
 
 
@@ -181,9 +185,12 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
             f"{request.size[0]}x{request.size[1]} given, the model takes {height}x{width}",
             "leave it out: the model says its own size",
         )
+    if "bytes" in known and (request.mean or request.std):
+        raise RecipeError("--mean, --std", f"{known['bytes']} takes pixels as they are (uint8) "
+                          "and normalises them itself", "leave them out")  # fmt: skip
     mean = request.mean or known.get("mean") or (0.0,)
     std = request.std or known.get("std") or (255.0,)
-    if 0 < max(std) <= 4 and max(mean) <= 4:
+    if "bytes" not in known and 0 < max(std) <= 4 and max(mean) <= 4:
         raise RecipeError("--mean, --std", f"{mean} and {std} look like units of 0..1",
                           "the units are 0..255 pixels: multiply by 255")  # fmt: skip
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"

@@ -160,7 +160,9 @@ def _onnx_model(work: Work, path: Path) -> None:
     with it is said under its own name."""
     from edgecv.stages.export.onnx import load_onnx
 
-    graph = load_onnx(path, work.out)
+    preprocess = work.preprocess()
+    graph = load_onnx(path, work.out, preprocess.size)
+    _check_normalisation(path.name, graph, preprocess)
     classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
     outputs = graph.outputs[0].shape[-1]
     if classes and outputs != classes:
@@ -171,6 +173,17 @@ def _onnx_model(work: Work, path: Path) -> None:
         )
     graph.path.rename(work.out / "source.onnx")
     (work.out / "graph.json").unlink()
+
+
+def _check_normalisation(name: str, graph: Any, preprocess: Any) -> None:
+    """A file that takes bytes normalises them itself: mean 0, and a std that undoes 0..1."""
+    plain = not any(preprocess.mean) and all(abs(s - 1) < 1e-6 for s in preprocess.std)
+    if graph.facts.get("takes") == "bytes" and not plain:
+        raise ModelError(
+            name,
+            "takes pixels as they are (uint8), and normalises them itself",
+            "data.mean: 0 and data.std: 0.00392156862745098, which is 1 / 255",
+        )
 
 
 def _stage(work: Work) -> None:

@@ -25,15 +25,17 @@ import numpy as np
 
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.canonical import canonical
 from edgecv.runtime.spec import TensorSpec
+from edgecv.stages.export._entry import Entry, enter
 from edgecv.stages.export._pads import absorb_paddings
+from edgecv.stages.export._proof import learn_shapes, prove
 from edgecv.subnormals import flush_onnx
 
 if TYPE_CHECKING:
     import torch
 
 OPSET = 18  # the oldest that torch 2.13 writes by both routes
-OLDEST_OPSET = 13  # per-channel QuantizeLinear begins here
 FILE = "model.onnx"
 
 
@@ -58,13 +60,16 @@ def export_onnx(
     return write_clean(model, out, type(module).__name__)
 
 
-def load_onnx(path: Path, out: Path) -> Graph:
-    """Check a user's .onnx file and write a clean copy, out/model.onnx.
+def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Graph:
+    """Check a user's .onnx file and write a clean copy in canonical form, out/model.onnx.
 
-    A dynamic batch becomes 1 and external weights (from the file's own folder) are inlined.
-    Raises ModelError: no such file, truncated, several inputs or outputs, not float32 NCHW in
-    and (1, classes) out, dynamic channels or spatial size, NaN or infinite weights, weights
-    outside the folder.
+    size: (height, width) where the file leaves them open
+    A dynamic batch becomes 1, external weights (from the file's own folder) are inlined, an image
+    that is channels-last or bytes goes in as float32 (1, C, H, W); facts["takes"] says "bytes"
+    where pixels go in as they are. Opsets 7 to 17 become 18.
+    Raises ModelError: no such file, truncated, several inputs or outputs, no image in or not
+    (1, classes) out, dynamic channels, NaN or infinite weights, weights outside the folder, a
+    rewrite that would change what it answers; UnsupportedError: a node that cannot be read.
     """
     onnx = _onnx()
     where = path.name
@@ -79,22 +84,31 @@ def load_onnx(path: Path, out: Path) -> Graph:
             where, f"not a whole ONNX file: {_line(e)}", "truncated? copy or export it again"
         ) from None
     _inline_external(model, path.parent, where)
-    _check_opset(model, where)
-    _fix_input(model, where)
-    return write_clean(model, out, where)
+    original = onnx.ModelProto()
+    original.CopyFrom(model)
+    entry = enter(model, where, size)
+    return write_clean(model, out, where, original, entry)
 
 
-def write_clean(model: Any, out: Path, where: str) -> Graph:
-    """Fold, strip and check an onnx.ModelProto; write out/model.onnx and graph.json.
+def write_clean(
+    model: Any, out: Path, where: str, original: Any = None, entry: Entry | None = None
+) -> Graph:
+    """Write an onnx.ModelProto out in canonical form: out/model.onnx and graph.json.
 
+    original: what it was before anybody touched it, with which the answers are compared
+    entry:    how an image of the model looks to the original
     Raises ModelError as load_onnx.
     """
     onnx = _onnx()
     _check_finite(model, where)
+    entered, original = model, model if original is None else original
+    model = canonical(entered, where, learn_shapes)
     if not is_quantized(model):  # folding would eat Q/DQ pairs
-        model = _fold(model, where)
+        model = canonical(_fold(model, where), where, learn_shapes)
         absorb_paddings(model)
         flush_onnx(model)  # a folded batch norm may leave some
+    prove(original, model, where, lambda name: canonical(entered, where, learn_shapes, name),
+          entry.taken if entry else None)  # fmt: skip
     strip(model)
     inputs, outputs = _run_once(model, where)
     try:
@@ -112,7 +126,11 @@ def write_clean(model: Any, out: Path, where: str) -> Graph:
         precision="int8" if is_quantized(model) else "fp32",
         inputs=inputs,
         outputs=outputs,
-        facts={"opset": opset, "ops": dict(sorted(ops.items()))},
+        facts={
+            "opset": opset,
+            "ops": dict(sorted(ops.items())),
+            **(entry.facts() if entry else {}),
+        },
     )
     graph.save_facts()
     return graph
@@ -271,54 +289,6 @@ def _tensors(graph: Any) -> Iterator[Any]:
             yield from attribute.tensors
             for sub in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
                 yield from _tensors(sub)
-
-
-def _check_opset(model: Any, where: str) -> None:
-    saved = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if saved < OLDEST_OPSET:
-        raise ModelError(
-            where,
-            f"opset {saved} is older than {OLDEST_OPSET}",
-            f"export it again with opset {OPSET}, or use onnx.version_converter",
-        )
-
-
-def _fix_input(model: Any, where: str) -> None:
-    """Check the input and output; a dynamic batch becomes 1."""
-    weights = {t.name for t in model.graph.initializer}
-    inputs = [i for i in model.graph.input if i.name not in weights]
-    del model.graph.input[:]  # old files list their weights here, which keeps them from folding
-    model.graph.input.extend(inputs)
-    inputs = list(model.graph.input)
-    for kind, found in (("input", inputs), ("output", list(model.graph.output))):
-        if len(found) != 1:
-            names = ", ".join(repr(i.name) for i in found) or "none"
-            raise ModelError(where, f"needs one {kind}, has {len(found)}: {names}")
-    tensor = inputs[0].type.tensor_type
-    dims = tensor.shape.dim
-    place = f"{where}: input {inputs[0].name!r}"
-    if tensor.elem_type != _onnx().TensorProto.FLOAT or len(dims) != 4:
-        raise ModelError(place, "must be one float32 image of shape (1, C, H, W)")
-    for axis, dim in list(zip("NCHW", dims, strict=True))[1:]:
-        if dim.dim_value <= 0:
-            raise ModelError(
-                place,
-                f"dimension {axis} is dynamic ({dim.dim_param or 'unknown'!r})",
-                "export with a fixed size, or fix it: "
-                "python -m onnxruntime.tools.make_dynamic_shape_fixed",
-            )
-    if dims[3].dim_value in (1, 3) and dims[1].dim_value not in (1, 3, 4):
-        shape = tuple(d.dim_value for d in dims)
-        raise ModelError(place, f"is channels-last: {shape}", "export it as NCHW")
-    if dims[0].dim_value > 1:
-        raise ModelError(place, f"batch is fixed to {dims[0].dim_value}", "export with batch 1")
-    dims[0].dim_value = 1
-    # Whatever the file says of later shapes may be for another batch.
-    del model.graph.value_info[:]
-    for output in model.graph.output:
-        for dim in output.type.tensor_type.shape.dim:
-            dim.ClearField("dim_value")
-            dim.ClearField("dim_param")
 
 
 def _check_finite(model: Any, where: str) -> None:

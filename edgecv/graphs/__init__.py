@@ -1,0 +1,1 @@
+"""What a file format is made of: readers and rewriters of graphs. No engine runs here."""

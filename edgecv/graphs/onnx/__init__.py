@@ -1,0 +1,1 @@
+"""ONNX: one canonical form (`canonical/`), and how a graph is edited (`draft.py`)."""

@@ -1,0 +1,81 @@
+"""Pools whose windows end where the pads say.
+
+ceil_mode: out = ceil((n + b + e - K) / s) + 1, K = (k - 1) d + 1, less the window that would begin
+behind the image and its begin pad; the same windows come of ceil_mode 0 and end pads
+e' = (out - 1) s + K - n - b. A maximum never sees pads. An average divides by the values that lie
+in the image (count_include_pad 0), or in the image and its *own* pads (1), never by what
+ceil_mode adds:
+
+    AveragePool(x; b, e, ceil, include) = AveragePool(Pad(x; b, e); 0, e' - e, exclude)
+
+Engines read that differently (ONNX Runtime's int8 kernel divides by the whole window), pads written
+as numbers they all read alike. Source: onnx/docs/Operators.md, AveragePool.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.graphs.onnx.draft import Draft, attributes, write_attributes
+
+
+def pools(draft: Draft) -> None:
+    for node in draft.nodes("MaxPool", "AveragePool", "LpPool"):
+        given = attributes(node)
+        ceil, include = bool(given.get("ceil_mode", 0)), bool(given.get("count_include_pad", 0))
+        own = list(given["pads"])
+        if not ceil:
+            _plain(node, include, own)
+            continue
+        size = draft.shape(node, node.input[0])[2:]
+        ends, sides = overhang(size, given), len(own) // 2
+        if ends is None:
+            draft.refuse(
+                node, "a window of it lies outside of the image", "smaller pads or strides"
+            )
+        beyond = [new - old for new, old in zip(ends, own[sides:], strict=True)]
+        counts = node.op_type == "AveragePool" and include and any(beyond)
+        pads = [0] * sides + beyond if counts else own[:sides] + ends
+        if any(p >= k for p, k in zip(pads, [*given["kernel_shape"]] * 2, strict=True)):
+            continue  # engines refuse pads as large as the window: it keeps its ceil_mode
+        if counts:
+            _pad_before(draft, node, own)
+        write_attributes(node, {"pads": pads})
+        _plain(node, include and not counts, pads)
+
+
+def _plain(node: Any, include: bool, pads: list[int]) -> None:
+    """Without pads nothing is counted but the image."""
+    counted = 1 if include and any(pads) and node.op_type == "AveragePool" else None
+    write_attributes(node, {"ceil_mode": None, "count_include_pad": counted})
+
+
+def overhang(size: tuple[int, ...], given: dict[str, Any]) -> list[int] | None:
+    """End pads with which ceil_mode 0 gives the same windows; None: a window holds no value."""
+    ends, rank = [], len(size)
+    dilations = given.get("dilations", [1] * rank)
+    for i, (n, k, s, d) in enumerate(
+        zip(size, given["kernel_shape"], given["strides"], dilations, strict=True)
+    ):
+        begin, end, span = given["pads"][i], given["pads"][i + rank], (k - 1) * d + 1
+        out = -(-(n + begin + end - span) // s) + 1
+        if (out - 1) * s >= n + begin:
+            out -= 1
+        last = (out - 1) * s - begin
+        if not any(0 <= last + j * d < n for j in range(k)):
+            return None
+        ends.append(max(end, last + span - n))
+    return ends
+
+
+def _pad_before(draft: Draft, node: Any, pads: list[int]) -> None:
+    if not any(pads):
+        return
+    sides = len(pads) // 2
+    whole = [0, 0, *pads[:sides], 0, 0, *pads[sides:]]
+    name = draft.hold(f"{node.output[0]}/pads", np.array(whole, np.int64))
+    padded = draft.unique(f"{node.input[0]}/padded")
+    draft.before(node, draft.make("Pad", [node.input[0], name], padded, mode="constant"))
+    node.input[0] = padded

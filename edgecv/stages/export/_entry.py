@@ -1,0 +1,152 @@
+"""How a user's .onnx file begins: one image, static, float32 (1, C, H, W) for all that follows.
+
+A dynamic batch becomes 1, dynamic sides become the size that the user gives. A file that takes its
+image channels-last, or as bytes, keeps doing so behind a Transpose; the image goes in as
+(1, C, H, W) all the same, bytes as floats of 0 to 255.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import ModelError
+
+# What only arranges values, whatever their type.
+MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Split")
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the file itself takes. bytes: pixels as they are, uint8; last: channels-last."""
+
+    bytes: bool
+    last: bool
+    kind: np.dtype[Any]
+
+    def taken(self, image: np.ndarray) -> np.ndarray:
+        """An image (1, C, H, W) as the file takes it."""
+        image = image.transpose(0, 2, 3, 1) if self.last else image
+        return np.ascontiguousarray(image.astype(self.kind))
+
+    def facts(self) -> dict[str, Any]:
+        return {"takes": "bytes"} if self.bytes else {}
+
+
+def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
+    """Make the model take one static float32 image (1, C, H, W), in place.
+
+    size: (height, width) where the file leaves them open
+    Raises ModelError: several inputs or outputs, no image, dynamic channels, a batch of several.
+    """
+    import onnx
+
+    graph = model.graph
+    weights = {t.name for t in graph.initializer}
+    inputs = [i for i in graph.input if i.name not in weights]
+    del graph.input[:]  # old files list their weights here, which keeps them from folding
+    graph.input.extend(inputs)
+    for kind, found in (("input", graph.input), ("output", graph.output)):
+        if len(found) != 1:
+            names = ", ".join(repr(i.name) for i in found) or "none"
+            raise ModelError(where, f"needs one {kind}, has {len(found)}: {names}")
+    source = graph.input[0]
+    place, tensor = f"{where}: input {source.name!r}", source.type.tensor_type
+    kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
+             onnx.TensorProto.UINT8}  # fmt: skip
+    if tensor.elem_type not in kinds or len(tensor.shape.dim) != 4:
+        raise ModelError(place, "must be one image of shape (1, C, H, W) or (1, H, W, C), floats "
+                         "or uint8")  # fmt: skip
+    last = _static(tensor.shape.dim, place, size)
+    entry = Entry(
+        tensor.elem_type == onnx.TensorProto.UINT8,
+        last,
+        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
+    )
+    if entry.bytes or last:
+        _adapt(graph, source, entry)
+    # Whatever the file says of later shapes may be for another batch.
+    del graph.value_info[:]
+    for output in graph.output:
+        output.type.tensor_type.shape.SetInParent()
+        for dim in output.type.tensor_type.shape.dim:
+            dim.ClearField("dim_value")
+            dim.ClearField("dim_param")
+    return entry
+
+
+def _static(dims: Any, place: str, size: tuple[int, int] | None) -> bool:
+    """Write batch, height and width where they are open; whether channels come last."""
+    known = [d.dim_value for d in dims]
+    last = known[3] in CHANNELS and known[1] not in CHANNELS
+    order = "NHWC" if last else "NCHW"
+    for axis, dim in zip(order, dims, strict=True):
+        name = dim.dim_param or "unknown"
+        if axis == "N":
+            if dim.dim_value > 1:
+                raise ModelError(place, f"batch is fixed to {dim.dim_value}", "export with batch 1")
+            dim.dim_value = 1
+        elif dim.dim_value <= 0 and axis in "HW" and size:
+            dim.dim_value = size["HW".index(axis)]
+        elif dim.dim_value <= 0:
+            hint = (
+                "give --input-size (data.size in a recipe)" if axis in "HW" else "export it fixed"
+            )
+            raise ModelError(place, f"dimension {axis} is dynamic ({name!r})", hint)
+    return last
+
+
+def _adapt(graph: Any, source: Any, entry: Entry) -> None:
+    """The image as (1, C, H, W) floats, and in front of the old readers what they take."""
+    import onnx
+
+    name, dims = source.name, [d.dim_value for d in source.type.tensor_type.shape.dim]
+    taken = {n for node in graph.node for n in (*node.input, *node.output)}
+    inner = _free(f"{name}/as_it_was", taken)
+    for node in graph.node:
+        for i, read in enumerate(node.input):
+            if read == name:
+                node.input[i] = inner
+    steps: list[tuple[str, dict[str, Any]]] = []
+    if entry.last:
+        steps.append(("Transpose", {"perm": [0, 2, 3, 1]}))
+        dims = [dims[0], dims[3], dims[1], dims[2]]
+    if entry.bytes and not _only_cast(graph, inner):
+        steps += [("Round", {}), ("Cast", {"to": onnx.TensorProto.UINT8})]
+    steps = steps or [("Identity", {})]
+    x = name
+    for i, (op, given) in enumerate(steps):
+        out = inner if i == len(steps) - 1 else _free(f"{name}/{op.lower()}", taken)
+        graph.node.insert(i, onnx.helper.make_node(op, [x], [out], out, **given))
+        x = out
+    made = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, dims)
+    if not entry.bytes:
+        made.type.tensor_type.elem_type = source.type.tensor_type.elem_type
+    source.CopyFrom(made)
+
+
+def _only_cast(graph: Any, name: str) -> bool:
+    """Whether bytes are made floats before anything is computed of them."""
+    import onnx
+
+    floats = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+    for node in graph.node:
+        if name not in node.input:
+            continue
+        to = next((a.i for a in node.attribute if a.name == "to"), 0)
+        if node.op_type == "Cast" and to in floats:
+            continue
+        if node.op_type not in MOVES or node.input[0] != name:
+            return False
+        if not all(_only_cast(graph, out) for out in node.output):
+            return False
+    return all(o.name != name for o in graph.output)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    while name in taken:
+        name += "_"
+    return name

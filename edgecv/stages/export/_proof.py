@@ -1,0 +1,164 @@
+"""A rewritten ONNX graph against the one that came in: ONNX Runtime, all optimisations off.
+
+Random images go through both; ‖a − b‖ / ‖a‖ may be a few roundings of float32, no more. What is
+more is a rewrite at fault, and it is named.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import ModelError
+from edgecv.graphs.onnx.canonical import REWRITES
+
+# ‖a − b‖ / ‖a‖: batch norms that are folded and sums in another order leave some 1e-6 of a deep
+# network, a float16 file in float32 some 1e-3.
+NEAR, NEAR_HALF = 3e-5, 3e-2
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli",
+          "Multinomial", "Dropout")  # fmt: skip
+_NODE = re.compile(
+    r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' "
+    r"Status Message: (?:\S+:\d+ .*?\) )?(.*)"
+)
+Run = Callable[[np.ndarray], list[np.ndarray]]
+Taken = Callable[[np.ndarray], np.ndarray]
+
+
+def plain_runner(model: Any, where: str) -> Run:
+    """One input in, every output out, each node by itself. Raises ModelError in a sentence."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads, options.log_severity_level = 1, 4
+    try:
+        session = ort.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as e:
+        raise ModelError(where, f"ONNX Runtime refuses it: {said(e)}", "check it with onnx.checker"
+                         ) from None  # fmt: skip
+    name, names = session.get_inputs()[0].name, [o.name for o in session.get_outputs()]
+
+    def run(image: np.ndarray) -> list[np.ndarray]:
+        try:
+            return list(session.run(names, {name: image}))
+        except Exception as e:
+            raise ModelError(where, f"does not run on an image of {image.shape}: {said(e)}",
+                             "check the input's shape") from None  # fmt: skip
+
+    return run
+
+
+def said(error: Exception) -> str:
+    """What ONNX Runtime says, on one line, without its own codes."""
+    line = " ".join(str(error).split())
+    if line.startswith("[ONNXRuntimeError]"):
+        line = line.split(" : ", 3)[-1]
+    found = _NODE.match(line)
+    if found:
+        op, name, why = found.groups()
+        line = f"node {name!r} ({op}): {why}"
+    return line[:300] or type(error).__name__
+
+
+def learn_shapes(model: Any) -> Mapping[str, tuple[int, ...]]:
+    """The shape of every tensor, from one image of zeros."""
+    import onnx
+
+    from edgecv.graphs.onnx.draft import inferred
+
+    every = onnx.ModelProto()
+    every.CopyFrom(model)
+    names = [n for node in every.graph.node for n in node.output if n]
+    del every.graph.output[:]
+    every.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
+    source = _source(model)
+    shape = inferred(model)[source.name]
+    kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
+    try:
+        found = plain_runner(every, "")(np.zeros(shape, kind))
+    except ModelError:
+        return {}  # whoever asked says which node it is about
+    return {n: tuple(v.shape) for n, v in zip(names, found, strict=True)
+            if isinstance(v, np.ndarray)}  # fmt: skip
+
+
+def prove(
+    original: Any, made: Any, where: str, again: Callable[[str], Any], taken: Taken | None = None
+) -> None:
+    """Raises ModelError unless both compute the same on random images.
+
+    made:  the model that was made of `original`; its input is float32 and static
+    again: the rewrites up to the one of that name, for the one at fault
+    taken: how an image of `made` looks to `original`
+    """
+    import onnx
+
+    taken = taken or (lambda x: x)
+    shape = tuple(d.dim_value for d in _source(made).type.tensor_type.shape.dim)
+    kind = onnx.helper.tensor_dtype_to_np_dtype(_source(original).type.tensor_type.elem_type)
+    rng = np.random.default_rng(0)
+    images = [rng.normal(size=shape).astype(np.float32) for _ in range(2)]
+    if kind == np.uint8:
+        images = [rng.integers(0, 256, shape).astype(np.float32) for _ in range(2)]
+    first = plain_runner(original, where)
+    answers = [first(taken(x)) for x in images]
+    if not all(_far(a, b) == 0 for a, b in zip(answers[0], first(taken(images[0])), strict=True)):
+        odd = [n for n in original.graph.node if n.op_type in RANDOM] or [original.graph.node[0]]
+        place = f"{where}: node {odd[0].name or odd[0].output[0]!r} ({odd[0].op_type})"
+        raise ModelError(place, "answers differently each time", "export it in evaluation mode")
+    near = NEAR_HALF if _half(original) else NEAR
+    if (error := _error(answers, made, images, where)) <= near:
+        return
+    guilty = "constant folding"
+    for name in REWRITES:
+        if _error(answers, again(name), images, where) > near:
+            guilty = name
+            break
+    raise ModelError(
+        where,
+        f"would answer differently when it is rewritten ({guilty}): by {error:.1e} of its answers",
+        "export it again with opset 18, or bring it without what that step rewrites",
+    )
+
+
+def _error(
+    answers: list[list[np.ndarray]], made: Any, images: list[np.ndarray], where: str
+) -> float:
+    run = plain_runner(made, where)
+    return max(
+        _far(a, b)
+        for known, x in zip(answers, images, strict=True)
+        for a, b in zip(known, run(x), strict=True)
+    )
+
+
+def _far(a: np.ndarray, b: np.ndarray) -> float:
+    """‖a − b‖ / ‖a‖ of what is finite; infinite where shapes or NaN and infinities differ."""
+    if a.shape != b.shape:
+        return float("inf")
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if not np.array_equal(np.isfinite(a), np.isfinite(b)):
+        return float("inf")
+    a, b = (np.where(np.isfinite(v), v, 0) for v in (a, b))
+    return float(np.linalg.norm(a - b)) / max(float(np.linalg.norm(a)), 1e-30)
+
+
+def _half(model: Any) -> bool:
+    import onnx
+
+    small = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return any(t.data_type in small for t in model.graph.initializer) or any(
+        a.i in small or (a.HasField("t") and a.t.data_type in small)
+        for n in model.graph.node for a in n.attribute
+    )  # fmt: skip
+
+
+def _source(model: Any) -> Any:
+    weights = {t.name for t in model.graph.initializer}
+    return next(i for i in model.graph.input if i.name not in weights)
