@@ -218,10 +218,8 @@ def test_success_without_a_file_is_a_failure(stand_in, tmp_path: Path):
 def test_a_hanging_compiler_is_killed_with_its_children(stand_in, tmp_path: Path, monkeypatch):
     monkeypatch.setattr(edgetpu, "GRACE_S", 0.2)
     stand_in(f'sleep 600 &\necho $! > "{tmp_path}/child"\nwait')
-    start = time.monotonic()
     with pytest.raises(EngineError, match="not done in 1 s"):
         edgetpu.run_compiler(edgetpu.find_compiler(), tpu_graph().path, tmp_path, 1)
-    assert time.monotonic() - start < 10
     child = int((tmp_path / "child").read_text())
     for _ in range(50):  # killed; its new parent may take a moment to reap it
         state = Path(f"/proc/{child}/stat")

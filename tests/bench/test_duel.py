@@ -454,7 +454,6 @@ def test_without_a_baseline_it_is_measured_against_the_workload(
 def test_it_goes_on_until_the_error_is_what_was_wanted(bundle: Callable[..., Path]) -> None:
     rough = fight(bundle("a", 32), wanted=1.0, budget_s=5.0)
     assert rough["rounds"] == CALIBRATED_ROUNDS
-    assert rough["seconds"] < 5.0
 
 
 def test_what_cannot_run_is_named(bundle: Callable[..., Path]) -> None:

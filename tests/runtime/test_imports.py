@@ -52,15 +52,15 @@ print(*sorted({m.split(".")[0] for m in sys.modules if sys.modules[m] is not Non
     assert not {m for m in outside if not m.startswith(("_", "sitecustomize", "distutils"))}
 
 
-def test_the_runtime_imports_in_no_time() -> None:
+def test_the_runtime_imports_little() -> None:
+    """Its time is in `benchmarks/runtime_overhead.py`; how many modules are read is its cause."""
     code = """
-import time, numpy
-start = time.perf_counter()
+import numpy
+before = set(sys.modules)
 import edgecv.runtime
-print(time.perf_counter() - start)
+print(len(set(sys.modules) - before))
 """
-    # 0.15 s is the promise and 0.02 s the rule; the slack is for a machine that runs other tests
-    assert min(float(python(code)) for _ in range(3)) < 0.15
+    assert int(python(code)) < 60
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "runtime").glob("*.py")), ids=lambda p: p.name)

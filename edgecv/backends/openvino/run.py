@@ -3,6 +3,9 @@
 OpenVINO runs in bf16 on CPUs that have it unless it is told not to: every session asks for f32,
 so that a float row is a float row, but where the .xml says that bf16 is meant. Integer layers stay
 integer under either. Precision is read back from the compiled graph (`get_runtime_model`).
+
+BinaryConvolution gives NaN the sign that its kernel happens to have (AVX2: -1, AVX-512: +1), so a
+network that counts bits refuses NaN where it enters (docs/decisions/008-one-bit.md).
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import EngineError, missing
+from edgecv.errors import DataError, EngineError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
 from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "openvino"
 EXTRA = "openvino"
 
+BINARY = "BinaryConvolution"
 # ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
-LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", "BinaryConvolution"}
+LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", BINARY}
 JIT = "jit_"  # kernels that count bits; a reference kernel of one-bit values is no proof of speed
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}
@@ -54,6 +58,7 @@ class Session:
             core = ov.Core()
             model = core.read_model(xml, weights)
             self._files, self._config = (xml, weights), _config(threads, wish(model))
+            self._counts = any(n.get_type_name() == BINARY for n in model.get_ops())
             self._compiled: Any = core.compile_model(model, "CPU", self._config)
             self._request: Any = self._compiled.create_infer_request()
         except Exception as e:
@@ -74,7 +79,8 @@ class Session:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in (shape and dtype of `inputs`), arrays by output name out.
 
-        Raises EngineError: a missing or unknown name, a wrong shape or dtype.
+        Raises EngineError: a missing or unknown name, a wrong shape or dtype. DataError: NaN, which
+        has no sign, for a network that counts bits.
         """
         if len(feeds) != len(self._in):
             raise self._refuse(feeds)
@@ -82,6 +88,10 @@ class Session:
             array = feeds.get(name)
             if array is None or array.shape != buffer.shape or array.dtype != buffer.dtype:
                 raise self._refuse(feeds)
+            if self._counts and np.isnan(array).any():
+                raise DataError(
+                    f"input {name!r}", "holds NaN, which has no sign for one-bit layers"
+                )
             buffer[...] = array
         try:
             self._infer()
@@ -132,7 +142,7 @@ def precision(info: Mapping[str, Any]) -> str:
     kernel ("brgconv_avx2_f32") computes in fp32.
     """
     kind = info["runtimePrecision"].astype(str)
-    if info["layerType"].astype(str) == "BinaryConvolution":
+    if info["layerType"].astype(str) == BINARY:
         return "binary" if info["primitiveType"].astype(str).startswith(JIT) else "fp32"
     if kind in ("f16", "bf16"):
         kernel = info["primitiveType"].astype(str).rpartition("_")[2].lower()

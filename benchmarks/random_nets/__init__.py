@@ -1,0 +1,1 @@
+"""Small and realistic random networks, which `benchmarks/random_networks.py` exports."""

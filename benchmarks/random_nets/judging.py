@@ -1,0 +1,196 @@
+"""One network on one target in one precision: exported in this process, its bundle judged.
+
+What the engines do is done by the package's own functions for child processes, called here, since a
+process for each of thousands of jobs would take days; a crash ends this process, which the driver
+(`benchmarks/random_networks.py`) notes and starts again.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from benchmarks.random_nets import onnx_nets, torch_nets
+from benchmarks.random_nets.pictures import MEAN, STD, folder, inputs, pictures
+from edgecv import child, exporting
+from edgecv.errors import EdgecvError, ParityError
+from edgecv.runtime import open_bundle
+
+FLOAT_DB, TFLITE_DB, INT8_DB = 60.0, 50.0, 15.0
+SIDES = (16, 20, 24, 28, 32)
+JUDGED = 8
+CLEAR = 0.15  # a float margin above this share of the logits' spread is one that int8 must keep
+RIGHT, KEPT, REFUSED, WRONG, CRASH = "right", "kept in float", "refused", "SILENTLY WRONG", "CRASH"
+
+
+def source(number: int) -> str:
+    """Where a network comes from: a torch module, an old or foreign file, torch's own export."""
+    return ("torch", "onnx", "torch.onnx")[number % 3]
+
+
+class Network:
+    """Network `number` of a seed, ready for `exporting`, with what it answers in float.
+
+    model, args: as in `exporting.Request`; wanted: float32 (8, ...) by output
+    """
+
+    def __init__(self, number: int, seed: int, room: Path) -> None:
+        self.number, self.kind = number, source(number)
+        own = seed * 1_000_003 + number
+        self.side = SIDES[own % len(SIDES)]
+        self.pixels, _ = pictures(JUDGED, self.side, 10_000 + own)
+        x, self.args = inputs(self.pixels), dict[str, Any]()
+        if self.kind == "torch":
+            self.model, self.args = "benchmarks.random_nets.torch_nets:build", {
+                "seed": own, "side": self.side}  # fmt: skip
+            module = torch_nets.build(own, self.side)
+            with torch.inference_mode():
+                rows = [module(torch.from_numpy(x[i : i + 1])) for i in range(JUDGED)]
+            answers = [r if isinstance(r, tuple) else (r,) for r in rows]
+            self.wanted = [np.concatenate([a[j].numpy() for a in answers])
+                           for j in range(len(answers[0]))]  # fmt: skip
+            return
+        path = room / f"net{number}.onnx"
+        if self.kind == "onnx":
+            onnx.save(onnx_nets.build(own, self.side), str(path))
+        else:
+            exported(own, self.side, path)
+        self.model = str(path)
+        session = onnx_nets.session_of(onnx.load(str(path)))
+        name = session.get_inputs()[0].name
+        runs = [session.run(None, {name: x[i : i + 1]}) for i in range(JUDGED)]
+        self.wanted = [np.concatenate([r[j] for r in runs]) for j in range(len(runs[0]))]
+
+
+def exported(seed: int, side: int, path: Path) -> None:
+    """A torch network as torch.onnx writes it (TorchScript), of an opset of its own."""
+    module, opset = torch_nets.build(seed, side), 11 + seed % 7
+    x = torch.zeros(1, 3, side, side)
+    for wanted in (opset, 18):
+        try:
+            torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=wanted)
+            return
+        except Exception:  # an operator that torch writes in later opsets alone
+            if wanted == 18:
+                raise
+
+
+@contextmanager
+def in_process() -> Iterator[None]:
+    """`edgecv.child.call` does its work here."""
+
+    def call(module: str, job: dict[str, Any], *given: Any, **named: Any) -> dict[str, Any]:
+        # (where, progress, environment), as `edgecv.child.call` takes them
+        environment = named.get("environment") or (given[2] if len(given) > 2 else None)
+        kept = dict(os.environ)
+        os.environ.update(environment or {})
+        try:
+            answer = importlib.import_module(module).work(json.loads(json.dumps(job)))
+            return dict(json.loads(json.dumps(answer)))
+        finally:
+            os.environ.clear()
+            os.environ.update(kept)
+
+    before = child.call
+    child.call = call  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        child.call = before
+
+
+def judged(network: Network, target: str, precision: str, room: Path,
+           apart: bool = False) -> dict[str, Any]:  # fmt: skip
+    """The verdict on one export. apart: engines in processes of their own, as for users."""
+    result: dict[str, Any] = {"network": network.number, "source": network.kind,
+                              "target": target, "precision": precision}  # fmt: skip
+    size = (network.side, network.side) if network.kind == "torch" else None
+    request = exporting.Request(
+        model=network.model, args=network.args, target=target, precision=precision, size=size,
+        calibration=folder(room, network.side), crop_pct=1.0, mean=(MEAN,), std=(STD,),
+        interpolation="bilinear",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as out:
+        try:
+            if apart:
+                made = exporting.export(request, Path(out))
+            else:
+                with in_process():
+                    made = exporting.export(request, Path(out))
+            return {**result, **_compared(network, made, target, precision)}
+        except EdgecvError as e:
+            return {**result, **_refusal(e)}
+        except Exception as e:
+            last = e.__traceback__
+            while last and last.tb_next:
+                last = last.tb_next
+            at = f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}" if last else ""
+            return {**result, "verdict": CRASH, "reason": f"{type(e).__name__} at {at}: {e}"[:300]}
+
+
+def _refusal(error: EdgecvError) -> dict[str, Any]:
+    refused = error.exit_code in (2, 3) or isinstance(error, ParityError)
+    said = f"{type(error).__name__} {error.where}: {error.what}"
+    return {
+        "verdict": REFUSED if refused else CRASH,
+        "reason": normalised(said),
+        "said": said[:400],
+    }
+
+
+def normalised(said: str) -> str:
+    """A sentence without what is this network's own: names, numbers, files."""
+    said = re.sub(r"\S*(/|\.onnx)\S*", "FILE", said)
+    said = re.sub(r"'[^']*'|\"[^\"]*\"", "'X'", said)
+    said = re.sub(r"\bnet\d+\S*|\b(?:n|c|node_\w*?|body\.|head)\d[\w.]*", "X", said)
+    return re.sub(r"-?\d+(\.\d+)?", "#", said)[:160]
+
+
+def _compared(network: Network, made: Any, target: str, precision: str) -> dict[str, Any]:
+    bundle = open_bundle(made.bundle)
+    try:
+        rows = [bundle.run({bundle.inputs[0].name: np.asarray(bundle.preprocess(p))})
+                for p in network.pixels]  # fmt: skip
+    finally:
+        bundle.close()
+    least = INT8_DB if precision == "int8" else TFLITE_DB if target == "tflite" else FLOAT_DB
+    figures, right = [], len(bundle.outputs) == len(network.wanted)
+    for spec, wanted in zip(bundle.outputs, network.wanted, strict=False):
+        got = np.stack([r[spec.name][0] for r in rows])
+        if spec.layout == "NHWC" and got.ndim == 4:
+            got = got.transpose(0, 3, 1, 2)
+        db, same = compared(wanted, got)
+        figures.append([round(db, 1), round(same, 3)])
+        right &= db >= least and same >= 7 / 8
+    kept = precision == "int8" and not set(made.facts["executed"]) & {"int8"}
+    note = "; ".join(made.facts["notes"])[:300]
+    verdict = WRONG if not right else KEPT if kept or "float" in note else RIGHT
+    reason = normalised(note) if verdict == KEPT else ""
+    return {"verdict": verdict, "reason": reason, "figures": figures, "note": note}
+
+
+def compared(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
+    """dB of what varies between the pictures over the error; share of clear best classes kept."""
+    if wanted.size != got.size:
+        return -np.inf, 0.0
+    a, b = (v.astype(np.float64).reshape(len(wanted), -1) for v in (wanted, got))
+    varies = ((a - a.mean(0)) ** 2).sum()
+    error = ((a - b) ** 2).sum()
+    db = 10 * np.log10(max(varies, 1e-30) / max(error, 1e-30))
+    if wanted.reshape(len(a), wanted.shape[1], -1).shape[2] > 1 or a.shape[1] < 2:
+        return float(db), 1.0
+    order = np.sort(a, 1)
+    clear = order[:, -1] - order[:, -2] > CLEAR * a.std()
+    same = (a.argmax(1) == b.argmax(1)) | ~clear
+    return float(db), float(same.mean())

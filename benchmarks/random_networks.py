@@ -1,0 +1,203 @@
+"""Random networks through every target that runs here: right, refused in a sentence, or a fault.
+
+    python benchmarks/random_networks.py --work DIR [--count 1000] [--targets cpu openvino c]
+
+Torch modules, ONNX files of opsets 7 to 22 and torch's own exports (`random_nets/`), fp32 and int8,
+judged against torch or ONNX Runtime unoptimised on 8 pictures: at least 60 dB in fp32 (50 on
+tflite), 15 dB in int8, and the same best class for 7 of 8 where float's margin is clear. One JSON
+line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped. `--only N` repeats
+one network, engines in processes of their own. Exits 1 with anything silently wrong, or a crash.
+Writes benchmarks/results/random_networks.{json,md}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import record
+
+SLOW = ("tflite", "edgetpu")  # conversion takes ten seconds and more: a share of the networks
+SLOW_SHARE = 5
+LIMIT_S = 600
+VERDICTS = ("right", "kept in float", "refused", "SILENTLY WRONG", "CRASH")
+Key = tuple[int, str, str]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, required=True, help="where results are kept")
+    parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--targets", nargs="+", default=["cpu", "openvino", "c", *SLOW])
+    parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", type=int, help="repeat this network and print its verdicts")
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
+    parser.add_argument("--jobs", help=argparse.SUPPRESS)  # the worker's side
+    parser.add_argument("--out", type=Path, default=record.RESULTS)
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    os.environ["EDGECV_TRUST_SOURCE"] = "1"  # the C bundles are ours
+    if options.jobs:
+        worker(options)
+    elif options.only is not None:
+        once(options)
+    else:
+        before = record.load_average()
+        file = options.work / f"results-{options.seed}.jsonl"
+        drive(options, file)
+        page(options, results(file), before)
+
+
+def wanted(options: argparse.Namespace) -> list[Key]:
+    """Every job, network by network."""
+    return [
+        (n, t, p)
+        for n in range(options.count)
+        for t in options.targets
+        if t not in SLOW or n % SLOW_SHARE == 0
+        for p in options.precisions
+        if (t, p) != ("edgetpu", "fp32")
+    ]
+
+
+def results(file: Path) -> dict[Key, dict[str, Any]]:
+    """What is known already; a line cut short by a kill is left out."""
+    found = {}
+    for line in file.read_text().splitlines() if file.exists() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        found[row["network"], row["target"], row["precision"]] = row
+    return found
+
+
+def drive(options: argparse.Namespace, file: Path) -> None:
+    """Workers, one after another, until all is done; one that dies or hangs is a CRASH."""
+    end = time.monotonic() + 60 * options.minutes
+    while time.monotonic() < end:
+        left = [k for k in wanted(options) if k not in results(file)]
+        if not left:
+            return
+        with tempfile.NamedTemporaryFile("w", suffix=".json") as jobs:
+            json.dump(left[:600], jobs)
+            jobs.flush()
+            command = [sys.executable, __file__, "--jobs", jobs.name, "--work", str(options.work),
+                       "--seed", str(options.seed)]  # fmt: skip
+            env = {**os.environ, "OMP_NUM_THREADS": "1"}
+            log = (options.work / "worker.log").open("w")
+            with log, subprocess.Popen(command, stdout=log, stderr=log, env=env) as process:
+                watch(process, file, end)
+        if process.returncode and time.monotonic() < end:
+            died(options, file, left, process.returncode)
+
+
+def watch(process: subprocess.Popen[bytes], file: Path, end: float) -> None:
+    """Wait for a worker; kill it when nothing came out for LIMIT_S, or the time is over."""
+    size, since = -1, time.monotonic()
+    while process.poll() is None:
+        time.sleep(0.5)
+        now = file.stat().st_size if file.exists() else 0
+        if now != size:
+            size, since = now, time.monotonic()
+        if time.monotonic() - since > LIMIT_S or time.monotonic() > end:
+            process.kill()
+
+
+def died(options: argparse.Namespace, file: Path, left: list[Key], code: int) -> None:
+    known = results(file)
+    number, target, precision = next(k for k in left if k not in known)
+    last = (options.work / "worker.log").read_text(errors="replace").strip()[-300:]
+    add(file, {"network": number, "source": "", "target": target, "precision": precision,
+               "verdict": "CRASH", "reason": f"the process ended with {code}: {last}"})  # fmt: skip
+
+
+def add(file: Path, row: dict[str, Any]) -> None:
+    with file.open("a") as out:
+        out.write(json.dumps(row) + "\n")
+    if row["verdict"] in ("CRASH", "SILENTLY WRONG"):
+        print(row["network"], row["target"], row["precision"], row["verdict"],
+              row.get("figures", ""), row["reason"], flush=True)  # fmt: skip
+
+
+def worker(options: argparse.Namespace) -> None:
+    """Every job of a file, in this process."""
+    from benchmarks.random_nets.judging import Network, judged
+
+    file, network = options.work / f"results-{options.seed}.jsonl", None
+    for number, target, precision in json.loads(Path(options.jobs).read_text()):
+        if network is None or network.number != number:
+            network = Network(number, options.seed, options.work)
+        add(file, judged(network, target, precision, options.work))
+
+
+def once(options: argparse.Namespace) -> None:
+    """One network as a user would have it; its file stays in --work."""
+    from benchmarks.random_nets.judging import Network, judged
+
+    network = Network(options.only, options.seed, options.work)
+    print(network.kind, network.model, network.args, f"{network.side} pixels")
+    for target in options.targets:
+        for precision in options.precisions:
+            row = judged(network, target, precision, options.work, apart=True)
+            print(json.dumps(row), flush=True)
+
+
+def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: float) -> None:
+    """The table by target and precision, and what is refused by reason."""
+    rows = [found[k] for k in wanted(options) if k in found]
+    places = sorted({(r["target"], r["precision"]) for r in rows})
+    counts = {p: Counter(r["verdict"] for r in rows if (r["target"], r["precision"]) == p)
+              for p in places}  # fmt: skip
+    head = ("target", "precision", "networks", *VERDICTS)
+    table = [(t, p, sum(counts[t, p].values()), *(counts[t, p][v] for v in VERDICTS))
+             for t, p in places]  # fmt: skip
+    faults = [r for r in rows if r["verdict"] in ("SILENTLY WRONG", "CRASH")]
+    asked = len(wanted(options))
+    lines = ["# Random networks", "",
+             f"{len(rows)} of {asked} exports of {options.count} networks: torch modules, ONNX "
+             "files of opsets 7 to 22 and exports of torch's own, judged against torch or ONNX "
+             "Runtime unoptimised.", "", *record.table(head, table), "",
+             f"Nothing silently wrong, no crash: {record.verdict(not faults)}. "
+             f"All that was asked for: {record.verdict(len(rows) == asked)}.", ""]  # fmt: skip
+    for verdict in ("refused", "kept in float"):
+        reasons = Counter((r["target"], r["precision"], r["reason"])
+                          for r in rows if r["verdict"] == verdict)  # fmt: skip
+        if reasons:
+            lines += [
+                f"## {verdict.capitalize()}, by reason",
+                "",
+                *record.table(
+                    ("reason", "target", "precision", "networks"),
+                    [
+                        (why.replace("|", "/"), t, p, n)
+                        for (t, p, why), n in reasons.most_common(40)
+                    ],
+                ),
+                "",
+            ]
+    if faults:
+        lines += ["## Faults", "", *record.table(
+            ("network", "source", "target", "precision", "verdict", "reason"),
+            [(r["network"], r["source"], r["target"], r["precision"], r["verdict"],
+              f"{r.get('figures', '')} {r['reason']}".replace("|", "/").replace("\n", " ")[:200])
+             for r in faults])]  # fmt: skip
+    data = {"circumstances": record.circumstances(1, options.seed, before), "counts": table,
+            "faults": faults}  # fmt: skip
+    record.write("random_networks", options.out, data, lines)
+    raise SystemExit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()
