@@ -12,28 +12,18 @@ from torch import fx
 
 from edgecv.importing.layers import geometry, padded, sides_of
 from edgecv.importing.reader import Node
+from edgecv.importing.windows import beyond, counted
 
 Sides = list[tuple[int, int]]
 
 
 def _over(node: Node, kernel: Sequence[int], sides: Sides) -> list[int]:
-    """How far the last window reaches beyond the padding on each axis, with ceil_mode.
-
-    A window that would begin behind the image and its padding before it does not count.
-    """
+    """How far the last window reaches beyond the padding on each axis, with ceil_mode."""
     if not node.attr("ceil_mode", 0):
         return [0] * len(kernel)
-    over = []
     steps, apart = geometry(node, "strides"), geometry(node, "dilations")
-    for n, k, s, d, (before, after) in zip(
-        node.shape()[2:], kernel, steps, apart, sides, strict=True
-    ):
-        length, reach = n + before + after, (k - 1) * d + 1
-        count = -(-(length - reach) // s) + 1
-        if (count - 1) * s >= n + before:
-            count -= 1
-        over.append(max(0, (count - 1) * s + reach - length))
-    return over
+    axes = zip(node.shape()[2:], kernel, steps, apart, sides, strict=True)
+    return [beyond(n, k, s, d, *pads) for n, k, s, d, pads in axes]
 
 
 def max_pool(node: Node) -> fx.Node:
@@ -68,7 +58,7 @@ def average_pool(node: Node) -> fx.Node:
         args = (tuple(kernel), strides, padding, False, include or not any(padding))
         return node.call(F.avg_pool2d, node.x(), *args)
     counts = [
-        _counted(n, k, s, pair, o, include)
+        counted(n, k, s, pair, o, include)
         for n, k, s, pair, o in zip(node.shape()[2:], kernel, strides, sides, over, strict=True)
     ]
     every = [(b, a + o) for (b, a), o in zip(sides, over, strict=True)]
@@ -79,14 +69,6 @@ def average_pool(node: Node) -> fx.Node:
     if (share == 1).all():
         return y
     return node.call(torch.mul, y, node.buffer("share", share[None, None].astype("f4")))
-
-
-def _counted(n: int, k: int, s: int, pads: tuple[int, int], over: int, include: bool) -> np.ndarray:
-    """How many places of each window along an axis count, (windows,)."""
-    before, after = pads
-    line = np.zeros(before + n + after + over)
-    line[0 if include else before : before + n + (after if include else 0)] = 1
-    return np.array([line[i : i + k].sum() for i in range(0, len(line) - k + 1, s)])
 
 
 def global_average_pool(node: Node) -> fx.Node:

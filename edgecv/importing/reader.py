@@ -197,7 +197,9 @@ class Node:
         return not self.reader.nodes[name].meta["dtype"].is_floating_point
 
     def call(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> fx.Node:
-        flow = self.reader.graph.call_function(function, args, kwargs)
+        name = _identifier(self.proto.name or self.op)  # what an error's line shows
+        graph = self.reader.graph
+        flow = graph.create_node("call_function", function, args, kwargs, name)
         self._learn(flow, function, *args, **kwargs)
         return flow
 

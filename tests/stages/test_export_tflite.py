@@ -72,28 +72,41 @@ def test_a_flattened_image_becomes_a_convolution(tmp_path: Path):
     np.testing.assert_allclose(got, module(image).detach().numpy(), atol=1e-5)
 
 
-def test_a_layout_transpose_that_is_left_is_refused_with_its_line(tmp_path: Path):
-    def positions(_, x):
-        return (x.flatten(2) * torch.arange(576.0)).flatten(1)
+def test_a_layout_transpose_that_is_left_is_told_with_its_line(tmp_path: Path):
+    """And two outputs keep their order, a map channels last."""
 
-    with pytest.raises(UnsupportedError) as refused:
-        export_tflite(Forward(positions), IMAGE, tmp_path / "out")
-    assert "TRANSPOSE is left by flatten of a (1, 4, 24, 24) tensor" in refused.value.what
-    assert "in `return self.then(self, self.conv(x))`" in refused.value.what
-    assert not (tmp_path / "out" / "model.tflite").exists()
+    class Positions(Forward):
+        def forward(self, x):
+            x = self.conv(x)
+            return (x.flatten(2) * torch.arange(576.0)).flatten(1), x.relu()
+
+    module = Positions(None).eval()
+    graph = export_tflite(module, IMAGE, tmp_path / "out")
+    cause = "flatten of a (1, 4, 24, 24) tensor"
+    assert f"left by {cause}" in graph.facts["transposes"]
+    assert "in `return (x.flatten(2) * torch.arange(576.0))" in graph.facts["transposes"]
+    assert "slower, never wrong" in graph.facts["notes"][0]
+    image = torch.randn(1, 3, 24, 24, generator=torch.Generator().manual_seed(1))
+    net = Session({"m": graph.path.read_bytes()})
+    assert [(o.name, o.layout) for o in graph.outputs] == [("output0", "NC"), ("output1", "NHWC")]
+    got = net.run({"input": image.permute(0, 2, 3, 1).contiguous().numpy()})
+    first, second = (y.detach() for y in module(image))
+    np.testing.assert_allclose(got["output0"], first.numpy(), atol=1e-3)
+    np.testing.assert_allclose(got["output1"], second.permute(0, 2, 3, 1).numpy(), atol=1e-5)
 
 
 def test_an_operator_without_a_conversion_is_named_in_one_line(tmp_path: Path):
     module = Forward(lambda _, x: torch.linalg.eigvals(x).real)
     with pytest.raises(UnsupportedError, match=r"cannot convert aten\.linalg_eig") as refused:
         export_tflite(module, IMAGE, tmp_path)
+    assert "in `return self.then(self, self.conv(x))`" in refused.value.what
     assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
     ("then", "error", "what"),
     [
-        (lambda _, x: (x, x), ModelError, "returns a tuple"),
+        (lambda _, x: (x, [x]), ModelError, "returns a tuple"),
         (lambda _, x: {"logits": x}, ModelError, "returns a dict"),
         (lambda self, x: self.head(x), ModelError, r"fails on a \(1, 3, 24, 24\) input"),
         (lambda _, x: x if x.sum() > 0 else -x, UnsupportedError, "torch.export"),

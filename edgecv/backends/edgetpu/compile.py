@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import Compiled
-from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite import flatbuffer, layout
 from edgecv.backends.tflite.compile import FILE, load, versions
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import EngineError, UnsupportedError
@@ -95,11 +95,14 @@ class Log:
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """Write out/model_edgetpu.tflite, or out/model.tflite where there is no compiler.
 
-    Raises UnsupportedError (not full-integer), EngineError (the compiler failed, crashed, or did
-    not end in TIMEOUT_S).
+    Raises UnsupportedError (not full-integer, a TRANSPOSE between layouts), EngineError (the
+    compiler failed, crashed, or did not end in TIMEOUT_S).
     """
     model = flatbuffer.parse(load(graph, target), str(graph.path))
     refuse_floats(model, f"compile for {target.name}")
+    if moved := graph.facts.get("transposes") or layout.said(model):
+        hint = "pool with adaptive_avg_pool2d(x, 1), gate with 1x1 convolutions, not with view"
+        raise UnsupportedError(f"compile for {target.name}", moved, hint)
     lower_versions(model)
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE

@@ -5,13 +5,15 @@ has aborted on graphs that it did not know; none of that belongs in the caller's
 
     python -m edgecv.stages.export._litert_child program.pt2 out.tflite report.json
 
-report.json: {"versions": {...}, "suspects": [...]} or {"error": "one line"}.
+report.json: {"versions": {...}, "suspects": [...]}, or, of a network that it could not convert,
+{"kind": the exception's class, "error": one line, "culprit": the operator and the user's line}.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,20 +28,29 @@ def main(program: Path, out: Path) -> dict[str, Any]:
     import litert_torch
     import torch
 
-    from edgecv.stages.export._nhwc import keep_channels_last, suspects
+    from edgecv.stages.export._nhwc import culprit, keep_channels_last, suspects
 
     exported = torch.export.load(program)
     (example,) = exported.example_inputs[0]
     network = exported.module()
-    (result,) = next(iter(exported.graph.find_nodes(op="output"))).args[0]
+    results = next(iter(exported.graph.find_nodes(op="output"))).args[0]
     keep_channels_last(network, example)
     found = suspects(network)
-    outputs = [0] if result.meta["val"].ndim == 4 else []
+    outputs = [i for i, result in enumerate(results) if result.meta["val"].ndim == 4]
+    named = partial(culprit, network)
     network = litert_torch.to_channel_last_io(network, args=[0], outputs=outputs)
     # The ATen graph is already in eval mode; the flag only silences a warning.
     network.training = False
-    litert_torch.convert(network, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(out))
+    try:
+        litert_torch.convert(network, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(out))
+    except Exception as e:
+        return {**_failure(e), "culprit": named(str(e))}
     return {"versions": {p: version(p) for p in PACKAGES}, "suspects": found}
+
+
+def _failure(e: Exception) -> dict[str, Any]:
+    lines = [line.strip() for line in str(e).splitlines() if line.strip()]
+    return {"kind": type(e).__name__, "error": " ".join(lines)[:2000], "culprit": ""}
 
 
 if __name__ == "__main__":
@@ -48,6 +59,5 @@ if __name__ == "__main__":
     try:
         answer = main(source, target)
     except Exception as e:
-        lines = [line.strip() for line in str(e).splitlines() if line.strip()]
-        answer = {"error": " ".join([type(e).__name__ + ":", *lines])[:2000]}
+        answer = _failure(e)
     report.write_text(json.dumps(answer))

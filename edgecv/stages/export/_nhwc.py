@@ -2,7 +2,6 @@
 
     mean(x, H and W)            = adaptive_avg_pool2d(x, 1)            (MEAN over NHWC axes)
     amax(x, H and W)            = max_pool2d(x, (H, W))
-    max_pool2d(relu(x), pad p)  = max_pool2d(pad(relu(x), p))          (0 for -inf: int8 has none)
     linear(flatten(x, 1), W, b) = flatten(conv2d(x, W[o, C, H, W], b)) (a kernel as large as x)
 
 All are exact in real arithmetic. An ATen graph (`ExportedProgram.module()`) comes in and is
@@ -11,16 +10,17 @@ edited in place.
 
 from __future__ import annotations
 
+import re
 from math import prod
-from typing import Any
 
 import torch
 from torch.fx import GraphModule, Node
 from torch.fx.passes.shape_prop import ShapeProp
 
+from edgecv.stages.export._litert_forms import call, replace, rewrite, shape
+
 _aten = torch.ops.aten
 _FLATTEN = (_aten.flatten.using_ints, _aten.view.default, _aten.reshape.default)
-_POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)
 # What may stand between a flatten and its linear without reading the order of the features.
 _ELEMENTWISE = (_aten.dropout.default, _aten.relu.default, _aten.clone.default)
 
@@ -28,7 +28,8 @@ _ELEMENTWISE = (_aten.dropout.default, _aten.relu.default, _aten.clone.default)
 # Operators whose result depends on where the channels are, or whose lowering forgets it.
 _ORDERED: tuple[str, ...]
 _ORDERED = ("flatten", "view", "reshape", "permute", "transpose", "mean", "sum", "amax", "softmax")
-_ORDERED += ("channel_shuffle", "pixel_shuffle", "group_norm", "layer_norm", "elu")
+_ORDERED += ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "layer_norm", "index_select")
+_ORDERED += ("replication_pad2d", "roll", "upsample_bicubic2d", "threshold", "prod", "argmax")
 
 
 def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
@@ -37,13 +38,12 @@ def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
     example: (1, C, H, W), run once to learn the shapes.
     """
     ShapeProp(program).propagate(example)
+    rewrite(program)
     for node in list(program.graph.nodes):
         if node.op != "call_function":
             continue
         if node.target in (_aten.mean.dim, _aten.amax.default):
             _pool(program, node)
-        elif node.target is _aten.max_pool2d.default:
-            _pad(program, node)
         elif node.target is _aten.linear.default:
             _convolve(program, node)
     program.graph.eliminate_dead_code()
@@ -56,44 +56,40 @@ def suspects(program: GraphModule) -> list[str]:
     for node in program.graph.nodes:
         if node.op != "call_function" or not node.all_input_nodes:
             continue
-        name, shape = str(node.target).split(".")[1], _shape(node.all_input_nodes[0])
-        if len(shape) == 4 and not _unordered(shape) and name in _ORDERED:
-            found.append(f"{name} of a {shape} tensor{_line(node)}")
-        elif len(shape) == 2 and len(_shape(node)) == 4:  # features put back as an image
-            found.append(f"{name} to a {_shape(node)} tensor{_line(node)}")
+        name, size = _name(node), shape(node.all_input_nodes[0])
+        if len(size) == 4 and not _unordered(size) and name in _ORDERED:
+            found.append(f"{name} of a {size} tensor{_line(node)}")
+        elif len(size) == 2 and len(shape(node)) == 4:  # features put back as an image
+            found.append(f"{name} to a {shape(node)} tensor{_line(node)}")
     return found
+
+
+def culprit(program: GraphModule, message: str) -> str:
+    """Which operator of the network a converter's message is about, with its line; "" if none."""
+    said = re.findall(r"torch\.ops\.aten\.(\w+)", message) + re.findall(r"\baten\W+(\w+)", message)
+    for name in dict.fromkeys(said):
+        for node in program.graph.nodes:
+            if node.op == "call_function" and _name(node) == name:
+                return f"aten.{name}{_line(node)}"
+    return ""
 
 
 def _pool(program: GraphModule, node: Node) -> None:
     """mean, amax(x, [2, 3]) -> a pool over the whole image, flattened unless keepdim."""
     x, dims = node.args[0], node.args[1] if len(node.args) > 1 else None
     keep = bool(node.args[2]) if len(node.args) > 2 else bool(node.kwargs.get("keepdim", False))
-    if not isinstance(x, Node) or not isinstance(dims, (list, tuple)) or len(_shape(x)) != 4:
+    if not isinstance(x, Node) or not isinstance(dims, (list, tuple)) or len(shape(x)) != 4:
         return
     if {int(d) % 4 for d in dims} != {2, 3}:
         return
     with program.graph.inserting_before(node):
         if node.target is _aten.mean.dim:
-            new = _call(program, _aten.adaptive_avg_pool2d.default, (x, [1, 1]), node)
+            new = call(program, _aten.adaptive_avg_pool2d.default, (x, [1, 1]), node)
         else:
-            new = _call(program, _aten.max_pool2d.default, (x, list(_shape(x)[2:])), node)
+            new = call(program, _aten.max_pool2d.default, (x, list(shape(x)[2:])), node)
         if not keep:
-            new = _call(program, _aten.flatten.using_ints, (new, 1), node)
-    _replace(node, new)
-
-
-def _pad(program: GraphModule, node: Node) -> None:
-    """max_pool2d(relu(x), k, s, p) -> max_pool2d(pad(relu(x), p, 0), k, s, 0)."""
-    x, padding = node.args[0], node.args[3] if len(node.args) > 3 else 0
-    both = list(padding) * 2 if isinstance(padding, (list, tuple)) else [padding] * 2
-    if not isinstance(x, Node) or x.target not in _POSITIVE or not any(both):
-        return
-    height, width = both[:2]
-    with program.graph.inserting_before(node):
-        padded = _call(program, _aten.pad.default, (x, [width, width, height, height]), node)
-        args = (padded, *node.args[1:3], [0, 0], *node.args[4:])
-        new = _call(program, node.target, args, node)
-    _replace(node, new)
+            new = call(program, _aten.flatten.using_ints, (new, 1), node)
+    replace(node, new)
 
 
 def _convolve(program: GraphModule, node: Node) -> None:
@@ -105,41 +101,30 @@ def _convolve(program: GraphModule, node: Node) -> None:
     if not isinstance(x, Node) or x.target not in _FLATTEN or not isinstance(x.args[0], Node):
         return
     image = x.args[0]
-    shape, flat = _shape(image), _shape(x)
-    if len(shape) != 4 or flat != (shape[0], prod(shape[1:])) or _unordered(shape):
+    before, flat = shape(image), shape(x)
+    if len(before) != 4 or flat != (before[0], prod(before[1:])) or _unordered(before):
         return
     weight, bias = node.args[1], node.args[2] if len(node.args) > 2 else None
     assert isinstance(weight, Node)
     with program.graph.inserting_before(node):
         for step in reversed(chain):
-            image = _call(program, step.target, (image, *step.args[1:]), step)
-        size = [_shape(weight)[0], *shape[1:]]
-        kernel = _call(program, _aten.reshape.default, (weight, size), node)
-        new = _call(program, _aten.conv2d.default, (image, kernel, bias), node)
-        new = _call(program, _aten.flatten.using_ints, (new, 1), node)
-    _replace(node, new)
+            image = call(program, step.target, (image, *step.args[1:]), step)
+        size = [shape(weight)[0], *before[1:]]
+        kernel = call(program, _aten.reshape.default, (weight, size), node)
+        new = call(program, _aten.conv2d.default, (image, kernel, bias), node)
+        new = call(program, _aten.flatten.using_ints, (new, 1), node)
+    replace(node, new)
 
 
-def _replace(node: Node, new: Node) -> None:
-    new.meta = dict(node.meta)  # the same value, from the same line
-    node.replace_all_uses_with(new)
+def _name(node: Node) -> str:
+    """ "view" of aten.view.default; a Python function by its own name."""
+    parts = str(node.target).split(".")
+    return parts[1] if len(parts) > 1 else parts[0]
 
 
-def _call(program: GraphModule, target: Any, args: tuple[Any, ...], like: Node) -> Node:
-    """A new node that keeps the source line of the one it stands for."""
-    node = program.graph.call_function(target, args)
-    node.meta = {k: v for k, v in like.meta.items() if k in ("stack_trace", "nn_module_stack")}
-    return node
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    """Of the value that ShapeProp saw; () for a node made since, or no tensor."""
-    return tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
-
-
-def _unordered(shape: tuple[int, ...]) -> bool:
+def _unordered(size: tuple[int, ...]) -> bool:
     """True where channels-first and channels-last are the same order: 1x1 images, one channel."""
-    return shape[1] == 1 or shape[2] * shape[3] == 1
+    return size[1] == 1 or size[2] * size[3] == 1
 
 
 def _line(node: Node) -> str:

@@ -2,8 +2,9 @@
 
 The module is traced here (`torch.export`: a graph of ATen operators and weights, none of the
 user's code) and converted in a child process by LiteRT's own converter (`litert_torch`). What
-would leave a layout TRANSPOSE is rewritten where that is exact (`_nhwc.py`); any that is left
-costs a copy of the image at run time and falls off the Edge TPU, so it is refused by name.
+LiteRT does not convert, or would leave a layout TRANSPOSE, is rewritten where that is exact
+(`_litert_forms.py`, `_nhwc.py`). A TRANSPOSE that is left costs a copy of the image at run time:
+it is noted, and the Edge TPU's backend refuses it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from typing import Any
 import torch
 
 from edgecv import child, lifeline
-from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite import flatbuffer, layout
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
 from edgecv.graph import Graph
@@ -31,51 +32,62 @@ from edgecv.subnormals import flush_tflite
 
 TIMEOUT_S = 1800
 _CHILD = "edgecv.stages.export._litert_child"
-# NHWC -> NCHW and back. Other permutations (attention heads, channel shuffle) are the network's.
-_LAYOUT = ((0, 3, 1, 2), (0, 2, 3, 1))
 
 
 def export_tflite(module: torch.nn.Module, example: torch.Tensor, out: Path) -> Graph:
     """Write out/model.tflite and out/graph.json: float32, input "input" NHWC, output "logits".
 
     example: float32 (1, C, H, W); its values do not matter. The module is traced in eval mode
-    and left as it was. Same module, same bytes. facts: {"ops": counts, "versions": ...}.
+    and left as it was. Several outputs are "output0", "output1" and so on; maps are NHWC. Same
+    module, same bytes. facts: {"ops": counts, "versions": ..., "transposes": a sentence or ""}.
 
-    Raises ModelError (the module fails on the example, or returns anything but one tensor) and
-    UnsupportedError (an operator that LiteRT cannot run; a layout TRANSPOSE that is left).
+    Raises ModelError (the module fails on the example, or returns anything but tensors) and
+    UnsupportedError (an operator that LiteRT cannot run, or only as a composite of its own).
     """
     if example.ndim != 4 or example.shape[0] != 1 or example.dtype != torch.float32:
         what = f"is {example.dtype} {tuple(example.shape)}"
         raise ModelError("export: the example input", what, "float32 (1, C, H, W)")
     with _evaluating(module), torch.no_grad():
-        _check_output(module, example)
+        outputs = _outputs(module, example)
         program = _trace(module, example)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     with tempfile.TemporaryDirectory(prefix="edgecv-litert-") as room:
         converted, report = _convert(program, Path(room))
         model = flatbuffer.read(converted)
-    _refuse_transposes(model, report["suspects"])
-    flatbuffer.tidy(model, ("input",), ("logits",))
+    _refuse_composites(model)
+    moved = layout.said(model, next(iter(report["suspects"]), ""))
+    _in_order(model)
+    flatbuffer.tidy(model, ("input",), outputs)
     name_weights(model, module.state_dict())
     flush_tflite(model)
     flatbuffer.write(model, path)
     session = Session({path.name: path.read_bytes()})
-    facts = {"ops": flatbuffer.op_counts(model), "versions": report["versions"]}
+    facts = {
+        "ops": flatbuffer.op_counts(model),
+        "versions": report["versions"],
+        "transposes": moved,
+        "notes": [f"{moved}: on a CPU it is slower, never wrong"] if moved else [],
+    }
     graph = Graph(path, "tflite", "fp32", session.inputs, session.outputs, facts)
     graph.save_facts()
     return graph
 
 
-def _check_output(module: torch.nn.Module, example: torch.Tensor) -> None:
+def _outputs(module: torch.nn.Module, example: torch.Tensor) -> tuple[str, ...]:
+    """The names of what the module answers."""
     try:
         result = module(example)
     except Exception as e:
-        shape = tuple(example.shape)
-        raise ModelError("export: model", f"fails on a {shape} input: {_one_line(e)}") from e
-    if not isinstance(result, torch.Tensor):
+        size = tuple(example.shape)
+        raise ModelError("export: model", f"fails on a {size} input: {_one_line(e)}") from e
+    if isinstance(result, torch.Tensor):
+        return ("logits",)
+    tensors = isinstance(result, (tuple, list)) and all(isinstance(r, torch.Tensor) for r in result)
+    if not tensors or not result:
         hint = "wrap it in a module that returns the logits alone"
         raise ModelError("export: model", f"returns a {type(result).__name__}, not a tensor", hint)
+    return tuple(f"output{i}" for i in range(len(result))) if len(result) > 1 else ("logits",)
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
@@ -112,32 +124,42 @@ def _convert(program: torch.export.ExportedProgram, room: Path) -> tuple[Path, d
         raise UnsupportedError("export: LiteRT", f"crashed ({made.returncode}): {last}")
     answer = json.loads(report.read_text())
     if "error" in answer:
-        raise _refusal(answer["error"])
+        raise _refusal(answer)
     return target, answer
 
 
-def _refusal(message: str) -> MissingExtraError | UnsupportedError:
-    if message.startswith("ModuleNotFoundError"):
-        return MissingExtraError("export: LiteRT", message, "pip install 'edgecv[compress]'")
-    # "Lowering not found: aten.x.default While executing ...", "failed to legalize 'tfl.y'"
-    message = re.split(r" While executing | Original traceback", message)[0]
-    op = re.search(r"\b(?:aten|stablehlo|chlo|tfl)(?:\.|::)\w+", message)
-    named = f"cannot convert {op[0]}: " if op else ""
-    return UnsupportedError("export: LiteRT", named + message[:400])
+def _refusal(answer: dict[str, str]) -> MissingExtraError | UnsupportedError:
+    """What the child says of a network that it could not convert, without its dumps."""
+    where = "export: LiteRT"
+    if answer["kind"] == "ModuleNotFoundError":
+        return MissingExtraError(where, answer["error"], "pip install 'edgecv[compress]'")
+    hint = "say it with other operators, or take a target that reads ONNX"
+    if answer["culprit"]:
+        return UnsupportedError(where, f"cannot convert {answer['culprit']}", hint)
+    # "failed to legalize operation 'tfl.y'": LiteRT's own names of what it could not lower
+    op = re.search(r"\b(?:stablehlo|chlo|mhlo|tfl)\.(\w+)", answer["error"])
+    named = f"a {op[1]} of this network" if op else "this network"
+    return UnsupportedError(where, f"its converter cannot lower {named}", hint)
 
 
-def _refuse_transposes(model: Any, suspects: list[str]) -> None:
-    graph = flatbuffer.graph_of(model)
-    for op in graph.operators:
-        if flatbuffer.op_name(model, op) != "TRANSPOSE":
-            continue
-        order = flatbuffer.constant(model, graph.tensors[op.inputs[1]])
-        if order is None or tuple(order.tolist()) in _LAYOUT:
-            readers = [o for o in graph.operators if op.outputs[0] in list(o.inputs)]
-            reader = flatbuffer.op_name(model, readers[0]) if readers else "the output"
-            cause = f"by {suspects[0]}" if suspects else f"before {reader}"
-            hint = "pool with adaptive_avg_pool2d(x, 1), gate with 1x1 convolutions, not with view"
-            raise UnsupportedError("export: TFLite", f"a TRANSPOSE is left {cause}", hint)
+def _refuse_composites(model: Any) -> None:
+    """Operators with a graph of their own, which the interpreters of other makers do not run."""
+    names = {flatbuffer.op_name(model, op) for op in model.subgraphs[0].operators}
+    if len(model.subgraphs) > 1 or "STABLEHLO_COMPOSITE" in names:
+        kind = next((n for n in sorted(names) if n.startswith("STABLEHLO")), "")
+        kind = kind or next((n for n in sorted(names) if n in ("WHILE", "IF", "CALL_ONCE")), "")
+        what = f"leaves a {kind or 'graph'} with a graph inside, which only LiteRT itself runs"
+        hint = "say it with other operators, or take a target that reads ONNX"
+        raise UnsupportedError("export: LiteRT", what, hint)
+
+
+def _in_order(model: Any) -> None:
+    """The graph's outputs in the order that the module gives them: the converter's signature."""
+    (signature,) = model.signatureDefs
+    named = {bytes(o.name).decode(): int(o.tensorIndex) for o in signature.outputs}
+    order = [named.get(f"output_{i}") for i in range(len(named))]
+    if None not in order and len(order) == len(model.subgraphs[0].outputs):
+        model.subgraphs[0].outputs = order
 
 
 @contextmanager

@@ -119,6 +119,7 @@ def quantize_tflite(
         "samples": len(samples),
         "raised_weight_scales": raised,
         "warnings": [*doubts(samples), *alone],
+        **{k: graph.facts[k] for k in ("transposes", "notes") if graph.facts.get(k)},
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
     }
     made = Graph(path, "tflite", "int8", session.inputs, session.outputs, facts)
