@@ -48,6 +48,7 @@ def variables(module: str, more: Mapping[str, str] | None = None) -> dict[str, s
         other = next((i for i, p in enumerate(paths) if (Path(p) / name).is_dir()), len(paths))
         paths[other:other] = [root for root in roots if root not in paths[:other]]
     told = {"PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1"}
+    told[user_code.VARIABLE] = os.pathsep.join(map(str, user_code.recipes()))
     return {**os.environ, **(more or {}), **told}
 
 

@@ -27,6 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors are one line on stderr unless --traceback."""
+    from edgecv.backends.c.trust import telling
     from edgecv.interrupts import Stopped, stoppable
     from edgecv.logs import quiet
 
@@ -37,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     quiet(options.verbose)
     try:
-        with stoppable():
+        with stoppable(), telling(getattr(options, "trust", False)):
             return int(options.handler(options))
     except EdgecvError as e:
         if options.traceback:

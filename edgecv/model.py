@@ -19,8 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecv import builder_trust, user_code
 from edgecv import edits as editing
-from edgecv import user_code
 from edgecv.errors import EdgecvError, ModelError
 from edgecv.runtime import shape
 from edgecv.runtime.shape import NUMBER, Every, Number, Text, whole
@@ -133,12 +133,14 @@ class Model:
     def load(folder: Path) -> tuple[Model, torch.nn.Module]:
         """Build, replay the edits, load the weights. Bit-equal to what was saved.
 
-        Raises ModelError: not a Model folder, damaged weights, or code that no longer fits them.
+        Raises ModelError: not a Model folder, damaged weights, or code that no longer fits them;
+        TrustError: its builder is code that nobody vouched for (`edgecv.builder_trust`).
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         model = Model.read(folder)
+        builder_trust.check(folder, model.builder)
         saved = _read_json(folder).get("source_digest")
         if saved is not None and saved != source_digest(model.builder):
             log.warning("%s: the code of %s has changed since it was saved", folder, model.builder)
@@ -195,11 +197,15 @@ def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
     """Call the builder. Raises ModelError: no such module, function or argument; not a Module."""
     import torch
 
+    if not isinstance(args, dict) or not all(isinstance(key, str) for key in args):
+        raise ModelError(builder, "its arguments are no mapping of names")
     if builder.startswith("zoo:"):
         from edgecv import zoo
 
         return zoo.build(builder.removeprefix("zoo:"), **args)
+    builder_trust.check_name(builder)
     function = resolve(builder)
+    builder_trust.check_function(builder, function)
     _check_arguments(builder, function, args)
     try:
         module = function(**args)
@@ -230,6 +236,7 @@ def check_reference(reference: str, args: dict[str, Any]) -> None:
 
     Raises ModelError as `resolve` and `build` would; says nothing where only running could tell.
     """
+    builder_trust.check_name(reference)
     name, _, attribute = reference.partition(":")
     user_code.allow(name)
     try:

@@ -147,6 +147,11 @@ class Recipe:
     def _by_name(self) -> dict[str, Step]:
         return {s.name: s for s in self.steps}
 
+    def builders(self) -> set[str]:
+        """The functions of the user's that it names as builders of networks."""
+        sources = [self.model, *(s.student for s in self.steps if s.student)]
+        return {source.name for source in sources if source.kind == "module"}
+
     def limits_of(self, step: Step) -> Limits:
         """What the rows of a shipped step are to meet."""
         own = step.stage.limits if isinstance(step.stage, Limited) else Limits()

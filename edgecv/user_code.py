@@ -12,6 +12,7 @@ Nothing else is imported from there. The folders are on no search path, so that 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import ModuleType
 
+VARIABLE = "EDGECV_RECIPE_FOLDERS"  # tells child processes
 # Names of the frames that lie between an import and the finders.
 _MACHINERY = ("importlib", "_frozen_importlib", __name__)
 
@@ -30,7 +32,8 @@ class _Finder(MetaPathFinder):
     def __init__(self) -> None:
         self.named: set[str] = set()
         self.ours: set[str] = set()
-        self.beside: list[Path] = []
+        told = os.environ.get(VARIABLE, "")
+        self.beside = [Path(p) for p in told.split(os.pathsep) if p]
 
     def folders(self) -> list[Path]:
         found = list(self.beside)
@@ -86,6 +89,11 @@ def beside(folder: Path) -> None:
     known = _finder().beside
     if folder.resolve() not in known:
         known.append(folder.resolve())
+
+
+def recipes() -> list[Path]:
+    """The folders of the recipes that were read."""
+    return _finder().beside
 
 
 def folders() -> list[Path]:

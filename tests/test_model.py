@@ -52,6 +52,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / f"{name}.py").write_text(MINE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
     return f"{name}:make"
 
 
@@ -267,6 +268,7 @@ def test_a_module_that_does_not_import_keeps_its_own_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
     (tmp_path / "half_written.py").write_text("def make(:\n")
     with pytest.raises(ModelError, match="SyntaxError"):
         resolve("half_written:make")

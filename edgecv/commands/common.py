@@ -79,6 +79,15 @@ def add_limits(command: Any) -> None:
         command.add_argument(option, type=float, metavar=unit, help=text)
 
 
+def add_trust(command: Any) -> None:
+    """`--trust`, of a command that opens Model folders."""
+    command.add_argument(
+        "--trust",
+        action="store_true",
+        help="run the code that a Model folder or a bundle of C source names",
+    )
+
+
 def limits_of(options: argparse.Namespace) -> Limits:
     """The limits given on the command line. Raises RecipeError."""
     found = {name: getattr(options, name) for name in NAMES}

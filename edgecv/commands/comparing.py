@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.benching import add_device
-from edgecv.commands.common import Bar, existing, print_json, runner
+from edgecv.commands.common import Bar, add_trust, existing, print_json, runner
 from edgecv.errors import RecipeError
 
 SHOWN = 8
@@ -39,6 +39,7 @@ def register(command: Any) -> None:
         help="images to compare (default: 32 to 1000, fewer for large networks)",
     )
     add_device(made)  # fmt: skip
+    add_trust(made)
 
 
 def run_parity(options: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import add_limits, limits_of, print_json
+from edgecv.commands.common import add_limits, add_trust, limits_of, print_json
 from edgecv.errors import RecipeError, missing
 from edgecv.limits import sentence
 
@@ -25,6 +25,7 @@ def register(command: Any) -> None:
         "--evaluate", metavar="SOURCE", help="imagefolder:DIR, images to measure accuracy on"
     )
     add_limits(made)
+    add_trust(made)
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, choices=(1, 3), help="default 3")

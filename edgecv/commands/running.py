@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import add_limits, limits_of, print_json
+from edgecv.commands.common import add_limits, add_trust, limits_of, print_json
 from edgecv.commands.reporting import at_the_end
 from edgecv.errors import missing
 
@@ -29,6 +29,7 @@ def register(command: Any) -> None:
         add_limits(made)
         if handler is run:
             made.set_defaults(resumes=True)
+            add_trust(made)
             made.add_argument(
                 "--no-report", action="store_true", help="do not write DIR/report.html"
             )

@@ -17,6 +17,7 @@ from edgecv.errors import ModelError, missing
 if TYPE_CHECKING:
     from torch import nn
 
+MAX_COUNT = 65_536  # classes or channels: more would fill the memory before anything fails
 MAX_WIDTH = 16.0  # a multiplier above this was meant as a number of channels
 
 # A mapping of words, so that listing the zoo does not import torch: file -> its networks.
@@ -113,6 +114,8 @@ def build(name: str, **args: Any) -> nn.Module:
             raise ModelError(f"zoo {name}", f"{key} must be {kind.__name__}, got {value!r}")
         if kind is int and value < 1:
             raise ModelError(f"zoo {name}", f"{key} must be at least 1, got {value}")
+        if kind is int and value > MAX_COUNT:
+            raise ModelError(f"zoo {name}", f"{key} must be at most {MAX_COUNT:,}, got {value:,}")
         if kind is float and not 0 < value <= MAX_WIDTH:
             what = f"{key} must be above 0 and at most {MAX_WIDTH}, got {value}"
             raise ModelError(f"zoo {name}", what)

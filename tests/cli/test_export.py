@@ -40,7 +40,7 @@ def sources(model_folder: Path, onnx_file: Path) -> dict[str, tuple]:
     """What stands after `edgecv export`, by kind of source."""
     pytest.importorskip("torch")
     return {
-        "folder": (model_folder,),
+        "folder": (model_folder, "--trust"),
         "onnx": (onnx_file, *PIXELS),
         "function": ("mynet:make", "--arg", "width=32", "--input-size", "24", *PIXELS),
         "zoo": ("resnet8", "--arg", "width=16", "--input-size", "24", *PIXELS),
@@ -137,7 +137,9 @@ def test_a_model_folder_of_a_run_exports_with_its_own_preprocessing(
     edgecv: Callable, finished, tmp_path: Path
 ) -> None:
     folder = finished.out / "models" / "dense"
-    done = edgecv("export", folder, "--target", "cpu", "--out", tmp_path, cwd=finished.folder)
+    done = edgecv(
+        "export", folder, "--trust", "--target", "cpu", "--out", tmp_path, cwd=finished.folder
+    )
     assert done.code == 0, done.err
     exported = read_bundle(bundle_in(tmp_path))
     ran = read_bundle(finished.out / "bundles" / "dense.cpu.edgecv")

@@ -40,6 +40,12 @@ def pixels(count: int = 48) -> np.ndarray:
     return np.clip(0.7 * smooth + ramp, 0, 255).astype(np.uint8)
 
 
+@pytest.fixture(autouse=True)
+def trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The networks here are built by a function of the tests."""
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
+
+
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     torch = pytest.importorskip("torch")

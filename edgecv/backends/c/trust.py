@@ -20,7 +20,26 @@ _OWN = ContextVar("edgecv_own_source", default=False)
 
 def given() -> bool:
     """Whether source code may be compiled and run here."""
-    return _OWN.get() or os.environ.get(VARIABLE) == "1"
+    return _OWN.get() or told()
+
+
+def told() -> bool:
+    """Whether the user said that source code is to be trusted, of whatever it is."""
+    return os.environ.get(VARIABLE) == "1"
+
+
+@contextmanager
+def telling(trusted: bool) -> Iterator[None]:
+    """What `--trust` says, here and in the processes that are started meanwhile."""
+    before = os.environ.get(VARIABLE)
+    if trusted:
+        os.environ[VARIABLE] = "1"
+    try:
+        yield
+    finally:
+        if trusted:
+            os.environ.pop(VARIABLE)
+            os.environ.update({} if before is None else {VARIABLE: before})
 
 
 def check(engine: str) -> None:
