@@ -312,7 +312,7 @@ def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> d
     if teacher == "model" or (teacher in steps and steps[teacher].stage.produces == "model"):
         return found | {"teacher": teacher}
     path = locate(teacher, folder)
-    if (path / "model.json").is_file() or (path.suffix == ".onnx" and path.is_file()):
+    if _is_file(path / "model.json") or (path.suffix == ".onnx" and _is_file(path)):
         return found | {"teacher_file": path}
     names = ["model", *(s.name for s in steps.values() if s.stage.produces == "model")]
     what = f"no earlier step, Model folder or .onnx file {teacher!r}"
@@ -406,7 +406,7 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
     """What a model written as one word means: .onnx file, Model folder, module:function or zoo."""
     if text.endswith(".onnx"):
         return ModelSource("onnx", str(locate(text, folder)), args)
-    if (locate(text, folder) / "model.json").is_file():
+    if _is_file(locate(text, folder) / "model.json"):
         return ModelSource("folder", str(locate(text, folder)), args)
     if ":" in text and not text.startswith("zoo:"):
         return ModelSource("module", text, args)
@@ -423,6 +423,13 @@ def locate(text: str, folder: Path) -> Path:
         return path if path.exists() or path.is_absolute() or not beside.exists() else beside
     except (OSError, RuntimeError) as e:  # a name too long; ~ of a user who is not there
         raise RecipeError(text[:80], f"is no path: {e}") from None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long to be a file's
+        return False
 
 
 def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:

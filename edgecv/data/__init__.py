@@ -92,12 +92,19 @@ def parse(source: str) -> Source:
         return Source("plain", source) if plain else Source(kind, argument)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
-    if source and Path(source).is_dir():
+    if source and _is_folder(source):
         raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}")
     close = difflib.get_close_matches(kind, (*_PATHS, *_NAMES), n=1)
     sources = "imagefolder:PATH, npz:PATH, package.module:function, " + ", ".join(_NAMES)
     hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"
     raise DataError("data", f"unknown source {source!r}", hint)
+
+
+def _is_folder(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:  # too long to be a path
+        return False
 
 
 def fingerprint(source: str, split: str) -> str:

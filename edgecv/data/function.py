@@ -72,6 +72,9 @@ def _called(where: str, step: Callable[[], Any]) -> Any:
 
 def _function(argument: str) -> Any:
     module_name, _, name = argument.partition(":")
+    if module_name.partition(".")[0] in sys.stdlib_module_names:
+        what = f"{module_name} is a part of Python and gives no images"
+        raise DataError(argument, what, "a function of your own that returns a Dataset")
     user_code.allow(module_name)
     try:
         module = _called(argument, lambda: importlib.import_module(module_name))

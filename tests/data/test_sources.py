@@ -376,3 +376,8 @@ def test_calibration_images(tmp_path):
         data.calibration_images(tmp_path / "empty")
     with pytest.raises(DataError, match="no such folder"):
         data.calibration_images(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("source", ["os:getcwd", "json:loads", "importlib.util:find_spec"])
+def test_python_itself_gives_no_images(tmp_path, source):
+    assert "is a part of Python and gives no images" in refusal(source, tmp_path)

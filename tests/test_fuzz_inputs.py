@@ -1,0 +1,69 @@
+"""The short form of the fuzzers of recipes and images (benchmarks/fuzz_*.py)."""
+
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def fuzzers(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import fuzz_images
+    import fuzz_recipes
+    import fuzzing
+
+    return {"recipes": fuzz_recipes, "images": fuzz_images, "frame": fuzzing}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize(("kind", "count"), [("recipes", 150), ("images", 250)])
+def test_damaged_inputs_are_taken_or_refused_in_a_sentence(fuzzers, kind, count):
+    module = fuzzers[kind]
+    assert not fuzzers["frame"].faults(module.cases, module.check, 7, count)
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.parametrize("kind", ["recipes", "images"])
+def test_the_same_seed_gives_the_same_inputs_and_some_of_each_outcome(fuzzers, kind):
+    from edgecv.errors import EdgecvError
+
+    module, taken, refused = fuzzers[kind], 0, 0
+    made = list(module.cases(3, 40))
+    assert made == list(module.cases(3, 40))
+    for case in made:
+        try:
+            module.check(case)
+            taken += 1
+        except EdgecvError:
+            refused += 1
+    assert taken > 2
+    assert refused > 2
+
+
+def test_faults_are_seen(fuzzers):
+    """What is not met as it should be is told: the frame itself can fail."""
+    fault = fuzzers["frame"].fault
+
+    def spin(_):
+        while True:
+            pass
+
+    def raises(error):
+        def check(_):
+            raise error
+
+        return check
+
+    from edgecv.errors import DataError
+
+    assert "KeyError at check" in fault(raises(KeyError("x")), None)
+    assert "speaks" in fault(raises(DataError("a", "ValueError: bad")), None)
+    assert "speaks" in fault(raises(DataError("a", "\x1b[2J")), None)
+    assert fault(raises(DataError("a", "is empty")), None) == ""
+    fuzzers["frame"].LIMIT_S, before = 0.2, fuzzers["frame"].LIMIT_S
+    try:
+        assert "more than" in fault(spin, None)
+    finally:
+        fuzzers["frame"].LIMIT_S = before
