@@ -17,14 +17,14 @@ def fuzzers(monkeypatch):
     return {"recipes": fuzz_recipes, "images": fuzz_images, "frame": fuzzing}
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(("kind", "count"), [("recipes", 150), ("images", 250)])
 def test_damaged_inputs_are_taken_or_refused_in_a_sentence(fuzzers, kind, count):
     module = fuzzers[kind]
     assert not fuzzers["frame"].faults(module.cases, module.check, 7, count)
 
 
-@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize("kind", ["recipes", "images"])
 def test_the_same_seed_gives_the_same_inputs_and_some_of_each_outcome(fuzzers, kind):
     from edgecv.errors import EdgecvError
