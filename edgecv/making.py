@@ -126,6 +126,7 @@ def _model(work: Work) -> None:
         module = model.build()
     check_finite(module, model.builder)
     check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
+    _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
     _check_layer_names(work.expansion.recipe, module)
     for name in _timed_in_float(work.expansion.recipe):
         log.warning("%s: is timed in fp32 and ships in int8: `precision: int8` times that", name)
@@ -133,6 +134,25 @@ def _model(work: Work) -> None:
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
+
+
+def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Preprocess) -> None:
+    """Raises ModelError for a network that is random, or that mixes its batch and is to be trained
+    or judged in batches; where it is exported alone it answers as devices ask, and that is said.
+    """
+    from edgecv.behaviour import check_random, mixing
+
+    shape = (preprocess.channels, *preprocess.size)
+    check_random(module, where, shape)
+    if not (why := mixing(module, shape)):
+        return
+    if any(step.stage.produces == "model" for step in recipe.steps):
+        raise ModelError(
+            where,
+            why,
+            "use a BatchNorm with running statistics, in eval mode, or `export` it alone",
+        )
+    log.warning("%s: %s; what is exported takes one picture at a time", where, why)
 
 
 def _check_layer_names(recipe: Recipe, module: Any) -> None:

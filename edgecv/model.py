@@ -77,9 +77,14 @@ class Model:
     def with_facts(self, step: str, facts: dict[str, Any]) -> Model:
         return replace(self, facts={**self.facts, step: facts})
 
-    def build(self) -> torch.nn.Module:
-        """The network with every edit replayed and weights as the builder left them."""
-        module = build(self.builder, self.args)
+    def build(self, weights: dict[str, torch.Tensor] | None = None) -> torch.nn.Module:
+        """The network with every edit replayed and weights as the builder left them.
+
+        weights: of a Model's file, for `edgecv.folding.folded`
+        """
+        from edgecv.folding import folded
+
+        module = folded(build(self.builder, self.args), self.builder, weights)
         for edit in self.edits:
             editing.replay(module, edit)
         return module.eval()
@@ -139,14 +144,17 @@ class Model:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        from edgecv.folding import renamed
+
         model = Model.read(folder)
         builder_trust.check(folder, model.builder)
         saved = _read_json(folder).get("source_digest")
         if saved is not None and saved != source_digest(model.builder):
             log.warning("%s: the code of %s has changed since it was saved", folder, model.builder)
-        module = model.build()
         try:
-            module.load_state_dict(load_file(folder / "weights.safetensors"))
+            weights = load_file(folder / "weights.safetensors")
+            module = model.build(weights)
+            module.load_state_dict(renamed(weights, module))
         except FileNotFoundError:
             raise ModelError(str(folder), "weights.safetensors is missing") from None
         except (SafetensorError, RuntimeError) as e:
@@ -338,17 +346,17 @@ def check_outputs(
     """
     import torch
 
+    from edgecv.behaviour import tracking
+
     was = module.training
     module.eval()
     try:
-        with torch.inference_mode():
+        with torch.inference_mode(), tracking(module) as inside:
             out = module(torch.zeros(1, channels, *size))
     except Exception as e:
-        shape = f"1x{channels}x{size[0]}x{size[1]}"
-        first = " ".join(str(e).split())[:200]
-        raise ModelError(
-            where, f"fails on a {shape} input: {first}", "check data.size and the channels"
-        ) from e
+        shape, at = f"1x{channels}x{size[0]}x{size[1]}", inside() or _place(e)
+        hint = "check data.size and the channels, or run its forward on such a tensor"
+        raise ModelError(where, f"fails on a {shape} input, at {at}", hint) from e
     finally:
         module.train(was)
     if not isinstance(out, torch.Tensor):
@@ -356,6 +364,9 @@ def check_outputs(
         raise ModelError(
             where, f"returns a {kind}, not one tensor", "wrap it so that forward returns the logits"
         )
+    if out.dtype != torch.float32:
+        kind = str(out.dtype).removeprefix("torch.")
+        raise ModelError(where, f"answers in {kind}, not in float32", "return float32 logits")
     if out.ndim != 2:
         raise ModelError(where, f"returns shape {tuple(out.shape)}, expected (1, classes)")
     if classes is not None and out.shape[1] != classes:

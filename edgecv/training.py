@@ -128,8 +128,11 @@ class Trainer:
         import torch
 
         from edgecv.distillation.lesson import Lesson
+        from edgecv.train_mode import check_train_mode
 
         torch.set_num_threads(context.threads)
+        pre = context.preprocess
+        check_train_mode(module, (pre.channels, *pre.size), context.where)
         torch.manual_seed(context.seed)
         self.format = memory_format(module)
         self.module = module.to(memory_format=self.format)  # type: ignore[call-overload]
@@ -139,6 +142,9 @@ class Trainer:
         self.batch = plan.batch(len(images.labels))
         trained = (*module.parameters(), *self.beside.parameters())
         self.parameters = [p for p in trained if p.requires_grad]
+        if not self.parameters:
+            hint = "set requires_grad on those that shall be trained"
+            raise StageError(context.where, "all parameters of the network are frozen", hint)
         self.optimizer = self._optimizer()
         self.ema = {k: v.clone() for k, v in module.state_dict().items()} if plan.ema else {}
         self.losses: list[float] = []

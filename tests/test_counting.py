@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -67,3 +69,39 @@ def test_convolutions_by_the_formula(groups: int, kernel: int, stride: int, dila
 def test_activations_and_normalisation_do_not_count() -> None:
     module = nn.Sequential(nn.BatchNorm2d(3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten())
     assert macs(module, 3, (8, 8)) == 0
+
+
+class Rows(nn.Module):
+    """What is given, on the pixels of an image as rows of 24 features."""
+
+    def __init__(self, call: Callable[[Tensor], Tensor], *parts: nn.Module) -> None:
+        super().__init__()
+        self.parts, self.call = nn.ModuleList(parts), call
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.call(x.flatten(2).transpose(1, 2))
+
+
+T, D = 16, 24
+ATTENTION = nn.MultiheadAttention(D, 3, batch_first=True)
+ENCODER = nn.TransformerEncoderLayer(D, 3, 2 * D, batch_first=True)
+LSTM, BILINEAR = nn.LSTM(D, 12, batch_first=True), nn.Bilinear(D, D, 5)
+FUSED: dict[str, tuple[nn.Module, int]] = {
+    "scaled_dot_product_attention": (
+        Rows(lambda x: F.scaled_dot_product_attention(x, x, x)), 2 * T * T * D
+    ),
+    "MultiheadAttention": (
+        Rows(lambda x: ATTENTION(x, x, x, need_weights=False)[0], ATTENTION),
+        4 * T * D * D + 2 * T * T * D,
+    ),
+    "TransformerEncoderLayer": (Rows(ENCODER, ENCODER), 8 * T * D * D + 2 * T * T * D),
+    "LSTM": (Rows(lambda x: LSTM(x)[0], LSTM), T * 4 * 12 * (D + 12)),
+    "Bilinear": (Rows(lambda x: BILINEAR(x, x), BILINEAR), T * D * D * 5),
+    "matrix and vector": (Rows(lambda x: x[0] @ x[0, 0]), T * D),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_what_runs_as_one_kernel_counts_by_its_products(name: str) -> None:
+    module, wanted = FUSED[name]
+    assert macs(module, D, (4, 4)) == wanted

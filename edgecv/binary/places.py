@@ -14,6 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgecv.errors import UnsupportedError
+from edgecv.layer_kinds import altered, is_plain
 from edgecv.quantizers.calls import Call, Seen, watch
 
 FEW = 32  # products of one output; a 3x3 layer of a grey image has 9
@@ -35,7 +36,7 @@ def choose(
     for place, call in enumerate(calls):
         name = call.parameter.removesuffix(".weight")
         layer = module.get_submodule(name)
-        why = _refusal(layer, uses[name])
+        why = _refusal(layer, uses[name], call.shape)
         if not why and wanted is None:
             why = _custom(layer, place == 0, place == len(calls) - 1)
         if wanted is not None and name not in wanted:
@@ -50,14 +51,18 @@ def choose(
     return found, kept
 
 
-def _refusal(layer: nn.Module, uses: int) -> str:
-    """Why a layer cannot have one bit, or ""."""
+def _refusal(layer: nn.Module, uses: int, shape: tuple[int, ...]) -> str:
+    """Why a layer whose result has that shape cannot have one bit, or ""."""
     if type(layer) not in (nn.Conv2d, nn.Linear):
         return f"is a {type(layer).__name__}"
+    if why := altered(layer):
+        return why
     if uses != 1:
         return "runs more than once" if uses else "is not called itself: its weight is"
     if isinstance(layer, nn.Conv2d) and layer.padding_mode != "zeros":
         return f"pads with {layer.padding_mode}"
+    if isinstance(layer, nn.Linear) and len(shape) != 2:
+        return "is a dense layer over many rows"
     weight = layer.get_parameter("weight")
     products = weight.numel() // len(weight)
     if products < FEW:
@@ -79,7 +84,7 @@ def _behind(module: nn.Module, seen: Seen, call: Call, uses: Counter[str]) -> di
     reader = _reader(seen, value)
     if reader and reader.kind == "norm":
         part = module.get_submodule(reader.where)
-        if isinstance(part, nn.BatchNorm2d | nn.BatchNorm1d) and uses[reader.where] == 1:
+        if is_plain(part, (nn.BatchNorm2d, nn.BatchNorm1d)) and uses[reader.where] == 1:
             norm, value = reader.where, reader.output
             reader = _reader(seen, value)
     if reader and reader.kind == "sum":
@@ -87,7 +92,7 @@ def _behind(module: nn.Module, seen: Seen, call: Call, uses: Counter[str]) -> di
     act = None
     if reader and reader.kind == "clip" and uses[reader.where] == 1:
         part = module.get_submodule(reader.where)
-        act = reader.where if type(part) is nn.ReLU else None
+        act = reader.where if type(part) is nn.ReLU and not altered(part) else None
     return {"norm": norm, "act": act}
 
 

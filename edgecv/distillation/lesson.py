@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from edgecv.distillation import losses
 from edgecv.distillation.features import Features
+from edgecv.train_mode import first
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Lesson:
     def loss(self, module: nn.Module, x: Tensor, y: Tensor, smoothing: float) -> Tensor:
         """Of one batch: images (N, C, H, W) and labels (N,); smoothing: of the labels."""
         with self._reading() as (own, other):
-            logits = module(x)
+            logits = first(module(x))
             wanted = self._asked(x)
         loss = functional.cross_entropy(logits, y, label_smoothing=smoothing)
         if wanted is None:
@@ -63,8 +64,7 @@ class Lesson:
         if self.teacher is None:
             return None
         with torch.no_grad():
-            wanted: Tensor = self.teacher(x)
-        return wanted
+            return first(self.teacher(x))
 
     def _apart(self, logits: Tensor, wanted: Tensor, y: Tensor) -> Tensor:
         if self.logits == "dkd":

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv.errors import RecipeError
+from edgecv.layer_kinds import altered
 from edgecv.lowrank.form import Shape, shape_of
 from edgecv.naming import hint, is_named
 
@@ -46,6 +47,7 @@ def found(module: nn.Module, example: torch.Tensor) -> list[Layer]:
     names: dict[nn.Module, str] = {}
     for name, part in module.named_modules():
         names.setdefault(part, name)
+    own = {part: altered(part) for part in names}  # before there are hooks of ours
     seen: dict[str, tuple[Any, Any, Any]] = {}
 
     def keep(part: Any, inputs: Any, output: Any) -> None:
@@ -64,7 +66,7 @@ def found(module: nn.Module, example: torch.Tensor) -> list[Layer]:
         for parameter in part.parameters(recurse=False):
             holders[id(parameter)] = holders.get(id(parameter), 0) + 1
     return [
-        Layer(name, _shape(part, x, y), _refusal(part, holders))
+        Layer(name, _shape(part, x, y), own[part] or _refusal(part, holders))
         for name, (part, x, y) in seen.items()
     ]
 
@@ -115,11 +117,6 @@ def _sides(x: Any) -> tuple[int, int]:
 
 
 def _refusal(part: Any, holders: dict[int, int]) -> str:
-    from torch import nn
-
-    plain = nn.Conv2d if isinstance(part, nn.Conv2d) else nn.Linear
-    if type(part).forward is not plain.forward or hasattr(part, "parametrizations"):
-        return f"is a {type(part).__name__} with a forward of its own"
     if getattr(part, "groups", 1) > 1:
         return "is a grouped convolution already"
     if holders[id(part.weight)] > 1:

@@ -25,7 +25,8 @@ from torch.nn.utils import parametrize
 
 from edgecv import naming
 from edgecv.distillation.lesson import Lesson
-from edgecv.errors import UnsupportedError
+from edgecv.errors import RecipeError, UnsupportedError
+from edgecv.layer_kinds import altered
 from edgecv.stages.base import Context
 from edgecv.training import Plan, Trainer, learning_rate
 
@@ -62,6 +63,12 @@ def densities(
     """
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     naming.named(tuple(given), [n for n, _ in layers], where)
+    for name, layer in layers:
+        if why := altered(layer):  # what it multiplies with may be no zero where its weight is
+            if any(naming.is_named(name, key) for key in given):
+                raise RecipeError(where, f"layer {name!r} {why}", "leave it out of `density`")
+            log.warning("%s: %s %s: dense", where, name, why)
+    layers = [(n, m) for n, m in layers if not altered(m)]
     first = next((n for n, m in layers if isinstance(m, nn.Conv2d)), "")
     found: dict[str, float] = {}
     for name, layer in layers:

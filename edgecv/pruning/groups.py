@@ -22,8 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgecv.behaviour import tensors
 from edgecv.edits import Edit, can_shrink, replay
 from edgecv.errors import ModelError, UnsupportedError
+from edgecv.layer_kinds import altered
 from edgecv.naming import layers as every_layer
 from edgecv.naming import named
 
@@ -101,7 +103,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
     names = {layer: name for name, layer in layers.items()}
     x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        before = module(x)
+        before = list(tensors(module(x)))
     found, held = [], False
     for layer, raw in _groups(graph, head):
         name = names.get(layer, graph._module2name.get(layer, "?"))
@@ -196,7 +198,7 @@ def _groups(graph: Any, head: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
             continue
         pruner = graph.get_pruner_of_module(layer)
         width = pruner.get_out_channels(layer) if pruner else None
-        if width is None:
+        if width is None or width < 2:  # one channel is a gate of all: nothing of it can go
             continue
         try:
             with _unmapped():
@@ -210,11 +212,11 @@ def _groups(graph: Any, head: nn.Module) -> Iterator[tuple[nn.Module, Any]]:
             yield layer, raw
 
 
-def _untrue(module: nn.Module, group: Group, x: Tensor, before: Any) -> str:
+def _untrue(module: nn.Module, group: Group, x: Tensor, before: list[Tensor]) -> str:
     """Why the group is not what hangs together, by trying: half of its channels, drawn at random.
 
     f(x) without the channels = f(x) with zeros where they are read. "" where that holds.
-    before: f(x)
+    before: the tensors of f(x)
     """
     order = torch.randperm(group.width, generator=torch.Generator().manual_seed(0))
     gone, kept = order[: group.width // 2], order[group.width // 2 :].sort().values
@@ -222,14 +224,16 @@ def _untrue(module: nn.Module, group: Group, x: Tensor, before: Any) -> str:
     try:
         replay(without, edit(module, [group], [kept], "trial"))
         with torch.no_grad(), _unread(group, gone):
-            now, wanted = without(x), module(x)
-    except (IndexError, KeyError, ModelError, RuntimeError, ValueError) as e:
-        return f"cannot lose channels: {' '.join(str(e).split())[:120]}"
-    if not all(isinstance(y, Tensor) for y in (now, wanted, before)):
-        return ""
-    off, moved = float((now - wanted).abs().max()), float((wanted - before).abs().max())
-    most = max(UNTRUE * moved, UNTRUE * 1e-3 * float(before.abs().max()))
-    return "is reordered, or mixed by channels, on the way to what reads it" if off > most else ""
+            now, wanted = list(tensors(without(x))), list(tensors(module(x)))
+    except (AttributeError, IndexError, KeyError, ModelError, RuntimeError, TypeError, ValueError):
+        return "is needed whole: the network does not run without some of its channels"
+    if [y.shape for y in now] != [y.shape for y in before]:
+        return "changes the shape of the outputs"
+    for y, z, own in zip(now, wanted, before, strict=True):
+        off, moved = float((y - z).abs().max()), float((z - own).abs().max())
+        if not off <= max(UNTRUE * moved, UNTRUE * 1e-3 * float(own.abs().max())):
+            return "is reordered, or mixed by channels, on the way to what reads it"
+    return ""
 
 
 @contextmanager
@@ -288,6 +292,8 @@ def _refusal(graph: Any, group: Any, layers: set[nn.Module]) -> str:
             return "feeds a grouped convolution"
         if layer in layers and not can_shrink(layer):
             return f"feeds a {type(layer).__name__}"
+        if layer in layers and (why := altered(layer)):
+            return f"hangs on a layer that {why}"
         if layer not in layers or _one_for_all(layer):
             continue
         side = "out" if graph.is_out_channel_pruning_fn(item.dep.handler) else "in"

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from edgecv.behaviour import check_runs
 from edgecv.edits import Edit, describe, replay
 from edgecv.errors import ModelError, StageError, UnsupportedError
 from edgecv.model import Model
@@ -366,17 +367,17 @@ def by_ratio(scores: Sequence[Tensor], share: float, scope: str, align: int) -> 
 
 
 def cut(module: nn.Module, edit: Edit, context: Context) -> None:
-    """Apply the edit. Raises UnsupportedError when the network does not run with what stays."""
+    """Apply the edit. Raises UnsupportedError when the network does not run with what stays, or
+    answers in another shape."""
+    x, hint = example_of(context), "its forward splits or reshapes channels: `keep` leaves them"
+    before = check_runs(module, x, context.where, "what came before")
     try:
         replay(module, edit)
-        macs(module, context)
-    except (IndexError, KeyError, RuntimeError, ValueError, ModelError) as e:
-        first = " ".join(str(e).split())[:200]
-        raise UnsupportedError(
-            context.where,
-            f"the network does not run after pruning: {first}",
-            "its forward splits or reshapes channels; prune cannot follow that",
-        ) from e
+    except ModelError as e:
+        raise UnsupportedError(context.where, f"cannot be pruned: {e.what}", hint) from e
+    if (after := check_runs(module, x, context.where, "pruning")) != before:
+        what = f"the network answers in {after} after pruning, not in {before}"
+        raise UnsupportedError(context.where, what, hint)
 
 
 def _store(context: Context) -> Path | None:

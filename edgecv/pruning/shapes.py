@@ -144,6 +144,12 @@ def _product(name: str, layer: Any, x: Tensor, y: Tensor) -> Product:
         pads = (top, left, around[0] - top, around[1] - left)
     else:
         pads = (*layer.padding, *layer.padding)
+    sizes = [(m + pads[i] + pads[i + 2] - spans[i] - 1) // layer.stride[i] + 1
+             for i, m in enumerate(x.shape[2:])]  # fmt: skip
+    if sizes != list(y.shape[2:]):  # a forward of its own pads: as its output says
+        more = [max(0, (n - 1) * s + span + 1 - m) for n, s, span, m in
+                zip(y.shape[2:], layer.stride, spans, x.shape[2:], strict=True)]  # fmt: skip
+        pads = (*(p // 2 for p in more), *(p - p // 2 for p in more))
     return Product(
         name, "conv", (layer.in_channels, layer.out_channels), tuple(x.shape[2:]),
         tuple(y.shape[2:]), tuple(layer.kernel_size), tuple(layer.stride), tuple(layer.dilation),

@@ -20,6 +20,7 @@ from typing import Any, get_args
 
 from torch import nn
 
+from edgecv.layer_kinds import altered
 from edgecv.restructuring import Into
 from edgecv.zoo.blocks import ChannelShuffle
 from edgecv.zoo.igc import PAIR, cheapest_groups, interleaved, sparse_pointwise
@@ -63,6 +64,8 @@ def chosen(layer: nn.Module, into: str, groups: int | None, expansion: float | N
     """The block for a layer, or why there is none: the end of "layer X ..."."""
     if not isinstance(layer, nn.Conv2d):
         return f"is a {type(layer).__name__}, not a convolution"
+    if why := altered(layer):
+        return why
     if layer.groups > 1:
         return f"is in {layer.groups} groups already"
     if math.prod(_pair(layer.kernel_size)) == 1:

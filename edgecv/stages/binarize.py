@@ -89,6 +89,7 @@ class Binarize(Training):
     def run(self, source: Any, context: Context) -> None:
         import torch
 
+        from edgecv.behaviour import check_runs
         from edgecv.binary.replacing import binarize
         from edgecv.binary.training import BinaryTrainer
         from edgecv.training import top1
@@ -110,6 +111,8 @@ class Binarize(Training):
         if self.layers == "auto":
             edit["layers"], facts["sensitivity"] = self._least(module, edit, context)
         binarize(module, edit)
+        x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        check_runs(module, x, context.where, f"its layers {', '.join(edit['layers'])} got one bit")
         plan = self.plan(self.epochs, self.lr)
         lesson = self.lesson(module, context, teacher)
         trainer = BinaryTrainer(module, context.images("train"), plan, context, lesson)

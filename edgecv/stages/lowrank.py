@@ -148,8 +148,10 @@ class Lowrank(Training):
 
         What a killed run had decided stands.
         """
+        import torch
         from safetensors.torch import load_file, save_file
 
+        from edgecv.behaviour import check_runs
         from edgecv.training import top1
 
         kept, weights = context.out / CHOICE, context.out / FACTORS
@@ -160,6 +162,10 @@ class Lowrank(Training):
             return data["edit"], data["facts"]
         edit, facts = (self._structure if self.structured else self._factorize)(
             module, context, images
+        )
+        x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        check_runs(
+            module, x, context.where, f"its layers {', '.join(edit['layers'])} were replaced"
         )
         facts["top1_before_finetuning"] = top1(module, test, context)
         state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}

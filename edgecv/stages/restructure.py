@@ -70,6 +70,9 @@ class Restructure(Training):
         return self.layers
 
     def run(self, source: Any, context: Context) -> None:
+        import torch
+
+        from edgecv.behaviour import check_runs
         from edgecv.training import top1
 
         model, module = source
@@ -81,6 +84,8 @@ class Restructure(Training):
         facts: dict[str, Any] = {"macs_before": counting.macs(module, *shape)}
         specs = self._choose(module, context)
         facts["blocks"] = self._fit(module, specs, context, images)
+        x = torch.zeros(1, shape[0], *shape[1])
+        check_runs(module, x, context.where, f"its layers {', '.join(specs)} were replaced")
         edit: Edit = {
             "op": "replace",
             "step": context.where,
