@@ -111,7 +111,7 @@ def _unwrapped(module: Any) -> nn.Module:
         elif hasattr(module, "_orig_mod"):
             module = module._orig_mod
         else:
-            return module  # type: ignore[no-any-return]
+            return module
 
 
 def _check(module: nn.Module, where: str) -> None:
@@ -178,7 +178,8 @@ def _fold(part: nn.Module) -> list[str]:
             parametrize.remove_parametrizations(part, name, leave_parametrized=True)
             _keep_frozen(part, name, any(trained))
             done.append(" and ".join(kinds))
-    for hook in list(part._forward_pre_hooks.values()):
+    hooks: list[Any] = list(part._forward_pre_hooks.values())
+    for hook in hooks:
         kind: Any = type(hook)
         if kind.__module__ == "torch.nn.utils.weight_norm":
             trained = [getattr(part, f"{hook.name}_g").requires_grad]

@@ -35,8 +35,3 @@ def altered(layer: nn.Module) -> str:
     if any(hasattr(kind, key) and not hasattr(base, key) for key in ("weight", "bias")):
         return f"is a {kind.__name__} that computes its weight"
     return ""
-
-
-def is_plain(layer: nn.Module, kinds: type | tuple[type, ...]) -> bool:
-    """Whether a layer is one of these classes of torch.nn and computes what they compute."""
-    return isinstance(layer, kinds) and not altered(layer)

@@ -31,7 +31,8 @@ def first(result: Any) -> Tensor:
         return first(result[main])
     if isinstance(result, list | tuple):
         return first(result[0])
-    return result  # type: ignore[no-any-return]
+    found: Tensor = result
+    return found
 
 
 def check_train_mode(module: nn.Module, shape: tuple[int, int, int], where: str) -> None:

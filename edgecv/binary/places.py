@@ -14,9 +14,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgecv.errors import UnsupportedError
-from edgecv.layer_kinds import altered, is_plain
+from edgecv.layer_kinds import altered
 from edgecv.quantizers.calls import Call, Seen, watch
 
+BATCH_NORMS = nn.BatchNorm2d | nn.BatchNorm1d
 FEW = 32  # products of one output; a 3x3 layer of a grey image has 9
 
 
@@ -84,7 +85,7 @@ def _behind(module: nn.Module, seen: Seen, call: Call, uses: Counter[str]) -> di
     reader = _reader(seen, value)
     if reader and reader.kind == "norm":
         part = module.get_submodule(reader.where)
-        if is_plain(part, (nn.BatchNorm2d, nn.BatchNorm1d)) and uses[reader.where] == 1:
+        if isinstance(part, BATCH_NORMS) and not altered(part) and uses[reader.where] == 1:
             norm, value = reader.where, reader.output
             reader = _reader(seen, value)
     if reader and reader.kind == "sum":

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.edits import Edit
-from edgecv.layer_kinds import is_plain
+from edgecv.layer_kinds import altered
 from edgecv.quantizers.attach import of
 
 LEVELS = 255  # between the ends of an activation's range, in every engine
@@ -50,13 +50,15 @@ def settle(module: nn.Module, edit: Edit) -> None:
 
 def _move(layer: nn.Module, norm: nn.Module | None, grid: Tensor) -> None:
     """grid: of the layer's products, float64 (channels,) or (1,)"""
-    own: Any = layer.bias if is_plain(layer, (nn.Conv2d, nn.Linear)) else None
+    own = layer.bias if isinstance(layer, nn.Conv2d | nn.Linear) and not altered(layer) else None
     if norm is None:
         if own is not None:
             own.copy_(_nearest(own.double(), grid))
         return
-    if not is_plain(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.bias is None:
-        return  # type: ignore[union-attr]
+    if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.bias is None:
+        return
+    if altered(norm):
+        return
     assert norm.running_var is not None
     k = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     rest = k * own.double() if own is not None else torch.zeros_like(k)

@@ -111,8 +111,9 @@ class Binarize(Training):
         if self.layers == "auto":
             edit["layers"], facts["sensitivity"] = self._least(module, edit, context)
         binarize(module, edit)
+        layers: Any = edit["layers"]
         x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
-        check_runs(module, x, context.where, f"its layers {', '.join(edit['layers'])} got one bit")
+        check_runs(module, x, context.where, f"its layers {', '.join(layers)} got one bit")
         plan = self.plan(self.epochs, self.lr)
         lesson = self.lesson(module, context, teacher)
         trainer = BinaryTrainer(module, context.images("train"), plan, context, lesson)
