@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import errors, lifeline, user_code
-from edgecv.errors import EdgecvError, EngineError
+from edgecv.errors import EdgecvError, EngineError, not_installed
 
 # ASCII record separator: no engine begins a line with it.
 MARK = "\x1eedgecv "
@@ -75,6 +76,8 @@ def call(
         try:
             data = json.loads(answer.read_text())
         except (OSError, ValueError):
+            if library := absent(module, last):
+                raise not_installed(library, where) from None
             raise EngineError(where, death(process.returncode, last), "run `edgecv doctor`") from (
                 None
             )
@@ -120,6 +123,13 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     except EdgecvError as e:
         data = {"error": [type(e).__name__, e.where, e.what, e.hint]}
     answer.write_text(json.dumps(data))
+
+
+def absent(module: str, last: str) -> str:
+    """The library whose absence ended a child, by its last words; "" where it ended otherwise."""
+    found = re.search(r"^ModuleNotFoundError: No module named '([\w.]+)'", last)
+    own = ("edgecv", module.partition(".")[0])
+    return found[1] if found and found[1].partition(".")[0] not in own else ""
 
 
 def death(code: int, last: str) -> str:

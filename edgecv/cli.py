@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edgecv import __version__
-from edgecv.errors import EdgecvError
+from edgecv.errors import EdgecvError, not_installed
+from edgecv.terminal import printable, shown
 
 Handler = Callable[[argparse.Namespace], int]
 
@@ -38,14 +39,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     quiet(options.verbose)
     try:
-        with stoppable(), telling(getattr(options, "trust", False)):
+        with (
+            stoppable(),
+            shown(getattr(options, "json", False)),
+            telling(getattr(options, "trust", False)),
+        ):
             return int(options.handler(options))
     except EdgecvError as e:
         if options.traceback:
             traceback.print_exc()
         hint = f"\n  hint: {e.hint}" if e.hint and sys.stderr.isatty() else ""
         line = f"{e.where}: {e.what}" if hint else str(e)
-        print(f"error: {line}{hint}", file=sys.stderr)
+        print(printable(f"error: {line}{hint}"), file=sys.stderr)
         return e.exit_code
     except KeyboardInterrupt as e:
         resumes = getattr(options, "resumes", False)
@@ -61,18 +66,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.traceback:
             traceback.print_exc()
         place = e.filename or "output"
-        print(f"error: {place}: {e.strerror or e}", file=sys.stderr)
+        print(printable(f"error: {place}: {e.strerror or e}"), file=sys.stderr)
         return 2
+    except ModuleNotFoundError as e:
+        if (e.name or "edgecv").partition(".")[0] == "edgecv":
+            return _bug(e, options.traceback)
+        error = not_installed(e.name or "", f"edgecv {options.command}")
+        print(printable(f"error: {error}"), file=sys.stderr)
+        return error.exit_code
     except Exception as e:
-        if options.traceback:
-            traceback.print_exc()
-        first = " ".join(str(e).split())[:300]
-        print(
-            f"error: edgecv {__version__}: {type(e).__name__}: {first} "
-            "(a bug: please report it with the output of the same command and --traceback)",
-            file=sys.stderr,
-        )
-        return 70
+        return _bug(e, options.traceback)
+
+
+def _bug(error: Exception, trace: bool) -> int:
+    if trace:
+        traceback.print_exc()
+    first = printable(" ".join(str(error).split())[:300])
+    print(
+        f"error: edgecv {__version__}: {type(error).__name__}: {first} "
+        "(a bug: please report it with the output of the same command and --traceback)",
+        file=sys.stderr,
+    )
+    return 70
 
 
 def build_parser() -> Parser:
@@ -104,7 +119,7 @@ def build_parser() -> Parser:
 
     def command(name: str, handler: Handler, help_: str, json_: bool = True) -> Any:
         made = commands.add_parser(name, help=help_, description=help_, parents=[common])
-        made.set_defaults(handler=handler, root=parser)
+        made.set_defaults(handler=handler, root=parser, command=name)
         if json_:
             made.add_argument("--json", action="store_true", help="print JSON instead of a table")
         return made

@@ -15,6 +15,7 @@ from rich.text import Text
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
 from edgecv.tables import precision, table
+from edgecv.terminal import printable
 
 SILENCE = 60.0  # seconds; a log in which nothing has appeared for longer looks like one that hangs
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
@@ -61,10 +62,11 @@ class Progress:
         self.node, self.said = node.id, time.monotonic()
 
     def progress(self, done: int, total: int, note: str = "") -> None:
-        self.bars.update(self.one, completed=done, total=total, note=note)
+        self.bars.update(self.one, completed=done, total=total, note=printable(note))
         if not (self.quiet or self.live) and time.monotonic() - self.said >= SILENCE:
             self.said = time.monotonic()
-            self.console.print(Text(f"… {self.node}  {100 * done / max(total, 1):.0f}%  {note}"))
+            share = f"{100 * done / max(total, 1):.0f}%"
+            self.console.print(Text(printable(f"… {self.node}  {share}  {note}")))
 
     def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None:
         self.bars.update(self.one, visible=False)
@@ -72,7 +74,7 @@ class Progress:
             return
         line = f"{MARKS[status]} {node.id}"
         line += f"  {seconds:.1f} s" if status == "made" else f"  {status}"
-        self.console.print(Text(f"{line}  {note}" if note else line))
+        self.console.print(Text(printable(f"{line}  {note}" if note else line)))
 
 
 HEAD = ("target", "step", "precision", "top-1", "vs fp32", "p50 ms", "p90", "p99", "× fp32",

@@ -143,6 +143,19 @@ class BudgetError(EdgecvError):
     exit_code = 1
 
 
+# The package that a module comes with -> the extra that brings it; the rest is in "compress".
+_EXTRAS = {
+    **{"onnxruntime": "ort", "openvino": "openvino", "ai_edge_litert": "tflite"},
+    **{"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt", "jinja2": "report"},
+}
+
+
+def not_installed(module: str, where: str) -> MissingExtraError:
+    """The error for a module that could not be imported."""
+    name = module.partition(".")[0]
+    return missing(name, _EXTRAS.get(name, "compress"), where)
+
+
 def missing(package: str, extra: str, where: str = "edgecv") -> MissingExtraError:
     """The error for a package that is not installed, naming the extra that brings it."""
     return MissingExtraError(where, f"{package} is not installed", f"pip install 'edgecv[{extra}]'")

@@ -6,16 +6,20 @@ that matters; its results live in a temporary store and what is asked for is cop
 
 from __future__ import annotations
 
+import re
 import tempfile
+import unicodedata
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from edgecv import making, pipeline, results, target
 from edgecv.checking import checked
-from edgecv.errors import DataError, ModelError, RecipeError
+from edgecv.errors import BundleError, DataError, ModelError, RecipeError
 from edgecv.limits import Limits
 from edgecv.recipe import NO_LIMITS, Bench, Data, ModelSource, Recipe, Step, offers, source_of
+from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
@@ -88,10 +92,29 @@ def export(request: Request, out: Path, reporter: pipeline.Reporter | None = Non
         (step,) = recipe.steps
         node = outcome.expansion.nodes[f"bundle:{step.name}@{recipe.targets[0].name}"]
         verdicts = results.collect(outcome)["limits"] if compare else []
-        # Without a name of the user's own, files for several targets can share a folder.
-        name = request.name or f"{recipe.name}.{request.target}"
-        written = _write(outcome.folders[node.id], name, out)
+        written = _write(outcome.folders[node.id], _file_name(request, recipe, out), out)
         return replace(written, verdict=verdicts[0]) if verdicts else written
+
+
+def _file_name(request: Request, recipe: Recipe, out: Path) -> str:
+    """What the files are called: with the target's name where files for several share the folder.
+
+    A name of the user's own is taken as it is, unless another target's bundle has it already.
+    """
+    if request.name is None:
+        return f"{recipe.name}.{recipe.targets[0].name}"
+    path = out / f"{request.name}.edgecv"
+    if not path.exists() or _target_of(path) == recipe.targets[0].name:
+        return request.name
+    return f"{request.name}.{recipe.targets[0].name}"
+
+
+def _target_of(bundle: Path) -> str | None:
+    """The target that a bundle was made for; None where it is no bundle."""
+    try:
+        return str(read_bundle(bundle).manifest["target"])
+    except BundleError:
+        return None
 
 
 def _write(folder: Path, name: str, out: Path) -> Exported:
@@ -149,8 +172,18 @@ def _recipe(request: Request) -> Recipe:
 def _stem(source: ModelSource) -> str:
     """A file name from "zoo", "pkg.mod:make", "net.onnx" or a Model folder."""
     if source.kind in ("onnx", "folder"):
-        return Path(source.name).stem
-    return source.name.rpartition(":")[0].rpartition(".")[2] or source.name
+        return cleaned(Path(source.name).resolve().stem)
+    return cleaned(source.name.rpartition(":")[0].rpartition(".")[2] or source.name)
+
+
+def cleaned(name: str) -> str:
+    """A name as a step and its files can have it: "my model (1)" is "my-model-1", "été" is "ete".
+
+    Of a name without any such letter stays "model" and a digest, so that two are not one.
+    """
+    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    found = re.sub(r"[^A-Za-z0-9._]+", "-", plain).strip("-._")[:100]
+    return found or f"model-{sha256(name.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:

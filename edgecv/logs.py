@@ -6,10 +6,21 @@ import logging
 import os
 import warnings
 
+from edgecv.terminal import printable
+
+
+class _Printable(logging.Formatter):
+    """Names and notes of files stand in messages; a terminal does not obey them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
 
 def quiet(verbose: bool) -> None:
     """Send edgecv's own log to stderr; keep converters and engines from chattering."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.ERROR)
+    logging.basicConfig(level=logging.ERROR)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
     logging.getLogger("edgecv").setLevel(logging.DEBUG if verbose else logging.WARNING)
     if not verbose:
         warnings.filterwarnings("ignore")

@@ -35,6 +35,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         case "report":
             report(1, 3)
             report(2, 3, "half")
+        case "import":
+            raise ModuleNotFoundError(f"No module named '{job['name']}'", name=job["name"])
         case "wait":  # with a process of its own and a file in its temporary folder
             with tempfile.TemporaryDirectory() as room:
                 other = subprocess.Popen(["sleep", "600"])

@@ -9,7 +9,7 @@ import pytest
 
 from edgecv import errors
 from edgecv.child import call
-from edgecv.errors import EdgecvError, EngineError, StoreError
+from edgecv.errors import EdgecvError, EngineError, MissingExtraError, StoreError
 
 KINDS = [k.__name__ for k in EdgecvError.__subclasses__()]
 
@@ -74,3 +74,10 @@ def test_progress_is_passed_on_and_kept_out_of_the_last_words() -> None:
 def test_variables_reach_the_child() -> None:
     answer = call("tests.crashing", {"do": "variable"}, "here", environment={"EDGECV_X": "7"})
     assert answer["value"] == "7"
+
+
+def test_a_library_that_is_not_here_is_a_missing_extra() -> None:
+    with pytest.raises(MissingExtraError, match=r"torch is not installed.*edgecv\[compress\]"):
+        run(do="import", name="torch.nn")
+    with pytest.raises(EngineError, match="No module named"):
+        run(do="import", name="edgecv.nowhere")

@@ -7,8 +7,9 @@ import difflib
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import Bar, existing, print_json, runner, seconds
+from edgecv.commands.common import Bar, existing, runner, seconds
 from edgecv.errors import RecipeError
+from edgecv.terminal import print_json
 
 
 def register(command: Any) -> None:

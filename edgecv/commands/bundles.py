@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import existing, print_json
+from edgecv.commands.common import existing
 from edgecv.errors import EdgecvError, RecipeError
+from edgecv.terminal import print_json, printable
 
 
 def register(command: Any) -> None:
@@ -32,14 +33,14 @@ def run_verify(options: argparse.Namespace) -> int:
         try:
             if not read_bundle(path).golden_inputs:
                 what = "whole, but made where its engine does not run, so without golden outputs"
-                print(f"{path.name}: inconclusive: {what}", file=sys.stderr)
+                print(printable(f"{path.name}: inconclusive: {what}"), file=sys.stderr)
                 codes.add(4)
                 continue
             reports.append(verify(path, options.threads))
         except EdgecvError as e:
             if len(options.bundles) == 1:
                 raise
-            print(f"error: {e}", file=sys.stderr)
+            print(printable(f"error: {e}"), file=sys.stderr)
             codes.add(e.exit_code)
     if options.json:
         print_json([r.to_json() for r in reports])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable
@@ -13,14 +12,10 @@ from typing import Any
 
 from edgecv.errors import RecipeError
 from edgecv.limits import NAMES, Limits
+from edgecv.terminal import printable
 
 # Keys of a job that hold paths of files which a device needs.
 FILES = ("bundles", "baseline", "candidate", "bundle")
-
-
-def print_json(data: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(data, indent=1, default=str))
 
 
 def existing(text: str) -> Path:
@@ -64,7 +59,7 @@ class Bar:
             return
         full = round(self.width * min(1.0, done / total)) if total else 0
         bar = "━" * full + "─" * (self.width - full)
-        print(f"\r\x1b[K{self.title} {bar} {note}", end="", file=sys.stderr, flush=True)
+        print(f"\r\x1b[K{self.title} {bar} {printable(note)}", end="", file=sys.stderr, flush=True)
         self.drawn = True
 
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.benching import add_device
-from edgecv.commands.common import Bar, add_trust, existing, print_json, runner
+from edgecv.commands.common import Bar, add_trust, existing, runner
 from edgecv.errors import RecipeError
+from edgecv.terminal import print_json
 
 SHOWN = 8
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgecv.commands.common import Bar, existing, print_json, seconds
+from edgecv.commands.common import Bar, existing, seconds
 from edgecv.errors import RecipeError
+from edgecv.terminal import print_json
 
 
 def register(command: Any) -> None:

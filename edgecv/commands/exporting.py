@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import add_limits, add_trust, limits_of, print_json
+from edgecv.commands.common import add_limits, add_trust, limits_of
 from edgecv.errors import RecipeError, missing
 from edgecv.limits import sentence
+from edgecv.terminal import print_json
 
 
 def register(command: Any) -> None:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.benching import add_device
-from edgecv.commands.common import Bar, print_json, runner, seconds
+from edgecv.commands.common import Bar, runner, seconds
 from edgecv.errors import RecipeError
+from edgecv.terminal import print_json
 
 
 def register(command: Any) -> None:

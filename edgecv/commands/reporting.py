@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import Bar, existing, print_json
+from edgecv.commands.common import Bar, existing
 from edgecv.errors import EdgecvError
+from edgecv.terminal import print_json
 
 
 def register(command: Any) -> None:

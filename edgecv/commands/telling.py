@@ -7,8 +7,8 @@ import json
 from typing import Any
 
 from edgecv.bench.machine import INTEGER_DOT
-from edgecv.commands.common import print_json
 from edgecv.errors import missing
+from edgecv.terminal import print_json
 
 # What each engine's absence costs, for `doctor`.
 COSTS = {

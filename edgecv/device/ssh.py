@@ -32,6 +32,7 @@ from edgecv.errors import (
     EdgecvError,
     EngineError,
     MissingExtraError,
+    not_installed,
 )
 
 PYTHON = (3, 11)  # the oldest that runs the kit
@@ -282,6 +283,8 @@ def _answer(
         what, hint = frame["refused"]
         raise DeviceError(str(address), what, hint)
     if "died" in frame:
+        if library := child.absent("edgecv", last):
+            raise not_installed(library, f"{where} on {address}")
         hint = "run `edgecv doctor` there"
         raise EngineError(f"{where} on {address}", child.death(frame["died"], last), hint)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from edgecv import store
+from edgecv.bench import gate
 from edgecv.bench.baseline import Baseline, load
 from edgecv.errors import EdgecvError, RecipeError, StoreError
 from tests.bench.judged import HERE, entry, timing
@@ -278,3 +280,33 @@ def test_every_part_is_checked_before_anything_is_measured(
     for read in (load, Baseline.read):
         with pytest.raises(RecipeError, match="damaged"):
             read(path)
+
+
+def test_why_there_is_no_latency_is_remembered_until_there_is(tmp_path: Path) -> None:
+    path, kept = tmp_path / "b.json", Baseline()
+    kept.put(entry(), None, "others had the processor")
+    kept.write(path)
+    (found,) = load(path)
+    assert (found.facts["no_latency"], found.timings) == ("others had the processor", ())
+    assert (
+        "others had the processor"
+        in gate._comparable(found, gate.Options(), {"machine": HERE, "calibration": {}})[1]
+    )
+    again = Baseline.read(path)
+    again.put(entry(), timing())
+    again.write(path)
+    assert "no_latency" not in path.read_text()
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.edgecv", "/etc/passwd", "a/../../b", "a\0b"])
+def test_a_results_file_names_bundles_of_its_own_folder(tmp_path: Path, name: str) -> None:
+    path = results(tmp_path, bundle=name)
+    with pytest.raises(RecipeError, match="outside its folder"):
+        load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    for name in ("b.json", "b.edgecv"):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(EdgecvError, match="no regular file"):
+            load(tmp_path / name)

@@ -97,3 +97,12 @@ def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path, place: 
         verdicts.append(tmp_path / place, "text")
     with pytest.raises(StoreError):
         verdicts.write_junit(tmp_path / place, [PAIR])
+
+
+def test_what_holds_of_several_bundles_is_said_once() -> None:
+    check = Check("latency", "inconclusive", reason="a busy machine", hint="wait")
+    pairs = [Judged(name, (check,), notes=("numpy 1 before, 2 now",)) for name in ("a", "b")]
+    assert verdicts.details(pairs) == [
+        "a, b: latency inconclusive: a busy machine (wait)",
+        "a, b: numpy 1 before, 2 now",
+    ]

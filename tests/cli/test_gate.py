@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
+from edgecv.cli import main
 from edgecv.runtime.archive import write_bundle
 from tests.runtime.conftest import described, golden, network
 
@@ -167,7 +168,7 @@ def test_what_is_no_baseline_is_refused_and_left_alone(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("missing.json", "{fast}"), "missing.json: cannot be read"),
+        (("missing.json", "{fast}"), "there is no baseline yet"),
         (("{fast}", "missing.edgecv"), "missing.edgecv: no such file"),
         (("{fast}", "{fast}", "--max-slowdown", "fast"), "'fast' is no percentage"),
         (("{fast}", "{fast}", "--max-slowdown=-5%"), "'-5%' is no percentage"),
@@ -187,3 +188,13 @@ def test_bad_input_is_one_line(
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
     assert said in line
+
+
+def test_without_a_baseline_it_says_how_to_make_one(
+    tmp_path: Path, fast: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name, made in (("kept.json", str(tmp_path / "kept.json")), ("kept", "baseline.json")):
+        assert main(["gate", str(tmp_path / name), str(fast)]) == 2
+        said = capsys.readouterr().err
+        assert "there is no baseline yet" in said
+        assert f"edgecv gate {made} {fast} --update" in said

@@ -1,0 +1,56 @@
+"""What `export` calls its files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from edgecv.exporting import Request, _file_name, cleaned
+from edgecv.stages.export import Export
+from tests.runtime.conftest import make_bundle
+
+__all__ = ["make_bundle"]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("plain-file_1.0", "plain-file_1.0"),
+        ("my model (1)", "my-model-1"),
+        ("été", "ete"),
+        ("ＮＥＴ", "NET"),
+        ("..hidden", "hidden"),
+        ("-rf *", "rf"),
+        ("a\nb", "a-b"),
+        ("x" * 300, "x" * 100),
+    ],
+)
+def test_a_derived_name_is_cleaned(name: str, told: str) -> None:
+    assert cleaned(name) == told
+    assert Export(name=told).name == told
+
+
+def test_of_two_names_without_a_letter_none_is_lost() -> None:
+    first, second = cleaned("模型"), cleaned("网络")
+    assert first != second
+    for name in (first, second, cleaned(""), cleaned("\udcff")):
+        assert Export(name=name).name.startswith("model-")
+
+
+def named(path: Path, target: str, name: str | None = "net") -> str:
+    recipe = SimpleNamespace(name="net-fp32", targets=[SimpleNamespace(name=target)])
+    return _file_name(Request("net.onnx", target, name=name), recipe, path.parent)
+
+
+def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[..., Path]) -> None:
+    path = make_bundle(file="net", target="cpu")
+    assert named(path, "cpu") == "net"
+    assert named(path, "openvino") == "net.openvino"
+    assert named(path, "openvino", None) == "net-fp32.openvino"
+    path.write_bytes(b"something else of the user's")
+    assert named(path, "cpu") == "net.cpu"
+    path.unlink()
+    assert named(path, "openvino") == "net"
