@@ -62,10 +62,9 @@ class Network:
                            for j in range(len(answers[0]))]  # fmt: skip
             return
         path = room / f"net{number}.onnx"
-        if self.kind == "onnx":
+        if self.kind == "onnx" or not exported(own, self.side, path):
+            self.kind = "onnx"
             onnx.save(onnx_nets.build(own, self.side), str(path))
-        else:
-            exported(own, self.side, path)
         self.model = str(path)
         session = onnx_nets.session_of(onnx.load(str(path)))
         name = session.get_inputs()[0].name
@@ -73,17 +72,20 @@ class Network:
         self.wanted = [np.concatenate([r[j] for r in runs]) for j in range(len(runs[0]))]
 
 
-def exported(seed: int, side: int, path: Path) -> None:
-    """A torch network as torch.onnx writes it (TorchScript), of an opset of its own."""
+def exported(seed: int, side: int, path: Path) -> bool:
+    """A torch network as torch.onnx writes it (TorchScript), of an opset of its own; whether
+    ONNX Runtime can run what it wrote."""
     module, opset = torch_nets.build(seed, side), 11 + seed % 7
     x = torch.zeros(1, 3, side, side)
-    for wanted in (opset, 18):
+    for wanted in (opset, 18):  # some operators can be written in later opsets alone
         try:
             torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=wanted)
-            return
-        except Exception:  # an operator that torch writes in later opsets alone
-            if wanted == 18:
-                raise
+            session = onnx_nets.session_of(onnx.load(str(path)))
+            session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            return True
+        except Exception:
+            continue
+    return False
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from edgecv.binary.places import choose  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
 from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
+from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks  # noqa: E402
@@ -122,6 +122,52 @@ def test_networks_answer_as_in_onnx_runtime(name: str, kind: str, tmp_path: Path
     if kind == "int8":
         assert ran.keys() == {"int8"}
     assert ran.get("binary", 0) == compiled.counted == graph.facts.get("one_bit", 0)
+
+
+ONE_VALUE: dict[str, dict[str, float]] = {
+    "Abs": {}, "Neg": {}, "Exp": {}, "Erf": {}, "Softplus": {}, "Softsign": {}, "Mish": {},
+    "Sqrt": {}, "Log": {}, "Elu": {"alpha": 0.7}, "Celu": {"alpha": 1.4}, "Selu": {},
+    "Tanh": {}, "Sigmoid": {}, "HardSwish": {},
+}  # fmt: skip
+
+
+def test_functions_of_one_value_are_onnx_runtimes(tmp_path: Path) -> None:
+    """Each alone behind the mean of an image, all joined: from -12 to 12, and 0."""
+    from onnx import TensorProto, helper
+
+    nodes, positive = [], {"Sqrt", "Log"}
+    for op, how in ONE_VALUE.items():
+        nodes.append(
+            helper.make_node(op, ["abs" if op in positive else "x"], [f"y{op}"], name=op, **how)
+        )
+    nodes.insert(0, helper.make_node("Max", ["x", "low"], ["abs"], name="max"))
+    nodes.insert(0, helper.make_node("GlobalAveragePool", ["input"], ["x"], name="mean"))
+    nodes.append(helper.make_node("Div", ["x", "three"], ["yDiv"], name="third"))
+    named = [*(f"y{op}" for op in ONE_VALUE), "yDiv"]
+    nodes.append(helper.make_node("Concat", named, ["all"], axis=1))
+    nodes.append(helper.make_node("Flatten", ["all"], ["logits"]))
+    image, count = (1, 3, 2, 2), 3 * len(ONE_VALUE) + 3
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, count))],
+        [helper.make_tensor("low", TensorProto.FLOAT, (), [1e-3]),
+         helper.make_tensor("three", TensorProto.FLOAT, (), [3.0])],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    loaded = load_onnx(tmp_path / "model.onnx", tmp_path / "float")
+    compile(loaded, C, tmp_path / "c")
+    net = Session({p.name: p.read_bytes() for p in (tmp_path / "c").iterdir()})
+    other = OrtSession({"model.onnx": loaded.path.read_bytes()})
+    for values in np.linspace(-12, 12, 57, dtype=np.float32).reshape(19, 3):
+        x = np.broadcast_to(values[None, :, None, None], image).copy()
+        (wanted,) = other.run({other.inputs[0].name: x}).values()
+        (got,) = net.run({"input": x.transpose(0, 2, 3, 1).copy()}).values()
+        for op, a, b in zip(
+            (*ONE_VALUE, "Div"), got.reshape(-1, 3), wanted.reshape(-1, 3), strict=True
+        ):
+            np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6, err_msg=op)
 
 
 def some_step(rng: np.random.Generator, kind: str) -> Network:

@@ -340,3 +340,18 @@ def test_a_network_of_one_bit_alone_is_not_made_integers(tmp_path: Path) -> None
     with pytest.raises(ModelError, match="every layer that multiplies has one bit already"):
         quantize_onnx(one_bit(tmp_path, head=False), samples, X86, tmp_path / "int8")
     assert not (tmp_path / "int8").exists()
+
+
+def test_a_norm_over_several_axes_stays_float_and_says_so(tmp_path: Path) -> None:
+    """ONNX Runtime's quantizer fails at its bias of several axes."""
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(3, 6, 3, 2, 1), nn.LayerNorm([6, 8, 8]), nn.ReLU(), nn.Flatten(),
+        nn.Linear(384, 5),
+    ).eval()  # fmt: skip
+    net[1].weight.data.uniform_(0.5, 2), net[1].bias.data.normal_()
+    samples = np.random.default_rng(0).normal(size=(16, 3, 16, 16)).astype(np.float32)
+    graph = export_onnx(net, torch.from_numpy(samples[:1]), tmp_path / "float")
+    made = quantize_onnx(graph, samples, Grid(), tmp_path / "int8")
+    assert any("LayerNormalization over several axes" in w for w in made.facts["warnings"])
+    assert sqnr_db(outputs(graph, samples), outputs(made, samples)) > 20

@@ -162,6 +162,106 @@ static void tanh_f32(const float *x, float *y, long n) {
     for (long i = 0; i < n; i++) y[i] = 1.0f - 2.0f / (1.0f + exp_f32(2.0f * x[i]));
 }
 
+/// powers_f32
+static void powers_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = exp_f32(x[i]);
+}
+
+/// log_f32
+/* x = 2^k m, m in [0.7, 1.4]: k ln 2 + 2 artanh((m - 1) / (m + 1)), by its series to the 9th power */
+static float log_f32(float x) {
+    if (x < 1.17549435e-38f) x = 1.17549435e-38f;
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    int k = (int)(bits >> 23) - 127;
+    bits = (bits & 0x7fffffu) | 0x3f800000u;
+    float m;
+    memcpy(&m, &bits, 4);
+    if (m > 1.41421356f) m *= 0.5f, k++;
+    const float s = (m - 1.0f) / (m + 1.0f), q = s * s;
+    return (float)k * 0.69314718f +
+           2.0f * s * (1.0f + q * (1.0f / 3 + q * (0.2f + q * (1.0f / 7 + q * (1.0f / 9)))));
+}
+
+/// logs_f32
+static void logs_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = log_f32(x[i]);
+}
+
+/// softplus_f32
+static void softplus_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) {
+        const float v = x[i], e = exp_f32(v < 0.0f ? v : -v);
+        y[i] = (v > 0.0f ? v : 0.0f) + (e < 1e-4f ? e : log_f32(1.0f + e));
+    }
+}
+
+/// mish_f32
+/* tanh(ln(1 + e^x)) = (u - 1) / (u + 1), u = (1 + e^x)^2 */
+static void mish_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) {
+        const float v = x[i];
+        if (v > 20.0f) {
+            y[i] = v;
+            continue;
+        }
+        const float e = exp_f32(v), t = e * (e + 2.0f);
+        y[i] = v * t / (t + 2.0f);
+    }
+}
+
+/// elu_f32
+static void elu_f32(const float *x, float *y, long n, float above, float below, float inside) {
+    for (long i = 0; i < n; i++)
+        y[i] = x[i] > 0.0f ? above * x[i] : below * (exp_f32(x[i] * inside) - 1.0f);
+}
+
+/// erf_f32
+/* Abramowitz and Stegun 7.1.26: 1.5e-7 at most */
+static void erf_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) {
+        const float v = x[i] < 0.0f ? -x[i] : x[i], t = 1.0f / (1.0f + 0.3275911f * v);
+        const float p = (((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t +
+                        0.254829592f;
+        const float e = 1.0f - p * t * exp_f32(-v * v);
+        y[i] = x[i] < 0.0f ? -e : e;
+    }
+}
+
+/// abs_f32
+static void abs_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = x[i] < 0.0f ? -x[i] : x[i];
+}
+
+/// neg_f32
+static void neg_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = -x[i];
+}
+
+/// softsign_f32
+static void softsign_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) y[i] = x[i] / (1.0f + (x[i] < 0.0f ? -x[i] : x[i]));
+}
+
+/// sqrt_f32
+/* Newton's steps from a first guess by halving the exponent */
+static void sqrt_f32(const float *x, float *y, long n) {
+    for (long i = 0; i < n; i++) {
+        const float v = x[i];
+        if (v < 1.17549435e-38f) {
+            y[i] = 0.0f;
+            continue;
+        }
+        uint32_t bits;
+        memcpy(&bits, &v, 4);
+        bits = (bits >> 1) + 0x1fbd1df5u;
+        float r;
+        memcpy(&r, &bits, 4);
+        for (int k = 0; k < 4; k++) r = 0.5f * (r + v / r);
+        y[i] = r;
+    }
+}
+
 /// hardsigmoid_f32
 static void hardsigmoid_f32(const float *x, float *y, long n, float slope, float bias) {
     for (long i = 0; i < n; i++) {

@@ -1,4 +1,4 @@
-"""Activations, pools, and what only arranges values anew; grids of integers."""
+"""Functions of one value, pools, and what only arranges values anew; grids of integers."""
 
 from __future__ import annotations
 
@@ -79,6 +79,67 @@ class Maps(Held):
     def _tanh(self, node: Any) -> None:
         self._map(node, "tanh_f32")
 
+    def _abs(self, node: Any) -> None:
+        self._map(node, "abs_f32")
+
+    def _neg(self, node: Any) -> None:
+        self._map(node, "neg_f32")
+
+    def _exp(self, node: Any) -> None:
+        self._map(node, "powers_f32")
+
+    def _log(self, node: Any) -> None:
+        self._map(node, "logs_f32")
+
+    def _sqrt(self, node: Any) -> None:
+        self._map(node, "sqrt_f32")
+
+    def _erf(self, node: Any) -> None:
+        self._map(node, "erf_f32")
+
+    def _softplus(self, node: Any) -> None:
+        self._map(node, "softplus_f32")
+
+    def _softsign(self, node: Any) -> None:
+        self._map(node, "softsign_f32")
+
+    def _mish(self, node: Any) -> None:
+        self._map(node, "mish_f32")
+
+    def _elu(self, node: Any) -> None:
+        alpha = self._real(node, "alpha", 1.0)
+        self._map(node, "elu_f32", above=1.0, below=alpha, inside=1.0)
+
+    def _celu(self, node: Any) -> None:
+        alpha = self._real(node, "alpha", 1.0)
+        self._map(node, "elu_f32", above=1.0, below=alpha, inside=1.0 / alpha)
+
+    def _selu(self, node: Any) -> None:
+        gamma = self._real(node, "gamma", 1.0507009873554805)
+        alpha = self._real(node, "alpha", 1.6732632423543772)
+        self._map(node, "elu_f32", above=gamma, below=gamma * alpha, inside=1.0)
+
+    def _max(self, node: Any) -> None:
+        self._bounded(node, "low")
+
+    def _min(self, node: Any) -> None:
+        self._bounded(node, "high")
+
+    def _bounded(self, node: Any, end: str) -> None:
+        """The larger or smaller of a value and one number."""
+        held = [i for i in node.input if i in self.values]
+        others = [i for i in node.input if i not in self.values]
+        if len(others) != 1 or len(held) != 1 or np.unique(self.values[held[0]]).size != 1:
+            raise self._refused(node, f"{node.op_type} of values that are not one and a number")
+        x, bound = self._at(others[0]), float(self.values[held[0]].flat[0])
+        about = {"low": -INFINITY, "high": INFINITY, end: bound}
+        self._step(node, "clamp_f32", [self._float(others[0])], x.shape, order=x.order,
+                   about=about)  # fmt: skip
+
+    @staticmethod
+    def _real(node: Any, name: str, otherwise: float) -> float:
+        return next((float(a.f) for a in node.attribute if a.name == name), otherwise)
+
     def _hardswish(self, node: Any) -> None:
         self._map(node, "hardswish_f32")
 
@@ -148,6 +209,11 @@ class Maps(Held):
 
     def _squeeze(self, node: Any) -> None:
         self._flatten(node)
+
+    def _unsqueeze(self, node: Any) -> None:
+        if self._at(node.input[0]).shape[:2] != (1, 1):
+            raise self._refused(node, "Unsqueeze of an image")
+        self._alias(node)  # (N, C) and (N, C, 1, 1) lie alike
 
     def _identity(self, node: Any) -> None:
         self._alias(node)

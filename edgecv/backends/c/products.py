@@ -19,7 +19,7 @@ from edgecv.backends.c.window import outputs, window
 
 
 class Products(Held):
-    """Conv, Gemm, MatMul, Add, Sub, Mul, Concat."""
+    """Conv, Gemm, MatMul, Add, Sub, Mul, Div, Concat."""
 
     def _conv(self, node: Any) -> None:
         about = window(node)
@@ -122,6 +122,11 @@ class Products(Held):
     def _mul(self, node: Any) -> None:
         self._arithmetic(node, "Mul")
 
+    def _div(self, node: Any) -> None:
+        if node.input[1] not in self.values and not self._integers(node.input[1]):
+            raise self._refused(node, "Div by what is no constant")
+        self._arithmetic(node, "Div")
+
     def _arithmetic(self, node: Any, op: str) -> None:
         constant = next((i for i in node.input if i in self.values or self._integers(i)), None)
         if constant is not None:
@@ -155,10 +160,15 @@ class Products(Held):
     def _by_channel(self, node: Any, op: str, constant: str) -> None:
         other = next(i for i in node.input if i != constant)
         x = self._at(other)
-        if op == "Sub" and node.input[0] == constant:
-            raise self._refused(node, "a constant minus a value")
+        if op in ("Sub", "Div") and node.input[0] == constant:
+            raise self._refused(node, f"{op} of a constant and a value")
         value = self._ordered(x, self._constant(constant, x.shape[2]))
-        constants = {"scale": value} if op == "Mul" else {"bias": -value if op == "Sub" else value}
+        constants = {
+            "Mul": lambda: {"scale": value},
+            "Div": lambda: {"scale": 1 / value},
+            "Add": lambda: {"bias": value},
+            "Sub": lambda: {"bias": -value},
+        }[op]()
         self._step(node, "affine_f32", [self._float(other)], x.shape, order=x.order,
                    constants=constants)  # fmt: skip
 

@@ -13,10 +13,30 @@ import numpy as np
 from edgecv.backends.c.network import Network, Step
 from edgecv.backends.c.window import outputs
 
+
+def _erf(x: np.ndarray) -> np.ndarray:
+    """Abramowitz and Stegun 7.1.26: 1.5e-7 at most."""
+    t = 1 / (1 + 0.3275911 * np.abs(x))
+    p = (((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592
+    return np.sign(x) * (1 - p * t * np.exp(-np.square(x)))
+
+
 FUNCTIONS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "clamp_f32": lambda x, a: np.clip(x, a["low"], a["high"]),
     "sigmoid_f32": lambda x, _: 1 / (1 + np.exp(-x)),
     "tanh_f32": lambda x, _: np.tanh(x),
+    "abs_f32": lambda x, _: np.abs(x),
+    "neg_f32": lambda x, _: -x,
+    "powers_f32": lambda x, _: np.exp(x),
+    "logs_f32": lambda x, _: np.log(np.maximum(x, np.finfo(np.float32).tiny)),
+    "sqrt_f32": lambda x, _: np.sqrt(np.maximum(x, 0)),
+    "erf_f32": lambda x, _: _erf(x),
+    "softplus_f32": lambda x, _: np.logaddexp(x, 0),
+    "softsign_f32": lambda x, _: x / (1 + np.abs(x)),
+    "mish_f32": lambda x, _: x * np.tanh(np.logaddexp(x, 0)),
+    "elu_f32": lambda x, a: np.where(
+        x > 0, a["above"] * x, a["below"] * np.expm1(np.minimum(x, 0) * a["inside"])
+    ),
     "hardswish_f32": lambda x, _: x * np.clip(x / 6 + 0.5, 0, 1),
     "hardsigmoid_f32": lambda x, a: np.clip(a["slope"] * x + a["bias"], 0, 1),
 }

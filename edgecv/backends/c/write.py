@@ -20,6 +20,9 @@ NEEDS = {
     "conv_f32": ("shape", "conv_f32"), "conv_i8": ("shape", "fixed", "sum_i8", "conv_i8"),
     "conv_real": ("shape", "sum_i8", "conv_real"), "add_i8": ("fixed", "add_i8"),
     "sigmoid_f32": ("exp_f32", "sigmoid_f32"), "tanh_f32": ("exp_f32", "tanh_f32"),
+    "powers_f32": ("exp_f32", "powers_f32"), "elu_f32": ("exp_f32", "elu_f32"),
+    "erf_f32": ("exp_f32", "erf_f32"), "mish_f32": ("exp_f32", "mish_f32"),
+    "logs_f32": ("log_f32", "logs_f32"), "softplus_f32": ("exp_f32", "log_f32", "softplus_f32"),
     "softmax_f32": ("exp_f32", "softmax_f32"), "pool_f32": ("shape", "pool_f32"),
     "pool_i8": ("shape", "fixed", "pool_i8"), "rescale_i8": ("fixed", "rescale_i8"),
     "quantize": ("fixed", "quantize"), "binarize": ("bits",),
@@ -123,6 +126,8 @@ class _Writer:
             call(ins[0], outs[0], pixels, x.shape[2], held["slope"])
         elif s.kind == "hardsigmoid_f32":
             call(ins[0], outs[0], x.values, float(a["slope"]), float(a["bias"]))
+        elif s.kind == "elu_f32":
+            call(ins[0], outs[0], x.values, *(float(a[n]) for n in ("above", "below", "inside")))
         elif s.kind == "gate_f32":
             call(*ins, outs[0], pixels, x.shape[2], a["each"])
         elif s.kind == "lut_i8":

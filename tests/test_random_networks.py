@@ -1,0 +1,70 @@
+"""A fixed sample of `benchmarks/random_networks.py`: right, or refused in a sentence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("onnxruntime")
+from benchmarks.random_nets import onnx_nets, torch_nets
+from benchmarks.random_nets.judging import (
+    CRASH,
+    RIGHT,
+    WRONG,
+    Network,
+    compared,
+    judged,
+    normalised,
+)
+from benchmarks.random_nets.pictures import pictures
+
+# (network, target, precision): each export takes a second or two.
+SAMPLE = [
+    (0, "cpu", "fp32"), (1, "cpu", "fp32"), (2, "openvino", "fp32"), (3, "cpu", "int8"),
+    (4, "c", "fp32"), (9, "c", "int8"), (9, "openvino", "int8"), (10, "cpu", "int8"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("random")
+
+
+@pytest.mark.parametrize(("number", "target", "precision"), SAMPLE)
+def test_right_or_refused(
+    number: int, target: str, precision: str, room: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if target == "openvino":
+        pytest.importorskip("openvino")
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
+    found = judged(Network(number, 0, room), target, precision, room)
+    assert found["verdict"] not in (WRONG, CRASH), found
+    if target != "c":
+        assert found["verdict"] == RIGHT, found
+
+
+def test_the_same_seed_is_the_same_network() -> None:
+    import torch
+
+    first, again = onnx_nets.build(5), onnx_nets.build(5)
+    assert first.SerializeToString() == again.SerializeToString()
+    x = torch.ones(1, 3, 24, 24)
+    assert torch.equal(*(torch_nets.build(4)(x) for _ in range(2)))
+    assert np.array_equal(pictures(6, 16, 1)[0], pictures(6, 16, 1)[0])
+
+
+def test_the_judge_sees_what_is_wrong() -> None:
+    rng = np.random.default_rng(0)
+    wanted = rng.normal(size=(8, 6)).astype(np.float32)
+    assert compared(wanted, wanted)[1] == 1
+    db, same = compared(wanted, np.roll(wanted, 1, 1))
+    assert db < 5
+    assert same < 7 / 8
+    assert compared(wanted + 100, wanted + 100.1)[0] < 30, "what all pictures share is no signal"
+    assert compared(wanted, wanted[:, :5]) == (-np.inf, 0.0)
+    assert normalised("net7.onnx: needs one output, has 2: 'n21'") == normalised(
+        "net9.onnx: needs one output, has 3: 'n4'"
+    )
