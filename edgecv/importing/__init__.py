@@ -27,32 +27,33 @@ __all__ = ["onnx_to_torch"]
 MIN_OPSET = 11
 
 
-def onnx_to_torch(path: Path) -> nn.Module:
+def onnx_to_torch(path: Path, where: str = "") -> nn.Module:
     """The network in `path`, in evaluation mode; float (N, ...) in and out, any batch N.
 
+    where: what errors call the file; its own path if left out
     Raises ModelError where the file is damaged, too old or has dynamic sizes, UnsupportedError
     naming the node and the operator that cannot be read.
     """
-    model = _load(Path(path))
-    return Reader(model, str(path)).read(OPERATORS)
+    where = where or str(path)
+    return Reader(_load(Path(path), where), where).read(OPERATORS)
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def _load(path: Path, where: str) -> onnx.ModelProto:
     """A checked model with a batch of one."""
     if not path.is_file():
-        raise ModelError(str(path), "no such file")
-    model = _checked(str(path), lambda: onnx.load(path))
+        raise ModelError(where, "no such file")
+    model = _checked(where, lambda: onnx.load(path))
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < MIN_OPSET:
         hint = "export it again with a later opset"
-        raise ModelError(str(path), f"opset {opset} is older than {MIN_OPSET}", hint)
+        raise ModelError(where, f"opset {opset} is older than {MIN_OPSET}", hint)
     constant = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
         if value.name not in constant:
-            _check_input(str(path), value)
+            _check_input(where, value)
     for value in model.graph.output:  # exporters leave it out, and the checker asks for one
         value.type.tensor_type.shape.SetInParent()
-    _checked(str(path), lambda: onnx.checker.check_model(model))
+    _checked(where, lambda: onnx.checker.check_model(model))
     return model
 
 

@@ -15,6 +15,7 @@ from edgecv.backends.tflite.run import Session
 from edgecv.errors import DataError, ModelError, TargetError
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
+from edgecv.stages.quantize._tflite_grids import widened
 from edgecv.stages.quantize._tflite_layers import layers
 from edgecv.stages.quantize._tflite_measured import measure_tflite
 from edgecv.stages.quantize.options import Options
@@ -243,3 +244,54 @@ def test_an_unknown_io_and_an_integer_graph(tmp_path: Path):
         quantize_tflite(int8_graph(), images()[:2], GRID, "int8", tmp_path)
     with pytest.raises(ModelError, match="onnx"):
         quantize_tflite(replace(float_graph(), format="onnx"), images()[:2], GRID, "int8", tmp_path)
+
+
+class Silent(nn.Module):
+    """Leaky ReLU, a maximum over padding behind it, and a layer that answers zero everywhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3)
+        self.off, self.head = nn.Conv2d(8, 8, 1), nn.Linear(8, 5)
+        nn.init.constant_(self.off.bias, -1000.0)
+
+    def forward(self, x):
+        x = nn.functional.leaky_relu(self.a(x), 0.2)
+        x = self.b(nn.functional.max_pool2d(x, 3, 2, 1))
+        return self.head((x + nn.functional.relu6(self.off(x))).mean((2, 3)))
+
+
+@pytest.fixture(scope="module")
+def silent(tmp_path_factory):
+    room = tmp_path_factory.mktemp("silent")
+    module = Silent().eval()
+    graph = export_tflite(module, torch.zeros(1, 3, 24, 24), room / "float")
+    with torch.no_grad():
+        want = module(torch.from_numpy(images()[:8].transpose(0, 3, 1, 2).copy())).numpy()
+    return graph, want, room
+
+
+def test_leaky_relu_and_a_silent_layer_are_integers(silent):
+    """max(x, a x), an edge instead of minus infinity, and a grid for a map that is always zero."""
+    graph, want, room = silent
+    made = quantize_tflite(graph, images()[:16], GRID, "uint8", room / "uint8")
+    assert {"MAXIMUM", "MUL", "CONCATENATION"} <= set(made.facts["ops"])
+    assert not {"LEAKY_RELU", "PADV2", "DEQUANTIZE"} & set(made.facts["ops"])
+    assert not any("stays float" in w for w in made.facts["warnings"])
+    got = logits(made, images()[:8])
+    centred = want - want.mean(0)
+    assert 10 * np.log10((centred**2).sum() / ((got - want) ** 2).sum()) > 15
+
+
+def test_ranges_that_no_grid_holds_are_widened(silent):
+    graph, _, _ = silent
+    seen = measure_tflite(graph, images()[:4])
+    ranges = seen.ranges("minmax")
+    empty = [name for name, (low, high) in ranges.items() if low == high == 0]
+    assert empty
+    wide = widened(seen.model, ranges)
+    assert all(high > low for low, high in wide.values())
+    assert {n: r for n, r in wide.items() if n not in empty} == {
+        n: r for n, r in ranges.items() if n not in empty
+    }

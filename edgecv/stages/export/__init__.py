@@ -49,7 +49,7 @@ class Export(Stage):
         if module is None:
             from edgecv.importing import onnx_to_torch
 
-            module = onnx_to_torch(source)
+            module = onnx_to_torch(source, "the .onnx file")
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)

@@ -32,6 +32,9 @@ _ORDERED += ("channel_shuffle", "pixel_shuffle", "pixel_unshuffle", "layer_norm"
 _ORDERED += ("replication_pad2d", "roll", "upsample_bicubic2d", "threshold", "prod", "argmax")
 
 
+_LINE = 72  # of a user's source line, so much is shown
+
+
 def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
     """Rewrite every spatial mean or maximum and every dense layer over a flattened image.
 
@@ -130,4 +133,5 @@ def _unordered(size: tuple[int, ...]) -> bool:
 def _line(node: Node) -> str:
     """The user's own source line, from the trace that torch.export keeps."""
     trace = [t.strip() for t in str(node.meta.get("stack_trace") or "").splitlines() if t.strip()]
-    return f" in `{trace[-1]}`" if trace else ""
+    line = trace[-1] if trace else ""
+    return f" in `{line if len(line) <= _LINE else line[:_LINE] + '...'}`" if line else ""

@@ -18,6 +18,7 @@ from edgecv.backends.tflite.run import engine, quiet
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.stages.quantize._tflite_equalize import equalize
+from edgecv.stages.quantize._tflite_integers import say_in_integers
 from edgecv.stages.quantize._tflite_layers import PLACES, layers, seen_by
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
@@ -27,7 +28,8 @@ from edgecv.stages.quantize.rounding import Moments
 class Measured:
     """What the samples say of a float .tflite, kept for several quantizations of it.
 
-    content: the file that is quantized, its channels evened out if asked for
+    content: the file that is quantized, said in operators that have integers
+             (`_tflite_integers.py`), its channels evened out if asked for
     model:   the same, editable
     spans:   smallest and largest value by float activation
     moments: of each layer's inputs, by its place among the layers
@@ -36,6 +38,8 @@ class Measured:
 
     def __init__(self, content: bytes, samples: np.ndarray, equalization: bool = False) -> None:
         self.model = flatbuffer.parse(content, "quantize")
+        if say_in_integers(self.model):
+            content = _written(self.model)
         if equalization:
             equalize(self.model, play(content, samples))
             content = _written(self.model)

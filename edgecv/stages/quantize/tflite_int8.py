@@ -37,6 +37,7 @@ from edgecv.errors import (
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
+from edgecv.stages.quantize._tflite_grids import widened
 from edgecv.stages.quantize._tflite_measured import Measured
 from edgecv.stages.quantize._tflite_weights import LIMIT, settle
 from edgecv.stages.quantize.calibration import check_samples, doubts
@@ -95,7 +96,7 @@ def quantize_tflite(
         content = graph.path.read_bytes()
         known[options.equalization] = Measured(content, samples, options.equalization)
     seen = known[options.equalization]
-    ranges = seen.ranges(options.calibration) | learned.ranges(graph)
+    ranges = widened(seen.model, seen.ranges(options.calibration) | learned.ranges(graph))
     model = _quantize(seen.content, ranges, grid, io, kept)
     if trained:
         learned.put_tflite(graph, model, seen.model, grid)
