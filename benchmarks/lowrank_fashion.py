@@ -23,7 +23,7 @@ import yaml
 
 from edgecv import pipeline, recipe
 from edgecv.bench.machine import load_average
-from edgecv.making import facts_of
+from edgecv.measuring import facts
 from edgecv.model import Model
 
 TARGET = "cpu"
@@ -73,14 +73,14 @@ def run(seed: int, epochs: int, tune: int, work: Path, forms: list[str]) -> list
     if outcome.failures:
         raise SystemExit("\n".join(f"{k}: {e}" for k, e in outcome.failures.items()))
     folders = outcome.folders
-    measured = facts_of(folders[f"measure:{TARGET}"])["bundles"]
+    measured = facts.measured(folders[f"measure:{TARGET}"])["bundles"]
     made = []
     for name, timed in zip(["dense", *forms], measured, strict=True):
-        bundle = facts_of(folders[f"bundle:{name}@{TARGET}"])
+        bundle = facts.read(folders[f"bundle:{name}@{TARGET}"])
         made.append({
-            "seed": seed, "form": name, "top1": bundle["metric"]["value"],
+            "seed": seed, "form": name, "top1": bundle.metric["value"],
             "latency_ms": timed["latency_ms"]["p50"], "ratio": timed["latency_ratio"],
-            "interval": timed["latency_ratio_interval"], "bytes": bundle["engine_bytes"],
+            "interval": timed["latency_ratio_interval"], "bytes": bundle.engine_bytes,
             "facts": Model.read(folders[name]).facts[name],
             "seconds": outcome.seconds.get(name),
         })  # fmt: skip

@@ -24,7 +24,7 @@ from lowrank_fashion import DATA, TARGET, Told
 
 from edgecv import pipeline, recipe
 from edgecv.bench.machine import load_average
-from edgecv.making import facts_of
+from edgecv.measuring import facts
 
 SIDE = 784
 NETS = (("dense", 0), ("circulant", 0), ("lowrank", 1), ("toeplitz", 1), ("lowrank", 4),
@@ -62,12 +62,12 @@ def run(
         raise SystemExit("\n".join(f"{k}: {e}" for k, e in outcome.failures.items()))
     made = []
     for step, (kind, r) in names.items():
-        bundle = facts_of(outcome.folders[f"bundle:{step}@{TARGET}"])
+        bundle = facts.read(outcome.folders[f"bundle:{step}@{TARGET}"])
         weights = outcome.folders[step] / "weights.safetensors"
         made.append({
             "scratch": step == "net", "structure": kind, "rank": r, "seed": seed,
-            "parameters": _parameters(kind, r), "top1": bundle["metric"]["value"],
-            "model_bytes": weights.stat().st_size, "engine_bytes": bundle["engine_bytes"],
+            "parameters": _parameters(kind, r), "top1": bundle.metric["value"],
+            "model_bytes": weights.stat().st_size, "engine_bytes": bundle.engine_bytes,
         })  # fmt: skip
     return made
 

@@ -14,10 +14,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edgecv import making, pipeline, results, target
+from edgecv import pipeline, results, target
 from edgecv.checking import checked
 from edgecv.errors import BundleError, DataError, ModelError, RecipeError
 from edgecv.limits import Limits
+from edgecv.measuring import facts as kept
+from edgecv.measuring.facts import BundleFacts
 from edgecv.recipe import NO_LIMITS, Bench, Data, ModelSource, Recipe, Step, offers, source_of
 from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export import Export
@@ -73,7 +75,7 @@ class Exported:
 
     bundle: Path
     files: tuple[Path, ...]
-    facts: dict[str, Any]
+    facts: BundleFacts
     verdict: dict[str, Any] | None = None
 
 
@@ -118,18 +120,18 @@ def _target_of(bundle: Path) -> str | None:
 
 
 def _write(folder: Path, name: str, out: Path) -> Exported:
-    facts = making.facts_of(folder)
+    facts = kept.read(folder)
     files = []
     with disk_errors(out):
         for source in sorted((folder / "engine").iterdir()):
             path = out / source.name.replace("model", name, 1)
-            if facts["engine"] == "c":  # files that name each other
+            if facts.engine == "c":  # files that name each other
                 path = out / name / source.name
                 path.parent.mkdir(parents=True, exist_ok=True)
             publish(source, path)
             files.append(path)
         bundle = out / f"{name}.edgecv"
-        publish(folder / facts["bundle"], bundle)
+        publish(folder / facts.bundle, bundle)
     return Exported(bundle, tuple(files), facts)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from edgecv import child, device, naming
 from edgecv import data as datasets
-from edgecv.backends.c import trust
-from edgecv.bench.calibration import ONE_THREAD
-from edgecv.bench.machine import machine
+from edgecv import naming
+from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
-from edgecv.errors import EdgecvError, ModelError, RecipeError
+from edgecv.errors import ModelError, RecipeError
+from edgecv.measuring import facts
+from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
+from edgecv.measuring.run import Away, Measuring
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.runtime.preprocess import Preprocess
@@ -23,7 +23,6 @@ from edgecv.stages.base import Context
 from edgecv.store import digest
 from edgecv.target import Target
 
-FACTS = "facts.json"
 log = logging.getLogger(__name__)
 
 
@@ -70,7 +69,14 @@ class Work:
             targets=recipe.listed,
             progress=self.progress,
             where=self.node.step or self.node.id,
+            doing=Measuring(),
         )
+
+    @property
+    def on(self) -> Target:
+        """The target of a node that has one."""
+        assert self.node.target is not None
+        return self.node.target
 
 
 def make(work: Work) -> None:
@@ -226,25 +232,19 @@ def _stage(work: Work) -> None:
 
 
 def _bundle(work: Work) -> None:
-    node, images = work.node, Images.load(work.images["train"])
-    test = Images.load(work.images["test"])
-    assert node.target is not None
-    job = {
-        "graph": str(work.inputs["graph"]),
-        "target": node.target.model_dump(mode="json"),
-        "preprocess": work.preprocess().to_json(),
-        "labels": list(work.expansion.recipe.labels or images.classes) or None,
-        "images": str(work.images["train"]),
-        # Where nothing is compared, images without labels only calibrate.
-        "test": str(work.images["test"]) if test.classes or work.expansion.compare else None,
-        "test_digest": images_digest(work.expansion.nodes["data:test"]),
-        "name": f"{node.step}.{node.target.name}",
-        "made_from": work.expansion.nodes[node.inputs["graph"]].digest,
-        "out": str(work.out),
-    }
-    where = node.id.removeprefix("bundle:")
-    facts = child.call("edgecv.packing", job, where, None, trust.passed())
-    (work.out / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    node, test = work.node, Images.load(work.images["test"])
+    # Where nothing is compared, images without labels only calibrate.
+    judged = bool(test.classes) or work.expansion.compare
+    job = PackJob.of(
+        work.context(), work.inputs["graph"], f"{node.step}.{work.on.name}", work.out, judged
+    )
+    job = replace(
+        job,
+        test_digest=images_digest(work.expansion.nodes["data:test"]),
+        made_from=work.expansion.nodes[node.inputs["graph"]].digest,
+    )
+    found = Measuring().pack(job, node.id.removeprefix("bundle:"))
+    facts.write(work.out, found)
 
 
 def images_digest(node: Node) -> str:
@@ -258,53 +258,24 @@ def _measure(work: Work) -> None:
 
     Where this machine is not the target's and its profile names a device, they are measured there.
     """
-    recipe, target = work.expansion.recipe, work.node.target
-    assert target is not None
+    recipe, target = work.expansion.recipe, work.on
     runnable = []
     for role in sorted(work.inputs, key=int):
-        folder = work.inputs[role]
-        facts = json.loads((folder / FACTS).read_text())
-        if facts["executed"] and facts["compiled"]:
-            runnable.append(folder / facts["bundle"])
+        found = facts.read(work.inputs[role])
+        if found.executed and found.compiled:
+            runnable.append(work.inputs[role] / found.bundle)
     answer: dict[str, Any] = {"bundles": []}
-    away = target.not_here(machine()["features"])
+    away = target.not_here(cpu_features())
     if runnable and (target.device or not away):
-        run = _on_the_device(work, target) if away else _here(work)
+        measuring = Away(target, 3600.0 + recipe.bench.budget_s) if away else Measuring()
         plan = {"threads": target.threads, "seed": recipe.seed, **recipe.bench.model_dump()}
-        answer = run("edgecv.bench.measure", {"plan": plan}, runnable)
-        profiles = run("edgecv.bench.profile", {"threads": target.threads}, runnable)["profiles"]
+        where, bundles = work.node.id, tuple(runnable)
+        answer = measuring.measure(MeasureJob(bundles, plan), where, work.progress)
+        profiled = ProfileJob(bundles, target.threads)
+        profiles = measuring.profile(profiled, where, work.progress)
         for row, profile in zip(answer["bundles"], profiles, strict=True):
             row["layers"], row["no_times"] = profile["layers"], profile["reason"]
-    (work.out / FACTS).write_text(json.dumps(answer, indent=1, sort_keys=True) + "\n")
-
-
-Run = Callable[[str, dict[str, Any], list[Path]], dict[str, Any]]
-
-
-def _here(work: Work) -> Run:
-    """run(module, job, bundles): a child module's answer, from this machine."""
-
-    def run(module: str, job: dict[str, Any], bundles: list[Path]) -> dict[str, Any]:
-        job = {**job, "bundles": [str(p) for p in bundles]}
-        environment = {**ONE_THREAD, **trust.passed()}
-        return child.call(module, job, work.node.id, work.progress, environment)
-
-    return run
-
-
-def _on_the_device(work: Work, target: Target) -> Run:
-    """The same from the device that the target's profile names."""
-
-    def run(module: str, job: dict[str, Any], bundles: list[Path]) -> dict[str, Any]:
-        files, names = device.carry(bundles)
-        return device.call(
-            device.parse(target.device or ""), module, {**job, "bundles": names}, files,
-            work.node.id, python=target.device_python, progress=work.progress,
-            environment={**ONE_THREAD, **trust.passed()},
-            timeout_s=3600.0 + work.expansion.recipe.bench.budget_s,
-        )  # fmt: skip
-
-    return run
+    facts.write(work.out, answer)
 
 
 MAKERS: dict[str, Callable[[Work], None]] = {
@@ -314,11 +285,3 @@ MAKERS: dict[str, Callable[[Work], None]] = {
     "bundle": _bundle,
     "measure": _measure,
 }
-
-
-def facts_of(folder: Path) -> dict[str, Any]:
-    """The facts a bundle or measure node left."""
-    data = json.loads((folder / FACTS).read_text())
-    if not isinstance(data, dict):
-        raise EdgecvError(str(folder), "facts are damaged", "delete the folder and run again")
-    return data

@@ -14,7 +14,7 @@ code that runs and the versions of the libraries that this touches, both found b
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
@@ -252,15 +252,16 @@ class Expansion:
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
 
 
-def stage_key(stage: Stage, measured: Iterable[Target] = (), graph: str = "") -> Key:
+def stage_key(stage: Stage, measured: Sequence[Target] = (), graph: str = "") -> Key:
     """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
     format that it writes, which has a reference engine"""
     engines: set[str] = {target.backend for target in measured}
     engines |= {REFERENCE[target.graph] for target in measured}
     if graph:
         engines.add(REFERENCE[graph])
+    roots = [type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
-    return key | code((type(stage).__module__,), sorted(engines))
+    return key | code(roots, engines)
 
 
 def found_source(text: str, folder: Path) -> str:

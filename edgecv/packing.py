@@ -11,7 +11,6 @@ Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
 from edgecv.graph import Graph
+from edgecv.measuring.facts import BundleFacts
+from edgecv.measuring.jobs import PackJob
 from edgecv.replay import (
     adapted,
     graph_outputs,
@@ -41,42 +42,39 @@ PARITY_SAMPLES = 64
 MIN_SHARE = 0.8
 
 
-def work(job: dict[str, Any]) -> dict[str, Any]:
-    """One job: keys graph, target, preprocess, labels, images (folder), test (folder or None),
-    test_digest (of those images), name, made_from, out. Returns the facts that `results.json` and
-    the report need."""
-    graph = Graph.load(Path(job["graph"]))
-    target = Target(**job["target"])
-    preprocess = Preprocess.from_json(job["preprocess"])
-    out = Path(job["out"])
+def work(data: dict[str, Any]) -> dict[str, Any]:
+    """A PackJob as JSON. Returns BundleFacts as JSON."""
+    job = PackJob.from_json(data)
+    graph, target, preprocess, out = Graph.load(job.graph), job.target, job.preprocess, job.out
     engine_files = out / "engine"
     compiled = compile_module(target.backend).compile(graph, target, engine_files)
     files = {name: (engine_files / name).read_bytes() for name in compiled.files}
     proof = _prove(job, graph, target, compiled, files, preprocess)
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
-    bundle = out / f"{job['name']}.edgecv"
+    bundle = out / f"{job.name}.edgecv"
     goldens = (proof["golden_inputs"], proof["golden_outputs"])
     write_bundle(bundle, manifest, files, *goldens, proof["correct"])
-    return {
-        "bundle": bundle.name,
-        "size_bytes": bundle.stat().st_size,
-        "engine_bytes": sum(map(len, files.values())),
-        "engine": target.backend,
-        "compiled": compiled.compiled,
-        "notes": [*compiled.notes, *graph.facts.get("notes", [])],
-        "reason": proof["reason"],
-        "metric": proof["metric"],
-        "executed": proof["executed"],
-        "against": "the file against torch"
+    facts = BundleFacts(
+        bundle=bundle.name,
+        size_bytes=bundle.stat().st_size,
+        engine_bytes=sum(map(len, files.values())),
+        engine=target.backend,
+        compiled=compiled.compiled,
+        notes=(*compiled.notes, *graph.facts.get("notes", [])),
+        reason=proof["reason"],
+        metric=proof["metric"],
+        executed=proof["executed"],
+        against="the file against torch"
         if graph.precision == "fp32"
         else f"{graph.precision} against float",
-        "parity": {"graph": graph.facts.get("parity"), "compiled": proof["parity"]},
-        "search": graph.facts.get("search"),
-    }
+        parity={"graph": graph.facts.get("parity"), "compiled": proof["parity"]},
+        search=graph.facts.get("search"),
+    )
+    return facts.to_json()
 
 
 def _prove(
-    job: dict[str, Any],
+    job: PackJob,
     graph: Graph,
     target: Target,
     compiled: Compiled,
@@ -88,8 +86,8 @@ def _prove(
         "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "parity": None,
         "reason": "", "scores": "logits", "correct": None,
     }  # fmt: skip
-    images = Images.load(Path(job["images"]))
-    where = f"{job['name']} ({target.backend})"
+    images = Images.load(job.images)
+    where = f"{job.name} ({target.backend})"
     try:
         session = run_module(target.backend).Session(files, threads=1)
     except (NoCudaDevice, MissingExtraError) as e:
@@ -108,7 +106,7 @@ def _prove(
         proof["parity"] = parity.check(where, reference, outputs, tolerance).to_json()
         proof["scores"] = _scores(outputs)
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(session, pixels, preprocess)
-        if job["test"]:
+        if job.test:
             # the device's answers are those that count, and not those of another processor
             away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
             judged = graph_session(graph) if away else session
@@ -138,13 +136,14 @@ def _scores(outputs: np.ndarray) -> str:
 
 
 def _accuracy(
-    job: dict[str, Any], session: Any, preprocess: Preprocess
+    job: PackJob, session: Any, preprocess: Preprocess
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
     """Top-1 over the whole evaluation set, and which images were right, for paired comparisons.
 
     The answers are kept, and without labels the outputs, for `limits.expected_drop`.
     """
-    test, out = Images.load(Path(job["test"])), Path(job["out"])
+    assert job.test is not None
+    test, out = Images.load(job.test), job.out
     outputs = session_outputs(session, test.pixels, preprocess)
     best = outputs.argmax(1)
     np.save(out / "predictions.npy", best.astype(np.int32), allow_pickle=False)
@@ -153,7 +152,7 @@ def _accuracy(
         return None, None
     correct = best == test.labels
     value = int(correct.sum()) / len(best)
-    metric = {"name": "top1", "value": value, "samples": len(best), "images": job["test_digest"]}
+    metric = {"name": "top1", "value": value, "samples": len(best), "images": job.test_digest}
     return metric, correct
 
 
@@ -182,7 +181,7 @@ def _assert_counted(where: str, compiled: Compiled, executed: dict[str, int]) ->
 
 
 def _manifest(
-    job: dict[str, Any],
+    job: PackJob,
     graph: Graph,
     target: Target,
     compiled: Compiled,
@@ -191,7 +190,7 @@ def _manifest(
 ) -> dict[str, Any]:
     source = compiled.inputs[0]
     return {
-        "name": job["name"],
+        "name": job.name,
         "task": "classification",
         "target": target.name,
         "engine": target.backend,
@@ -202,14 +201,14 @@ def _manifest(
         "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
         "inputs": [t.to_json() for t in compiled.inputs],
         "outputs": [t.to_json() for t in compiled.outputs],
-        "labels": job["labels"],
+        "labels": list(job.labels) if job.labels else None,
         "scores": proof["scores"],
         "metric": proof["metric"],
         "executed": proof["executed"],
         "parity": proof["parity"],
         "notes": [*compiled.notes, *graph.facts.get("notes", [])],
         "tools": {"edgecv": __version__, **compiled.versions},
-        "recipe_digest": job["made_from"],
+        "recipe_digest": job.made_from,
     }
 
 

@@ -23,6 +23,7 @@ from edgecv.errors import (
     StoreError,
     UnsupportedError,
 )
+from edgecv.measuring import facts
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.store import Key, Store, disk_errors, publish
@@ -281,7 +282,7 @@ def publish_results(outcome: Outcome, out: Path) -> None:
     bundles/ and models/ hold what this run made and no other run's; those stay in the store.
     """
     current = {
-        making.facts_of(folder)["bundle"]
+        facts.read(folder).bundle
         for name, folder in outcome.folders.items()
         if outcome.expansion.nodes[name].kind == "bundle"
     }
@@ -295,7 +296,7 @@ def publish_results(outcome: Outcome, out: Path) -> None:
             if folder is None:
                 continue
             if node.kind == "bundle":
-                name = making.facts_of(folder)["bundle"]
+                name = facts.read(folder).bundle
                 _publish(folder / name, out / "bundles" / name)
             elif (folder / "model.json").exists() and node.kind == "stage":
                 _publish(folder, out / "models" / node.step)

@@ -51,10 +51,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__, history, making
-from edgecv.bench.machine import machine
+from edgecv import __version__, history
+from edgecv.bench.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
 from edgecv.limits import Limits, expected_drop, judge
+from edgecv.measuring import facts as kept
+from edgecv.measuring.facts import BundleFacts
 from edgecv.model import Model
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome
@@ -173,17 +175,17 @@ def _row(node: Node, outcome: Outcome) -> Row:
     if failure is not None:
         missing = isinstance(failure, MissingExtraError)
         return {**row, "status": "unavailable" if missing else "failed", "reason": str(failure)}
-    facts = making.facts_of(outcome.folders[node.id])
+    facts = kept.read(outcome.folders[node.id])
     row |= {
-        "bundle": f"bundles/{facts['bundle']}",
-        "metric": facts["metric"],
-        "size_bytes": facts["size_bytes"],
-        "engine_bytes": facts["engine_bytes"],
-        "executed": facts["executed"],
-        "parity": facts["parity"],
+        "bundle": f"bundles/{facts.bundle}",
+        "metric": facts.metric,
+        "size_bytes": facts.size_bytes,
+        "engine_bytes": facts.engine_bytes,
+        "executed": facts.executed,
+        "parity": facts.parity,
     }
-    if facts.get("search"):
-        row["search"] = facts["search"]
+    if facts.search:
+        row["search"] = facts.search
     row |= _latency(node, facts, outcome)
     told = control(node.step, outcome.folders.get(node.step))
     if told:
@@ -205,20 +207,20 @@ def control_words(told: dict[str, Any]) -> str:
     return f"its shape from scratch: top-1 {100 * told['top1']:.2f} after {told['epochs']} epochs"
 
 
-def _latency(node: Node, facts: dict[str, Any], outcome: Outcome) -> Row:
+def _latency(node: Node, facts: BundleFacts, outcome: Outcome) -> Row:
     target = node.target
     assert target is not None
-    if facts["reason"]:
-        return {"status": "unavailable", "reason": facts["reason"]}
-    away = target.not_here(machine()["features"])
+    if facts.reason:
+        return {"status": "unavailable", "reason": facts.reason}
+    away = target.not_here(cpu_features())
     if away and not target.device:
         return {"status": "unavailable", "reason": f"latency not measured: {away}"}
     measure = f"measure:{target.name}"
     if measure in outcome.failures:
         return {"status": "failed", "reason": str(outcome.failures[measure])}
-    measured = making.facts_of(outcome.folders[measure])
+    measured = kept.measured(outcome.folders[measure])
     for found in measured["bundles"]:
-        if found["bundle"] == facts["bundle"]:
+        if found["bundle"] == facts.bundle:
             # Wall time well above CPU time: others had the processor.
             note = "machine was busy while measuring" if found["busy"] else ""
             there = {"device": target.device, "machine": measured["machine"]} if away else {}

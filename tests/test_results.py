@@ -32,7 +32,10 @@ KEYS = {
 FACTS = {
     "size_bytes": 1000,
     "engine_bytes": 600,
+    "engine": "onnxruntime",
     "compiled": True,
+    "notes": [],
+    "against": "the file against torch",
     "reason": "",
     "metric": {"name": "top1", "value": 0.9, "samples": 100},
     "executed": {"int8": 9},

@@ -83,21 +83,23 @@ def export(options: argparse.Namespace) -> int:
     code = 1 if verdict and not verdict["met"] else 0
     if options.json:
         files = [str(p) for p in exported.files]
-        print_json({**facts, "bundle": str(exported.bundle), "files": files, "limits": verdict})
+        print_json(
+            {**facts.to_json(), "bundle": str(exported.bundle), "files": files, "limits": verdict}
+        )
         return code
-    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts["executed"].items()))
-    print(f"{exported.bundle}  {facts['size_bytes']:,} bytes")
+    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts.executed.items()))
+    print(f"{exported.bundle}  {facts.size_bytes:,} bytes")
     for path in exported.files:
         print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"ran: {ran}" if ran else f"not run here: {facts['reason']}")
-    if parity := facts["parity"]["graph"]:
+    print(f"ran: {ran}" if ran else f"not run here: {facts.reason}")
+    if parity := facts.parity["graph"]:
         print(
-            f"{facts['against']}: SQNR {parity['sqnr_db']:.1f} dB, top-1 agreement "
+            f"{facts.against}: SQNR {parity['sqnr_db']:.1f} dB, top-1 agreement "
             f"{parity['top1_agreement']:.3f} on {parity['samples']} images"
         )
-    if metric := facts["metric"]:
+    if metric := facts.metric:
         print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
-    for note in facts["notes"]:
+    for note in facts.notes:
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")

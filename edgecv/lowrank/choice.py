@@ -15,7 +15,7 @@ from math import exp, log
 import numpy as np
 
 from edgecv.lowrank.form import Ranks
-from edgecv.lowrank.timing import Times
+from edgecv.measuring.jobs import Times
 
 WORST = 0.999
 

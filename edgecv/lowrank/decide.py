@@ -19,7 +19,8 @@ from edgecv.lowrank.choice import Option
 from edgecv.lowrank.form import Form, Ranks, Shape, composed, error
 from edgecv.lowrank.history import form_of
 from edgecv.lowrank.layers import Layer, covariance
-from edgecv.lowrank.timing import Times
+from edgecv.measuring.jobs import Times
+from edgecv.stages.base import Context
 from edgecv.target import Target
 
 if TYPE_CHECKING:
@@ -138,15 +139,17 @@ def propose(found: Candidate, wish: Wish) -> str:
 def decide(
     module: nn.Module, layers: Sequence[Layer], names: set[str], wish: Wish,
     targets: Sequence[Target] = (), fuse_back: bool = True, integer: bool = False,
-    budget_s: float = 60.0, progress: Callable[..., None] | None = None,
+    budget_s: float = 60.0, context: Context | None = None,
     accurate: Callable[[Chosen], bool] | None = None,
 ) -> Decision:  # fmt: skip
-    """accurate: whether a network with those factors is, for rank_by: accuracy.
+    """context: what measures, and is told of progress; None where no time is asked for.
+    accurate: whether a network with those factors is, for rank_by: accuracy.
 
     Raises StageError: a layer's decomposition diverges, or no clock for rank_by: latency or
     accuracy; BudgetError: nothing is as fast as was asked.
     """
     decision, open_ = Decision(), []
+    progress = context.progress if context else None
     by_time = wish.rank is None and wish.rank_by in ("latency", "accuracy")
     usable, decision.not_timed = timing.measurable(targets) if fuse_back or by_time else ([], {})
     if by_time and not usable:
@@ -169,7 +172,7 @@ def decide(
         else:
             assert isinstance(found, Candidate)
             open_.append(found)
-    times = _times(open_, layers, by_time, usable, (integer, budget_s, wish.seed), progress)
+    times = _times(open_, layers, by_time, usable, (integer, budget_s, wish.seed), context)
     if not by_time:
         picked = _winners(open_, times, decision)
     elif accurate is not None:
@@ -190,7 +193,7 @@ def _spread(ladder: list[Ranks]) -> list[Ranks]:
 
 def _times(
     open_: list[Candidate], layers: Sequence[Layer], by_time: bool, targets: Sequence[Target],
-    how: tuple[bool, float, int], progress: Callable[..., None] | None,
+    how: tuple[bool, float, int], context: Context | None,
 ) -> dict[str, dict[str, Times]]:  # fmt: skip
     """target -> layer -> times. By time, the layers without options count in the whole."""
     rows: dict[str, list[tuple[Shape, ...]]] = {
@@ -201,7 +204,10 @@ def _times(
         rows |= {la.name: [(la.shape,)] for la in layers if la.name not in rows}
     integer, budget_s, seed = how
     share = budget_s / max(1, len(targets))
-    return {t.name: timing.times(rows, t, integer, share, seed, progress) for t in targets if rows}
+    if not rows or not targets:
+        return {}
+    assert context is not None
+    return {t.name: timing.times(rows, t, integer, share, seed, context) for t in targets}
 
 
 def _winners(

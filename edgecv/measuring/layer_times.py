@@ -20,6 +20,7 @@ import numpy as np
 from edgecv.bench.sampling import Sampler
 from edgecv.child import report, serve
 from edgecv.measuring.clock import Trial
+from edgecv.measuring.jobs import LayersJob
 from edgecv.measuring.product import Product
 from edgecv.measuring.single_layer_graphs import trial
 
@@ -30,32 +31,24 @@ LEAST = 0.05  # of what was measured, at least, is the layer's own
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
-    """job: {"engine", "threads", "seed", "integer", "lines": [[product, ...], ...]}, as JSON.
-
-    {"lines": [[ms, ...], ...]}, in the same order; what calling costs is taken off.
-    """
-    engine, threads = job["engine"], job["threads"]
-    lines = [[product(p) for p in line] for line in job["lines"]]
+    """A LayersJob as JSON. {"lines": [[ms, ...], ...]}, in the same order; what calling costs is
+    taken off."""
+    asked = LayersJob.from_json(job)
+    engine, threads, lines = asked.engine, asked.threads, asked.lines
 
     def made(layer: Product) -> Trial:
-        return trial(layer, engine, job["integer"], threads)
+        return trial(layer, engine, asked.integer, threads)
 
-    firsts = _times([made(NOTHING), *(made(line[0]) for line in lines)], threads, job["seed"])
+    firsts = _times([made(NOTHING), *(made(line[0]) for line in lines)], threads, asked.seed)
     call, found = firsts[0], []
     for i, line in enumerate(lines):
         own = np.array([firsts[i + 1]])
         if len(line) > 1:
-            times = _times([made(p) for p in line], threads, job["seed"])
+            times = _times([made(p) for p in line], threads, asked.seed)
             own = firsts[i + 1] * times / times[0]
         found.append([float(v) for v in np.maximum(own - call, LEAST * own)])
         report(i + 1, len(lines), f"layers on {engine}")
     return {"lines": found, "call_ms": float(call)}
-
-
-def product(data: dict[str, Any]) -> Product:
-    """A layer from JSON."""
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    return Product(**fields)
 
 
 def _times(trials: Sequence[Trial], threads: int, seed: int) -> np.ndarray:

@@ -5,7 +5,7 @@ MACs = H_out W_out C_out (C_in / groups) k_h k_w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 
@@ -49,3 +49,10 @@ class Product:
     def integer(self) -> bool:
         """Whether the file has its input on an integer grid."""
         return self.activations in ("int8", "uint8")
+
+
+def widened(product: Product, channels: tuple[int, int]) -> Product:
+    """The same layer with other channel counts; a depthwise layer stays one."""
+    depthwise = product.groups > 1 and product.groups == product.channels[0]
+    groups = channels[0] if depthwise else product.groups
+    return replace(product, channels=channels, groups=groups)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +77,6 @@ def _joined(products: Sequence[Product], integer: bool) -> tuple[bytes, Mapping[
         joint = [(whole.graph.output[0].name, part.graph.input[0].name)]
         whole = compose.merge_models(whole, part, joint)
     return whole.SerializeToString(), feeds
-
-
-def widened(product: Product, channels: tuple[int, int]) -> Product:
-    """The same layer with other channel counts; a depthwise layer stays one."""
-    depthwise = product.groups > 1 and product.groups == product.channels[0]
-    groups = channels[0] if depthwise else product.groups
-    return replace(product, channels=channels, groups=groups)
 
 
 def onnx_twin(

@@ -230,9 +230,7 @@ class Pruning:
             self.target = here(context.targets, self.stage.on, context.where)
             integer = self.stage.precision == "int8"
             self.whole = whole.Whole(self.dense, context, self.target, self.room, integer)
-            self.table = tables.on_target(
-                self.target, context.where, context.seed, _store(context), integer
-            )
+            self.table = tables.on_target(self.target, context, _store(context), integer)
         context.progress(0, 1, f"layers on {self.target.name}")
         self.table.fill(shape, options)
         return self.table.total_ms(shape), False

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecv import counting
-from edgecv.measuring.product import Product
-from edgecv.measuring.single_layer_graphs import widened
+from edgecv.measuring.product import Product, widened
 from edgecv.pruning.groups import Group
 from edgecv.stages.base import Context
 

@@ -19,14 +19,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from edgecv import child
-from edgecv.bench.calibration import ONE_THREAD
-from edgecv.bench.machine import processor
-from edgecv.closure import code
-from edgecv.measuring.product import Product
-from edgecv.measuring.single_layer_graphs import widened
+from edgecv.measuring.jobs import LayersJob
+from edgecv.measuring.product import Product, widened
 from edgecv.pruning.shapes import Shapes, Widths
-from edgecv.store import digest, write_atomic
+from edgecv.stages.base import Context
+from edgecv.store import write_atomic
 from edgecv.target import Target
 
 Lines = Sequence[Sequence[Product]]
@@ -87,24 +84,19 @@ class Table:
         ]
 
 
-def on_target(
-    target: Target, where: str, seed: int, store: Path | None, integer: bool = False
-) -> Table:
+def on_target(target: Target, context: Context, store: Path | None, integer: bool = False) -> Table:
     """A table that is measured on a target's engine here.
 
     store: the run's own, or None; integer: layers in int8 on the target's grid, not in float
     """
+    measuring, engine, threads = context.measuring, target.backend, target.threads
 
     def measure(lines: Lines) -> list[list[float]]:
-        job = {
-            "engine": target.backend, "threads": target.threads, "seed": seed, "integer": integer,
-            "lines": [[asdict(p) for p in line] for line in lines],
-        }  # fmt: skip
-        answer = child.call("edgecv.measuring.layer_times", job, where, None, ONE_THREAD)
-        return [list(map(float, line)) for line in answer["lines"]]
+        products = tuple(tuple(line) for line in lines)
+        job = LayersJob(engine, threads, integer, context.seed, products)
+        return measuring.layers(job, context.where)
 
-    made = code(("edgecv.measuring.layer_times",), (target.backend,))
-    key = digest([target.backend, target.threads, integer, processor(target.threads), made])
+    key = measuring.layers_digest(engine, threads, integer)
     return Table(measure, store / "latencies" / f"{key}.json" if store else None)
 
 

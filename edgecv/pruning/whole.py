@@ -2,27 +2,21 @@
 
     ratio = median over rounds of (pruned / dense)
 
-Made into bundles and measured as what ships is (`edgecv.packing`, `edgecv.bench.measure`).
+Made into bundles and measured as what ships is.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
-from edgecv import child
-from edgecv.bench.calibration import ONE_THREAD
 from edgecv.errors import BudgetError, MissingExtraError
+from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
 from edgecv.target import Target
-
-# Enough to tell steps of a width apart; the run measures what it ships by itself, and longer.
-PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}
 
 QUICK, SAMPLES = Options(calibration="minmax", rounding="nearest", bias_correction=False), 32
 
@@ -52,10 +46,9 @@ class Whole:
 
     def measure(self, module: nn.Module) -> Measured:
         """Raises EdgecvError where the engine refuses the network."""
-        bundles = [str(self._dense), str(self._packed(module))]
-        plan = {**PLAN, "threads": self.target.threads, "seed": self.context.seed}
-        job = {"plan": plan, "bundles": bundles, "starts": False}
-        found = child.call("edgecv.bench.measure", job, self.context.where, None, ONE_THREAD)
+        plan = {**TRIAL_PLAN, "threads": self.target.threads, "seed": self.context.seed}
+        job = MeasureJob((self._dense, self._packed(module)), plan, starts=False)
+        found = self.context.measuring.measure(job, self.context.where)
         dense, own = found["bundles"]
         low, high = own["latency_ratio_interval"]
         return Measured(
@@ -79,23 +72,11 @@ class Whole:
             source = Graph.load(graph)
             Quantizer(source, context, SAMPLES, judged=1).make(QUICK, quantized, tell=False)
             graph = quantized
-        images = self.context.folders["train"]
-        job: dict[str, Any] = {
-            "graph": str(graph),
-            "target": self.target.model_dump(mode="json"),
-            "preprocess": self.context.preprocess.to_json(),
-            "labels": json.loads((images / "classes.json").read_text()) or None,
-            "images": str(images),
-            "test": None,
-            "test_digest": "",
-            "name": f"pruned-{self._count}",
-            "made_from": "",
-            "out": str(out),
-        }
-        facts = child.call("edgecv.packing", job, self.context.where)
-        if not facts["executed"]:
-            raise MissingExtraError(self.context.where, facts["reason"], "prune by macs or ratio")
-        return out / str(facts["bundle"])
+        job = PackJob.of(context, graph, f"pruned-{self._count}", out, test=False)
+        facts = context.measuring.pack(job, context.where)
+        if not facts.executed:
+            raise MissingExtraError(context.where, facts.reason, "prune by macs or ratio")
+        return out / facts.bundle
 
 
 def unattainable(where: str, asked: str, nearest: str) -> BudgetError:

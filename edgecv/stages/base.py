@@ -18,6 +18,7 @@ from edgecv.target import Target
 
 if TYPE_CHECKING:
     from edgecv.data.images import Images
+    from edgecv.measuring.run import Measuring
     from edgecv.runtime.preprocess import Preprocess
 
 
@@ -49,6 +50,7 @@ class Context:
     alignment:  channel counts are kept a multiple of this (the targets' strictest)
     targets:    the recipe's own, for stages that measure on their engines
     progress:   called as progress(done, total, note)
+    doing:      what does jobs in processes of their own; None where no stage measures
     """
 
     out: Path
@@ -64,6 +66,13 @@ class Context:
     targets: tuple[Target, ...] = ()
     progress: Callable[..., None] = no_progress
     where: str = "step"
+    doing: Measuring | None = None
+
+    @property
+    def measuring(self) -> Measuring:
+        """What makes bundles and measures, for stages that do."""
+        assert self.doing is not None, "this stage was not to measure"
+        return self.doing
 
 
 class Stage(BaseModel):

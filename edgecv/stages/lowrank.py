@@ -195,7 +195,7 @@ class Lowrank(Training):
         kept = agreement(module, sample, self.accuracy) if self.rank_by == "accuracy" else None
         decision = decide(
             module, layers, names, wish, context.targets, self.fuse_back,
-            self.precision == "int8", self.budget_s, context.progress, kept,
+            self.precision == "int8", self.budget_s, context, kept,
         )  # fmt: skip
         if not decision.chosen:
             reasons = [f"{name} {why}" for name, why in decision.whole.items() if name in names]

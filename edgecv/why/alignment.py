@@ -17,8 +17,8 @@ import numpy as np
 
 from edgecv.errors import EdgecvError
 from edgecv.measuring.clock import Rounds
-from edgecv.measuring.product import Product
-from edgecv.measuring.single_layer_graphs import trial, widened
+from edgecv.measuring.product import Product, widened
+from edgecv.measuring.single_layer_graphs import trial
 from edgecv.why.case import Case
 from edgecv.why.findings import STATIC, TWIN, Finding
 

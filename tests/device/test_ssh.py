@@ -75,6 +75,8 @@ def test_a_run_measures_a_target_where_it_can(
 ) -> None:
     """The same job here and there, but for where the bundles are."""
     from edgecv import making
+    from edgecv.measuring import facts, run
+    from edgecv.measuring.facts import BundleFacts
     from edgecv.recipe import Bench
     from edgecv.target import load
 
@@ -89,20 +91,21 @@ def test_a_run_measures_a_target_where_it_can(
     for path in paths:
         path.parent.mkdir()
         inputs[path.parent.name] = path.parent
-        facts = '{"bundle": "x.edgecv", "executed": {"fp32": 1}, "compiled": true}'
-        (path.parent / making.FACTS).write_text(facts)
+        facts.write(path.parent, BundleFacts(
+            "x.edgecv", 1, 1, "onnxruntime", True, (), "", None, {"fp32": 1}, "", {}
+        ))  # fmt: skip
 
     def ask(*arguments: object, **_: object) -> dict:
         asked.append(arguments)
         rows = [{"bundle": name} for name in ("dense", "small")]
         return {"bundles": rows, "profiles": [{"layers": [], "reason": ""}] * 2}
 
-    monkeypatch.setattr(making.child, "call", lambda *a, **_: ask("here", *a))
-    monkeypatch.setattr(making.device, "call", lambda *a, **_: ask(*a))
+    monkeypatch.setattr(run.child, "call", lambda *a, **_: ask("here", *a))
+    monkeypatch.setattr(run.device, "call", lambda *a, **_: ask(*a))
     expansion = SimpleNamespace(recipe=SimpleNamespace(bench=Bench(), seed=0, threads=1))
     node = SimpleNamespace(target=target, id="measure:cpu")
     making._measure(making.Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
-    found = making.facts_of(tmp_path)["bundles"]
+    found = facts.measured(tmp_path)["bundles"]
     if where == "nowhere":
         assert (asked, found) == ([], [])
         return

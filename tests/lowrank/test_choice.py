@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from math import log
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from edgecv.lowrank import choice, history, timing  # noqa: E402
 from edgecv.lowrank.choice import Option  # noqa: E402
 from edgecv.lowrank.form import Shape  # noqa: E402
 from edgecv.lowrank.layers import chosen, covariance, found  # noqa: E402
-from edgecv.lowrank.timing import Times  # noqa: E402
 from edgecv.lowrank.tucker2 import Tucker2  # noqa: E402
+from edgecv.measuring.jobs import Times  # noqa: E402
+from edgecv.measuring.run import Measuring  # noqa: E402
+from edgecv.stages.base import Context  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 X = torch.randn(2, 3, nets.SIZE, nets.SIZE, generator=torch.Generator().manual_seed(0))
@@ -151,21 +154,28 @@ def test_a_win_is_judged_by_the_upper_ends() -> None:
     assert choice.at_most({"cpu": Times(refusal="no engine")}, 1) is None
 
 
-def test_layers_are_timed_beside_their_factors() -> None:
+def measuring(room: Path) -> Context:
+    return nets.context(room, doing=Measuring())
+
+
+def test_layers_are_timed_beside_their_factors(tmp_path: Path) -> None:
     """A convolution of many channels against a sixteenth of its work, on two engines."""
     shape = Shape("conv", (64, 64), (3, 3), padding=(1, 1), size=(14, 14), result=(14, 14))
     options = {"layer": [[shape], Tucker2().parts(shape, (8, 8))]}
+    room = measuring(tmp_path)
     for name in ("cpu", "tflite"):
-        found = timing.times(options, target.load(name), False, 2.0)["layer"]
+        found = timing.times(options, target.load(name), False, 2.0, 0, room)["layer"]
         assert found.refusal == ""
         assert found.ms > 0
         assert found.ratios[1] < 0.6
         assert found.highs[1] < 0.8
 
 
-def test_a_layer_that_an_engine_cannot_be_given_says_why() -> None:
+def test_a_layer_that_an_engine_cannot_be_given_says_why(tmp_path: Path) -> None:
     shape = Shape("conv", (8, 8), (3, 3), groups=2, size=(6, 6), result=(4, 4))
-    found = timing.times({"layer": [[shape]]}, target.load("tflite"), False, 1.0)["layer"]
+    found = timing.times(
+        {"layer": [[shape]]}, target.load("tflite"), False, 1.0, 0, measuring(tmp_path)
+    )["layer"]
     assert found.ratios == ()
     assert "groups" in found.refusal
 

@@ -10,7 +10,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgecv.edits import replay  # noqa: E402
-from edgecv.measuring.layer_times import product  # noqa: E402
 from edgecv.pruning import frontier, groups  # noqa: E402
 from edgecv.pruning.shapes import example_of, macs, shapes, size_bytes  # noqa: E402
 from edgecv.pruning.tables import Table  # noqa: E402
@@ -105,7 +104,6 @@ def test_layers_are_timed_on_the_engine() -> None:
     wide = Product("a", "conv", (64, 64), (14, 14), (14, 14), (3, 3), pads=(1, 1, 1, 1))
     narrow = Product("a", "conv", (64, 16), (14, 14), (14, 14), (3, 3), pads=(1, 1, 1, 1))
     lines = [[asdict(wide), asdict(narrow)]]
-    assert product(lines[0][0]) == wide
     job = {"engine": "onnxruntime", "threads": 1, "seed": 0, "integer": False, "lines": lines}
     answer = clock.work(job)
     ((long, short),) = answer["lines"]

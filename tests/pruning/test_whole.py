@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from edgecv import target, zoo  # noqa: E402
+from edgecv.measuring.run import Measuring  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.pruning import groups, tables  # noqa: E402
 from edgecv.pruning.shapes import example_of, shapes  # noqa: E402
@@ -24,7 +25,13 @@ from tests import networks as nets  # noqa: E402
 def context(room: Path) -> Context:
     """One whose images lie on disk, as a run's do."""
     folders = {s: room / s for s in ("train", "test")}
-    made = nets.context(room / "out", where="small", targets=(target.load("cpu"),), folders=folders)
+    made = nets.context(
+        room / "out",
+        where="small",
+        targets=(target.load("cpu"),),
+        folders=folders,
+        doing=Measuring(),
+    )
     for split, folder in folders.items():
         made.images(split).save(folder)
     return made
@@ -51,13 +58,13 @@ def test_layers_are_measured_and_kept(integer: bool, tmp_path: Path) -> None:
     module, room = nets.seeded(nets.PRUNABLE["residual"]).eval(), context(tmp_path)
     shape = shapes(module, groups.find(module, example_of(room), "small", ()), example_of(room))
     options = [[width // 2, width] for width in shape.full]
-    table = tables.on_target(target.load("cpu"), "small", 0, tmp_path, integer)
+    table = tables.on_target(target.load("cpu"), room, tmp_path, integer)
     table.fill(shape, options)
     assert table.known
     assert min(table.known.values()) > 0
-    again = tables.on_target(target.load("cpu"), "small", 0, tmp_path, integer)
+    again = tables.on_target(target.load("cpu"), room, tmp_path, integer)
     assert again.known == table.known, "kept for the next step"
-    other = tables.on_target(target.load("cpu"), "small", 0, tmp_path, not integer)
+    other = tables.on_target(target.load("cpu"), room, tmp_path, not integer)
     assert other.known == {}, "of the other precision nothing is known yet"
 
 

@@ -20,7 +20,7 @@ from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import BudgetError, RecipeError, StageError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.lowrank import timing  # noqa: E402
-from edgecv.lowrank.timing import Times  # noqa: E402
+from edgecv.measuring.jobs import Times  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.replay import sample  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402

@@ -17,7 +17,7 @@ from torch import nn  # noqa: E402
 
 from edgecv import pipeline, recipe, zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
-from edgecv.making import facts_of  # noqa: E402
+from edgecv.measuring import facts as kept  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers.attach import of  # noqa: E402
 from edgecv.quantizers.training import QuantizingTrainer  # noqa: E402
@@ -260,8 +260,8 @@ def test_a_recipe_ends_in_a_bundle_that_says_what_runs(tmp_path: Path) -> None:
     checked = recipe.check(data, tmp_path / "my.yaml", {})
     outcome = pipeline.run(checked, tmp_path / "out", compare=False)
     assert outcome.failures == {}
-    facts = facts_of(outcome.folders["bundle:small@cpu"])
-    assert facts["executed"] == {"int8": 10}
-    assert [n for n in facts["notes"] if "trained with 2 bits and run with 8" in n]
+    facts = kept.read(outcome.folders["bundle:small@cpu"])
+    assert facts.executed == {"int8": 10}
+    assert [n for n in facts.notes if "trained with 2 bits and run with 8" in n]
     again = pipeline.run(checked, tmp_path / "out", compare=False)
     assert again.made == []

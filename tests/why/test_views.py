@@ -16,8 +16,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from edgecv import zoo
 from edgecv.backends import compile_module
 from edgecv.graph import Graph
-from edgecv.measuring.product import Product
-from edgecv.measuring.single_layer_graphs import onnx_twin, trial, widened
+from edgecv.measuring.product import Product, widened
+from edgecv.measuring.single_layer_graphs import onnx_twin, trial
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.target import load
 from edgecv.why.onnx_view import OnnxView

@@ -5,7 +5,6 @@ The float graph is made into a bundle once, as the reference that figures are ag
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,17 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import child
-from edgecv.bench.calibration import ONE_THREAD
 from edgecv.graph import Graph
 from edgecv.limits import Limits, expected_drop
+from edgecv.measuring.facts import BundleFacts
+from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob, ProfileJob
 from edgecv.parity import Parity
 from edgecv.replay import graph_outputs
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
-
-# Enough to tell candidates apart; the run measures what it ships by itself, and longer.
-PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}
 
 
 @dataclass
@@ -58,7 +54,7 @@ class Prover:
 
     def __init__(self, source: Graph, context: Context, limits: Limits, room: Path) -> None:
         self.source, self.context, self.limits, self.room = source, context, limits, room
-        self._float: dict[str, Any] | None = None
+        self._float: BundleFacts | None = None
         self._float_bundle: Path | None = None
         self._count = 0
 
@@ -66,20 +62,21 @@ class Prover:
         """Fill in the trial's figures. Raises EdgecvError where the engine refuses the graph."""
         facts, trial.bundle = self._pack(trial.graph, "int8")
         reference, fp32 = self.reference()
-        figures: dict[str, float | None] = {"size_mb": facts["engine_bytes"] / 1e6}
+        figures: dict[str, float | None] = {"size_mb": facts.engine_bytes / 1e6}
         figures["accuracy_drop"] = _drop(facts, reference, trial.bundle, fp32)
         if figures["accuracy_drop"] is None and self.limits.accuracy_drop is not None:
             figures["accuracy_drop"] = self._simulated(trial.graph)
-        trial.ran = bool(facts["executed"] and reference["executed"] and facts["compiled"])
+        trial.ran = bool(facts.executed and reference.executed and facts.compiled)
         if trial.ran and (self.limits.latency_ms or self.limits.latency_ratio):
-            job = {"plan": {**PLAN, "threads": self._threads, "seed": self.context.seed}}
-            found = self._call("edgecv.bench.measure", job, fp32, trial.bundle)["bundles"][1]
+            plan = {**TRIAL_PLAN, "threads": self._threads, "seed": self.context.seed}
+            job = MeasureJob((fp32, trial.bundle), plan)
+            found = self.context.measuring.measure(job, self.context.where)["bundles"][1]
             figures["latency_ms"] = found["latency_ms"]["p50"]
             figures["latency_ratio"] = found["latency_ratio"]
         trial.figures = figures
         return figures
 
-    def reference(self) -> tuple[dict[str, Any], Path]:
+    def reference(self) -> tuple[BundleFacts, Path]:
         """Facts and bundle of the float graph."""
         if self._float is None or self._float_bundle is None:
             self._float, self._float_bundle = self._pack(self.source, "fp32")
@@ -89,10 +86,9 @@ class Prover:
         """Milliseconds that each layer costs in float beyond int8, by its name; at least 0."""
         assert trial.bundle is not None
         bundles = (self.reference()[1], trial.bundle)
-        job = {"threads": self._threads}
-        floats, integers = (
-            _times(p) for p in self._call("edgecv.bench.profile", job, *bundles)["profiles"]
-        )
+        job = ProfileJob(bundles, self._threads)
+        profiles = self.context.measuring.profile(job, self.context.where)
+        floats, integers = (_times(p) for p in profiles)
         return {
             name: max(0.0, ms - integers[name]) for name, ms in floats.items() if name in integers
         }
@@ -117,31 +113,13 @@ class Prover:
         assert self.context.target is not None
         return self.context.target.threads
 
-    def _pack(self, graph: Graph, name: str) -> tuple[dict[str, Any], Path]:
-        context, target = self.context, self.context.target
-        assert target is not None
+    def _pack(self, graph: Graph, name: str) -> tuple[BundleFacts, Path]:
         self._count += 1
         out = self.room / f"bundle-{self._count}"
         out.mkdir()
-        classes = json.loads((context.folders["train"] / "classes.json").read_text())
-        job = {
-            "graph": str(graph.path.parent),
-            "target": target.model_dump(mode="json"),
-            "preprocess": context.preprocess.to_json(),
-            "labels": classes or None,
-            "images": str(context.folders["train"]),
-            "test": str(context.folders["test"]),
-            "test_digest": "",
-            "name": name,
-            "made_from": "",
-            "out": str(out),
-        }
-        facts = child.call("edgecv.packing", job, context.where)
-        return facts, out / facts["bundle"]
-
-    def _call(self, module: str, job: dict[str, Any], *bundles: Path) -> dict[str, Any]:
-        job = {**job, "bundles": [str(b) for b in bundles]}
-        return child.call(module, job, self.context.where, None, ONE_THREAD)
+        job = PackJob.of(self.context, graph.path.parent, name, out)
+        facts = self.context.measuring.pack(job, self.context.where)
+        return facts, out / facts.bundle
 
 
 def _times(profile: Mapping[str, Any]) -> dict[str, float]:
@@ -154,12 +132,10 @@ def _times(profile: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def _drop(
-    facts: Mapping[str, Any], reference: Mapping[str, Any], bundle: Path, fp32: Path
-) -> float | None:
+def _drop(facts: BundleFacts, reference: BundleFacts, bundle: Path, fp32: Path) -> float | None:
     """Points of top-1 lost; without labels, as fp32's own probabilities expect it."""
-    if facts["metric"] and reference["metric"]:
-        return float(100.0 * (reference["metric"]["value"] - facts["metric"]["value"]))
+    if facts.metric and reference.metric:
+        return float(100.0 * (reference.metric["value"] - facts.metric["value"]))
     paths = bundle.parent / "predictions.npy", fp32.parent / "outputs.npy"
     if not all(p.is_file() for p in paths):
         return None

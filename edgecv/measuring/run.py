@@ -1,0 +1,93 @@
+"""Jobs, done: each in a process of its own, here or on the device that a target names.
+
+The one place that says which module does which job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from edgecv import child, device
+from edgecv.backends.c import trust
+from edgecv.bench.calibration import ONE_THREAD
+from edgecv.bench.machine import processor
+from edgecv.closure import code
+from edgecv.measuring.facts import BundleFacts
+from edgecv.measuring.jobs import Job, LayersJob, MeasureJob, PackJob, ProfileJob, RowsJob, Times
+from edgecv.store import digest
+from edgecv.target import Target
+
+MODULES: dict[type[Job], str] = {
+    PackJob: "edgecv.packing",
+    MeasureJob: "edgecv.bench.measure",
+    ProfileJob: "edgecv.bench.profile",
+    LayersJob: "edgecv.measuring.layer_times",
+    RowsJob: "edgecv.measuring.row_times",
+}
+
+Progress = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """Does jobs on this machine. Every method raises EdgecvError as the job's module does."""
+
+    def pack(self, job: PackJob, where: str) -> BundleFacts:
+        """Make a bundle. where: what an error names"""
+        answer = child.call(MODULES[PackJob], job.to_json(), where, None, trust.passed())
+        return BundleFacts.from_json(answer)
+
+    def measure(
+        self, job: MeasureJob, where: str, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Latencies of bundles, as docs/bench.md describes them."""
+        return self._timed(job, where, progress)
+
+    def profile(
+        self, job: ProfileJob, where: str, progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
+        """Every bundle's layers (`edgecv.bench.profile.profile`)."""
+        return list(self._timed(job, where, progress)["profiles"])
+
+    def layers(self, job: LayersJob, where: str) -> list[list[float]]:
+        """Milliseconds, in the order of the job's lines."""
+        return [list(map(float, line)) for line in self._timed(job, where, None)["lines"]]
+
+    def rows(self, job: RowsJob, where: str, progress: Progress | None = None) -> dict[str, Times]:
+        """By layer."""
+        found = self._timed(job, where, progress)["layers"]
+        return {
+            name: Times(t["ms"], tuple(t["ratios"]), tuple(t["highs"]), t["refusal"])
+            for name, t in found.items()
+        }
+
+    def layers_digest(self, engine: str, threads: int, integer: bool) -> str:
+        """Of what the times of a LayersJob hang on besides its layers."""
+        made = code((MODULES[LayersJob],), (engine,))
+        return digest([engine, threads, integer, processor(threads), made])
+
+    def _timed(self, job: Job, where: str, progress: Progress | None) -> dict[str, Any]:
+        return child.call(MODULES[type(job)], job.to_json(), where, progress, _environment())
+
+
+@dataclass(frozen=True)
+class Away(Measuring):
+    """Measures bundles on the device that a target's profile names. timeout_s: of one job"""
+
+    target: Target
+    timeout_s: float
+
+    def _timed(self, job: Job, where: str, progress: Progress | None) -> dict[str, Any]:
+        assert isinstance(job, MeasureJob | ProfileJob)
+        files, names = device.carry(job.bundles)
+        return device.call(
+            device.parse(self.target.device or ""), MODULES[type(job)],
+            {**job.to_json(), "bundles": names}, files, where, python=self.target.device_python,
+            progress=progress, environment=_environment(), timeout_s=self.timeout_s,
+        )  # fmt: skip
+
+
+def _environment() -> Mapping[str, str]:
+    return {**ONE_THREAD, **trust.passed()}
