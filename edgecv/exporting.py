@@ -25,6 +25,7 @@ from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
+from edgecv.zoo import published
 
 SYNTHETIC = 32
 # Field of a checked type -> the option that sets it.
@@ -41,7 +42,8 @@ class Request:
     """What to export and how images become its input.
 
     model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
-    mean, std: in units of 0..255 pixels; None takes the Model folder's own, else 0 and 255
+    mean, std: in units of 0..255 pixels; None takes the Model folder's own, or what published
+           weights of the zoo expect, else 0 and 255
     size:  input side in pixels; None takes what the model says, else 224
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     limits:   what the result must meet; it is then compared with fp32, and timed
@@ -207,12 +209,14 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
             found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
         return found
+    if source.kind == "zoo":
+        return {**published.known(source.name, source.args), "any_size": True}
     return {}
 
 
 def _data(request: Request, known: dict[str, Any]) -> Data:
     size = request.size or tuple(known.get("size", (224, 224)))
-    fixed = known.get("size")
+    fixed = None if known.get("any_size") else known.get("size")
     if fixed and request.size and tuple(fixed) != request.size:
         height, width = fixed
         raise RecipeError(

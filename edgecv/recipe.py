@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Container, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +24,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from edgecv import stages, strict_yaml, target, user_code, zoo
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
-from edgecv.errors import RecipeError, TargetError
+from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.limits import Limits
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
+from edgecv.zoo import published
 
 NO_LIMITS = Limits()
 
@@ -139,6 +141,7 @@ class Recipe:
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
     settings: tuple[str, ...] = ()  # what `--set` changed
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
+    notes: tuple[str, ...] = ()  # what was taken because the recipe does not say it
 
     def step(self, name: str) -> Step:
         return self._by_name[name]
@@ -235,11 +238,13 @@ def check(
     listed = _targets(data["targets"], where)
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
+    model = _model(data["model"], path.parent, where)
+    given, notes = _as_trained(validated(Data, data["data"], where, "data"), model)
     recipe = Recipe(
         name=path.stem,
         folder=path.parent,
-        model=_model(data["model"], path.parent, where),
-        data=validated(Data, data["data"], where, "data"),
+        model=model,
+        data=given,
         seed=_integer(data.get("seed", 0), where, "seed", 0, MAX_SEED),
         threads=_integer(data.get("threads", 1), where, "threads", 1, MAX_THREADS),
         bench=validated(Bench, data.get("bench") or {}, where, "bench"),
@@ -248,6 +253,7 @@ def check(
         # From the recipe's own list, so that `--target` reuses what a whole run has made.
         alignment=math.lcm(*(t.alignment for t in listed)),
         listed=tuple(listed),
+        notes=notes,
     )
     _check_flow(recipe, where)
     return recipe
@@ -386,6 +392,33 @@ def _model(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
             return _known(ModelSource(named[0], name, args), where, *place)
     what = f"give one of {', '.join(kinds)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
+
+
+def _as_trained(data: Data, model: ModelSource) -> tuple[Data, tuple[str, ...]]:
+    """Where the recipe says nothing, pixels become input as the network's weights expect: those of
+    a Model folder, or published ones of the zoo. Also a note that says so."""
+    expected: dict[str, Any] = {}
+    if model.kind == "zoo":
+        expected = published.known(model.name, model.args)
+    elif model.kind == "folder" and _is_file(Path(model.name) / "model.json"):
+        from edgecv.model import Model
+
+        with suppress(ModelError):  # damaged: said when it is opened
+            expected = Model.read(Path(model.name)).input
+    taken: dict[str, Any] = {}
+    for key in ("mean", "std", "crop_pct", "interpolation"):
+        if key in expected and key not in data.model_fields_set:
+            value = expected[key]
+            taken[key] = tuple(v / 255.0 for v in value) if key in ("mean", "std") else value
+    changed: dict[str, Any] = {k: v for k, v in taken.items() if v != getattr(data, k)}
+    if not changed:
+        return data, ()
+    said = ", ".join(
+        f"{k} " + (" ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value}")
+        for k, value in changed.items()
+    )
+    note = f"data: {said}, as the weights of {Path(model.name).name} expect (the recipe says none)"
+    return data.model_copy(update=changed), (note,)
 
 
 def _known(source: ModelSource, where: Where, *place: Any) -> ModelSource:

@@ -16,6 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from edgecv import recipe, stages, target, zoo  # noqa: E402
+from edgecv.zoo import published  # noqa: E402
 
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
@@ -87,8 +88,15 @@ def zoo_page() -> str:
         "\nstride: what the input is divided by; 32 as published, 8 or 4 for small images.\n"
         "size: the input's side, where a dense layer depends on it; all others take any.\n\n"
         + "\n".join(rows)
-        + "\n"
+        + "\n\nWith `pretrained: true`, and where the recipe or the command says nothing else, "
+        "pixels become input as\nthe published weights expect, and the outputs have ImageNet's "
+        "names:\n\n" + "\n".join(_published()) + "\n"
     )
+
+
+def _published() -> list[str]:
+    found = {name: published.of(name, {"pretrained": True}) for name in published.with_weights()}
+    return [f"- `{name}`: {expected.sentence()}." for name, expected in found.items() if expected]
 
 
 def _type(field: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ def export(options: argparse.Namespace) -> int:
         from edgecv import zoo
         from edgecv.console import Progress
         from edgecv.exporting import Request, export
+        from edgecv.zoo import published
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
     request = Request(
@@ -103,7 +104,12 @@ def export(options: argparse.Namespace) -> int:
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")
-    if options.mean is None and options.std is None and "model.json" not in _inside(options.model):
+    name = options.model.removeprefix("zoo:")
+    if expected := published.of(name, request.args):
+        print(f"note: what is not given is as {name}'s weights were {expected.sentence()}")
+    elif (
+        options.mean is None and options.std is None and "model.json" not in _inside(options.model)
+    ):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
     if verdict:
         print(sentence(verdict))

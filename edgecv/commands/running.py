@@ -46,6 +46,11 @@ def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
     return loaded, options.out or Path("runs") / loaded.name
 
 
+def _tell(recipe: Any) -> None:
+    for note in recipe.notes:
+        print(f"note: {note}")
+
+
 def _source(options: argparse.Namespace) -> dict[str, Any]:
     """What results.json keeps of where the recipe came from."""
     from edgecv.recipe import find
@@ -59,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     from edgecv import limits, pipeline, results
     from edgecv.console import Progress, results_table
 
+    if not options.json:
+        _tell(recipe)
     source = _source(options)  # now: the file may change while this runs
     pipeline.check_space(out)
     with Progress(quiet=options.json) as progress:
@@ -93,4 +100,5 @@ def plan(options: argparse.Namespace) -> int:
         print_json({"recipe": recipe.name, "out": str(out), "nodes": nodes})
     else:
         plan_table(recipe.name, out, lines)
+        _tell(recipe)
     return 0

@@ -99,15 +99,23 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
 
 
 class OutputNames:
-    """Which output a class folder is: by name, and by number where the outputs are the numbers."""
+    """Which output a class folder is: by its name; by its number where no name is a number; of
+    ImageNet's outputs also by its synset (n01440764)."""
 
     def __init__(self, names: Sequence[str]) -> None:
+        from edgecv.zoo import published
+
         self._index = {name: i for i, name in enumerate(names)}
-        self._numbered = all(name == str(i) for i, name in enumerate(names))
+        numbered = all(name == str(i) for i, name in enumerate(names))
+        self._by_number = numbered or not any(name.isdecimal() for name in names)
+        self._count = len(names)
+        if tuple(names) == published.labels():
+            self._index |= {name: i for i, name in enumerate(published.synsets())}
 
     def get(self, name: str) -> int | None:
-        number = self._numbered and name.isdecimal()
-        return self._index.get(str(_number(name)) if number else name)
+        if name.isdecimal() and self._by_number:
+            return number if (number := _number(name)) < self._count else None
+        return self._index.get(name)
 
 
 def _numbered(classes: Sequence[str]) -> tuple[str, ...]:
