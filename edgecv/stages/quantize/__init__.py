@@ -112,6 +112,11 @@ class Quantize(Limited):
         if self.precision != "int8":
             self._halve(source, context, tolerance)
             return
+        if source.format == "onnx" and source.precision == "int8":
+            from edgecv.stages.quantize.already import keep
+
+            keep(source, context, self.options(), bool(self.limits))
+            return
         if self.limits:
             from edgecv.stages.quantize.search import search
 

@@ -15,7 +15,7 @@ from edgecv.graph import Graph
 from edgecv.stages.quantize.keep_float import onnx_layers
 from edgecv.stages.quantize.onnx_equalize import equalized
 from edgecv.stages.quantize.onnx_layers import geometry, layers
-from edgecv.stages.quantize.onnx_running import activations
+from edgecv.stages.quantize.onnx_running import activations, with_shapes
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
@@ -34,11 +34,9 @@ class Measured:
     """
 
     def __init__(self, model: Any, samples: np.ndarray, equalization: bool = False) -> None:
-        import onnx
-
         if equalization:
             model = equalized(model, samples)
-        self.model = onnx.shape_inference.infer_shapes(own_biases(model))
+        self.model = with_shapes(own_biases(model))
         onnx_layers(self.model)  # names the nodes that have none
         self.samples, self.equalization = samples, equalization
         self._names, self._run = activations(self.model)
@@ -75,7 +73,7 @@ class Measured:
             for node in every:
                 x = held[node.input[0]]
                 if node.op_type == "Gemm":
-                    x = x.reshape(1, -1, 1)
+                    x = np.ascontiguousarray(x.T)[None]  # a row for every token
                 else:
                     x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
                 self.moments[node.output[0]].add(x, len(self.samples))
@@ -98,5 +96,5 @@ def measure_onnx(graph: Graph, samples: np.ndarray, equalization: bool = False) 
     """For `quantize_onnx(..., measured=...)`, where one graph is quantized in several ways."""
     import onnx
 
-    model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
+    model = with_shapes(onnx.load_model(str(graph.path)))
     return Measured(model, samples, equalization)

@@ -30,6 +30,7 @@ from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
+from edgecv.stages.quantize.onnx_running import with_shapes
 from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range
@@ -64,7 +65,7 @@ def quantize_onnx(
         raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
     check(options)
     check_samples(samples, graph.inputs[0].shape[1:])
-    model = onnx.shape_inference.infer_shapes(onnx.load_model(str(graph.path)))
+    model = with_shapes(onnx.load_model(str(graph.path)))
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL
@@ -141,6 +142,7 @@ def _quantize(
         hint = "it ships as it is: leave the quantize step out"
         raise ModelError("quantize", "every layer that multiplies has one bit already", hint)
     per_tensor = set() if grid.dense_per_channel else _dense_weights(model)
+    per_tensor |= _grouped_transposed(model)
     root = logging.getLogger()
     level = root.level
     root.setLevel(logging.ERROR)  # the quantizer logs its advice on the root logger
@@ -255,6 +257,17 @@ def _dense_weights(model: Any) -> set[str]:
     """Names of the weights of fully connected layers."""
     held = {t.name for t in model.graph.initializer}
     return {n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "MatMul")} & held
+
+
+def _grouped_transposed(model: Any) -> set[str]:
+    """Weights (C, O / groups, kh, kw) of transposed convolutions in groups: the quantizer takes
+    its scales along the second axis, which is not the output channel there."""
+    return {
+        node.input[1]
+        for node in model.graph.node
+        if node.op_type == "ConvTranspose"
+        and any(a.name == "group" and a.i > 1 for a in node.attribute)
+    }
 
 
 def _without_kernel(model: Any) -> list[str]:

@@ -21,6 +21,38 @@ def layer_inputs(
         yield {_source(model): image[None], **dict(zip(kept, run(image), strict=True))}
 
 
+def with_shapes(model: Any) -> Any:
+    """A copy that says type and shape of every tensor: inferred, and learned from one run on zeros
+    where inference stops (operators of another domain, sizes that are computed)."""
+    import onnx
+
+    made = onnx.shape_inference.infer_shapes(model)
+    known = {v.name: v for v in (*made.graph.value_info, *made.graph.output)}
+    unknown = [
+        n for node in made.graph.node for n in node.output if n and not _static(known.get(n))
+    ]
+    if not unknown:
+        return made
+    shape = [d.dim_value for d in made.graph.input[0].type.tensor_type.shape.dim]
+    values = _watched(made, [onnx.ValueInfoProto(name=n) for n in unknown])(np.zeros(shape[1:]))
+    stale = {*unknown}
+    kept = [v for v in made.graph.value_info if v.name not in stale]
+    for name, value in zip(unknown, values, strict=True):
+        if isinstance(value, np.ndarray):
+            kind = onnx.helper.np_dtype_to_tensor_dtype(value.dtype)
+            kept.append(onnx.helper.make_tensor_value_info(name, kind, value.shape))
+    copies = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in kept]
+    del made.graph.value_info[:]
+    made.graph.value_info.extend(copies)
+    return made
+
+
+def _static(value: Any) -> bool:
+    if value is None or not value.type.tensor_type.HasField("shape"):
+        return False
+    return all(d.HasField("dim_value") for d in value.type.tensor_type.shape.dim)
+
+
 def activations(model: Any) -> tuple[list[str], Runner]:
     """The input's and the float activations' names, and a function from an image to values."""
     import onnx

@@ -130,7 +130,9 @@ def _sensitivities(
     def measure(graph: Graph) -> Problem:
         import onnx
 
-        model = onnx.shape_inference.infer_shapes(onnx.load_model(str(source.path)))
+        from edgecv.stages.quantize.onnx_running import with_shapes
+
+        model = with_shapes(onnx.load_model(str(source.path)))
         images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)
         into = replace(context.preprocess, layout=source.inputs[0].layout, dtype="float32")
         quantized = onnx.load_model(str(graph.path))

@@ -1,0 +1,41 @@
+"""A graph that came with its integers keeps them: q, s and z are those of whoever quantized it.
+
+Nothing is calibrated and nothing rounded again: there is no float network to compare with, and a
+second rounding of rounded weights would lose what the first one kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import replace
+
+from edgecv.errors import ModelError
+from edgecv.graph import Graph
+from edgecv.stages.base import Context
+from edgecv.stages.quantize.options import DEFAULT, Options
+
+log = logging.getLogger(__name__)
+TOLD = "comes with integers of its own and keeps them: calibration and its options change nothing"
+
+
+def keep(source: Graph, context: Context, options: Options, limits: bool) -> Graph:
+    """The graph as it is, in context.out.
+
+    Raises ModelError where what was asked for needs the float network.
+    """
+    if limits or options != DEFAULT:
+        raise ModelError(
+            context.where,
+            "the file is quantized already (Q/DQ nodes): no option of the quantizer, and no limit, "
+            "can be met anew",
+            "leave the options out, or bring the float file",
+        )
+    context.out.mkdir(parents=True, exist_ok=True)
+    path = context.out / source.path.name
+    shutil.copyfile(source.path, path)
+    facts = {**source.facts, "quantizer": "the file's own", "warnings": [TOLD], "notes": []}
+    made = replace(source, path=path, facts=facts)
+    made.save_facts()
+    log.warning("%s: %s", context.where, TOLD)
+    return made
