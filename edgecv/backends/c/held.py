@@ -130,7 +130,12 @@ class Held:
         if maker is None or maker.op_type != "DequantizeLinear":
             return None
         values = self.values.get(maker.input[0])
-        return None if values is None else (values, self.values[maker.input[1]].reshape(-1))
+        if values is None:
+            return None
+        zero = self.values[maker.input[2]] if len(maker.input) > 2 else np.zeros((), np.int8)
+        if zero.any():  # a number is quantized with a zero of its own, weights are not
+            values = values.astype(np.int32) - zero.astype(np.int32)
+        return values, self.values[maker.input[1]].reshape(-1)
 
     def _ends_in(self, node: Any) -> tuple[Any, float, float, list[Any]] | None:
         """(QuantizeLinear, low, high, what is between) where one takes a node's value, clipped."""

@@ -70,7 +70,7 @@ class Products(Held):
         bias_name = node.input[2] if len(node.input) > 2 else ""
         filters = len(packed[0] if packed else weight)  # type: ignore[arg-type]
         shape = (*outputs(x.shape, about), filters)
-        if packed is not None and x.dtype == "int8":
+        if packed is not None and x.dtype == "int8" and np.abs(packed[0].astype(int)).max() < 129:
             self._integer_product(node, about, packed, turn, bias_name, x, shape)
             return
         if weight is None:

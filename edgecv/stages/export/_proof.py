@@ -106,7 +106,13 @@ def prove(
     images = [rng.normal(size=shape).astype(np.float32) for _ in range(2)]
     if kind == np.uint8:
         images = [rng.integers(0, 256, shape).astype(np.float32) for _ in range(2)]
-    first = plain_runner(original, where)
+    try:
+        first = plain_runner(original, where)
+    except ModelError:
+        if kind == np.float32:
+            raise
+        # there are few kernels for doubles: then the same network in floats is what is compared
+        first, taken = plain_runner(again("precision"), where), lambda x: x
     answers = [first(taken(x)) for x in images]
     if not all(_far(a, b) == 0 for a, b in zip(answers[0], first(taken(images[0])), strict=True)):
         odd = [n for n in original.graph.node if n.op_type in RANDOM] or [original.graph.node[0]]

@@ -33,7 +33,7 @@ from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_running import with_shapes
 from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
-from edgecv.stages.quantize.ranges import Range
+from edgecv.stages.quantize.ranges import Range, opened
 from edgecv.stages.quantize.settling import FULL, SEVEN_BITS, largest
 from edgecv.target import Grid
 
@@ -78,6 +78,7 @@ def quantize_onnx(
         seen = known[options.equalization]
         model = seen.model
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
+        ranges = {name: opened(span) for name, span in ranges.items()}
         quantized = _quantize(model, ranges, grid, kept, overrides)
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)

@@ -121,3 +121,12 @@ CALIBRATIONS: dict[str, Choose | None] = {
     "entropy": entropy,
     "mse": mse,
 }
+
+
+def opened(span: Range) -> Range:
+    """A range of width 0 about 0 (a ReLU6 that never opens) as 0 to 1.
+
+    ONNX Runtime's quantizer gives it scale 1 and zero point 0, and takes the ReLU out in the belief
+    that the integers end where it clips: int8 ones do not, and negative values go on.
+    """
+    return (0.0, 1.0) if max(abs(v) for v in span) < 1e-20 else span
