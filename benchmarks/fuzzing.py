@@ -7,6 +7,7 @@ of processor time for one input, more than 512 MB of memory, or a process that e
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import random
 import re
@@ -25,7 +26,28 @@ LIMIT_S = 2.0
 LIMIT_MB = 512
 # An error's text that was written by no one for a user.
 FOREIGN = re.compile(
-    r"Traceback|\w+Error\b|0x[0-9a-f]{6,}|<\w+ object|[\x00-\x08\x0b-\x1f\x7f\x9b]"
+    r"Traceback|\w+Error\b|(?<!-)0x[0-9a-f]{6,}|<\w+ object|[\x00-\x08\x0b-\x1f\x7f\x9b]"
+)
+
+# JSON of what stands where something else was expected.
+VALUES = (
+    *("null", "true", "false", "0", "-1", "1", "0.5", "-0.0", "1e308", "1e999", "-1e999", "NaN"),
+    *("9223372036854775807", "8589934592", "1" + "0" * 400, "1e-320", "4294967296", "2", "1.0"),
+    *(
+        '""',
+        '" "',
+        '"x"',
+        '"\\u001b[31m"',
+        '"\\ud800"',
+        '"\\u0000"',
+        '"../x"',
+        '"é模型"',
+        '"a\\nb"',
+    ),
+    *("[]", "[[]]", "{}", '{"a": 1}', "[1, 8589934592]", "[[[[[]]]]]", '["x"]', "[null]"),
+    *('"cpu"', '"c"', '"openvino"', '"float64"', '"bool"', '"NHWC"', "[0]", "[-1]", "[1, 0]"),
+    '"' + "y" * 10_000_000 + '"',
+    "[" * 200 + "]" * 200,
 )
 
 Cases = Callable[[int, int], Iterator[Any]]
@@ -56,6 +78,39 @@ def changed_bytes(rng: random.Random, data: bytes) -> bytes:
         else:
             made[at:end] = bytes([rng.choice((0, 0x7F, 0x80, 0xFF, 0x0A, 0x20))]) * (end - at)
     return bytes(made)
+
+
+def changed_json(rng: random.Random, data: Any) -> None:
+    """One value or key somewhere in a JSON document is another; or is gone, or there twice."""
+    places = [(data, key) for key in data] if data else []
+    for holder, key in places:
+        inner = holder[key]
+        if isinstance(inner, dict | list):
+            places += [(inner, k) for k in _keys(inner)]
+    if not places:
+        return
+    holder, key = rng.choice(places)
+    how = rng.randrange(6)
+    if how == 0:
+        del holder[key]
+    elif how == 1 and isinstance(holder, dict):
+        holder[rng.choice((f"{key}s", "", "\x1b[31m", "x" * 5000, "é"))] = holder.pop(key)
+    elif how == 2:
+        other, place = rng.choice(places)
+        taken = other[place] if _has(other, place) else None
+        holder[key] = json.loads(json.dumps(taken))
+    elif how == 3 and isinstance(holder[key], list) and holder[key]:
+        holder[key] = holder[key] * rng.choice((2, 1000))
+    else:
+        holder[key] = json.loads(rng.choice(VALUES))
+
+
+def _keys(holder: Any) -> Any:
+    return holder if isinstance(holder, dict) else range(len(holder))
+
+
+def _has(holder: Any, key: Any) -> bool:
+    return key in _keys(holder)
 
 
 def fault(check: Check, case: Any) -> str:
@@ -93,6 +148,8 @@ def faults(cases: Cases, check: Check, seed: int, count: int) -> list[tuple[int,
     for i, case in enumerate(cases(seed, count)):
         start = peak_mb()
         said = fault(check, case)
+        if said.startswith("more than"):  # what the first of a kind imports is imported once
+            said = fault(check, case)
         if peak_mb() - start > LIMIT_MB:
             said = f"more than {LIMIT_MB} MB"
         if said:

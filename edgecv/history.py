@@ -19,8 +19,9 @@ def of(model: Model) -> list[str]:
     """
     try:
         return _lines(model)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
-        raise ModelError("model.json", f"is damaged: {e!r}") from None
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, ArithmeticError):
+        what = "is damaged: among edits and facts is what no step writes"
+        raise ModelError("model.json", what, "save the Model again") from None
 
 
 def _lines(model: Model) -> list[str]:

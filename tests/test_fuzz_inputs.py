@@ -1,4 +1,4 @@
-"""The short form of the fuzzers of recipes and images (benchmarks/fuzz_*.py)."""
+"""The short form of the fuzzers (benchmarks/fuzz_*.py)."""
 
 from pathlib import Path
 
@@ -10,22 +10,27 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 @pytest.fixture
 def fuzzers(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import fuzz_bundles
     import fuzz_images
     import fuzz_recipes
+    import fuzz_results
     import fuzzing
 
-    return {"recipes": fuzz_recipes, "images": fuzz_images, "frame": fuzzing}
+    return {"recipes": fuzz_recipes, "images": fuzz_images, "bundles": fuzz_bundles,
+            "results": fuzz_results, "frame": fuzzing}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize(("kind", "count"), [("recipes", 150), ("images", 250)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("recipes", 150), ("images", 250), ("bundles", 300), ("results", 400)]
+)
 def test_damaged_inputs_are_taken_or_refused_in_a_sentence(fuzzers, kind, count):
     module = fuzzers[kind]
     assert not fuzzers["frame"].faults(module.cases, module.check, 7, count)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("kind", ["recipes", "images"])
+@pytest.mark.parametrize("kind", ["recipes", "images", "bundles", "results"])
 def test_the_same_seed_gives_the_same_inputs_and_some_of_each_outcome(fuzzers, kind):
     from edgecv.errors import EdgecvError
 

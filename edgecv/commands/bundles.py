@@ -10,6 +10,7 @@ from typing import Any
 
 from edgecv.commands.common import existing
 from edgecv.errors import EdgecvError, RecipeError
+from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.terminal import print_json, printable
 
 
@@ -23,7 +24,6 @@ def register(command: Any) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Every bundle is tried; the exit code is the gravest: 1 differs, 2 damaged, 3 no engine, 4."""
-    from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
     if options.threads < 1:
@@ -71,10 +71,14 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 
 def _bundle(path: Path) -> dict[str, Any]:
-    from edgecv.runtime.archive import read_bundle
 
-    manifest = dict(read_bundle(path).manifest)
-    labels = manifest.pop("labels") or []
+    return describe(read_bundle(path))
+
+
+def describe(contents: Contents) -> dict[str, Any]:
+    """What `inspect` shows of a bundle: its manifest, long lists in few words."""
+    manifest = dict(contents.manifest)
+    labels = manifest.pop("labels", None) or []
     shown = ", ".join(labels[:10]) + (", ..." if len(labels) > 10 else "")
     members = [f"{digest[:12]} {name}" for name, digest in manifest.pop("members").items()]
     return {**manifest, "classes": f"{len(labels)}: {shown}" if labels else "no labels",

@@ -53,8 +53,8 @@ def _readable(path: Path) -> Iterator[None]:
     """A results.json of the wrong shape is one line, wherever it is found out."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-        what = f"is damaged: {type(e).__name__}: {' '.join(str(e).split())[:100]}"
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, ArithmeticError) as e:
+        what = "is damaged: it holds what no run writes"
         raise DataError(str(path), what, "run the recipe again: what it made is reused") from e
 
 

@@ -1,0 +1,207 @@
+"""Bundles that were damaged or made on purpose: each is read and shown, or refused in a sentence.
+
+    python benchmarks/fuzz_bundles.py [--count 10000] [--seed 0]
+
+Made from a real bundle of a small network: bytes of the file changed; or bytes of a member, values
+of the manifest, the header of an array, where the ONNX file's tensors lie, and the digests made
+right again, so that what lies behind the SHA-256 is met too. What counts is in `fuzzing.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import random
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from fuzzing import changed_bytes, changed_json, main
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecv.backends.onnxruntime.run import Session
+from edgecv.commands.bundles import describe
+from edgecv.errors import EngineError
+from edgecv.runtime.archive import read_bundle, write_bundle
+from edgecv.runtime.bundle import opened
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.tables import lines
+from edgecv.terminal import printable
+
+SIZE, CLASSES = 8, 5
+EVERY = 20  # of so many bundles that can be read, one is opened and run, in ONNX Runtime
+HEADERS = (
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 8589934592)}",
+    "{'descr': '<f4', 'fortran_order': True, 'shape': (3, 3, 8, 8)}",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (3,)}",
+    "{'descr': '|S1000000000', 'fortran_order': False, 'shape': (3,)}",
+    "{'descr': [('a', '<f4', (1000000,))], 'fortran_order': False, 'shape': ()}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (-1,)}",
+    "{'descr': '<f4', 'fortran_order': False, 'shape': (0, 3, 8, 8)}",
+    "(" * 3000, "[" * 9000, "{'a': " * 1500, "__import__('os').getcwd()", "", "1e999", "'\\ud800'",
+)  # fmt: skip
+
+
+def network() -> bytes:
+    """ONNX: conv 3x3 -> ReLU -> global average -> dense."""
+    rng = np.random.default_rng(7)
+    shapes = {"w": (4, 3, 3, 3), "d": (CLASSES, 4), "b": (CLASSES,)}
+    constants = [
+        numpy_helper.from_array(rng.normal(size=shape).astype(np.float32), name)
+        for name, shape in shapes.items()
+    ]
+    nodes = [
+        helper.make_node("Conv", ["image", "w"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Gemm", ["f", "d", "b"], ["scores"], transB=1),
+    ]
+    ends = [("image", [1, 3, SIZE, SIZE]), ("scores", [1, CLASSES])]
+    tensors = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s)] for n, s in ends]
+    graph = helper.make_graph(nodes, "small", *tensors, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
+@cache
+def base() -> dict[str, bytes]:
+    """The members of a bundle with golden arrays and the images that it answered rightly."""
+    content = network()
+    session = Session({"model.onnx": content})
+    eyes = Preprocess((SIZE, SIZE), 3, (127.0,), (64.0,), 1.0)
+    rng = np.random.default_rng(3)
+    inputs = eyes.normalise(rng.integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8))
+    rows = [session.run({"image": inputs[i : i + 1]})["scores"] for i in range(3)]
+    right = np.arange(13) % 3 > 0
+    manifest = {
+        "name": "small", "task": "classification", "target": "cpu", "engine": "onnxruntime",
+        "precision": "fp32", "input": {"name": "image", "preprocess": eyes.to_json()},
+        "inputs": [t.to_json() for t in session.inputs],
+        "outputs": [t.to_json() for t in session.outputs],
+        "labels": ["ant", "bee", "cat", "dog", "eel"], "scores": "logits", "notes": ["a note"],
+        "metric": {"name": "top1", "value": float(right.mean()), "samples": 13, "images": "0f"},
+        "executed": {"fp32": 2}, "compiled": True, "tools": {"onnxruntime": "1"},
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as room:
+        path = write_bundle(
+            Path(room) / "small.edgecv", manifest, {"model.onnx": content}, {"image": inputs},
+            {"scores": np.concatenate(rows)}, right,
+        )  # fmt: skip
+        with zipfile.ZipFile(path) as archive:
+            return {name: archive.read(name) for name in archive.namelist()}
+
+
+def packed(members: dict[str, bytes], signed: bool = True, **how: Any) -> bytes:
+    """A bundle of the members; signed: with digests that are right."""
+    if signed:
+        with contextlib.suppress(KeyError, ValueError, TypeError, AttributeError):
+            manifest = json.loads(members["manifest.json"])
+            known = {n: sha256(d).hexdigest() for n, d in members.items() if n != "manifest.json"}
+            if isinstance(manifest.get("members"), dict):
+                manifest["members"] = known
+                members = {**members, "manifest.json": json.dumps(manifest).encode()}
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", **how) as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
+    return file.getvalue()
+
+
+def cases(seed: int, count: int) -> Iterator[bytes]:
+    """`count` bundles as bytes; the same for the same seed."""
+    whole = packed(base())
+    for i in range(count):
+        rng = random.Random(f"{seed}/{i}")
+        members = dict(base())
+        kind = rng.choice(("file", "member", "json", "json", "json", "text", "npy", "onnx", "zip"))
+        if kind == "file":
+            yield changed_bytes(rng, whole)
+            continue
+        if kind == "member":
+            name = rng.choice(list(members))
+            members[name] = changed_bytes(rng, members[name])
+        elif kind == "json":
+            manifest = json.loads(members["manifest.json"])
+            for _ in range(rng.choice((1, 1, 1, 2, 4))):
+                changed_json(rng, manifest)
+            members["manifest.json"] = json.dumps(manifest).encode()
+        elif kind == "text":
+            members["manifest.json"] = changed_bytes(rng, members["manifest.json"])
+        elif kind == "npy":
+            _array(rng, members)
+        elif kind == "onnx":
+            members["engine/model.onnx"] = _outside(rng, members["engine/model.onnx"])
+        yield _zipped(rng, members) if kind == "zip" else packed(members)
+
+
+def _array(rng: random.Random, members: dict[str, bytes]) -> None:
+    """Another header before a golden array's bytes, as long as it says."""
+    name = rng.choice([n for n in members if n.endswith(".npy")])
+    text = rng.choice(HEADERS).encode() + b"\n"
+    size = len(text) if rng.random() < 0.9 else rng.choice((0, 65535, 1))
+    members[name] = b"\x93NUMPY\x01\x00" + size.to_bytes(2, "little") + text + members[name][80:]
+
+
+def _outside(rng: random.Random, content: bytes) -> bytes:
+    """A tensor whose values are in another file."""
+    model = onnx.load_model_from_string(content)
+    tensor = rng.choice(list(model.graph.initializer))
+    tensor.data_location = TensorProto.EXTERNAL
+    keys = {"location": rng.choice(("/etc/passwd", "../x", "model.bin", "")), "offset": "0"}
+    for key, value in keys.items():
+        entry = tensor.external_data.add()
+        entry.key, entry.value = key, value
+    if rng.random() < 0.5:
+        tensor.ClearField("raw_data")
+    return bytes(model.SerializeToString())
+
+
+def _zipped(rng: random.Random, members: dict[str, bytes]) -> bytes:
+    """Members under other names, compressed, too many, or bombs."""
+    how = rng.randrange(5)
+    if how == 0:
+        members = {**members, "engine/zeros": bytes(rng.choice((1 << 20, 8 << 20)))}
+        return packed(members, compression=zipfile.ZIP_DEFLATED)
+    if how == 1:
+        name = rng.choice(("../x", "/etc/x", "engine/../../x", "C:\\x", "a" * 5000, "\x1b[31m", ""))
+        return packed({**members, name: b"x"})
+    if how == 2:
+        return packed({**members, **{f"engine/{i}": b"" for i in range(rng.choice((10, 3000)))}})
+    if how == 3:
+        del members[rng.choice(list(members))]
+        return packed(members, rng.random() < 0.5)
+    deep = rng.choice((b"[" * 100_000, b'{"a":' * 100_000, b"[" + b"{}," * 2_000_000 + b"{}]"))
+    return packed({**members, "manifest.json": deep}, signed=False)
+
+
+def check(case: bytes) -> None:
+    """Reads one and writes it out as `edgecv inspect` does, and runs some of those that can be.
+    Raises EdgecvError for what is refused; anything else is a fault."""
+    with tempfile.TemporaryDirectory(prefix="edgecv-fuzz-") as room:
+        path = Path(room) / "small.edgecv"
+        path.write_bytes(case)
+        contents = read_bundle(path)
+        for key, value in describe(contents).items():
+            printable(f"{key}: {value}").encode()
+        lines(["member"], [[name] for name in contents.files])
+        if sha256(case).digest()[0] % EVERY or contents.manifest["engine"] != "onnxruntime":
+            return
+        try:
+            bundle = opened(contents)
+        except EngineError:  # in the engine's own words, of a file that is none
+            return
+        size = (*contents.preprocess.size, contents.preprocess.channels)
+        bundle(np.zeros(size, np.uint8))
+        bundle.close()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(cases, check, 10000))
