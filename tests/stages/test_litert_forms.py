@@ -120,6 +120,26 @@ def test_activations_and_norms(of):
     assert not left & {node.target for node in program.graph.nodes}
 
 
+@pytest.mark.parametrize(
+    "of",
+    [lambda x: 1.0 - x, lambda x: torch.arange(8.0) - x, lambda x: torch.rsub(x, 2)],
+)
+def test_a_constant_minus_a_map(of):
+    """LiteRT folds it into the convolution before it with the wrong sign."""
+    program = rewritten(of)
+    assert not calls(program, ATEN.sub.Tensor) + calls(program, ATEN.rsub.Scalar)
+
+
+@pytest.mark.parametrize("of", [lambda y: 2.0 / y, lambda y: (y + 1).reciprocal()])
+def test_a_constant_over_a_map(of):
+    """LiteRT folds it into the convolution before it as if it were x / c."""
+    weight = torch.randn(3, 4, 1, 1)
+    program = rewritten(lambda x: of(F.conv2d(x, weight)))
+    (division,) = calls(program, ATEN.div.Tensor)
+    assert division.args[1].target is ATEN.abs.default
+    assert not calls(rewritten(lambda x: 1 / (1 + x.exp())), ATEN.abs.default)
+
+
 def test_a_message_of_the_converter_is_traced_to_the_users_line():
     program = torch.export.export(Call(lambda x: x.median(1)[0]), (torch.randn(1, 4, 3, 3),))
     dump = "Lowering not found: aten.median.dim While executing %median : torch.ops.aten.median.dim"

@@ -258,7 +258,7 @@ class Silent(nn.Module):
 
     def forward(self, x):
         x = nn.functional.leaky_relu(self.a(x), 0.2)
-        x = self.b(nn.functional.max_pool2d(x, 3, 2, 1))
+        x = 1.0 - self.b(nn.functional.max_pool2d(x, 3, 2, 1))  # LiteRT folds it, once wrongly
         return self.head((x + nn.functional.relu6(self.off(x))).mean((2, 3)))
 
 

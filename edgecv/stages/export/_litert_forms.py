@@ -5,9 +5,12 @@
     max_pool(x, pads)                            = max_pool(x with its edges repeated)
     elu(x)                                       = relu(x) + a (exp(min(x, 0)) - 1)
     group_norm(x)                                = (x - m) / sqrt(v + eps) * w + b
+    c - x                                        = -x + c
+    c / x                                        = c sign(x) / |x|     (behind a convolution)
 
 LiteRT lowers a transposed convolution only without padding, and fills `output_padding` with
 zeros; a mean that leaves padding out becomes a composite, which other interpreters do not run.
+Behind a convolution it folds c - x as if it were x - c, and c / x as x / c.
 Max pooling's own padding is minus infinity, and no int8 grid holds that; the repeated edge is in
 every window that reads it. All are exact in real arithmetic. An ATen graph
 (`ExportedProgram.module()`) is edited in place.
@@ -29,10 +32,24 @@ _aten = torch.ops.aten
 _POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)
 _PADS = (_aten.pad.default, _aten.constant_pad_nd.default)
 _TRANSPOSED = (_aten.conv_transpose2d.input, _aten.conv_transpose1d.default)
+_MOVED = ("add", "sub", "rsub", "mul", "div", "neg", "view", "reshape", "permute", "transpose")
+_MOVED += ("flatten", "unsqueeze", "squeeze", "batch_norm", "dropout", "clone", "contiguous", "pad")
+_PRODUCTS = (
+    "conv1d",
+    "conv2d",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "linear",
+    "matmul",
+    "addmm",
+)
 
 
 def rewrite(program: GraphModule) -> None:
     """Apply them all; nodes know their shapes (`torch.fx.passes.shape_prop`)."""
+    for node in program.graph.nodes:
+        inputs = [_flows(n) for n in node.all_input_nodes]
+        node.meta["flows"] = any(inputs) or node.op == "placeholder"
     for node in list(program.graph.nodes):
         if node.op != "call_function":
             continue
@@ -48,6 +65,10 @@ def rewrite(program: GraphModule) -> None:
                 new = _elu(program, node)
             elif node.target in (_aten.group_norm.default, _aten.instance_norm.default):
                 new = _normalised(program, node)
+            elif node.target in (_aten.sub.Tensor, _aten.rsub.Scalar, _aten.rsub.Tensor):
+                new = _taken_from(program, node)
+            elif node.target in (_aten.div.Tensor, _aten.reciprocal.default):
+                new = _divided(program, node)
         if new is not None:
             replace(node, new)
 
@@ -199,6 +220,47 @@ def _elu(program: GraphModule, node: Node) -> Node:
     above = call(program, _aten.relu.default, (x,), node)
     y = call(program, _aten.add.Tensor, (above, below), node)
     return y if scale == 1 else call(program, _aten.mul.Tensor, (y, scale), node)
+
+
+def _taken_from(program: GraphModule, node: Node) -> Node | None:
+    """A constant minus what flows."""
+    left, right, alpha = _arguments(node)
+    if node.target is not _aten.sub.Tensor:
+        left, right = right, left
+    if alpha != 1 or not _flows(right) or _flows(left):
+        return None
+    negative = call(program, _aten.neg.default, (right,), node)
+    return call(program, _aten.add.Tensor, (negative, left), node)
+
+
+def _divided(program: GraphModule, node: Node) -> Node | None:
+    """A constant over what a convolution made."""
+    left, right = node.args if node.target is _aten.div.Tensor else (1.0, node.args[0])
+    if _flows(left) or not _flows(right) or not _folds(right):
+        return None
+    sign = call(program, _aten.sign.default, (right,), node)
+    above = call(program, _aten.mul.Tensor, (sign, left), node)
+    below = call(program, _aten.abs.default, (right,), node)
+    return call(program, _aten.div.Tensor, (above, below), node)
+
+
+def _flows(of: Any) -> bool:
+    """Whether it depends on the network's input."""
+    return isinstance(of, Node) and bool(of.meta.get("flows", True))
+
+
+def _folds(node: Node) -> bool:
+    """Whether it is a layer's product, or one moved and scaled by constants."""
+    while _name(node) in _MOVED:
+        flowing = [n for n in node.all_input_nodes if _flows(n)]
+        if len(flowing) != 1:
+            return False
+        node = flowing[0]
+    return _name(node) in _PRODUCTS
+
+
+def _name(node: Node) -> str:
+    return str(node.target).split(".")[1] if str(node.target).startswith("aten.") else ""
 
 
 def _normalised(program: GraphModule, node: Node) -> Node | None:
