@@ -7,7 +7,8 @@ A Graph is a folder with `model.onnx` or `model.tflite` (weights inside, no exte
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,13 @@ class Graph:
         }
         text = json.dumps(data, indent=1, sort_keys=True) + "\n"
         (self.path.parent / "graph.json").write_text(text)
+
+    def told(self, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
+        """Another form's outputs, which come in the same order, with what they hold."""
+        if len(outputs) != len(self.outputs):
+            return tuple(outputs)
+        pairs = zip(outputs, self.outputs, strict=True)
+        return tuple(replace(other, kind=own.kind) for other, own in pairs)
 
     @staticmethod
     def load(folder: Path) -> Graph:

@@ -190,7 +190,8 @@ def _onnx_model(work: Work, path: Path) -> None:
     graph = load_onnx(path, work.out, preprocess.size)
     _check_normalisation(path.name, graph, preprocess)
     classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
-    outputs = graph.outputs[0].shape[-1]
+    shape = graph.outputs[0].shape
+    outputs = shape[1] if len(shape) == 4 else shape[-1]
     if classes and outputs != classes:
         raise ModelError(
             path.name,
@@ -240,6 +241,8 @@ def _bundle(work: Work) -> None:
     )
     job = replace(
         job,
+        floats=work.inputs.get("float"),
+        judged=work.images["test"],
         test_digest=images_digest(work.expansion.nodes["data:test"]),
         made_from=work.expansion.nodes[node.inputs["graph"]].digest,
     )

@@ -199,6 +199,8 @@ class Expansion:
         quantized = step is not None and step.stage.word == "quantize"
         graph = self._quantized(step, target) if quantized and step else self._graph(name, target)
         inputs = {"graph": graph, "train": "data:train", "test": "data:test"}
+        if quantized and step:
+            inputs["float"] = self._graph(step.source, target)
         engine = import_module(f"edgecv.backends.{target.backend}")
         key = {
             "kind": "bundle",

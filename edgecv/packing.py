@@ -11,12 +11,14 @@ Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from edgecv import __version__, parity
+from edgecv import __version__
 from edgecv.backends import Compiled, compile_module, run_module
+from edgecv.bundle_parity import bundle_parity
 from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
@@ -25,19 +27,20 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.replay import (
     adapted,
-    graph_outputs,
+    as_rows,
     graph_session,
+    judged,
     sample,
     saturated_here,
     session_outputs,
 )
 from edgecv.runtime.archive import write_bundle
+from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
 GOLDENS = 4
 GOLDEN_BYTES = 1 << 18  # as many goldens as fit, at least one: bundles are downloaded
-PARITY_SAMPLES = 64
 # At least this share of the compute layers must run in the precision that was asked for.
 MIN_SHARE = 0.8
 
@@ -64,10 +67,9 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
         reason=proof["reason"],
         metric=proof["metric"],
         executed=proof["executed"],
-        against="the file against torch"
-        if graph.precision == "fp32"
-        else f"{graph.precision} against float",
-        parity={"graph": graph.facts.get("parity"), "compiled": proof["parity"]},
+        parity=proof["parity"],
+        warnings=(*graph.facts.get("warnings", []), *proof["warnings"]),
+        made_up=proof["made_up"],
         search=graph.facts.get("search"),
     )
     return facts.to_json()
@@ -83,10 +85,12 @@ def _prove(
 ) -> dict[str, Any]:
     """Load the artifact and measure it, as far as this machine can."""
     proof: dict[str, Any] = {
-        "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "parity": None,
-        "reason": "", "scores": "logits", "correct": None,
+        "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "warnings": [],
+        "reason": "", "scores": "logits", "correct": None, "made_up": False,
+        "parity": {"graph": graph.facts.get("parity"), "compiled": None, "float": None},
     }  # fmt: skip
-    images = Images.load(job.images)
+    images, compared = Images.load(job.images), Images.load(job.judged or job.images)
+    proof["made_up"] = compared.made_up
     where = f"{job.name} ({target.backend})"
     try:
         session = run_module(target.backend).Session(files, threads=1)
@@ -97,20 +101,24 @@ def _prove(
         proof["executed"] = session.executed()
         _assert_precision(where, graph, proof["executed"])
         _assert_counted(where, compiled, proof["executed"])
-        pixels = sample(images.pixels, PARITY_SAMPLES)
-        outputs = session_outputs(session, pixels, preprocess)
-        tolerance = parity.COMPILE[graph.precision]
-        if graph.facts.get("one_bit") and graph.precision == "fp32":
-            tolerance = parity.EXPORT_ONE_BIT
-        reference = graph_outputs(graph, pixels, preprocess, exact=False)
-        proof["parity"] = parity.check(where, reference, outputs, tolerance).to_json()
-        proof["scores"] = _scores(outputs)
-        proof["golden_inputs"], proof["golden_outputs"] = _goldens(session, pixels, preprocess)
+        floats = Graph.load(job.floats) if job.floats else None
+        found, answers = bundle_parity(
+            where, graph, floats, target, session, judged(compared.pixels), preprocess,
+            compared.made_up,
+        )  # fmt: skip
+        proof["parity"] |= {k: v for k, v in found.items() if v}
+        kind = next(iter(kinds(graph.outputs).values()))
+        if kind == "classes":
+            proof["scores"] = _scores(as_rows(answers[0]))
+        proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
+        proof["golden_inputs"], proof["golden_outputs"] = _goldens(
+            session, images.pixels, preprocess
+        )
         if job.test:
             # the device's answers are those that count, and not those of another processor
             away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
-            judged = graph_session(graph) if away else session
-            proof["metric"], proof["correct"] = _accuracy(job, judged, preprocess)
+            ran = graph_session(graph) if away else session
+            proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
     finally:
         session.close()
     if not compiled.compiled:
@@ -129,6 +137,14 @@ def _goldens(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> tuple[
     return {source.name: inputs}, outputs
 
 
+def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
+    """What makes an agreement say nothing, a sentence each. parity: the bundle against float."""
+    if parity["flat"]:
+        yield "the network answers the same for every image: nothing can be judged by it"
+    elif parity["answers"] == 1 and parity["samples"] > 1:
+        yield "the network gives one class to every image: equal best classes say nothing"
+
+
 def _scores(outputs: np.ndarray) -> str:
     """Whether the network ends in a softmax already."""
     summed = np.abs(outputs.sum(1) - 1.0).max() < 0.05
@@ -136,12 +152,14 @@ def _scores(outputs: np.ndarray) -> str:
 
 
 def _accuracy(
-    job: PackJob, session: Any, preprocess: Preprocess
+    job: PackJob, session: Any, preprocess: Preprocess, kind: str
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
     """Top-1 over the whole evaluation set, and which images were right, for paired comparisons.
 
     The answers are kept, and without labels the outputs, for `limits.expected_drop`.
     """
+    if kind != "classes":
+        return None, None
     assert job.test is not None
     test, out = Images.load(job.test), job.out
     outputs = session_outputs(session, test.pixels, preprocess)
@@ -200,12 +218,12 @@ def _manifest(
         "compiled": compiled.compiled,
         "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
         "inputs": [t.to_json() for t in compiled.inputs],
-        "outputs": [t.to_json() for t in compiled.outputs],
+        "outputs": [t.to_json() for t in graph.told(compiled.outputs)],
         "labels": list(job.labels) if job.labels else None,
         "scores": proof["scores"],
         "metric": proof["metric"],
         "executed": proof["executed"],
-        "parity": proof["parity"],
+        "parity": proof["parity"]["float"] or proof["parity"]["compiled"],
         "notes": [*compiled.notes, *graph.facts.get("notes", [])],
         "tools": {"edgecv": __version__, **compiled.versions},
         "recipe_digest": job.made_from,

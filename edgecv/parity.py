@@ -1,31 +1,23 @@
-"""Comparing a step's outputs with the step before: cosine, largest error, SQNR, top-1 agreement.
+"""What a step may change of a network's outputs, and saying no where it changed more.
 
-SQNR = 10 log10(Σ ref² / Σ (ref - out)²) decibel. 6 dB are one bit; a float export keeps over 80 dB,
-int8 some 15-40 dB. Agreement is the share of samples whose best class is the same.
+How far outputs are apart is `edgecv.runtime.fidelity`'s to say. 6 dB of SQNR are one bit; a float
+export keeps over 80 dB, int8 some 15-40 dB.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from edgecv.errors import ParityError
+from edgecv.runtime.fidelity import BEST_DB, Parity, compare, compare_all, without_agreement
 
-
-@dataclass(frozen=True)
-class Parity:
-    """How two (N, classes) arrays of logits compare."""
-
-    cosine: float
-    max_abs_error: float
-    sqnr_db: float
-    top1_agreement: float
-    samples: int
-
-    def to_json(self) -> dict[str, Any]:
-        return {k: round(v, 6) if isinstance(v, float) else v for k, v in asdict(self).items()}
+__all__ = [
+    "BEST_DB", "COMPILE", "COMPILE_INT8", "EXPORT", "EXPORT_ONE_BIT", "Parity", "Tolerance",
+    "check", "compare", "compare_all", "holds", "require", "without_agreement",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,43 +42,58 @@ COMPILE = {
 }
 
 
-def compare(reference: np.ndarray, outputs: np.ndarray) -> Parity:
-    """Compare logits. Arrays of equal shape (N, classes), float."""
-    ref, out = reference.astype(np.float64), outputs.astype(np.float64)
-    error = ref - out
-    noise, signal = float((error**2).sum()), float((ref**2).sum())
-    sqnr = 200.0 if noise == 0 else 10 * np.log10(max(signal, 1e-30) / noise)
-    norms = float(np.linalg.norm(ref) * np.linalg.norm(out))
-    return Parity(
-        cosine=float((ref * out).sum()) / norms if norms else 0.0,
-        max_abs_error=float(np.abs(error).max(initial=0.0)),
-        sqnr_db=float(min(sqnr, 200.0)),
-        top1_agreement=float((ref.argmax(1) == out.argmax(1)).mean()),
-        samples=len(ref),
-    )
+def check(
+    where: str,
+    reference: np.ndarray | Sequence[np.ndarray],
+    outputs: np.ndarray | Sequence[np.ndarray],
+    tolerance: Tolerance,
+    kinds: Mapping[str, str | None] | None = None,
+    made_up: bool = False,
+) -> Parity:
+    """Compare, and raise ParityError naming the step when it changed more than it may.
 
-
-def check(where: str, reference: np.ndarray, outputs: np.ndarray, tolerance: Tolerance) -> Parity:
-    """Compare, and raise ParityError naming the step when it changed more than it may."""
-    for name, values in (("outputs before it", reference), ("outputs", outputs)):
-        if not np.isfinite(values).all():
+    reference, outputs: (N, ...) channels first, or one such array for each output of kinds (name ->
+    kind, as `edgecv.runtime.fidelity.kind_of`). made_up: the images were, and so only the distance
+    counts
+    """
+    refs = [reference] if isinstance(reference, np.ndarray) else list(reference)
+    outs = [outputs] if isinstance(outputs, np.ndarray) else list(outputs)
+    for name, values in (("outputs before it", refs), ("outputs", outs)):
+        if not all(np.isfinite(v).all() for v in values):
             hint = "check the weights and the calibration"
             raise ParityError(where, f"{name} hold NaN or Inf", hint)
-    parity = compare(reference, outputs)
+    named = kinds or {str(i): None for i in range(len(refs))}
+    parity = compare_all(refs, outs, named, tolerance.min_sqnr_db)
+    parity = without_agreement(parity) if made_up else parity
     require(where, parity, tolerance)
     return parity
 
 
 def require(where: str, parity: Parity, tolerance: Tolerance) -> None:
-    """Raise ParityError naming the step when it changed more than it may."""
-    if parity.sqnr_db < tolerance.min_sqnr_db or (
-        parity.top1_agreement < tolerance.min_agreement
-        and parity.sqnr_db < tolerance.min_sqnr_db + 20
-    ):
+    """Raise ParityError naming the step, and the output where there are several, when it changed
+    more than it may."""
+    for name, one in (parity.outputs or {"": parity}).items():
+        if holds(one, tolerance):
+            continue
+        agreement = one.clear_agreement
+        agrees = (
+            ""
+            if agreement is None
+            else (f" and top-1 agreement {agreement:.3f} on {one.clear} with a clear best class")
+        )
+        least = "" if agreement is None else f" and {tolerance.min_agreement:.2f}"
         raise ParityError(
-            where,
-            f"SQNR {parity.sqnr_db:.1f} dB and top-1 agreement {parity.top1_agreement:.3f} on "
-            f"{parity.samples} samples, against at least {tolerance.min_sqnr_db:.0f} dB and "
-            f"{tolerance.min_agreement:.2f}",
+            f"{where}: output {name!r}" if name else where,
+            f"SQNR {one.sqnr_db:.1f} dB on {one.samples} images{agrees}, against at least "
+            f"{tolerance.min_sqnr_db:.0f} dB{least}",
             "this step broke the network: inspect it before shipping",
         )
+
+
+def holds(parity: Parity, tolerance: Tolerance) -> bool:
+    """Whether every output is within the tolerance. Best classes count where they are clear."""
+    return all(
+        one.sqnr_db >= tolerance.min_sqnr_db
+        and (one.clear_agreement is None or one.clear_agreement >= tolerance.min_agreement)
+        for one in (parity.outputs.values() or (parity,))
+    )

@@ -1,7 +1,8 @@
 """Running real images through a network in any of its forms, for comparison and for measuring.
 
 Every form gets the same pixels through the one preprocessing (`edgecv.runtime.preprocess`) and
-gives float logits of shape (N, classes), so that torch, ONNX, TFLite and a compiled engine compare.
+gives its answers: for each output a float32 array (N, ...), channels first, so that torch, ONNX,
+TFLite and a compiled engine compare.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import numpy as np
 
 from edgecv.backends import Session, run_module
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, channels_first
 
 if TYPE_CHECKING:
     import torch
@@ -25,9 +26,26 @@ if TYPE_CHECKING:
 REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite"}
 
 
+Answers = tuple[np.ndarray, ...]
+
+JUDGED = 128  # images that a comparison is made on, where there are as many
+
+
 def sample(pixels: np.ndarray, count: int) -> np.ndarray:
     """`count` images spread evenly over the set; all of them when there are fewer."""
     return pixels[_spread(len(pixels), count)]
+
+
+def judged(pixels: np.ndarray, calibrated: int = 0) -> np.ndarray:
+    """The images that a comparison is made on: all that there are up to JUDGED.
+
+    Where more are there, those that `calibration_sample(pixels, calibrated)` left out, if they are
+    enough.
+    """
+    rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), calibrated))
+    if not calibrated or len(rest) < JUDGED:
+        return sample(pixels, JUDGED)
+    return pixels[rest[_spread(len(rest), JUDGED)]]
 
 
 def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
@@ -69,35 +87,71 @@ def real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
 
 
-def session_outputs(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """Logits (N, classes) float32 of uint8 (N,H,W,C) images, one call per image as on a device."""
-    (source, *_), (result, *_) = session.inputs, session.outputs
+def session_answers(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
+    """Answers to uint8 (N,H,W,C) images, one call per image as on a device."""
+    source = session.inputs[0]
     into = adapted(preprocess, source)
-    rows: list[np.ndarray] = []
+    rows: list[list[np.ndarray]] = [[] for _ in session.outputs]
     for image in pixels:
-        outputs = session.run({source.name: into.normalise(image[None])})
-        rows.append(real(outputs[result.name], result)[0])
-    return np.stack(rows)
+        found = session.run({source.name: into.normalise(image[None])})
+        for row, spec in zip(rows, session.outputs, strict=True):
+            row.append(channels_first(real(found[spec.name], spec), spec)[0])
+    return tuple(np.stack(row) for row in rows)
 
 
-def graph_outputs(
-    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, exact: bool = True
-) -> np.ndarray:
-    """Logits of a graph file, by the reference engine of its format.
+def session_outputs(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """The first output alone, a row for each image: logits (N, classes) float32."""
+    return as_rows(session_answers(session, pixels, preprocess)[0])
 
-    exact: as the device computes them, where this processor's integers would saturate
+
+def as_rows(values: np.ndarray) -> np.ndarray:
+    """(N, ...) as (N, numbers)."""
+    return values.reshape(len(values), -1)
+
+
+def graph_answers(
+    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, plain: bool = False
+) -> Answers:
+    """Answers of a graph file, by the reference engine of its format.
+
+    plain: node by node without the engine's optimiser and fused kernels, which is what the file
+    says; else as the device computes them, where this processor's integers would saturate
     """
-    session = graph_session(graph, exact)
+    session = plain_session(graph) if plain else graph_session(graph)
     try:
-        return session_outputs(session, pixels, preprocess)
+        return session_answers(session, pixels, preprocess)
     finally:
         session.close()
 
 
-def graph_session(graph: Graph, exact: bool = True) -> Any:
-    """The reference engine's session of a graph file; exact as for `graph_outputs`."""
+def graph_outputs(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """The first of `graph_answers`, a row for each image: logits (N, classes) float32."""
+    return as_rows(graph_answers(graph, pixels, preprocess)[0])
+
+
+def graph_session(graph: Graph) -> Any:
+    """The reference engine's session of a graph file, as the device computes it."""
+    return plain_session(graph) if saturated_here(graph) else fused_session(graph)
+
+
+def fused_session(graph: Graph) -> Any:
+    """The same with the engine's own kernels, whatever this processor's integers do."""
+    return _opened(graph)
+
+
+def plain_session(graph: Graph) -> Any:
+    """A session that computes every node by itself: ONNX Runtime without its optimiser, LiteRT
+    without XNNPACK."""
+    if graph.format == "onnx":
+        return _opened(graph, fused=False)
+    from edgecv.backends.tflite.run import engine
+
+    kernels = engine().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return _opened(graph, experimental_op_resolver_type=kernels)
+
+
+def _opened(graph: Graph, **how: Any) -> Any:
     files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
-    how = {"fused": False} if exact and saturated_here(graph) else {}
     return run_module(REFERENCE[graph.format]).Session(files, **how)
 
 
@@ -112,14 +166,23 @@ def saturated_here(graph: Graph) -> bool:
     return saturates() and not graph.facts.get("grid", {}).get("reduce_range")
 
 
-def torch_outputs(
-    module: torch.nn.Module, pixels: np.ndarray, preprocess: Preprocess
-) -> np.ndarray:
-    """Logits of a torch network, one image at a time."""
+def torch_answers(module: torch.nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
+    """Answers of a torch network, one image at a time, in eval mode."""
     import torch
 
     into = replace(preprocess, layout="NCHW", dtype="float32")
     module.eval()
+    rows = []
     with torch.inference_mode():
-        rows = [module(torch.from_numpy(into.normalise(p[None]))).numpy()[0] for p in pixels]
-    return np.stack(rows)
+        for image in pixels:
+            found = module(torch.from_numpy(into.normalise(image[None])))
+            many = found if isinstance(found, tuple | list) else (found,)
+            rows.append([t.numpy()[0] for t in many])
+    return tuple(np.stack(column) for column in zip(*rows, strict=True))
+
+
+def torch_outputs(
+    module: torch.nn.Module, pixels: np.ndarray, preprocess: Preprocess
+) -> np.ndarray:
+    """The first of `torch_answers`, a row for each image: logits (N, classes)."""
+    return as_rows(torch_answers(module, pixels, preprocess)[0])

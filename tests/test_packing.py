@@ -42,10 +42,12 @@ class Made:
     def job(self, graph: Graph, out: Path, **changes) -> dict:
         return {
             "graph": str(graph.path.parent),
+            "floats": None if graph.precision == "fp32" else str(self.fp32.path.parent),
             "target": target.load("cpu").model_dump(mode="json"),
             "preprocess": self.context.preprocess.to_json(),
             "labels": list("abcd"),
             "images": str(self.root / "train"),
+            "judged": str(self.root / "test"),
             "test": str(self.root / "test"),
             "test_digest": "images-1",
             "name": "small.cpu",

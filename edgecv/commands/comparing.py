@@ -37,7 +37,7 @@ def register(command: Any) -> None:
         "--samples",
         type=int,
         metavar="N",
-        help="images to compare (default: 32 to 1000, fewer for large networks)",
+        help="images to compare (default: all up to 128)",
     )
     add_device(made)  # fmt: skip
     add_trust(made)
@@ -98,6 +98,7 @@ def _on_device(options: argparse.Namespace, bar: Any, bundle: str, data: dict[st
 
 def show(data: dict[str, Any]) -> None:
     """The ladder, the first finding, the layers that lose most and top-1 of each form."""
+    from edgecv.report import words
     from edgecv.tables import table
 
     rows = []
@@ -106,10 +107,13 @@ def show(data: dict[str, Any]) -> None:
         rows.append([
             rung["step"], f"{rung['from']} → {rung['to']}", f"{p['sqnr_db']:.1f}",
             f"{rung['limit']['min_sqnr_db']:.0f}", f"{p['cosine']:.5f}",
-            f"{p['top1_agreement']:.3f}", "ok" if rung["agrees"] else "DIFFERS",
+            _share(p["top1_agreement"]), "ok" if rung["agrees"] else "DIFFERS",
         ])  # fmt: skip
     head = ["step", "compared", "SQNR dB", "at least", "cosine", "top-1 agreement", ""]
     table(head, rows, right=range(2, 6))
+    if whole := data["whole"]:
+        print()
+        print(f"{whole['from']} → {whole['to']}: {words.fidelity(whole['parity'])}")
     print()
     _layers(data["layers"])
     if data["accuracy"]:
@@ -145,6 +149,10 @@ def _layers(rows: list[dict[str, Any]]) -> None:
     if len(rows) > SHOWN:
         print(f"({len(rows) - SHOWN} more with --json)")
     print()
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.3f}"
 
 
 def _db(value: float | None) -> str:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecv.commands.common import add_limits, add_trust, limits_of
 from edgecv.errors import RecipeError, missing
 from edgecv.limits import sentence
 from edgecv.terminal import print_json
+
+if TYPE_CHECKING:
+    from edgecv.measuring.facts import BundleFacts
 
 
 def register(command: Any) -> None:
@@ -93,14 +97,11 @@ def export(options: argparse.Namespace) -> int:
     for path in exported.files:
         print(f"{path}  {path.stat().st_size:,} bytes")
     print(f"ran: {ran}" if ran else f"not run here: {facts.reason}")
-    if parity := facts.parity["graph"]:
-        print(
-            f"{facts.against}: SQNR {parity['sqnr_db']:.1f} dB, top-1 agreement "
-            f"{parity['top1_agreement']:.3f} on {parity['samples']} images"
-        )
+    for line in _fidelity(facts):
+        print(line)
     if metric := facts.metric:
         print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
-    for note in facts.notes:
+    for note in (*facts.notes, *facts.warnings):
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")
@@ -114,6 +115,19 @@ def export(options: argparse.Namespace) -> int:
     if verdict:
         print(sentence(verdict))
     return code
+
+
+def _fidelity(facts: BundleFacts) -> Iterator[str]:
+    """What will run against float; where it did not run here, what is known of its graph."""
+    from edgecv.report.words import fidelity
+
+    parity, made_up = facts.parity, facts.made_up
+    if ran := parity["float"]:
+        yield f"against float: {fidelity(ran, made_up)}"
+    elif ran := parity["compiled"]:
+        yield f"the engine against the file: {fidelity(ran, made_up)}"
+    elif graph := parity["graph"]:
+        yield f"the graph, not the engine, against float: {fidelity(graph, made_up)}"
 
 
 def _inside(text: str) -> list[str]:

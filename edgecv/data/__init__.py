@@ -27,7 +27,14 @@ import numpy as np
 
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images, tell
-from edgecv.data.images import Images, as_outputs, check_labels, check_same_classes, save_labels
+from edgecv.data.images import (
+    MADE_UP,
+    Images,
+    as_outputs,
+    check_labels,
+    check_same_classes,
+    save_labels,
+)
 from edgecv.data.source import SPLITS, Items
 from edgecv.errors import DataError, StoreError
 from edgecv.runtime.preprocess import Preprocess
@@ -160,6 +167,8 @@ def materialise(
     if classes:
         check_labels(source, labels, len(classes))
     save_labels(out, labels, classes)
+    if source.startswith("synthetic:"):
+        (out / MADE_UP).touch()
     return Images.load(out)
 
 

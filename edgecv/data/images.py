@@ -16,6 +16,8 @@ import numpy as np
 
 from edgecv.errors import DataError
 
+MADE_UP = "made-up"  # a file of this name marks a folder of made-up images
+
 
 @dataclass(frozen=True)
 class Images:
@@ -24,6 +26,7 @@ class Images:
     pixels:  uint8 (N, H, W, C), possibly a read-only memory map
     labels:  int64 (N,), each in 0..len(classes)-1
     classes: names, in the order of the network's outputs; none for images without labels
+    made_up: no photographs but noise: distances mean something on them, best classes do not
 
     Raises DataError where these do not hold.
     """
@@ -31,6 +34,7 @@ class Images:
     pixels: np.ndarray
     labels: np.ndarray
     classes: tuple[str, ...]
+    made_up: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -66,7 +70,7 @@ class Images:
             classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
-        return Images(pixels, labels, classes)
+        return Images(pixels, labels, classes, (folder / MADE_UP).exists())
 
 
 MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's output

@@ -28,12 +28,13 @@ from edgecv.ladder.noise import per_layer
 from edgecv.ladder.rungs import Rung, rung
 from edgecv.ladder.samples import Inputs, Samples
 from edgecv.parity import Parity
+from edgecv.replay import JUDGED, Answers, as_rows
 from edgecv.runtime.archive import Contents, read_bundle, write_bundle
 from edgecv.runtime.bundle import opened
+from edgecv.runtime.fidelity import kinds as kinds_of
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import channels_first
 
-BUDGET = 1 << 29  # numbers that the layers of one form make, over all images
-LEAST, MOST = 32, 1000
 SENT, SENT_BYTES = 64, 8 << 20  # images for a device
 
 
@@ -41,8 +42,9 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     """job: bundle, against (path or None), images (folder or None), samples (count or None),
     send (where to write a bundle for a device, or absent).
 
-    Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "layers", "accuracy",
-    "notes", "sent": what a device should answer to the bundle written for it}.
+    Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "whole": the bundle
+    against the first float form, "layers", "accuracy", "notes", "sent": what a device should
+    answer to the bundle written for it}.
     Raises EdgecvError: nothing to compare with, different networks.
     """
     contents = read_bundle(job["bundle"])
@@ -51,18 +53,18 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     own = replace(contents.preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None)
     theirs = found.preprocess or own
     forms = _forms(contents, found)
-    cost = sum(int(np.prod(layer.shape or (0,))) for _, f in forms[:1] for layer in f.layers)
-    count = job["samples"] or int(np.clip(BUDGET // max(1, cost), LEAST, MOST))
-    pictures = pictures.spread(count)
+    pictures = pictures.spread(job["samples"] or JUDGED)
+    kinds = kinds_of(contents.outputs)
     try:
         rungs = [_preprocessing(found, theirs, own, pictures)]
-        graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs)
+        graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs, kinds)
         rungs += graphs
         if forms[-1][0] == "compile":
             engine = forms[-1][1]
             same = theirs == own
             direct = logits[engine.title] if same else answers(engine, Inputs(pictures, own))
-            rungs.append(_runtime(contents, engine.title, direct, pictures, logits))
+            rungs.append(_runtime(contents, engine.title, direct, pictures, logits, kinds))
+        whole = _whole(forms, logits, kinds)
         layers = _noise(forms, Inputs(pictures, theirs), found.notes)
         accuracy = _accuracy(forms, logits, pictures)
         path = job.get("send")
@@ -81,6 +83,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "samples": pictures.count,
         "agrees": all(r["agrees"] for r in rungs),
         "rungs": rungs,
+        "whole": whole,
         "layers": layers,
         "accuracy": accuracy,
         "sent": sent,
@@ -125,23 +128,24 @@ def _preprocessing(
 
 
 def _graphs(
-    forms: list[tuple[str, Form]], xs: Inputs, preprocess: Preprocess
-) -> tuple[list[Rung], dict[str, np.ndarray]]:
+    forms: list[tuple[str, Form]], xs: Inputs, preprocess: Preprocess, kinds: dict[str, str]
+) -> tuple[list[Rung], dict[str, Answers]]:
     rungs, logits = [], {}
-    before: np.ndarray | None = None
+    before: Answers | None = None
     for i, (step, form) in enumerate(forms):
         child.report(i, len(forms) + 1, form.title)
         found = answers(form, xs)
         logits[form.title] = found
         if before is not None:
             last = forms[i - 1][1]
-            causes.check_classes(last, form, before, found)
+            rows = as_rows(before[0])
+            causes.check_classes(last, form, rows, as_rows(found[0]))
             compiled = step == "compile" and last.precision == form.precision
             limit = tolerances.between(last.precision, form.precision, compiled)
-            parity = outputs(before, found)
+            parity = outputs(before, found, kinds)
             finding = None
             if not tolerances.holds(parity, limit):
-                finding = causes.of_graph(last, form, xs, before, preprocess, limit, parity)
+                finding = causes.of_graph(last, form, xs, rows, preprocess, limit, parity)
             rungs.append(rung(step, last.title, form.title, parity, limit, finding))
         before = found
     return rungs, logits
@@ -150,13 +154,14 @@ def _graphs(
 def _runtime(
     contents: Contents,
     engine: str,
-    direct: np.ndarray,
+    direct: Answers,
     pictures: Samples,
-    logits: dict[str, np.ndarray],
+    logits: dict[str, Answers],
+    kinds: dict[str, str],
 ) -> Rung:
     """The bundle as an application calls it, beside the same engine fed directly."""
     bundle = opened(contents)
-    name, result = contents.manifest["input"]["name"], bundle.outputs[0].name
+    name = contents.manifest["input"]["name"]
     rows = []
     try:
         for i in range(pictures.count):
@@ -164,11 +169,11 @@ def _runtime(
             # what is of the network's size already would be cropped once more
             prepare = bundle.preprocess.normalise if pictures.ready else bundle.preprocess
             found = bundle.run({name: prepare(np.ascontiguousarray(image))})
-            rows.append(found[result].astype(np.float32).reshape(-1))
+            rows.append([channels_first(found[t.name], t) for t in bundle.outputs])
     finally:
         bundle.close()
-    logits["runtime"] = np.stack(rows)
-    parity = outputs(direct, logits["runtime"])
+    logits["runtime"] = tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+    parity = outputs(direct, logits["runtime"], kinds)
     finding = None
     if not tolerances.holds(parity, tolerances.RUNTIME):
         finding = {
@@ -176,6 +181,19 @@ def _runtime(
             "kind": "runtime", "layer": None,
         }  # fmt: skip
     return rung("runtime", engine, "runtime", parity, tolerances.RUNTIME, finding)
+
+
+def _whole(
+    forms: list[tuple[str, Form]], logits: dict[str, Answers], kinds: dict[str, str]
+) -> dict[str, Any] | None:
+    """The compiled bundle against the last float graph before it, on the same images: what
+    `edgecv export` prints and results.json keeps. None where either is missing."""
+    floats = [f for step, f in forms if f.precision == "fp32" and step != "compile"]
+    if not floats or forms[-1][0] != "compile":
+        return None
+    first, last = floats[-1].title, forms[-1][1].title
+    found = outputs(logits[first], logits[last], kinds)
+    return {"from": first, "to": last, "parity": found.to_json()}
 
 
 def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:
@@ -190,7 +208,7 @@ def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[
 
 
 def _accuracy(
-    forms: list[tuple[str, Form]], logits: dict[str, np.ndarray], pictures: Samples
+    forms: list[tuple[str, Form]], logits: dict[str, Answers], pictures: Samples
 ) -> list[dict[str, Any]]:
     """Top-1 of each form on the same images; [] without labels. role: "simulated" is the last
     graph on plain kernels, "measured" the bundle through the runtime."""
@@ -204,7 +222,7 @@ def _accuracy(
         {
             "form": title,
             "role": roles.get(title, ""),
-            "top1": float((z.argmax(1) == pictures.labels).mean()),
+            "top1": float((as_rows(z[0]).argmax(1) == pictures.labels).mean()),
         }
         for title, z in logits.items()
     ]
@@ -221,7 +239,7 @@ def send(contents: Contents, own: Preprocess, engine: Form, pictures: Samples, p
     # a bundle's golden outputs go with its inputs; nobody reads these
     blank = {s.name: np.zeros((some.count, *s.shape[1:]), s.dtype) for s in contents.outputs}
     write_bundle(path, contents.manifest, contents.files, given, blank, contents.correct)
-    return answers(engine, Inputs(some, own)).tolist()
+    return as_rows(answers(engine, Inputs(some, own))[0]).tolist()
 
 
 if __name__ == "__main__":

@@ -74,8 +74,9 @@ class Form(Protocol):
     input_grid: Grid | None
     one_by_one: bool
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        """float32 (classes,) for one image, float32 (1, C, H, W), normalised."""
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Each output, float32 (1, ...) channels first, for one image, float32 (1, C, H, W),
+        normalised."""
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         """Tensors by name, float32, channels first; INPUT is the image as the grid holds it."""

@@ -58,9 +58,10 @@ class OnnxForm:
         )
         self.input_grid = self.graph.grids.get(source.name) or input_grid(self.spec)
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        out = np.asarray(self._run({self.spec.name: placed(x, self.spec)}, ())[0])
-        return self._float(self.model.graph.output[0].name, out).reshape(-1)
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        names = [o.name for o in self.model.graph.output]
+        found = self._run({self.spec.name: placed(x, self.spec)}, ())
+        return tuple(self._float(n, np.asarray(v)) for n, v in zip(names, found, strict=True))
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         held = self.graph.integers if self._optimised else {}
@@ -95,13 +96,13 @@ class OnnxForm:
     def _run(self, feeds: dict[str, np.ndarray], places: tuple[str, ...]) -> list[Any]:
         own = [p for p in dict.fromkeys(places) if p != self.spec.name]
         engine = self._open(tuple(own))
-        names = own or [self.model.graph.output[0].name]
+        names = own or [o.name for o in self.model.graph.output]
         try:
             found = dict(zip(names, engine.run(names, feeds), strict=True))
         except Exception as e:
             raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
         found |= feeds
-        return [found[p] for p in places] if places else [found[names[0]]]
+        return [found[p] for p in places or names]
 
     def _open(self, taps: tuple[str, ...]) -> Any:
         """A session that gives these tensors. The plain one and the last other one are kept."""

@@ -53,8 +53,8 @@ class OpenVinoForm:
         self._compiled: dict[tuple[str, ...], Any] = {}
         self.spec = _spec(model.inputs[0])
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        return np.asarray(self._infer(placed(x, self.spec), ())[0], np.float32).reshape(-1)
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(v, np.float32) for v in self._infer(placed(x, self.spec), ()))
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         feed = placed(x, self.spec)
@@ -76,7 +76,7 @@ class OpenVinoForm:
             raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
 
     def _infer(self, x: np.ndarray, taps: tuple[str, ...]) -> list[np.ndarray]:
-        """The answer, or the tensors of these names. The plain network and the last other one
+        """The answers, or the tensors of these names. The plain network and the last other one
         are kept compiled."""
         if taps not in self._compiled:
             for old in [key for key in self._compiled if key]:
@@ -92,7 +92,7 @@ class OpenVinoForm:
         compiled = self._compiled[taps]
         found = compiled([x])
         if not taps:
-            return [found[compiled.outputs[0]].copy()]
+            return [found[port].copy() for port in compiled.outputs]
         return [found[compiled.output(name)].copy() for name in taps]
 
     def _layers(self, model: Any) -> list[Layer]:

@@ -10,6 +10,7 @@ from edgecv.backends import run_module
 from edgecv.ladder.layers import Grid, Layer, input_grid, placed
 from edgecv.replay import real
 from edgecv.runtime.archive import Contents
+from edgecv.runtime.spec import channels_first
 
 
 class SessionForm:
@@ -28,10 +29,9 @@ class SessionForm:
         self._spec = next(s for s in self._session.inputs if s.name == manifest["input"]["name"])
         self.input_grid: Grid | None = input_grid(self._spec)
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        result = self._session.outputs[0]
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         found = self._session.run({self._spec.name: placed(x, self._spec)})
-        return real(found[result.name], result).reshape(-1)
+        return tuple(channels_first(real(found[t.name], t), t) for t in self._session.outputs)
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         return dict.fromkeys(tensors, x)  # its image is all that it could be asked for

@@ -28,6 +28,7 @@ from edgecv.ladder.layers import (
     placed,
 )
 from edgecv.replay import real as as_real
+from edgecv.runtime.spec import channels_first
 
 KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense", "ADD": "add",
@@ -66,10 +67,9 @@ class TfliteForm:
         quantized = any(layer.grid for layer in self.layers)
         self.precision = "int8" if quantized else "fp16" if halved else "fp32"
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
-        result = self._session.outputs[0]
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         found = self._session.run({self.spec.name: placed(x, self.spec)})
-        return as_real(found[result.name], result).reshape(-1)
+        return tuple(channels_first(as_real(found[t.name], t), t) for t in self._session.outputs)
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         feed = placed(x, self.spec)

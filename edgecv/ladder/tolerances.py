@@ -9,7 +9,9 @@ runtime         the same engine once more: 60 dB
 
 from __future__ import annotations
 
-from edgecv.parity import COMPILE, COMPILE_INT8, EXPORT, Parity, Tolerance
+from edgecv.parity import COMPILE, COMPILE_INT8, EXPORT, Tolerance, holds
+
+__all__ = ["PREPROCESSING", "QUANTIZE", "RUNTIME", "between", "holds"]
 
 PREPROCESSING = Tolerance(min_sqnr_db=40.0, min_agreement=0.0)
 QUANTIZE = Tolerance(min_sqnr_db=10.0, min_agreement=0.8)
@@ -21,11 +23,3 @@ def between(before: str, after: str, compiled: bool) -> Tolerance:
     if compiled or after == "fp16":  # weights halved: no closer, and no farther, than that
         return COMPILE.get(after, COMPILE_INT8)
     return EXPORT if before == after == "fp32" else QUANTIZE if before == "fp32" else COMPILE_INT8
-
-
-def holds(parity: Parity, tolerance: Tolerance) -> bool:
-    """As `edgecv.parity.check`: where noise is tiny, near ties may go either way."""
-    if parity.sqnr_db < tolerance.min_sqnr_db:
-        return False
-    tiny = parity.sqnr_db >= tolerance.min_sqnr_db + 20
-    return tiny or parity.top1_agreement >= tolerance.min_agreement

@@ -32,10 +32,11 @@ class TorchForm:
         self._parts: dict[str, tuple[Any, Any]] = {}  # tensor -> (layer, its batch norm or None)
         self.layers = tuple(self._layers(shape))
 
-    def logits(self, x: np.ndarray) -> np.ndarray:
+    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
         with self._torch.inference_mode():
             out = self._module(self._torch.from_numpy(np.ascontiguousarray(x, np.float32)))
-        return np.asarray(out.numpy(), np.float32).reshape(-1)
+        many = out if isinstance(out, tuple | list) else (out,)
+        return tuple(np.asarray(t.numpy(), np.float32) for t in many)
 
     def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {INPUT: x}
@@ -50,7 +51,7 @@ class TorchForm:
 
             handles.append((norm or layer).register_forward_hook(keep))
         try:
-            self.logits(x)
+            self.answers(x)
         finally:
             for handle in handles:
                 handle.remove()
@@ -94,7 +95,7 @@ class TorchForm:
 
                 handles.append(part.register_forward_hook(note))
         try:
-            self.logits(np.zeros(shape, np.float32))
+            self.answers(np.zeros(shape, np.float32))
         finally:
             for handle in handles:
                 handle.remove()

@@ -22,8 +22,10 @@ class BundleFacts:
     reason:       why it was not run here; "" where it was
     metric:       {"name", "value", "samples", "images"}, or None
     executed:     precision -> layers that the engine ran in it
-    against:      what the graph was compared with, in words
-    parity:       {"graph", "compiled"}: `edgecv.parity.Parity` as JSON, or None
+    parity:       {"graph", "compiled", "float"}: `edgecv.parity.Parity` as JSON, or None
+                  (`edgecv.bundle_parity`)
+    warnings:     what makes the figures say less than they seem to
+    made_up:      the images that answers were compared on were no photographs
     search:       what a search for the quantizer's settings tried, or None
     """
 
@@ -36,20 +38,23 @@ class BundleFacts:
     reason: str
     metric: dict[str, Any] | None
     executed: dict[str, int]
-    against: str
     parity: dict[str, Any]
     search: dict[str, Any] | None = None
+    warnings: tuple[str, ...] = ()
+    made_up: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""
-        return {**asdict(self), "notes": list(self.notes)}
+        return {**asdict(self), "notes": list(self.notes), "warnings": list(self.warnings)}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> BundleFacts:
         """Raises KeyError, TypeError where it is none."""
         names = {f.name for f in fields(BundleFacts)}
         found = {k: v for k, v in data.items() if k in names}
-        return BundleFacts(**found | {"notes": tuple(data["notes"])})
+        return BundleFacts(
+            **found | {"notes": tuple(data["notes"]), "warnings": tuple(data.get("warnings", ()))}
+        )
 
 
 def write(folder: Path, facts: BundleFacts | dict[str, Any]) -> None:

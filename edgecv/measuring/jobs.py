@@ -41,8 +41,10 @@ class PackJob(Job):
     """Make a graph into a bundle and prove it (`edgecv.packing`).
 
     graph:       folder of a Graph
-    images:      folder of decoded images that calibrate and compare
-    test:        folder of those that are judged, or None
+    images:      folder of decoded images that calibrate
+    test:        folder of those that accuracy is measured on, or None
+    judged:      folder of those that answers are compared on; None takes images
+    floats:      folder of the float Graph that an int8 or fp16 one was made of, or None
     test_digest: of the latter, which two bundles' answers are compared by
     made_from:   digest of what the graph was made from
     out:         folder for name.edgecv
@@ -58,6 +60,8 @@ class PackJob(Job):
     out: Path
     test_digest: str = ""
     made_from: str = ""
+    judged: Path | None = None
+    floats: Path | None = None
 
     @staticmethod
     def of(context: Context, graph: Path, name: str, out: Path, test: bool = True) -> PackJob:
@@ -67,6 +71,7 @@ class PackJob(Job):
         return PackJob(
             graph, context.target, context.preprocess, context.labels,
             folders["train"], folders["test"] if test else None, name, out,
+            judged=folders["test"] if test else None,
         )  # fmt: skip
 
 

@@ -250,6 +250,7 @@ def _parity(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
             rungs.append(("network", "float graph", kept.get("parity")))
             rungs.append(("float graph", "int8 graph", found.get("graph")))
             rungs.append(("int8 graph", "engine", found.get("compiled")))
+            rungs.append(("float graph", "bundle", found.get("float")))
         else:
             rungs.append(("network", "float graph", found.get("graph")))
             rungs.append(("float graph", "engine", found.get("compiled")))
@@ -261,7 +262,7 @@ def _parity(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
         if known:
             yield {"target": row["target"], "step": row["step"], "rungs": known}
         for a, b, value in rungs:
-            if value is None and known:
+            if value is None and known and b != "bundle":
                 reason = "the compiled file was not run here" if b == "engine" else "not kept"
                 where = row["target"] if b == "engine" else f"{row['step']}, {a} → {b}"
                 missing.add("parity", f"{where}: {reason}")

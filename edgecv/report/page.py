@@ -164,7 +164,10 @@ def _pictures(run: Run, mind: Data) -> list[Data]:
 
 def _ladder(parity: list[Data]) -> list[Data]:
     """Rows of the parity table: a cell for each rung, empty where it was not measured."""
-    rungs = (("network", "float graph"), ("float graph", "int8 graph"), (None, "engine"))
+    rungs = (
+        ("network", "float graph"), ("float graph", "int8 graph"), (None, "engine"),
+        ("float graph", "bundle"),
+    )  # fmt: skip
     rows = []
     for item in parity:
         cells = [

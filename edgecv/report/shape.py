@@ -7,7 +7,7 @@ from edgecv.runtime.shape import NUMBER, Every, wrong
 __all__ = ["LAYER", "NUMBER", "PARITY", "RESULTS", "Every", "wrong"]
 
 PAIR = [NUMBER, NUMBER]
-PARITY = {"sqnr_db": NUMBER, "top1_agreement": NUMBER, "cosine": NUMBER, "samples": int}
+PARITY = {"sqnr_db": NUMBER, "top1_agreement?": NUMBER, "cosine": NUMBER, "samples": int}
 ROW = {
     **dict.fromkeys(("step", "target", "engine", "precision", "status"), str),
     **dict.fromkeys(("bundle?", "reason?", "reference?", "device?"), str),
@@ -19,7 +19,7 @@ ROW = {
     **dict.fromkeys(("latency_ratio_interval?", "cpu_time_ratio_interval?"), PAIR),
     "latency_ms?": dict.fromkeys(("p50", "p90", "p99"), NUMBER),
     "metric?": {"value": NUMBER, "samples": int, "reference?": NUMBER},
-    "parity?": {"graph?": PARITY, "compiled?": PARITY},
+    "parity?": {"graph?": PARITY, "compiled?": PARITY, "float?": PARITY},
 }  # fmt: skip
 NODE = {
     **dict.fromkeys(("id", "kind", "digest"), str),

@@ -96,14 +96,16 @@ def _pair(pair: Data, mind: Data) -> list[str]:
     ]
 
 
-_RUNGS = ("target", "step", "network → float", "float → int8", "graph → compiled")
+_RUNGS = ("target", "step", "network → float", "float → int8", "graph → compiled",
+          "float → bundle")  # fmt: skip
 
 
 def _rungs(item: Data) -> list[str]:
-    cells = {"float graph": "", "int8 graph": "", "engine": ""}
+    cells = {"float graph": "", "int8 graph": "", "engine": "", "bundle": ""}
     for rung in item["rungs"]:
-        equal = words.percent(rung["top1_agreement"], 1)
-        cells[rung["to"]] = f"{words.decibel(rung['sqnr_db'])}, {equal} %"
+        cells[rung["to"]] = words.decibel(rung["sqnr_db"])
+        if rung.get("top1_agreement") is not None:
+            cells[rung["to"]] += f", {words.percent(rung['top1_agreement'], 1)} %"
     return [item["target"], item["step"], *cells.values()]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 MINUS = "\u2212"
 
@@ -79,6 +80,20 @@ def decibel(value: float | None) -> str:
     if value is None:
         return ""
     return "exact" if value >= 200 else f"{value:.0f} dB" if value >= 100 else f"{value:.1f} dB"
+
+
+def fidelity(parity: Mapping[str, Any], made_up: bool = False) -> str:
+    """How outputs compare with float: "SQNR 38.2 dB, top-1 agreement 0.979 on 48 images"."""
+    agreement, ties = parity["top1_agreement"], parity["samples"] - parity.get("clear", 0)
+    said = f"SQNR {parity['sqnr_db']:.1f} dB"
+    if agreement is not None:
+        said += f", top-1 agreement {agreement:.3f}"
+    said += f" on {parity['samples']} {'made-up ' if made_up else ''}images"
+    if agreement is not None and 0 < ties < parity["samples"]:
+        said += f" ({ties} near ties)"
+    for name, one in parity.get("outputs", {}).items():
+        said += f"; {name} {one['sqnr_db']:.1f} dB"
+    return said
 
 
 def plural(count: int, noun: str) -> str:

@@ -18,7 +18,8 @@ manifest.json, SCHEMA 1 (no timestamps, no latencies, no paths of the machine th
     edgecv         version that wrote it                                    set by write_bundle
     name, target, engine, precision      strings; task is "classification"
     input          {"name", "shape", "preprocess": Preprocess.to_json()}    the image's input
-    inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes
+    inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes, where its kind
+                       (`edgecv.runtime.fidelity.KINDS`) says so
     scores         "logits" (the default when absent) or "probabilities": what outputs[0] holds
     labels         one string per class, or null
     metric         null, or {"name", "value", "samples", "images"}          optional, as are all

@@ -11,7 +11,6 @@ is opened.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -20,6 +19,7 @@ import numpy as np
 from edgecv.backends import ENGINES, Session, run_module
 from edgecv.errors import BundleError, DataError, EdgecvError
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
+from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec
 from edgecv.runtime.turn import Turn, in_turn
@@ -35,6 +35,7 @@ __all__ = [
 ]
 
 TOP = 10
+_HOLDS = {"map": "scores for every pixel", "values": "values"}
 
 
 class Prediction(NamedTuple):
@@ -67,7 +68,7 @@ class Bundle:
         self.inputs, self.outputs = contents.inputs, contents.outputs
         self.session = session
         labels = self.manifest.get("labels")
-        self.labels: Sequence[str] = labels or _Indices(prod(self.outputs[0].shape))
+        self.labels: Sequence[str] = labels or _Indices(width(self.outputs[0]))
         for said, found in ((self.inputs, session.inputs), (self.outputs, session.outputs)):
             _same(self.path, said, found)
         # what a call needs, found once
@@ -75,6 +76,7 @@ class Bundle:
         self._input: np.ndarray | None = None
         self._run = session.run
         self._image, self._classes = self.manifest["input"]["name"], self.outputs[0].name
+        self._kind = kinds(self.outputs[:1])[self._classes]
         self._softmax = self.manifest.get("scores", "logits") == "logits"
         self._expected = {s.name: (np.dtype(s.dtype), s.shape) for s in self.inputs}
         self._grids = {s.name: s for s in self.outputs if on_grid(s)}
@@ -83,8 +85,12 @@ class Bundle:
     def __call__(self, image: np.ndarray, top: int | None = TOP) -> list[Prediction]:
         """The `top` best classes, best first (None: all of them) of one uint8 image of any size.
 
-        image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Raises DataError.
+        image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Raises DataError: no image, or a
+        network that does not answer with a row of classes.
         """
+        if self._kind != "classes":
+            what = f"output {self._classes!r} holds {_HOLDS[self._kind]}, not scores for classes"
+            raise DataError(str(self.path), what, "bundle.run(...) gives every output as it is")
         with self._turn:
             self._input = self.preprocess(image, self._input)
             z = self._run({self._image: self._input})[self._classes].reshape(-1)

@@ -11,6 +11,7 @@ from typing import Any
 
 from edgecv.backends import ENGINES
 from edgecv.errors import DataError
+from edgecv.runtime.fidelity import KINDS, width
 from edgecv.runtime.preprocess import DTYPES, LAYOUTS, Preprocess
 from edgecv.runtime.resample import INTERPOLATIONS
 from edgecv.runtime.shape import NUMBER, Every, Number, Only, Text, whole, wrong
@@ -27,6 +28,7 @@ TENSOR = Only({
                          "int32", "uint32", "int64", "uint64", "bool")),
     "shape": Every(list, whole(1, ELEMENTS)),
     "layout?": Text(among=(*LAYOUTS, "NC")),
+    "kind?": Text(among=KINDS),
     "scale?": SCALE,
     "zero_point?": whole(-(1 << 31), 1 << 31),
 })  # fmt: skip
@@ -120,7 +122,7 @@ def _agree(
     plain = all(n not in ("", ".", "..") and not set(n) & set("/\\\0") for n in files)
     if not files or not plain or len(set(files)) < len(files):
         raise ValueError(f"files {files[:4]!r:.80} are not base names")
-    classes = prod(outputs[0].shape)
+    classes = width(outputs[0])
     if (labels := manifest.get("labels")) is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
 

@@ -6,7 +6,10 @@ Imported on devices: numpy and the standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -15,7 +18,8 @@ class TensorSpec:
 
     shape is static and includes the batch axis (1). layout is "NCHW", "NHWC" or "NC" (anything
     that is not an image). scale and zero_point are set where the engine's own tensor holds
-    integers: real = scale * (q - zero_point).
+    integers: real = scale * (q - zero_point). kind says what an output holds
+    (`edgecv.runtime.fidelity.KINDS`); None where only the shape tells.
     """
 
     name: str
@@ -24,6 +28,7 @@ class TensorSpec:
     layout: str = "NC"
     scale: float | None = None
     zero_point: int | None = None
+    kind: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return {k: v for k, v in asdict(self).items() if v is not None}
@@ -31,6 +36,12 @@ class TensorSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> TensorSpec:
         return TensorSpec(**{**data, "shape": tuple(data["shape"])})
+
+
+def channels_first(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """(N, H, W, C) as (N, C, H, W), where the tensor is laid out so; others as they are."""
+    last = spec.layout == "NHWC" and values.ndim == 4
+    return values.transpose(0, 3, 1, 2) if last else values
 
 
 @dataclass(frozen=True)

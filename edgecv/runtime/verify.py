@@ -1,11 +1,8 @@
 """Does this device answer as the machine that made the bundle did?
 
-    SQNR = 10 log10(sum y^2 / sum (y - y')^2) dB,  y golden, y' replayed, both in real units
-
 CPUs round differently (fused multiply-add, saturating int8 products), so equality is not asked
-for: an output passes when SQNR reaches its precision's floor and the best class of each sample
-is the same. Where the best two golden classes are closer than four times the noise which that
-floor allows, either may win and the class is not compared.
+for: an output passes when its SQNR (`edgecv.runtime.fidelity`) reaches its precision's floor and
+the best class of each sample is the same, where the golden output's best class is clear.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -20,10 +17,11 @@ import numpy as np
 
 from edgecv.errors import BundleError
 from edgecv.runtime.bundle import Bundle, dequantise, on_grid, opened, read_bundle
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.fidelity import Parity, compare_all
+from edgecv.runtime.spec import TensorSpec, channels_first
 
-SQNR_FLOOR_DB = {"fp32": 60.0, "fp16": 40.0, "bf16": 20.0, "int8": 25.0}
-_CLEAR = 4.0  # margins of this many standard deviations of the allowed noise are clear
+# As far as a compiled network may be from its graph (`edgecv.parity.COMPILE`).
+SQNR_FLOOR_DB = {"fp32": 50.0, "fp16": 35.0, "bf16": 20.0, "int8": 15.0}
 
 
 @dataclass(frozen=True)
@@ -78,23 +76,26 @@ def verify(path: str | Path, threads: int | None = None, engine: str | None = No
     floor = SQNR_FLOOR_DB.get(precision, SQNR_FLOOR_DB["int8"])
     pairs = {s.name: (contents.golden_outputs[s.name], replayed[s.name]) for s in bundle.outputs}
     exact = all(np.array_equal(a, b) for a, b in pairs.values())
-    reals = [(_as_real(pairs[s.name][0], s), _as_real(pairs[s.name][1], s)) for s in bundle.outputs]
-    error, sqnr = _distance(reals)
-    compared, agreed = _classes(*reals[0], floor)
-    reason = _reason(error, sqnr, floor, compared - agreed)
+    goldens, found = (
+        [channels_first(_as_real(pairs[t.name][side], t), t) for t in bundle.outputs]
+        for side in (0, 1)
+    )
+    kinds = {t.name: t.kind for t in contents.outputs}
+    parity = compare_all(goldens, found, kinds, floor)
+    reason = _reason(parity, floor)
     return VerifyReport(
         bundle=Path(path).name,
         engine=engine or bundle.manifest["engine"],
         precision=precision,
-        samples=len(reals[0][0]),
+        samples=parity.samples,
         ok=not reason,
         reason=reason,
         exact=exact,
-        max_abs_error=error,
-        sqnr_db=None if np.isinf(sqnr) and sqnr > 0 else sqnr,
+        max_abs_error=parity.max_abs_error,
+        sqnr_db=None if exact else parity.sqnr_db,
         floor_db=floor,
-        compared=compared,
-        agreed=agreed,
+        compared=parity.clear,
+        agreed=parity.agreed,
     )
 
 
@@ -113,36 +114,10 @@ def _as_real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return real.astype(np.float64)
 
 
-def _distance(reals: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
-    """(largest absolute error, lowest SQNR in dB) over the outputs; NaN when not finite."""
-    error, worst = 0.0, float("inf")
-    for golden, found in reals:
-        noise = found - golden
-        if not np.isfinite(noise).all():
-            return float("nan"), float("nan")
-        error = max(error, float(np.abs(noise).max(initial=0.0)))
-        if power := float(np.square(noise).sum()):
-            signal = float(np.square(golden).sum())
-            worst = min(worst, float(10 * np.log10(max(signal, 1e-300) / power)))
-    return error, worst
-
-
-def _classes(golden: np.ndarray, found: np.ndarray, floor: float) -> tuple[int, int]:
-    """(samples with a clear golden winner, those of them where the same class won)."""
-    golden, found = golden.reshape(len(golden), -1), found.reshape(len(found), -1)
-    if golden.shape[1] < 2:
-        return 0, 0
-    ordered = np.sort(golden, axis=1)
-    margin = ordered[:, -1] - ordered[:, -2]
-    noise = np.sqrt(np.square(golden).mean(axis=1)) * 10 ** (-floor / 20)
-    clear = margin > _CLEAR * noise
-    same = golden.argmax(axis=1) == found.argmax(axis=1)
-    return int(clear.sum()), int((clear & same).sum())
-
-
-def _reason(error: float, sqnr: float, floor: float, differ: int) -> str:
-    if np.isnan(error):
+def _reason(parity: Parity, floor: float) -> str:
+    if not np.isfinite(parity.max_abs_error):
         return "an output is not finite"
-    if sqnr < floor:
-        return f"outputs differ: SQNR {sqnr:.1f} dB is below {floor:.0f} dB"
+    if parity.sqnr_db < floor:
+        return f"outputs differ: SQNR {parity.sqnr_db:.1f} dB is below {floor:.0f} dB"
+    differ = parity.clear - parity.agreed
     return f"{differ} samples have another best class" if differ else ""

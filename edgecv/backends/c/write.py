@@ -218,6 +218,7 @@ def _model(network: Network, body: str, result_name: str) -> str:
     table = "\\n".join(
         f"{PRECISION[s.kind]} {_safe(s.layer)}" for s in network.steps if s.kind in PRECISION
     )
+    high, wide, channels = network.tensors[network.result].shape
     return (
         '#include "model.h"\n\n#include <string.h>\n\n#include "weights.h"\n\n'
         f"{kernels(network)}\n"
@@ -225,7 +226,8 @@ def _model(network: Network, body: str, result_name: str) -> str:
         f'const char model_input[] = "{_safe(network.source)}", '
         f'model_output[] = "{_safe(result_name)}";\n'
         "const int model_dims[] = {MODEL_HEIGHT, MODEL_WIDTH, MODEL_CHANNELS, MODEL_OUTPUTS, "
-        "MODEL_ARENA};\n\n"
+        "MODEL_ARENA};\n"
+        f"const int model_map[] = {{{high}, {wide}, {channels}}};\n\n"
         "void model_run(const float *input, float *output, void *memory) {\n"
         "    unsigned char *const arena = memory;\n    (void)arena;\n" + body + "\n}\n"
     )
@@ -253,9 +255,10 @@ void model_run(const float *input, float *output, void *memory);
 /* What multiplies, in order: "int8 stem.0\\nbinary stage1.0.conv1\\n..." */
 extern const char model_steps[];
 
-/* The names of input and output; height, width, channels, outputs and bytes of memory. */
+/* The names of input and output; height, width, channels, outputs and bytes of memory; height,
+   width and channels of the output. */
 extern const char model_input[], model_output[];
-extern const int model_dims[5];
+extern const int model_dims[5], model_map[3];
 
 #endif
 """

@@ -36,7 +36,9 @@ class Export(Stage):
         from edgecv.binary.frozen import frozen, one_bit
         from edgecv.lowrank.structured import materialised
         from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
-        from edgecv.replay import graph_outputs, sample, torch_outputs
+        from edgecv.replay import graph_answers, judged, torch_answers
+        from edgecv.runtime.fidelity import kinds
+        from edgecv.stages.export.ends import with_kinds
 
         module = None if not isinstance(source, tuple) else source[1]
         target = context.target
@@ -44,7 +46,7 @@ class Export(Stage):
         if target.graph == "onnx" and module is None:
             from edgecv.stages.export.onnx import load_onnx
 
-            load_onnx(source, context.out).save_facts()
+            with_kinds(load_onnx(source, context.out), context.labels).save_facts()
             return
         if module is None:
             from edgecv.importing import onnx_to_torch
@@ -53,13 +55,16 @@ class Export(Stage):
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)
-        graph = self._export(module, context, target)
-        pixels = sample(context.images("train").pixels, 64)
+        graph = with_kinds(self._export(module, context, target), context.labels)
+        images = context.images("train")
+        pixels = judged(images.pixels)
         parity = check(
             f"export of {context.where} to {target.graph}",
-            torch_outputs(module, pixels, context.preprocess),
-            graph_outputs(graph, pixels, context.preprocess),
+            torch_answers(module, pixels, context.preprocess),
+            graph_answers(graph, pixels, context.preprocess, plain=True),
             EXPORT_ONE_BIT if bits else EXPORT,
+            kinds(graph.outputs),
+            images.made_up,
         )
         graph.facts["parity"] = parity.to_json()
         if bits:

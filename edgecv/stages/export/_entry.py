@@ -40,7 +40,7 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
     """Make the model take one static float32 image (1, C, H, W), in place.
 
     size: (height, width) where the file leaves them open
-    Raises ModelError: several inputs or outputs, no image, dynamic channels, a batch of several.
+    Raises ModelError: several inputs, no output, no image, dynamic channels, a batch of several.
     """
     import onnx
 
@@ -49,10 +49,11 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
     inputs = [i for i in graph.input if i.name not in weights]
     del graph.input[:]  # old files list their weights here, which keeps them from folding
     graph.input.extend(inputs)
-    for kind, found in (("input", graph.input), ("output", graph.output)):
-        if len(found) != 1:
-            names = ", ".join(repr(i.name) for i in found) or "none"
-            raise ModelError(where, f"needs one {kind}, has {len(found)}: {names}")
+    if len(graph.input) != 1:
+        names = ", ".join(repr(i.name) for i in graph.input) or "none"
+        raise ModelError(where, f"needs one input, has {len(graph.input)}: {names}")
+    if not graph.output:
+        raise ModelError(where, "has no output", "export it again")
     source = graph.input[0]
     place, tensor = f"{where}: input {source.name!r}", source.type.tensor_type
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,

@@ -67,8 +67,8 @@ def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Gra
     A dynamic batch becomes 1, external weights (from the file's own folder) are inlined, an image
     that is channels-last or bytes goes in as float32 (1, C, H, W); facts["takes"] says "bytes"
     where pixels go in as they are. Opsets 7 to 17 become 18.
-    Raises ModelError: no such file, truncated, several inputs or outputs, no image in or not
-    (1, classes) out, dynamic channels, NaN or infinite weights, weights outside the folder, a
+    Raises ModelError: no such file, truncated, several inputs, no image in or no answer
+    for a batch of one out, dynamic channels, NaN or infinite weights, weights outside the folder, a
     rewrite that would change what it answers; UnsupportedError: a node that cannot be read.
     """
     onnx = _onnx()
@@ -337,13 +337,14 @@ def _run_once(model: Any, where: str) -> tuple[tuple[TensorSpec, ...], tuple[Ten
         raise ModelError(where, f"does not run: {e.what}") from None
     for output in model.graph.output:
         shape = shapes[output.name]
-        if len(shape) != 2 or shape[0] != 1 or shape[1] < 1:
-            raise ModelError(where, f"output {output.name!r} is {shape}, not (1, classes)")
+        if len(shape) < 2 or shape[0] != 1 or min(shape) < 1:
+            what = f"output {output.name!r} is {shape}: no answer for a batch of one image"
+            raise ModelError(where, what, "export it with batch 1, each output (1, ...)")
         dims = output.type.tensor_type.shape
         dims.ClearField("dim")
         for size in shape:
             dims.dim.add().dim_value = size
-    outputs = tuple(TensorSpec(t.name, t.dtype, shapes[t.name]) for t in session.outputs)
+    outputs = tuple(TensorSpec(t.name, t.dtype, shapes[t.name], t.layout) for t in session.outputs)
     return session.inputs, outputs
 
 

@@ -84,7 +84,11 @@ class Quantize(Limited):
     )
     min_sqnr_db: float = Field(default=6.0, description="fail below this signal-to-noise ratio")
     min_agreement: float = Field(
-        default=0.8, ge=0, le=1, description="fail below this top-1 agreement with the float graph"
+        default=0.8,
+        ge=0,
+        le=1,
+        description="fail below this top-1 agreement with the float graph, where its best class "
+        "is clear",
     )
 
     def target_key(self, target: Target) -> dict[str, Any]:
@@ -131,7 +135,8 @@ class Quantize(Limited):
 
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
         from edgecv.parity import check
-        from edgecv.replay import graph_outputs, sample
+        from edgecv.replay import graph_answers, judged
+        from edgecv.runtime.fidelity import kinds
         from edgecv.stages.quantize.half import brain, halve
 
         assert context.target is not None
@@ -139,9 +144,13 @@ class Quantize(Limited):
             brain(source, context.out)  # the same file: nothing to compare before it is compiled
             return
         graph = halve(source, context.out, _computes_half(context.target))
-        pixels = sample(context.images("train").pixels, 64)
-        outputs = [graph_outputs(g, pixels, context.preprocess) for g in (source, graph)]
-        parity = check(f"quantize {context.where}", outputs[0], outputs[1], tolerance)
+        images = context.images("train")
+        pixels, named = judged(images.pixels), kinds(source.outputs)
+        before, after = (
+            graph_answers(g, pixels, context.preprocess, plain=True) for g in (source, graph)
+        )
+        where = f"quantize {context.where}"
+        parity = check(where, before, after, tolerance, named, images.made_up)
         graph.facts["parity"] = parity.to_json()
         graph.save_facts()
 

@@ -9,11 +9,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance, check
-from edgecv.replay import calibration_sample, graph_outputs, held_back
+from edgecv.replay import (
+    JUDGED,
+    Answers,
+    calibration_sample,
+    graph_answers,
+    held_back,
+    sample,
+)
+from edgecv.replay import judged as judged_images
+from edgecv.runtime.fidelity import kinds
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import notes
 from edgecv.stages.quantize.options import Options
@@ -28,18 +35,26 @@ class Quantizer:
     """One float graph of the target's format, on the grid of context.target.
 
     What calibration images tell is measured once, for however many choices of the knobs.
-    samples: calibration images, from data.train; judged: others, that results are compared on
+    samples: calibration images, from data.train; judged: images to compare on, at most; unseen: on
+    others alone, however few they are, since knobs that are chosen on images fit those
     """
 
     def __init__(
-        self, source: Graph, context: Context, samples: int, judged: int = HELD_BACK
+        self,
+        source: Graph,
+        context: Context,
+        samples: int,
+        judged: int = JUDGED,
+        unseen: bool = False,
     ) -> None:
         assert context.target is not None
         self.source, self.context, self.target = source, context, context.target
-        pixels, spec = context.images("train").pixels, source.inputs[0]
+        images, spec = context.images("train"), source.inputs[0]
+        pixels, self._made_up = images.pixels, images.made_up
         float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
         self._samples = float_input.normalise(calibration_sample(pixels, samples))
-        self._unseen = held_back(pixels, samples, judged)
+        others = held_back(pixels, samples, HELD_BACK)
+        self._judged = others if unseen else sample(judged_images(pixels, samples), judged)
         self._measured: dict[bool, Any] = {}
 
     def make(
@@ -63,8 +78,11 @@ class Quantizer:
         clipped = notes(self.source)
         if clipped:  # trained to be clipped hard, which the float graph does not do: told only
             tolerance = NONE
-        outputs = graph_outputs(graph, self._unseen, self.context.preprocess)
-        parity = check(f"quantize {where}", self._reference, outputs, tolerance)
+        outputs = graph_answers(graph, self._judged, self.context.preprocess, plain=True)
+        named = kinds(self.source.outputs)
+        parity = check(
+            f"quantize {where}", self._reference, outputs, tolerance, named, self._made_up
+        )
         graph.facts["parity"] = parity.to_json()
         graph.facts["notes"] = clipped
         if tell:
@@ -74,5 +92,5 @@ class Quantizer:
         return graph, parity
 
     @cached_property
-    def _reference(self) -> np.ndarray:
-        return graph_outputs(self.source, self._unseen, self.context.preprocess)
+    def _reference(self) -> Answers:
+        return graph_answers(self.source, self._judged, self.context.preprocess, plain=True)

@@ -102,7 +102,7 @@ def search(
         fixed |= {name for change in KNOBS for name in change}
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
-    quantizer = Quantizer(source, context, count)
+    quantizer = Quantizer(source, context, count, unseen=True)
 
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
         return quantizer.make(options, out, tell=options == start)
@@ -250,7 +250,8 @@ class Search:
 
 
 def _better(a: Parity, b: Parity) -> bool:
-    return a.sqnr_db > b.sqnr_db + GAIN_DB and a.top1_agreement >= b.top1_agreement
+    agrees = (a.top1_agreement or 0.0) >= (b.top1_agreement or 0.0)
+    return a.sqnr_db > b.sqnr_db + GAIN_DB and agrees
 
 
 def _words(options: Options) -> str:

@@ -123,7 +123,8 @@ def quantize_tflite(
         **{k: graph.facts[k] for k in ("transposes", "notes") if graph.facts.get(k)},
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
     }
-    made = Graph(path, "tflite", "int8", session.inputs, session.outputs, facts)
+    outputs = graph.told(session.outputs)
+    made = Graph(path, "tflite", "int8", session.inputs, outputs, facts)
     made.save_facts()
     return made
 

@@ -6,7 +6,7 @@ The float graph is made into a bundle once, as the reference that figures are ag
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Trial:
         return {
             "options": self.options.to_json(),
             "sqnr_db": round(self.fidelity.sqnr_db, 2),
-            "agreement": round(self.fidelity.top1_agreement, 4),
+            "agreement": _rounded(self.fidelity.top1_agreement),
             "figures": {k: self.figures.get(k) for k in limits.asked()} if self.figures else None,
             "met": None if missed is None else not missed,
         }
@@ -118,8 +118,14 @@ class Prover:
         out = self.room / f"bundle-{self._count}"
         out.mkdir()
         job = PackJob.of(self.context, graph.path.parent, name, out)
+        if graph is not self.source:
+            job = replace(job, floats=self.source.path.parent)
         facts = self.context.measuring.pack(job, self.context.where)
         return facts, out / facts.bundle
+
+
+def _rounded(share: float | None) -> float | None:
+    return None if share is None else round(share, 4)
 
 
 def _times(profile: Mapping[str, Any]) -> dict[str, float]:

@@ -1,0 +1,107 @@
+"""A compiled network beside what it was made of, run by something else than the kernels under test.
+
+    float graph ─ node by node ─▶ answers ─┐ graph: what the integers cost
+    graph ─────── node by node ─▶ answers ─┤ compiled: what the engine's own kernels change
+    bundle ────── its engine ───▶ answers ─┘ float: what a user gets, and what is printed
+
+Node by node is ONNX Runtime without its optimiser, LiteRT without XNNPACK: an engine that fuses
+layers wrongly is not compared with itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgecv import parity
+from edgecv.errors import ParityError
+from edgecv.graph import Graph
+from edgecv.parity import Parity, Tolerance
+from edgecv.replay import (
+    Answers,
+    fused_session,
+    graph_answers,
+    saturated_here,
+    session_answers,
+)
+from edgecv.runtime.fidelity import kinds
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.target import Target
+
+# Other rounding may cost a network of integers this much against float; above ENOUGH_DB, anything.
+LOST_DB, ENOUGH_DB = 6.0, 35.0
+
+
+def bundle_parity(
+    where: str,
+    graph: Graph,
+    floats: Graph | None,
+    target: Target,
+    session: Any,
+    pixels: np.ndarray,
+    preprocess: Preprocess,
+    made_up: bool = False,
+) -> tuple[dict[str, Any], Answers]:
+    """{"compiled": against the graph, "graph": the graph against float, or None where it is float,
+    "float": the bundle against float, or None where no float network is known}, and its answers.
+
+    floats: the float graph that an int8 or fp16 graph was made of. session: of the compiled bundle.
+    Where this processor's integers saturate and the target's do not, "float" is the graph's own.
+    Raises ParityError: the engine answers something else than the file says.
+    """
+    named = kinds(graph.outputs)
+    answers = session_answers(session, pixels, preprocess)
+    _same_shapes(where, named, answers)
+    plain = graph_answers(graph, pixels, preprocess, plain=True)
+    away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
+    beside = _fused(graph, pixels, preprocess) if away else plain
+    tolerance = _tolerance(graph)
+    compiled = parity.check(where, beside, answers, tolerance, named, made_up)
+    found: dict[str, Parity | None] = {"compiled": compiled, "graph": None, "float": None}
+    if graph.precision in ("fp32", "bf16"):
+        found["float"] = compiled
+    elif floats is not None:
+        reference = graph_answers(floats, pixels, preprocess, plain=True)
+        loose = Tolerance(-np.inf, 0.0)  # how far integers may be is the quantizer's to say
+        simulated = parity.check(where, reference, plain, loose, named, made_up)
+        ran = plain if away else answers
+        real = parity.check(where, reference, ran, loose, named, made_up)
+        _lost(where, simulated, real)
+        found |= {"graph": simulated, "float": real}
+    return {k: v.to_json() if v else None for k, v in found.items()}, answers
+
+
+def _tolerance(graph: Graph) -> Tolerance:
+    one_bit = graph.facts.get("one_bit") and graph.precision == "fp32"
+    return parity.EXPORT_ONE_BIT if one_bit else parity.COMPILE[graph.precision]
+
+
+def _fused(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
+    session = fused_session(graph)
+    try:
+        return session_answers(session, pixels, preprocess)
+    finally:
+        session.close()
+
+
+def _same_shapes(where: str, named: Mapping[str, str], answers: Answers) -> None:
+    if len(named) != len(answers):
+        what = f"has {len(answers)} outputs compiled, {len(named)} in the graph"
+        raise ParityError(where, what, "report this")
+
+
+def _lost(where: str, graph: Parity, compiled: Parity) -> None:
+    """Raises ParityError: the engine's kernels add more noise than rounding otherwise would."""
+    parts = compiled.outputs or {"": compiled}
+    for name, one in parts.items():
+        simulated = (graph.outputs[name] if name else graph).sqnr_db
+        if one.sqnr_db >= min(simulated - LOST_DB, ENOUGH_DB):
+            continue
+        raise ParityError(
+            f"{where}: output {name!r}" if name else where,
+            f"the engine's kernels answer {one.sqnr_db:.1f} dB from float, the same integers node "
+            f"by node {simulated:.1f} dB",
+            "`edgecv parity` names the layer; keep_float leaves it out of int8",
+        )

@@ -1,0 +1,253 @@
+"""How far a network's answers are from what they should be. One definition, used by every command.
+
+    SQNR = 10 log10( sum (ref - mean)^2 / sum (ref - out)^2 ) dB
+
+mean is the reference's own over the images, element by element: what is the same for every image
+says nothing of any. With fewer than four images, or where nothing varies at all, it is left out.
+Of scores for classes each row's own mean goes first, on both sides: softmax does not see it.
+
+Agreement is the share of images (of pixels, where every pixel has a class) with the same best
+class. It is judged where the reference's best two are clearly apart, by more than four standard
+deviations of the noise allowed; closer than that, either may win.
+
+Imported on devices: numpy and the standard library only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from edgecv.runtime.spec import TensorSpec
+
+BEST_DB = 200.0
+FEW = 4  # images, below which a mean over them says too little
+FLAT = 1e-8  # of the reference's energy: less variation than that is none
+TIE_DB = 25.0  # the noise that best classes are compared under where a tolerance allows more
+CLEAR = 4.0  # margins of this many standard deviations of the allowed noise are clear
+KINDS = ("classes", "map", "values")
+
+
+def kind_of(shape: Sequence[int]) -> str:
+    """What an output of this shape, batch first, is taken for where nothing else is known.
+
+    "classes": a row of two scores or more, (1, C) or (1, C, 1, 1); "map": such a row for every
+    pixel, (1, C, H, W); "values": anything else.
+    """
+    wide = [n for n in shape[1:] if n > 1]
+    if len(shape) in (2, 4) and len(wide) == 1:
+        return "classes"
+    return "map" if len(shape) == 4 and len(wide) > 1 and shape[1] > 1 else "values"
+
+
+def kinds(outputs: Sequence[TensorSpec]) -> dict[str, str]:
+    """What each output holds, by its name: as it says, or by its shape."""
+    return {t.name: t.kind or kind_of(_first_shape(t)) for t in outputs}
+
+
+def width(spec: TensorSpec) -> int:
+    """How many scores a row has: for an image, or of a map for each pixel."""
+    kind = kinds([spec])[spec.name]
+    return _first_shape(spec)[1] if kind == "map" else int(np.prod(spec.shape))
+
+
+def _first_shape(spec: TensorSpec) -> tuple[int, ...]:
+    n, *rest = spec.shape
+    return (n, rest[-1], *rest[:-1]) if spec.layout == "NHWC" and len(rest) == 3 else spec.shape
+
+
+@dataclass
+class Energy:
+    """Sums over a tensor: of the reference and its square, the other squared, the product, the
+    error squared; and how many images were added. Memory holds one image's values."""
+
+    ref: float = 0.0
+    out: float = 0.0
+    product: float = 0.0
+    noise: float = 0.0
+    finite: bool = True
+    count: int = 0
+    total: np.ndarray | None = None
+
+    def add(self, ref: np.ndarray, out: np.ndarray) -> None:
+        """One image's values, of equal size."""
+        a, b = ref.astype(np.float64).reshape(-1), out.astype(np.float64).reshape(-1)
+        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+            self.finite = False
+            return
+        self.ref += float(a @ a)
+        self.out += float(b @ b)
+        self.product += float(a @ b)
+        self.noise += float((a - b) @ (a - b))
+        self.count += 1
+        self.total = a if self.total is None else self.total + a
+
+    @property
+    def varying(self) -> float:
+        """Energy of what differs between the images."""
+        if self.total is None:
+            return 0.0
+        return max(0.0, self.ref - float(self.total @ self.total) / self.count)
+
+    @property
+    def flat(self) -> bool:
+        """Whether the reference is the same for all of several images."""
+        return self.count > 1 and self.varying <= FLAT * self.ref
+
+    @property
+    def signal(self) -> float:
+        """What an error is measured against."""
+        return self.ref if self.count < FEW or self.flat else self.varying
+
+    @property
+    def sqnr_db(self) -> float:
+        """At most 200; -200 where a number is not finite."""
+        if not self.finite:
+            return -BEST_DB
+        if self.noise <= 1e-20 * self.ref:
+            return BEST_DB
+        ratio = max(self.signal, 1e-30) / self.noise
+        return float(np.clip(10 * np.log10(ratio), -BEST_DB, BEST_DB))
+
+    @property
+    def cosine(self) -> float:
+        size = (self.ref * self.out) ** 0.5
+        return self.product / size if size else float(self.ref == self.out)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a network's outputs compare with the reference's.
+
+    sqnr_db:        as above; -200 where a number is not finite
+    top1_agreement: share of all images (pixels) with the same best class; None where the output is
+                    no row of classes, or the images were made up
+    samples:        images compared
+    clear, agreed:  images (pixels) whose best class is clear, and those of them that agree
+    answers:        how many classes the reference gave; None as above
+    flat:           the reference answers the same for every image
+    outputs:        each output's own figures by its name, where there are several; the fields
+                    above are then the worst of them
+    """
+
+    cosine: float
+    max_abs_error: float
+    sqnr_db: float
+    top1_agreement: float | None
+    samples: int
+    clear: int = 0
+    agreed: int = 0
+    answers: int | None = None
+    flat: bool = False
+    outputs: Mapping[str, Parity] = field(default_factory=dict)
+
+    @property
+    def clear_agreement(self) -> float | None:
+        """Share of the clear images that agree; None where there is none."""
+        return self.agreed / self.clear if self.clear else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON; a number that is not finite is null."""
+        data = {k: _plain(v) for k, v in asdict(replace(self, outputs={})).items()}
+        del data["outputs"]
+        if self.outputs:
+            data["outputs"] = {name: one.to_json() for name, one in self.outputs.items()}
+        return data
+
+
+def compare(
+    reference: np.ndarray, outputs: np.ndarray, kind: str | None = None, tie_db: float = TIE_DB
+) -> Parity:
+    """One output over N images: arrays of equal size, (N, ...), channels first, float.
+
+    kind: as `kind_of` says; None takes it from the shape. tie_db: the noise allowed, as an SQNR,
+    within which either of two classes may win
+    """
+    kind = kind or kind_of((1, *reference.shape[1:]))
+    ref, out = _rows(reference, kind), _rows(outputs, kind)
+    energy = Energy()
+    offsets = kind == "classes"  # what softmax does not see
+    with np.errstate(invalid="ignore"):  # of infinities; the sums say so
+        for a, b in zip(ref, out, strict=True):
+            energy.add(a - a.mean(), b - b.mean()) if offsets else energy.add(a, b)
+    error = np.abs(ref - out).max(initial=0.0) if energy.finite else np.inf
+    found = Parity(
+        energy.cosine if energy.finite else 0.0, float(error), energy.sqnr_db, None, len(ref),
+        flat=energy.flat,
+    )  # fmt: skip
+    return found if kind == "values" else _agreeing(found, ref, out, energy, tie_db)
+
+
+def compare_all(
+    references: Sequence[np.ndarray],
+    outputs: Sequence[np.ndarray],
+    kinds: Mapping[str, str | None],
+    tie_db: float = TIE_DB,
+) -> Parity:
+    """Several outputs, each (N, ...), in the order of kinds (name -> kind): the worst of each
+    figure, and every output's own among `outputs`. One output is `compare`."""
+    pairs = zip(kinds.items(), references, outputs, strict=True)
+    found = {name: compare(a, b, kind, tie_db) for (name, kind), a, b in pairs}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    every = list(found.values())
+    rows = [p for p in every if p.top1_agreement is not None]
+    least = min(rows, key=lambda p: (_share(p), p.top1_agreement), default=None)
+    return Parity(
+        cosine=min(p.cosine for p in every),
+        max_abs_error=max(p.max_abs_error for p in every),
+        sqnr_db=min(p.sqnr_db for p in every),
+        top1_agreement=least.top1_agreement if least else None,
+        samples=every[0].samples,
+        clear=least.clear if least else 0,
+        agreed=least.agreed if least else 0,
+        answers=least.answers if least else None,
+        flat=all(p.flat for p in every),
+        outputs=found,
+    )
+
+
+def without_agreement(parity: Parity) -> Parity:
+    """The distance alone: of made-up images, best classes say nothing."""
+    parts = {name: without_agreement(p) for name, p in parity.outputs.items()}
+    return replace(parity, top1_agreement=None, clear=0, agreed=0, answers=None, outputs=parts)
+
+
+def _rows(values: np.ndarray, kind: str) -> np.ndarray:
+    """float64: (N, C) of classes, (N, pixels, C) of a map, (N, values) of the rest."""
+    found = values.astype(np.float64)
+    if kind != "map":
+        return found.reshape(len(found), -1)
+    return found.reshape(*found.shape[:2], -1).transpose(0, 2, 1)
+
+
+def _agreeing(
+    found: Parity, ref: np.ndarray, out: np.ndarray, energy: Energy, tie_db: float
+) -> Parity:
+    """The same with how best classes agree."""
+    ref, out = np.nan_to_num(ref), np.nan_to_num(out)
+    best, same = ref.argmax(-1), ref.argmax(-1) == out.argmax(-1)
+    top = np.partition(ref, -2, axis=-1)[..., -2:]
+    noise = np.sqrt(energy.signal / max(1, ref.size)) * 10 ** (-max(tie_db, TIE_DB) / 20)
+    clear = top[..., 1] - top[..., 0] > CLEAR * noise
+    return replace(
+        found,
+        top1_agreement=float(same.mean()),
+        clear=int(clear.sum()),
+        agreed=int((clear & same).sum()),
+        answers=len(np.unique(best)),
+    )
+
+
+def _share(parity: Parity) -> float:
+    found = parity.clear_agreement
+    return 1.0 if found is None else found
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return round(value, 6) if np.isfinite(value) else None
