@@ -32,6 +32,7 @@ _aten = torch.ops.aten
 _POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)
 _PADS = (_aten.pad.default, _aten.constant_pad_nd.default)
 _TRANSPOSED = (_aten.conv_transpose2d.input, _aten.conv_transpose1d.default)
+_MOVED: tuple[str, ...]
 _MOVED = ("add", "sub", "rsub", "mul", "div", "neg", "view", "reshape", "permute", "transpose")
 _MOVED += ("flatten", "unsqueeze", "squeeze", "batch_norm", "dropout", "clone", "contiguous", "pad")
 _PRODUCTS = (
@@ -236,7 +237,7 @@ def _taken_from(program: GraphModule, node: Node) -> Node | None:
 def _divided(program: GraphModule, node: Node) -> Node | None:
     """A constant over what a convolution made."""
     left, right = node.args if node.target is _aten.div.Tensor else (1.0, node.args[0])
-    if _flows(left) or not _flows(right) or not _folds(right):
+    if _flows(left) or not isinstance(right, Node) or not _flows(right) or not _folds(right):
         return None
     sign = call(program, _aten.sign.default, (right,), node)
     above = call(program, _aten.mul.Tensor, (sign, left), node)
