@@ -175,8 +175,8 @@ def _compared(network: Network, made: Any, target: str, precision: str) -> dict[
         db, same = compared(wanted, got)
         figures.append([round(db, 1), round(same, 3)])
         right &= db >= least and same >= 7 / 8
-    kept = precision == "int8" and not set(made.facts["executed"]) & {"int8"}
-    note = "; ".join(made.facts["notes"])[:300]
+    kept = precision == "int8" and not set(made.facts.executed) & {"int8"}
+    note = "; ".join(made.facts.notes)[:300]
     verdict = WRONG if not right else KEPT if kept or "float" in note else RIGHT
     reason = normalised(note) if verdict == KEPT else ""
     return {"verdict": verdict, "reason": reason, "figures": figures, "note": note}

@@ -170,6 +170,41 @@ def test_functions_of_one_value_are_onnx_runtimes(tmp_path: Path) -> None:
             np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-6, err_msg=op)
 
 
+class Moved(nn.Module):
+    """A channel shuffle, slices, a split, paddings of each kind, a resize, pixels to channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(32, 4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.relu(self.a(x)).view(1, 2, 4, 16, 16).transpose(1, 2).reshape(1, 8, 16, 16)
+        first, second = y[:, :, 1:-1:2, ::2].chunk(2, 1)
+        y = nn.functional.pad(torch.cat([second, first * 2], 1), (1, 0, 0, 2), value=0.5)
+        y = nn.functional.pad(y, (1, 1, 0, 1), mode="reflect")
+        y = nn.functional.pad(y, (0, 0, 1, 1), mode="replicate")
+        y = nn.functional.interpolate(y[:, :, :10, :10], scale_factor=2)
+        y = self.b(nn.functional.pixel_unshuffle(y, 2))
+        return y.flatten(1)  # the order of channels first, though they lie last in C
+
+
+@pytest.mark.parametrize("kind", ["fp32", "int8"])
+def test_what_only_moves_is_moved_as_in_onnx_runtime(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    graph = export_onnx(Moved().eval(), torch.zeros(1, 3, 16, 16), tmp_path / "float")
+    x = np.random.default_rng(2).normal(size=(8, 3, 16, 16)).astype(np.float32)
+    if kind == "int8":
+        graph = quantize_onnx(graph, x, Grid(activations="int8"), tmp_path / "int8")
+    compiled = compile(graph, C, tmp_path / "c")
+    net = Session({n: (tmp_path / "c" / n).read_bytes() for n in compiled.files})
+    other = OrtSession({"model.onnx": graph.path.read_bytes()}, fused=kind != "int8")
+    for image in x[:3]:
+        (wanted,) = other.run({other.inputs[0].name: image[None]}).values()
+        (got,) = net.run({"input": image.transpose(1, 2, 0)[None].copy()}).values()
+        tolerance = {"fp32": 1e-5, "int8": 0.02}[kind] * np.abs(wanted).max()
+        np.testing.assert_allclose(got, wanted, atol=tolerance)
+
+
 def some_step(rng: np.random.Generator, kind: str) -> Network:
     """One layer of random shape with random constants."""
     groups = int(rng.choice([1, 1, 2, 3]))

@@ -29,6 +29,9 @@ class Held:
             for name in node.input:
                 self.readers.setdefault(name, []).append(node)
         self.ends = {o.name for o in self.graph.output}
+        self.opsets = list(model.opset_import)
+        self.shapes = _shapes(model)
+        self.views: dict[str, Any] = {}  # values that lie in other tensors: `moves.View`
         self.names: dict[str, str] = {}  # a value -> the tensor that holds it
         self.tensors: dict[str, Tensor] = {}
         self.grids: dict[str, Grid] = {}
@@ -125,15 +128,15 @@ class Held:
         return {"x_zero": old.zero, "m": m, "shift": shift, "y_zero": new.zero}
 
     def _integers(self, name: str) -> tuple[np.ndarray, np.ndarray] | None:
-        """(integers, scales) of a constant that a DequantizeLinear unpacks."""
+        """(integers less their zero, scales) of a constant that a DequantizeLinear unpacks."""
         maker = self.makers.get(name)
         if maker is None or maker.op_type != "DequantizeLinear":
             return None
         values = self.values.get(maker.input[0])
         if values is None:
             return None
-        zero = self.values[maker.input[2]] if len(maker.input) > 2 else np.zeros((), np.int8)
-        if zero.any():  # a number is quantized with a zero of its own, weights are not
+        zero = self.values.get(maker.input[2]) if len(maker.input) > 2 else None
+        if zero is not None and zero.any():  # a constant among activations: of one scale
             values = values.astype(np.int32) - zero.astype(np.int32)
         return values, self.values[maker.input[1]].reshape(-1)
 
@@ -192,3 +195,14 @@ class Held:
             value = reader.output[0]
             self.done.add(value)
         return value, low, high
+
+
+def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """The shape of every value that ONNX knows of."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model).graph
+    return {
+        v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
+        for v in (*graph.input, *graph.value_info, *graph.output)
+    }

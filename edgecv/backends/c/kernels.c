@@ -293,6 +293,17 @@ static void softmax_f32(const float *x, float *y, long n) {
     for (long i = 0; i < n; i++) y[i] /= sum;
 }
 
+/// gather_f32
+/* what only moves: y[i] = x[at[i]], the fill where at[i] < 0 */
+static void gather_f32(const float *x, float *y, long n, const int32_t *at, float fill) {
+    for (long i = 0; i < n; i++) y[i] = at[i] < 0 ? fill : x[at[i]];
+}
+
+/// gather_i8
+static void gather_i8(const int8_t *x, int8_t *y, long n, const int32_t *at, int fill) {
+    for (long i = 0; i < n; i++) y[i] = at[i] < 0 ? (int8_t)fill : x[at[i]];
+}
+
 /// lut_i8
 /* any function of one value: table[q + 128] */
 static void lut_i8(const int8_t *x, int8_t *y, long n, const int8_t *table) {

@@ -7,15 +7,18 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.held import INFINITY, Held
+from edgecv.backends.c.held import INFINITY
+from edgecv.backends.c.moves import Moves
 from edgecv.backends.c.network import Step, Tensor
 from edgecv.backends.c.window import outputs, window
 
 
-class Maps(Held):
+class Maps(Moves):
     """Relu ... Softmax, pooling, Flatten ... Transpose, QuantizeLinear, DequantizeLinear."""
 
     def _quantizelinear(self, node: Any) -> None:
+        if self._passed_on(node, self._grid(node)):
+            return
         held, grid = self._at(node.input[0]), self._grid(node)
         if held.dtype == "int8":  # one grid into another
             about = self._rescaled(self.grids[held.name], grid)
@@ -28,7 +31,7 @@ class Maps(Held):
         self.grids[made.outputs[0]] = grid
 
     def _dequantizelinear(self, node: Any) -> None:
-        if node.input[0] not in self.values:
+        if node.input[0] not in self.values and not self._passed_on(node):
             self._alias(node)  # its readers take the integers, or `_float`
 
     # activations
@@ -161,10 +164,13 @@ class Maps(Held):
     def _averagepool(self, node: Any) -> None:
         self._pool(node, window(node), False)
 
-    def _globalaveragepool(self, node: Any) -> None:
+    def _globalmaxpool(self, node: Any) -> None:
+        self._globalaveragepool(node, True)
+
+    def _globalaveragepool(self, node: Any, largest: bool = False) -> None:
         high, wide, _ = self._at(node.input[0]).shape
         self._pool(node, {"kernel": (high, wide), "stride": (1, 1), "dilation": (1, 1),
-                          "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, False)  # fmt: skip
+                          "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, largest)  # fmt: skip
 
     def _reducemean(self, node: Any) -> None:
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
@@ -188,6 +194,9 @@ class Maps(Held):
         self.grids[out] = grid
 
     def _flatten(self, node: Any) -> None:
+        if node.input[0] in self.views:
+            self._move(node)
+            return
         x = self._at(node.input[0])
         if x.shape[:2] == (1, 1):
             self._alias(node)
@@ -204,16 +213,14 @@ class Maps(Held):
         sizes = [] if wanted is None else [int(v) for v in wanted.reshape(-1)]
         if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
             self._flatten(node)
-            return
-        raise self._refused(node, f"Reshape to {sizes}")
+        else:
+            self._move(node)
 
     def _squeeze(self, node: Any) -> None:
         self._flatten(node)
 
     def _unsqueeze(self, node: Any) -> None:
-        if self._at(node.input[0]).shape[:2] != (1, 1):
-            raise self._refused(node, "Unsqueeze of an image")
-        self._alias(node)  # (N, C) and (N, C, 1, 1) lie alike
+        self._move(node)
 
     def _identity(self, node: Any) -> None:
         self._alias(node)
@@ -224,10 +231,10 @@ class Maps(Held):
     def _transpose(self, node: Any) -> None:
         """Between the layouts of the one-bit operators and others': one layout here."""
         readers = [r for r in self.readers.get(node.output[0], ()) if r.domain == "edgecv"]
-        perm = next(tuple(a.ints) for a in node.attribute if a.name == "perm")
+        perm = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
         into = perm == (0, 2, 3, 1) and bool(readers)
         back = perm == (0, 3, 1, 2) and self._made_last(node.input[0])
-        good = into or back
-        if not good:
-            raise self._refused(node, f"Transpose by {perm}")
-        self._alias(node)
+        if into or back:
+            self._alias(node)
+        else:
+            self._move(node)

@@ -136,6 +136,11 @@ def _softmax(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
     return [(powers / powers.sum()).astype(np.float32)]
 
 
+def _gather(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
+    at, flat = s.constants["at"], x[0].reshape(-1)
+    return [np.where(at < 0, flat.dtype.type(s.about["fill"]), flat[np.maximum(at, 0)])]
+
+
 def _lut(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
     return [s.constants["table"][x[0].astype(int) + 128]]
 
@@ -239,6 +244,7 @@ def _halve(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
 _STEPS: dict[str, Callable[[Step, list[np.ndarray]], list[np.ndarray]]] = {
     "conv_f32": _conv_f32, "conv_i8": _conv_i8, "conv_real": _conv_real, "add_f32": _add_f32,
     "add_i8": _add_i8, "affine_f32": _affine, "prelu_f32": _prelu, "softmax_f32": _softmax,
+    "gather_f32": _gather, "gather_i8": _gather,
     "lut_i8": _lut, "pool_f32": _pool_f32, "pool_i8": _pool_i8, "join": _join,
     "rescale_i8": _rescale, "quantize": _quantize, "dequantize": _dequantize, "gate_f32": _gate,
     "same": _same, "binarize": _binarize, "conv_bits": _conv_bits, "halve": _halve,

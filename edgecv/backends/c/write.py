@@ -130,6 +130,9 @@ class _Writer:
             call(ins[0], outs[0], x.values, *(float(a[n]) for n in ("above", "below", "inside")))
         elif s.kind == "gate_f32":
             call(*ins, outs[0], pixels, x.shape[2], a["each"])
+        elif s.kind in ("gather_f32", "gather_i8"):
+            fill = float(a["fill"]) if s.kind == "gather_f32" else int(a["fill"])
+            call(ins[0], outs[0], y.values, held["at"], fill)
         elif s.kind == "lut_i8":
             call(ins[0], outs[0], x.values, held["table"])
         elif s.kind == "rescale_i8":

@@ -1,0 +1,145 @@
+"""What only moves values: Slice, Split, Pad, Transpose, Reshape, Gather, DepthToSpace, ...
+
+    y[i] = x[at[i]],  the fill where at[i] < 0
+
+The operator itself, run by ONNX's own reference on the places of values instead of the values, says
+where each comes from. Operators in a row (the Reshape, Transpose, Reshape of a channel shuffle)
+become one table, and what lies between them may have any number of axes. A table costs four bytes
+of constants a value.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgecv.backends.c.held import Held
+from edgecv.backends.c.network import Grid, Tensor
+
+# Places are carried as float32, which is exact to here.
+MOST = 1 << 24
+
+
+class View(NamedTuple):
+    """A value that lies in another tensor. at: in ONNX's shape, -1 where the fill is."""
+
+    base: str
+    at: np.ndarray
+    fill: float
+
+
+class Moves(Held):
+    """Readers of operators that only move values."""
+
+    def _at(self, name: str) -> Tensor:
+        """As in `Held`; a view is written out when something reads it."""
+        if name in self.views and name not in self.names:
+            self._written_out(name)
+        return super()._at(name)
+
+    def _move(self, node: Any) -> None:
+        source = node.input[0]
+        constants = {n: self.values[n] for n in node.input[1:] if n in self.values}
+        for name in node.input[1:]:
+            if (held := self._integers(name)) is not None:  # what a Pad fills with, on a grid
+                constants[name] = np.asarray(held[0] * held[1].reshape(held[0].shape), np.float32)
+        if any(n and n not in constants for n in node.input[1:]):
+            raise self._refused(node, f"{node.op_type} by what is no constant")
+        view, fill = self._view(node, source), 0.0
+        if node.op_type == "Pad":
+            fill = self._filled(node, constants)
+            if (view.at < 0).any() and fill != view.fill:
+                self._written_out(source)
+                view = self._view(node, source)
+        elif (view.at < 0).any():
+            fill = view.fill
+        for name, at in zip(node.output, self._placed(node, view.at, constants), strict=True):
+            kept = view.fill if (view.at < 0).any() else fill
+            self.views[name] = View(view.base, np.rint(at).astype(np.int64), kept)
+
+    _slice = _split = _pad = _gather = _depthtospace = _spacetodepth = _expand = _tile = _move
+
+    def _resize(self, node: Any) -> None:
+        held = {a.name: a.s for a in node.attribute}
+        if held.get("mode", b"nearest") != b"nearest":
+            raise self._refused(node, f"Resize by {held['mode'].decode()} has no C kernel")
+        self._move(node)
+
+    def _passed_on(self, node: Any, grid: Grid | None = None) -> bool:
+        """Whether integers that only moved go on as they are: unpacked, or packed to one grid."""
+        view = self.views.get(node.input[0])
+        if view is None or node.input[0] in self.names or view.base not in self.grids:
+            return False
+        if grid is not None and grid != self.grids[view.base]:
+            return False
+        self.views[node.output[0]] = view
+        return True
+
+    def _filled(self, node: Any, constants: dict[str, np.ndarray]) -> float:
+        """The value that a Pad fills with; in `constants` -1 takes its place."""
+        name = node.input[2] if len(node.input) > 2 else ""
+        value = float(constants[name].reshape(())) if name else 0.0
+        constants["fill"] = np.array(-1, np.float32)
+        return value
+
+    def _placed(
+        self, node: Any, at: np.ndarray, constants: dict[str, np.ndarray]
+    ) -> list[np.ndarray]:
+        """Where each value of each output comes from."""
+        from onnx import TensorProto, helper, numpy_helper
+        from onnx.reference import ReferenceEvaluator
+
+        if at.size > MOST:
+            raise self._refused(node, f"{node.op_type} of {at.size:,} values")
+        copy = type(node)()
+        copy.CopyFrom(node)
+        copy.input[0] = "places"
+        if node.op_type == "Pad":
+            if len(copy.input) > 2:
+                copy.input[2] = "fill"
+            else:
+                copy.input.append("fill")
+        graph = helper.make_graph(
+            [copy],
+            "move",
+            [helper.make_tensor_value_info("places", TensorProto.FLOAT, at.shape)],
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in node.output],
+            [numpy_helper.from_array(v, n) for n, v in constants.items()],
+        )
+        model = helper.make_model(graph, opset_imports=self.opsets, ir_version=8)
+        try:
+            return list(ReferenceEvaluator(model).run(None, {"places": at.astype(np.float32)}))
+        except Exception:  # an operator of the reference's own that fails
+            raise self._refused(node, f"{node.op_type} is of a form without a C kernel") from None
+
+    def _view(self, node: Any, name: str) -> View:
+        """The places of a value's parts, in the shape that ONNX gives it."""
+        if name in self.views and name not in self.names:
+            return self.views[name]
+        x, shape = self._at(name), self.shapes.get(name)
+        if x.dtype == "bits" or shape is None or int(np.prod(shape)) != x.values:
+            raise self._refused(node, f"{node.op_type} of a value of unknown shape")
+        high, wide, channels = x.order or x.shape
+        laid = np.arange(x.values).reshape(high, wide, channels).transpose(2, 0, 1)
+        return View(x.name, laid.reshape(shape), 0.0)
+
+    def _written_out(self, name: str) -> None:
+        """The step that writes a view as a tensor of its own."""
+        view, node = self.views[name], self.makers[name]
+        shape = view.at.shape
+        if len(shape) not in (2, 4) or shape[0] != 1:
+            raise self._refused(node, f"makes values of shape {shape}, which no C kernel reads")
+        places = view.at if len(shape) == 4 else view.at[:, :, None, None]
+        places = places[0].transpose(1, 2, 0)
+        x = self.tensors[view.base]
+        fill = view.fill
+        if x.dtype == "int8":
+            grid = self.grids[x.name]
+            fill = float(np.clip(np.rint(fill / grid.scale) + grid.zero, -128, 127))
+        made = self._step(node, "gather_i8" if x.dtype == "int8" else "gather_f32", [x.name],
+                          (places.shape[0], places.shape[1], places.shape[2]), x.dtype, name,
+                          constants={"at": places.reshape(-1).astype(np.int32)},
+                          about={"fill": fill})  # fmt: skip
+        if x.dtype == "int8":
+            self.grids[made.outputs[0]] = self.grids[x.name]
