@@ -143,4 +143,5 @@ def death(code: int, last: str) -> str:
 def _revive(error: list[str]) -> EdgecvError:
     name, *facts = error
     kind = getattr(errors, name, EngineError)
-    return kind(*facts) if issubclass(kind, EdgecvError) else EngineError(*facts)
+    known = isinstance(kind, type) and issubclass(kind, EdgecvError)
+    return kind(*facts) if known else EngineError(*facts)

@@ -16,11 +16,27 @@ class _Printable(logging.Formatter):
         return printable(super().format(record))
 
 
+class _Once(logging.Filter):
+    """A warning that repeats is said once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        again = record.levelno == logging.WARNING and text in self.said
+        self.said.add(text)
+        return not again
+
+
 def quiet(verbose: bool) -> None:
     """Send edgecv's own log to stderr; keep converters and engines from chattering."""
     logging.basicConfig(level=logging.ERROR)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
+        handler.filters = [f for f in handler.filters if not isinstance(f, _Once)]
+        handler.addFilter(_Once())
     logging.getLogger("edgecv").setLevel(logging.DEBUG if verbose else logging.WARNING)
     if not verbose:
         warnings.filterwarnings("ignore")

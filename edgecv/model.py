@@ -86,7 +86,12 @@ class Model:
 
         module = folded(build(self.builder, self.args), self.builder, weights)
         for edit in self.edits:
-            editing.replay(module, edit)
+            try:
+                editing.replay(module, edit)
+            except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+                what = f"the edit {edit['op']!r:.60} of step {edit.get('step')!r:.60} does not fit"
+                hint = "was the network's own code edited since?"
+                raise ModelError(f"model.json of {self.builder}", what, hint) from None
         return module.eval()
 
     def save(self, folder: Path, module: torch.nn.Module) -> None:

@@ -82,3 +82,13 @@ def test_a_closed_reader_is_no_error() -> None:
         command, shell=True, cwd=ROOT, capture_output=True, text=True, env={**os.environ}
     )
     assert done.stderr == ""
+
+
+def test_a_warning_that_repeats_is_said_once() -> None:
+    code = (
+        "import logging\nfrom edgecv.logs import quiet\nquiet(False)\n"
+        "log = logging.getLogger('edgecv.x')\n"
+        "for i in range(3): log.warning('a layer %s is kept', 'b\\x1b')\nlog.warning('another')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines() == ["WARNING: a layer b\\x1b is kept", "WARNING: another"]

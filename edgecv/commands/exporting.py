@@ -101,7 +101,7 @@ def export(options: argparse.Namespace) -> int:
         print(line)
     if metric := facts.metric:
         print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
-    for note in (*facts.notes, *facts.warnings):
+    for note in dict.fromkeys((*facts.notes, *facts.warnings)):
         print(f"note: {note}")
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import IO, Any
@@ -34,6 +35,7 @@ from edgecv.errors import (
     MissingExtraError,
     not_installed,
 )
+from edgecv.runtime.shape import NUMBER, wrong
 
 PYTHON = (3, 11)  # the oldest that runs the kit
 CONNECT_S = 10
@@ -46,6 +48,10 @@ _LOADER = (
     "import sys;sys.path=[p for p in sys.path if p];"
     "exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 )
+_LINE = 256 << 20  # bytes of one answer at the most
+_PROGRESS = [NUMBER, NUMBER, str]
+_ANSWER = {"answer?": dict, "error?": [str, str, str, str]}
+_FRAME = {"refused?": [str, str], "died?": int, "data?": _ANSWER, "room?": str}
 _GRACE_S = 3.0  # for the device to tidy up when the work is called off here
 
 
@@ -190,7 +196,7 @@ class Contact:
         timer.start()
         try:
             assert self.process.stdout is not None
-            for line in self.process.stdout:
+            for line in iter(partial(self.process.stdout.readline, _LINE), b""):
                 self._take(line, progress)
             self._finish()
         finally:
@@ -211,7 +217,9 @@ class Contact:
         if line.startswith(FRAME):
             if not line.endswith(b"\n"):  # cut off in the middle
                 return
-            frame = json.loads(line[len(FRAME) :])
+            frame = _json(line[len(FRAME) :])
+            if not isinstance(frame, dict):
+                return
             if "hello" in frame:
                 self.started = True
                 self.said.clear()  # greetings of a login shell
@@ -222,8 +230,9 @@ class Contact:
             return
         text = line.decode(errors="replace")
         if text.startswith(child.MARK):
-            if progress and text.endswith("\n"):
-                progress(*json.loads(text[len(child.MARK) :]))
+            told = _json(line[len(child.MARK) :])
+            if progress and text.endswith("\n") and not wrong(told, _PROGRESS):
+                progress(*told)
         elif text.strip():
             self.said.append(text.strip())
 
@@ -261,6 +270,14 @@ class Contact:
         self.process.kill()
 
 
+def _json(text: bytes) -> Any:
+    """JSON of the device's; None where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def _answer(
     contact: Contact,
     address: Address,
@@ -279,6 +296,9 @@ def _answer(
         if contact.started:
             raise refusals.lost(address, code, errors)
         raise refusals.unreached(address, python, code, errors, last)
+    if wrong(frame, _FRAME) or not {"refused", "died", "data"} & frame.keys():
+        hint = "is something else printing into the connection?"
+        raise DeviceError(str(address), "answered what edgecv does not", hint)
     if "refused" in frame:
         what, hint = frame["refused"]
         raise DeviceError(str(address), what, hint)

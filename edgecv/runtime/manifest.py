@@ -119,7 +119,8 @@ def _agree(
         made = f"{preprocess.dtype} {shape}"
         raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
     files = manifest["files"]
-    plain = all(n not in ("", ".", "..") and not set(n) & set("/\\\0") for n in files)
+    plain = all(n not in ("", ".", "..") and n.isprintable() and not set(n) & set("/\\")
+                for n in files)  # fmt: skip
     if not files or not plain or len(set(files)) < len(files):
         raise ValueError(f"files {files[:4]!r:.80} are not base names")
     classes = width(outputs[0])

@@ -15,8 +15,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgecv import device, errors
+from edgecv import child, device, errors
 from edgecv.device import refusals, ssh
+from edgecv.device.address import Address
+from edgecv.device.remote import FRAME
 from edgecv.errors import (
     BundleError,
     DeviceError,
@@ -422,3 +424,22 @@ def test_every_error_of_the_tree_survives_the_way_back() -> None:
         assert str(type(made)(f"{made.where} on x", made.what, made.hint)) == (
             "where on x: what (hint)"
         )
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"[1]", b"{", b'{"data": 3}', b'{"data": {"answer": []}}', b'{"refused": "no"}', b"{}",
+        b'{"died": "x"}', b'{"data": {"error": ["missing", 1]}}', b"[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_device_that_says_something_else_is_an_error_of_ours(said: bytes) -> None:
+    """Whatever comes down the line: no exception of Python's."""
+    lines = (
+        b"\n" + FRAME + b'{"hello": 1}\n' + child.MARK.encode() + b"[1]\n" + FRAME + said + b"\n"
+    )
+    echo = [sys.executable, "-c", f"import sys; sys.stdout.buffer.write({lines!r})"]
+    contact = ssh.Contact(echo, [])
+    contact.hear(print, 30.0)
+    with pytest.raises((DeviceError, DeviceLostError)):
+        ssh._answer(contact, Address("board"), "python3", "bench", {}, 30.0)
