@@ -141,7 +141,11 @@ def test_functions_of_one_value_are_onnx_runtimes(tmp_path: Path) -> None:
             helper.make_node(op, ["abs" if op in positive else "x"], [f"y{op}"], name=op, **how)
         )
     nodes.insert(0, helper.make_node("Max", ["x", "low"], ["abs"], name="max"))
-    nodes.insert(0, helper.make_node("GlobalAveragePool", ["input"], ["x"], name="mean"))
+    # the mean and the largest of equal values, halved together
+    nodes.insert(0, helper.make_node("GlobalAveragePool", ["input"], ["mean"], name="mean"))
+    nodes.insert(1, helper.make_node("ReduceMax", ["input", "axes"], ["most"], name="most"))
+    nodes.insert(2, helper.make_node("Sum", ["mean", "most"], ["twice"], name="twice"))
+    nodes.insert(3, helper.make_node("Div", ["twice", "two"], ["x"], name="half"))
     nodes.append(helper.make_node("Div", ["x", "three"], ["yDiv"], name="third"))
     named = [*(f"y{op}" for op in ONE_VALUE), "yDiv"]
     nodes.append(helper.make_node("Concat", named, ["all"], axis=1))
@@ -151,6 +155,8 @@ def test_functions_of_one_value_are_onnx_runtimes(tmp_path: Path) -> None:
         nodes, "g", [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)],
         [helper.make_tensor_value_info("logits", TensorProto.FLOAT, (1, count))],
         [helper.make_tensor("low", TensorProto.FLOAT, (), [1e-3]),
+         helper.make_tensor("axes", TensorProto.INT64, (2,), [2, 3]),
+         helper.make_tensor("two", TensorProto.FLOAT, (), [2.0]),
          helper.make_tensor("three", TensorProto.FLOAT, (), [3.0])],
     )  # fmt: skip
     opsets = [helper.make_opsetid("", 18)]

@@ -172,13 +172,16 @@ class Maps(Moves):
         self._pool(node, {"kernel": (high, wide), "stride": (1, 1), "dilation": (1, 1),
                           "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, largest)  # fmt: skip
 
-    def _reducemean(self, node: Any) -> None:
+    def _reducemax(self, node: Any) -> None:
+        self._reducemean(node, True)
+
+    def _reducemean(self, node: Any, largest: bool = False) -> None:
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
         if axes is None and len(node.input) > 1:
             axes = self.values[node.input[1]].tolist()
         if sorted(a % 4 for a in axes or ()) != [2, 3]:
-            raise self._refused(node, f"a mean over axes {axes}")
-        self._globalaveragepool(node)
+            raise self._refused(node, f"{node.op_type} over axes {axes}")
+        self._globalaveragepool(node, largest)
 
     def _pool(self, node: Any, about: dict[str, Any], largest: bool) -> None:
         x = self._at(node.input[0])

@@ -116,6 +116,11 @@ class Products(Held):
     def _add(self, node: Any) -> None:
         self._arithmetic(node, "Add")
 
+    def _sum(self, node: Any) -> None:
+        if len(node.input) != 2:
+            raise self._refused(node, f"Sum of {len(node.input)} values")
+        self._arithmetic(node, "Add")
+
     def _sub(self, node: Any) -> None:
         self._arithmetic(node, "Sub")
 
