@@ -104,7 +104,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
     x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = list(tensors(module(x)))
-    found, held = [], False
+    found, held, reasons = [], False, list[str]()
     for layer, raw in _groups(graph, head):
         name = names.get(layer, graph._module2name.get(layer, "?"))
         reason = _refusal(graph, raw, set(layers.values())) if raw else CANNOT
@@ -118,6 +118,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
                 continue
             reason = _untrue(module, group, x, before)
         if reason:
+            reasons.append(f"{name} {reason}")
             log.warning("%s: %s %s: kept", where, name, reason)
         else:
             found.append(group)
@@ -125,7 +126,9 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
         hint = "the dependency graph needs convolutions or dense layers before the last one"
         if held:
             hint = "`keep` holds what there is"
-        raise UnsupportedError(where, "found no layer whose channels can be removed", hint)
+        told = f": {'; '.join(reasons[:3])}" if reasons else ""
+        what = f"found no layer whose channels can be removed{told}"
+        raise UnsupportedError(where, what, hint)
     return found
 
 

@@ -37,6 +37,10 @@ class Quantizers(nn.ModuleDict):
         self.active = True
         self.watch: Callable[[str, Tensor], None] | None = None
 
+    def forward(self, x: Tensor) -> Tensor:
+        """x as it is: a network that runs its children one after another runs this one too."""
+        return x
+
     def of(self, name: str, x: Tensor) -> Tensor:
         """x, quantized by that one."""
         if self.watch is not None:

@@ -122,3 +122,11 @@ def test_the_history_tells_the_bits() -> None:
     assert describe(edit) == (
         "step: learned ranges (lsq): weights of 4/8 bits, activations of 4/8 bits"
     )
+
+
+def test_a_network_that_is_one_sequence_runs_with_quantizers() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 14 * 14, 4))
+    x = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    wanted = module.eval()(x)
+    prepare(module, x, "step", "lsq", 8, 8)
+    assert torch.allclose(module.eval()(x), wanted, atol=0.1)

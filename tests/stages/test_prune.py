@@ -335,3 +335,54 @@ def test_any_network_runs_after_pruning_and_replays(
         torch.testing.assert_close(silenced(fresh, edit)(x), module(x), atol=1e-5, rtol=1e-4)
     replay(fresh, edit)
     assert shapes(fresh) == shapes(module)
+
+
+class Cbam(nn.Module):
+    """A gate of one map, of the mean and the largest of all channels."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(c, c // 4), nn.Linear(c // 4, c)
+        self.place = nn.Conv2d(2, 1, 5, padding=2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x * self.b(torch.relu(self.a(x.mean((2, 3))))).sigmoid()[..., None, None]
+        two = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
+        return x * self.place(two).sigmoid()
+
+
+class OneGate(nn.Module):
+    """One number for the whole map."""
+
+    def __init__(self, c: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(c, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.gate(x.mean((2, 3))).sigmoid()[..., None, None]
+
+
+class Centred(nn.Module):
+    """A reduction over channels."""
+
+    def __init__(self, _: int) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x - x.mean(1, keepdim=True) * x.amax(1, keepdim=True).sigmoid()
+
+
+@pytest.mark.parametrize("gate", [Cbam, OneGate, Centred])
+def test_a_gate_of_one_channel_keeps_it(gate: type[nn.Module], tmp_path: Path) -> None:
+    module = nets.seeded(lambda: nets.chain(nn.ReLU(), gate(16), nn.ReLU(), nets.conv(16, 16)))
+    before = shapes(module)
+    edit = prune(module, tmp_path, align=4)
+    assert widths(edit)
+    assert all(kept["out"] and kept.get("in", [0]) for kept in edit["modules"].values()
+               if "was" in kept)  # fmt: skip
+    after = shapes(module)
+    for name in ("2.place.weight", "2.gate.weight"):
+        if name in before:
+            assert after[name][0] == 1
+    assert after.get("2.place.weight", (1, 2))[1] == 2
+    assert module(X).shape == (2, nets.CLASSES)

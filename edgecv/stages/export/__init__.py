@@ -9,6 +9,7 @@ onnx.py and tflite.py hold the two roads; a target profile says which one it nee
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -55,7 +56,7 @@ class Export(Stage):
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)
-        graph = with_kinds(self._export(module, context, target), context.labels)
+        graph = with_kinds(self._export(module, context, target, _named(source)), context.labels)
         images = context.images("train")
         pixels = judged(images.pixels)
         parity = check(
@@ -73,7 +74,7 @@ class Export(Stage):
             graph.facts["learned"] = trained.table(graph, pixels[len(pixels) // 2], context)
         graph.save_facts()
 
-    def _export(self, module: Any, context: Context, target: Target) -> Any:
+    def _export(self, module: Any, context: Context, target: Target, where: str) -> Any:
         import torch
 
         torch.set_num_threads(context.threads)
@@ -81,10 +82,15 @@ class Export(Stage):
         if target.graph == "onnx":
             from edgecv.stages.export.onnx import export_onnx
 
-            return export_onnx(module.eval(), example, context.out, self.opset)
+            return export_onnx(module.eval(), example, context.out, self.opset, where)
         from edgecv.stages.export.tflite import export_tflite
 
         return export_tflite(module.eval(), example, context.out)
+
+
+def _named(source: Any) -> str:
+    """What the user calls the network: its builder, or its file."""
+    return str(source[0].builder) if isinstance(source, tuple) else Path(source).name
 
 
 def _trained(source: Any) -> Any:

@@ -13,6 +13,7 @@ graph optimisations, which emit standard ONNX operators only.
 from __future__ import annotations
 
 import logging
+import re
 import tempfile
 import warnings
 from collections import Counter
@@ -40,24 +41,27 @@ FILE = "model.onnx"
 
 
 def export_onnx(
-    module: torch.nn.Module, example: torch.Tensor, out: Path, opset: int = OPSET
+    module: torch.nn.Module, example: torch.Tensor, out: Path, opset: int = OPSET, where: str = ""
 ) -> Graph:
     """Write out/model.onnx: input "input" (1, C, H, W) float32, output "logits" (1, classes).
 
     module:  traced in eval mode on the CPU; its own mode is restored
     example: one image (1, C, H, W), float32; its values do not matter
+    where:   what errors call it; default: its class
     Raises ModelError: several outputs, an output that is not (1, classes), NaN or infinite
-    weights, a layer that cannot be exported, an opset that the exporter did not honour.
+    weights, a layer that cannot be exported, a forward that decides by the values of the image,
+    an opset that the exporter did not honour.
     """
-    _check_module(module, example)
+    where = where or type(module).__name__
+    _check_module(module, example, where)
     with _evaluating(module):
-        model = _trace(module, example, opset)
+        model = explicit_same(_trace(module, example, opset, where))
     saved = next((o.version for o in model.opset_import if o.domain == ""), None)
     if saved != opset:
         raise ModelError(
             "export", f"asked for opset {opset}, the exporter wrote {saved}", f"use opset {OPSET}"
         )
-    return write_clean(model, out, type(module).__name__)
+    return write_clean(model, out, where)
 
 
 def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Graph:
@@ -173,22 +177,28 @@ def _annotated(graph: Any) -> Iterator[Any]:
                 yield from _annotated(sub)
 
 
-def _check_module(module: torch.nn.Module, example: torch.Tensor) -> None:
+def _check_module(module: torch.nn.Module, example: torch.Tensor, where: str) -> None:
     import torch
 
-    where = type(module).__name__
+    from edgecv.behaviour import tracking
+    from edgecv.stages.export._forward import decision
+
     for name, tensor in module.state_dict().items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ModelError(f"{where}.{name}", "holds NaN or infinite values", "train it again")
     if example.ndim != 4 or example.shape[0] != 1:
         raise ModelError(where, f"example is {tuple(example.shape)}, not (1, C, H, W)")
     try:
-        with torch.no_grad(), _evaluating(module):
+        with torch.no_grad(), _evaluating(module), tracking(module) as inside:
             y = module(example)
+            place = decision(module, example)
     except Exception as e:
-        raise ModelError(
-            where, f"fails on an input of {tuple(example.shape)}: {_line(e)}", "check data.size"
-        ) from None
+        at = f", at {inside()}" if inside() else ""
+        what = f"fails on an input of {tuple(example.shape)}{at}"
+        raise ModelError(where, what, "check data.size") from e
+    if place:
+        what = f"its forward reads the values of an image, at {place}: a graph holds one answer"
+        raise ModelError(where, what, "decide with torch.where, compute with torch")
     if not isinstance(y, torch.Tensor):
         raise ModelError(
             where,
@@ -199,7 +209,7 @@ def _check_module(module: torch.nn.Module, example: torch.Tensor) -> None:
         raise ModelError(where, f"returns shape {tuple(y.shape)}, not (1, classes)")
 
 
-def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int) -> Any:
+def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int, where: str) -> Any:
     """The network as an onnx.ModelProto, by the first exporter that can."""
     import torch
 
@@ -223,10 +233,44 @@ def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int) -> Any:
                 )
                 return onnx.load_model(str(path))
             except Exception as e:
-                reasons.append(_line(e))
-    raise ModelError(
-        type(module).__name__, f"cannot be exported to ONNX: {reasons[0]}", "see the layer named"
-    )
+                reasons.append(e)
+    what = f"cannot be exported to ONNX: {_why_not(reasons[0])}"
+    raise ModelError(where, what, "write that line with other operators") from reasons[0]
+
+
+def _why_not(error: Exception) -> str:
+    """The operator that an exporter stopped at and the user's line that calls it."""
+    told = str(error)
+    operator = re.search(r"\b((?:aten|prim|torchvision|quantized)::\w+)", told)
+    places = re.findall(r"([^\s(]+\.py)\((\d+)\)", told)
+    lines = [f"{Path(file).name}:{line}" for file, line in places
+             if "site-packages" not in file and "/torch/" not in file]  # fmt: skip
+    name = operator[1].partition("::")[2] if operator else ""
+    what = f"operator {name!r} has no form there" if name else "the exporter stopped"
+    return what + (f", at {lines[0]}" if lines else "")
+
+
+def explicit_same(model: Any) -> Any:
+    """Write auto_pad of convolutions with stride 1 out as numbers, in place; the model.
+
+    `padding="same"` of PyTorch: ONNX Runtime takes auto_pad from no dilated convolution. The odd
+    pixel of padding is at the end.
+    """
+    onnx = _onnx()
+    for node in model.graph.node:
+        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+        if node.op_type != "Conv" or found.get("auto_pad") != b"SAME_UPPER":
+            continue
+        kernel = found["kernel_shape"]
+        if max(found.get("strides", [1])) > 1:
+            continue
+        dilations = found.get("dilations", [1] * len(kernel))
+        spans = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
+        pads = [*(s // 2 for s in spans), *(s - s // 2 for s in spans)]
+        kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
+        del node.attribute[:]
+        node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
+    return model
 
 
 @contextmanager
@@ -244,9 +288,12 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back the exporters' own log lines (they name packages nobody asked for)."""
+    import torch
+
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
+    torch._C._jit_set_onnx_log_output_stream("stderr")  # it prints whole graphs
     try:
         yield
     finally:
