@@ -23,6 +23,7 @@ format: $(INSTALLED)
 
 docs: $(INSTALLED)  ## the generated pages
 	$(BIN)/python scripts/make_docs.py
+	$(BIN)/python scripts/make_keys.py
 
 clean:
 	rm -rf $(VENV) runs build dist

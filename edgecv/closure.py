@@ -19,7 +19,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,9 +52,15 @@ class Package:
         self.root, self.name = root, name
         self._parsed: dict[str, Parsed] = {}
         self._digests: dict[str, str] = {}
+        self._paths: dict[str, Path | None] = {}
 
     def path(self, module: str) -> Path | None:
         """Where a module's source lies; None when the name is not a module's."""
+        if module not in self._paths:
+            self._paths[module] = self._find(module)
+        return self._paths[module]
+
+    def _find(self, module: str) -> Path | None:
         top, *rest = module.split(".")
         if top != self.name or not all(part.isidentifier() for part in rest):
             return None
@@ -64,7 +70,7 @@ class Package:
         )  # fmt: skip
         return next((path for path in tries if path.is_file()), None)
 
-    @property
+    @cached_property
     def modules(self) -> list[str]:
         """Every module, sorted."""
         found = (p.relative_to(self.root).with_suffix("") for p in self.root.rglob("*.py"))
@@ -87,7 +93,10 @@ class Package:
             seen.add(module)
             queue.append(module.rpartition(".")[0])
             parsed = self.parsed(module)
-            queue += sorted(parsed.imports | parsed.words)
+            for name in sorted(parsed.imports | parsed.words):
+                queue += [name, *self._exported(name)]
+                if name in parsed.objects | parsed.words and self._is_package(name):
+                    queue += self.parsed(name).exports.values()
             queue += [m for p in parsed.patterns for m in self._matching(p, choices or {})]
             libraries |= {name.partition(".")[0] for name in parsed.imports} | parsed.choices
         libraries -= {self.name, *sys.stdlib_module_names}
@@ -114,6 +123,29 @@ class Package:
                 sha.update(file.name.encode() + b"\0" + file.read_bytes())
             self._digests[module] = sha.hexdigest()[:16] if parsed.code or files else ""
         return self._digests[module]
+
+    def forget(self, path: Path) -> None:
+        """A file has changed: what was read of it, and of modules that it lies beside, is not true
+        any more."""
+        for module in [m for m in self._parsed if path.is_relative_to(self._folder(m))]:
+            if self.path(module) == path:
+                self._parsed.pop(module)
+            self._digests.pop(module, None)
+
+    def _folder(self, module: str) -> Path:
+        path = self.path(module)
+        return path.parent if path else self.root
+
+    def _exported(self, name: str) -> Iterator[str]:
+        """The module behind a name that a package only passes on."""
+        package, _, last = name.rpartition(".")
+        if self.path(name) is None and self._is_package(package):
+            found = self.parsed(package).exports.get(last)
+            yield from () if found is None else (found, *self._exported(f"{found}.{last}"))
+
+    def _is_package(self, name: str) -> bool:
+        path = self.path(name)
+        return path is not None and path.name == "__init__.py"
 
     def _matching(self, pattern: str, choices: Choices) -> Iterator[str]:
         """Modules that a name made at run time may stand for."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import data as datasets
+from edgecv import zoo
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code
 from edgecv.limits import Limits
@@ -108,13 +109,14 @@ class Expansion:
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
-        onnx = ("edgecv.stages.export.onnx",) if model.kind == "onnx" else ()
-        key |= code(("edgecv.model", *onnx))
+        key |= code(("edgecv.model", *_made_by(model)))
         if model.kind == "module":
             check_reference(model.name, model.args)
         if model.kind in ("zoo", "module"):
             builder = model.name if model.kind == "module" else f"zoo:{model.name}"
-            key |= {"builder": builder, "network": source_digest(builder), "seed": self.recipe.seed}
+            key |= {"builder": builder, "seed": self.recipe.seed}
+            if model.kind == "module":
+                key["network"] = source_digest(builder)
         else:
             key["content"] = file_digest(Path(model.name))
         return self._add(Node(name, "model", inputs, key, facts={"model": model}))
@@ -264,6 +266,13 @@ def stage_key(stage: Stage, measured: Sequence[Target] = (), graph: str = "") ->
     roots = [type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
     return key | code(roots, engines)
+
+
+def _made_by(model: ModelSource) -> tuple[str, ...]:
+    """Modules of ours that make the network a recipe names."""
+    if model.kind == "onnx":
+        return ("edgecv.stages.export.onnx",)
+    return (zoo.module_of(model.name),) if model.kind == "zoo" else ()
 
 
 def found_source(text: str, folder: Path) -> str:

@@ -9,7 +9,7 @@ of local variables that are read nowhere else.
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 # Calls whose strings are for people to read, and arguments that are.
@@ -27,17 +27,21 @@ class Parsed:
 
     code:         what it does; b"" where that is nothing
     imports:      dotted names that its import statements may load
+    objects:      of those, what it holds by name: a package's passed on names may be behind it
     words:        strings that could be a module's dotted name
     patterns:     names of modules made at run time, with * for what only the run knows
     choices:      strings in its constants, where it loads modules by a variable
+    exports:      names that a package passes on from its modules and does not use -> that module
     looks_around: it reads files beside it
     """
 
     code: bytes
     imports: frozenset[str]
+    objects: frozenset[str]
     words: frozenset[str]
     patterns: frozenset[str]
     choices: frozenset[str]
+    exports: Mapping[str, str]
     looks_around: bool
 
 
@@ -45,11 +49,13 @@ def parse(source: bytes | str, module: str, package: str) -> Parsed:
     """package: what relative imports start from. Raises SyntaxError."""
     reader = _Reader(module, package)
     tree = ast.parse(source)
+    exports = dict(_exports(tree, package)) if module == package else {}
     reader.write(tree, False, frozenset())
     return Parsed(
         b"" if reader.code == _EMPTY else bytes(reader.code),
-        frozenset(reader.imports), frozenset(reader.words), frozenset(reader.patterns),
-        frozenset(_constants(tree) if reader.opaque else ()), reader.looks_around,
+        frozenset(reader.imports - _passed_on(exports)), frozenset(reader.objects),
+        frozenset(reader.words), frozenset(reader.patterns),
+        frozenset(_constants(tree) if reader.opaque else ()), exports, reader.looks_around,
     )  # fmt: skip
 
 
@@ -60,6 +66,7 @@ class _Reader:
         self.module, self.package = module, package
         self.code = bytearray()
         self.imports, self.words, self.patterns = set[str](), set[str](), set[str]()
+        self.objects = set[str]()
         self.opaque = self.looks_around = False
 
     def write(self, node: ast.AST, said: bool, only: frozenset[str]) -> None:
@@ -104,6 +111,7 @@ class _Reader:
         elif isinstance(node, ast.Import | ast.ImportFrom):
             found = list(imported(node, self.package))
             self.imports |= set(found)
+            self.objects |= set(found[isinstance(node, ast.ImportFrom) :])
             self.looks_around = self.looks_around or "importlib.resources" in found
         elif isinstance(node, ast.Call) and _called(node) in ("import_module", "find_spec"):
             pattern = _pattern(node.args[0], self.module) if node.args else None
@@ -122,6 +130,29 @@ def imported(node: ast.Import | ast.ImportFrom, package: str) -> Iterator[str]:
         base = ".".join([*parts[: len(parts) - node.level + 1], *([base] if base else [])])
     yield base
     yield from (f"{base}.{a.name}" for a in node.names)
+
+
+def _exports(tree: ast.Module, package: str) -> Iterator[tuple[str, str]]:
+    """(name, module) of what `__all__` passes on from below the package and no code here uses."""
+    used = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
+    listed = {
+        part.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__"
+        for part in ast.walk(node.value)
+        if isinstance(part, ast.Constant)
+    }
+    for node in tree.body:
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        names = {a.asname or a.name for a in node.names}
+        if names <= listed - used:
+            base = next(imported(node, package))
+            yield from ((name, base) for name in names if base.startswith(f"{package}."))
+
+
+def _passed_on(exports: Mapping[str, str]) -> set[str]:
+    return {*exports.values(), *(f"{base}.{name}" for name, base in exports.items())}
 
 
 def _is_dotted(text: str) -> bool:

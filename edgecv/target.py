@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from edgecv import strict_yaml
+from edgecv.address import check_python, parse
 from edgecv.errors import DeviceError, RecipeError, TargetError
 
 
@@ -90,8 +91,6 @@ class Target(_Frozen):
     @classmethod
     def _reachable(cls, text: str | None, info: ValidationInfo) -> str | None:
         """Checked when the profile is read, not hours later when the device is wanted."""
-        from edgecv.device.address import check_python, parse
-
         try:
             if text is not None:
                 (parse if info.field_name == "device" else check_python)(text)

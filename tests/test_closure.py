@@ -57,6 +57,18 @@ def test_a_name_made_at_run_time_stands_for_what_is_chosen(root: Path) -> None:
     assert two.libraries == ("numpy", "onnx", "two_library")
 
 
+def test_what_a_package_passes_on_counts_where_it_is_taken(root: Path) -> None:
+    (root / "deep" / "__init__.py").write_text(
+        "from pkg.deep.e import E\nfrom pkg.deep.f import F\n__all__ = ['E', 'F']\n"
+    )
+    for name in "ef":
+        (root / "deep" / f"{name}.py").write_text(f"{name.upper()} = 1\n")
+    (root / "taker.py").write_text("from pkg.deep import E\n")
+    assert found(root, "pkg.taker") == {"pkg.taker", "pkg.deep", "pkg.deep.e"}
+    (root / "taker.py").write_text("from pkg import deep\n")
+    assert found(root, "pkg.taker") == {"pkg.taker", "pkg.deep", "pkg.deep.e", "pkg.deep.f"}
+
+
 def test_a_root_that_is_not_there_is_an_error(root: Path) -> None:
     with pytest.raises(LookupError):
         found(root, "pkg.gone")

@@ -9,7 +9,7 @@ The system's own `ssh` makes the one connection, so ~/.ssh/config, agents, jump 
 known_hosts count; keys and agent only, host keys are checked. The device needs Python, numpy and
 one engine.
 
-address.py   ssh://user@host:port, checked
+profile.py   which device a word names (`edgecv.address` checks ssh://user@host:port)
 kit.py       what of edgecv a device needs, as one zip
 ssh.py       this side of a contact
 remote.py    the device's side, sent along
@@ -18,7 +18,8 @@ refusals.py  what ssh says, as an error with a way out
 
 from __future__ import annotations
 
-from edgecv.device.address import Address, parse, resolve
+from edgecv.address import Address, parse
+from edgecv.device.profile import resolve
 from edgecv.device.ssh import call, carry
 
 __all__ = ["Address", "call", "carry", "parse", "resolve"]

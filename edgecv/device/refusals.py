@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from edgecv.device.address import Address
+from edgecv.address import Address
 from edgecv.errors import DeviceError, DeviceLostError, EdgecvError
 
 SSH_FAILED = 255

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import IO, Any
 
 from edgecv import child
+from edgecv.address import Address, check_python, shell_word
 from edgecv.child import Progress
 from edgecv.device import kit, refusals
-from edgecv.device.address import Address, check_python, shell_word
 from edgecv.device.remote import FRAME
 from edgecv.errors import (
     BundleError,

@@ -59,6 +59,11 @@ def builder(name: str) -> Callable[..., nn.Module]:
         raise
 
 
+def module_of(name: str) -> str:
+    """The module that makes the network `name`. Raises ModelError for an unknown name."""
+    return _place(name)[0]
+
+
 def arguments(name: str) -> dict[str, Any]:
     """The arguments of the network `name` with their defaults, read without importing torch.
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from edgecv import target
+from edgecv.address import check_python, shell_word
 from edgecv.device import Address, parse, resolve
-from edgecv.device.address import check_python, shell_word
 from edgecv.device.ssh import _command
 from edgecv.errors import DeviceError, TargetError
 

@@ -7,7 +7,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-from edgecv.errors import DeviceError, TargetError, missing
+from edgecv.errors import DeviceError
 
 FORM = "write ssh://user@host, or ssh://user@host:port"
 # Neither can begin with "-", which ssh would take for an option.
@@ -104,22 +104,3 @@ def shell_word(python: str) -> str:
     """A checked Python as one word of any login shell; ~/ is left to the shell."""
     home, rest = ("~/", python[2:]) if python.startswith("~/") else ("", python)
     return home + shlex.quote(rest)
-
-
-def resolve(text: str) -> tuple[Address, str]:
-    """(address, Python there) of an ssh:// address, or of the target profile of that name.
-
-    Raises DeviceError (not an address), TargetError (no such profile, or it names no device),
-    MissingExtraError (profiles cannot be read here).
-    """
-    if "://" in text or "@" in text or ":" in text:
-        return parse(text), "python3"
-    try:
-        from edgecv import target
-    except ImportError as e:
-        raise missing(e.name or "pydantic", "compress", f"target {text!r}") from None
-    profile = target.load(text)
-    if profile.device is None:
-        hint = "add `device: ssh://user@host` to it, or give the address itself"
-        raise TargetError(f"target {text!r}", "its profile has no `device:`", hint)
-    return parse(profile.device), profile.device_python
