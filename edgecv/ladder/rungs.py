@@ -20,7 +20,9 @@ def rung(
         "step": step,
         "from": before,
         "to": after,
-        "parity": {k: v if isfinite(v) else None for k, v in parity.to_json().items()},
+        "parity": {
+            k: None if v is None or not isfinite(v) else v for k, v in parity.to_json().items()
+        },
         "limit": asdict(limit),
         "agrees": finding is None and tolerances.holds(parity, limit),
         "finding": finding,

@@ -17,7 +17,9 @@ from edgecv.ladder.constants import _compare
 from edgecv.ladder.distance import Energy, outputs
 from edgecv.ladder.inputs import alternatives
 from edgecv.ladder.layers import on_grid, placed
+from edgecv.ladder.rungs import rung
 from edgecv.ladder.samples import of_folder, of_goldens
+from edgecv.parity import Parity
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec
 from tests.parity.conftest import PREPROCESS, Made, pixels
@@ -137,3 +139,10 @@ def test_tolerances_know_what_was_done() -> None:
     assert tolerances.between("fp32", "int8", False).min_sqnr_db == 10
     assert tolerances.between("int8", "int8", True).min_sqnr_db == 15
     assert tolerances.between("bf16", "bf16", True).min_sqnr_db == 20
+
+
+def test_a_rung_without_a_best_class_has_no_agreement() -> None:
+    parity = Parity(1.0, 0.0, 90.0, None, 4)
+    made = rung("export", "a", "b", parity, tolerances.COMPILE["fp32"], None)
+    assert made["parity"]["top1_agreement"] is None
+    assert made["parity"]["sqnr_db"] == 90.0
