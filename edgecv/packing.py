@@ -35,7 +35,7 @@ from edgecv.replay import (
     session_outputs,
 )
 from edgecv.runtime.archive import write_bundle
-from edgecv.runtime.fidelity import kinds
+from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
@@ -119,6 +119,7 @@ def _prove(
             away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
             ran = graph_session(graph) if away else session
             proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
+            proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
     finally:
         session.close()
     if not compiled.compiled:
@@ -143,6 +144,17 @@ def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
         yield "the network answers the same for every image: nothing can be judged by it"
     elif parity["answers"] == 1 and parity["samples"] > 1:
         yield "the network gives one class to every image: equal best classes say nothing"
+
+
+def guesses(metric: Mapping[str, Any] | None, classes: int) -> Iterator[str]:
+    """A sentence where accuracy is what guessing gives, within two standard deviations."""
+    if metric is None:
+        return
+    chance = 1 / classes
+    near = 2 * (chance * (1 - chance) / metric["samples"]) ** 0.5
+    if metric["value"] <= chance + near:
+        said = f"top-1 {100 * metric['value']:.2f} is near chance ({100 * chance:.2f})"
+        yield f"{said}: are the weights trained, and the labels in the outputs' order?"
 
 
 def _scores(outputs: np.ndarray) -> str:

@@ -222,13 +222,16 @@ def _latency(node: Node, facts: BundleFacts, outcome: Outcome) -> Row:
     for found in measured["bundles"]:
         if found["bundle"] == facts.bundle:
             # Wall time well above CPU time: others had the processor.
-            note = "machine was busy while measuring" if found["busy"] else ""
+            notes = ["machine was busy while measuring"] if found["busy"] else []
+            interval = found["latency_ratio_interval"]
+            if node.precision == "int8" and interval and interval[0] > 1:
+                notes.append(f"int8 is slower than fp32: `edgecv why {facts.bundle}` says why")
             there = {"device": target.device, "machine": measured["machine"]} if away else {}
             return {
                 **{key: found[key] for key in MEASURED},
                 "threads": measured["threads"],
                 "calibration": measured["calibration"],
-                "reason": note,
+                "reason": "; ".join(notes),
                 **there,
             }
     return {"status": "unavailable", "reason": "latency not measured"}

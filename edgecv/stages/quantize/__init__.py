@@ -122,6 +122,7 @@ class Quantize(Limited):
             keep(source, context, self.options(), bool(self.limits))
             return
         if self.limits:
+            _has_classes(source, self.limits, context.where)
             from edgecv.stages.quantize.search import search
 
             fixed = frozenset(self.model_fields_set)
@@ -153,6 +154,17 @@ class Quantize(Limited):
         parity = check(where, before, after, tolerance, named, images.made_up)
         graph.facts["parity"] = parity.to_json()
         graph.save_facts()
+
+
+def _has_classes(source: Any, limits: Any, where: str) -> None:
+    """Raises RecipeError: a limit on accuracy, and a network that has none to lose."""
+    from edgecv.errors import RecipeError
+    from edgecv.runtime.fidelity import kinds
+
+    name, kind = next(iter(kinds(source.outputs).items()))
+    if limits.accuracy_drop is not None and kind != "classes":
+        what = f"output {name!r} {source.outputs[0].shape} has no best class whose loss would count"
+        raise RecipeError(f"{where}: accuracy_drop", what, "limit latency or size; SQNR is judged")
 
 
 def _computes_half(target: Target) -> bool:

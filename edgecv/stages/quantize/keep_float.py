@@ -95,32 +95,53 @@ def hold_float(quantized: Any, kept: set[str]) -> None:
     quantized.graph.node.extend(held)
 
 
+# What may stand behind a network's last product: of little work, and its levels are the answer's.
+BEHIND = (
+    "Softmax", "LogSoftmax", "Sigmoid", "Tanh", "GlobalAveragePool", "AveragePool", "ReduceMean",
+    "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity",
+)  # fmt: skip
+
+
 def free_outputs(quantized: Any) -> None:
-    """Edit a Q/DQ graph in place so that the network's outputs are not rounded.
+    """Edit a Q/DQ graph in place so that the network's outputs are not rounded, nor anything behind
+    its last product.
 
     A dense layer adds up in 32 bits and is scaled to real numbers anyway: QGemm and OpenVINO's
     kernel write floats as fast as they write integers. Rounded to 256 levels, two classes become
-    one value, and the answer is whichever comes first.
+    one value, and the answer is whichever comes first; so they do where a mean of a rounded map, or
+    its softmax, is rounded once more.
     """
     graph = quantized.graph
     makers = {output: n for n in graph.node for output in n.output}
     for output in graph.output:
-        unpack = makers.get(output.name)
-        if unpack is None or unpack.op_type != "DequantizeLinear":
-            continue
-        pack = makers.get(unpack.input[0])
-        if pack is None or pack.op_type != "QuantizeLinear":
-            continue
-        layer = makers.get(pack.input[0])
-        readers = [n for n in graph.node if {pack.input[0], pack.output[0]} & set(n.input)]
-        if layer is None or layer.op_type not in ("Gemm", "MatMul") or len(readers) != 2:
-            continue
-        layer.output[0] = output.name
-        graph.node.remove(pack)
-        graph.node.remove(unpack)
-        read = {name for n in graph.node for name in n.input}
-        for tensor in [t for t in graph.initializer if t.name not in read]:
-            graph.initializer.remove(tensor)
+        name = output.name
+        while node := makers.get(name):
+            layer = _unrounded(graph, makers, node)
+            if layer is None or layer.op_type not in BEHIND:
+                break
+            name = layer.input[0]
+    read = {name for n in graph.node for name in n.input}
+    for tensor in [t for t in graph.initializer if t.name not in read]:
+        graph.initializer.remove(tensor)
+
+
+def _unrounded(graph: Any, makers: dict[str, Any], node: Any) -> Any:
+    """The layer that makes what `node` gives, the pair behind it taken out where that may be; None
+    where it stays rounded."""
+    if node.op_type != "DequantizeLinear":
+        return node
+    pack = makers.get(node.input[0])
+    layer = makers.get(pack.input[0]) if pack is not None else None
+    if pack is None or layer is None or pack.op_type != "QuantizeLinear":
+        return None
+    readers = [n for n in graph.node if {pack.input[0], pack.output[0]} & set(n.input)]
+    if layer.op_type not in ("Gemm", "MatMul", *BEHIND) or len(readers) != 2:
+        return None
+    layer.output[0] = node.output[0]
+    makers[node.output[0]] = layer
+    graph.node.remove(pack)
+    graph.node.remove(node)
+    return layer
 
 
 def _leads_to(nodes: Sequence[Any], tensor: str, quantizes: set[str]) -> bool:

@@ -1,0 +1,104 @@
+"""What stands behind the last product is not rounded; limits that mean nothing are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from edgecv import packing
+from edgecv.errors import RecipeError
+from edgecv.graph import Graph
+from edgecv.limits import Limits
+from edgecv.runtime.spec import TensorSpec
+from edgecv.stages.quantize import _has_classes
+from edgecv.stages.quantize.keep_float import free_outputs
+
+
+def pair(tensor: str, out: str) -> list[onnx.NodeProto]:
+    """A Q/DQ pair from one tensor to the other."""
+    return [
+        helper.make_node("QuantizeLinear", [tensor, "s", "z"], [f"{tensor}/q"]),
+        helper.make_node("DequantizeLinear", [f"{tensor}/q", "s", "z"], [out]),
+    ]
+
+
+def pooled() -> onnx.ModelProto:
+    """Conv, pair, GlobalAveragePool, pair, Flatten, pair; 3 classes."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["a"]), *pair("a", "a1"),
+        helper.make_node("GlobalAveragePool", ["a1"], ["b"]), *pair("b", "b1"),
+        helper.make_node("Flatten", ["b1"], ["c"]), *pair("c", "y"),
+    ]  # fmt: skip
+    weights = [
+        numpy_helper.from_array(
+            np.random.default_rng(0).normal(size=(3, 2, 1, 1)).astype("f4"), "w"
+        ),
+        numpy_helper.from_array(np.float32(0.1), "s"),
+        numpy_helper.from_array(np.uint8(128), "z"),
+    ]
+    graph = helper.make_graph(
+        nodes, "pooled",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 2, 4, 4))],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, (1, 3))], weights,
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def answers(model: onnx.ModelProto) -> np.ndarray:
+    from onnx.reference import ReferenceEvaluator
+
+    x = np.random.default_rng(1).normal(size=(1, 2, 4, 4)).astype("f4")
+    return np.asarray(ReferenceEvaluator(model).run(None, {"x": x})[0])
+
+
+def test_a_mean_of_a_rounded_map_is_not_rounded_again() -> None:
+    model = pooled()
+    steps = answers(model) / 0.1
+    assert np.allclose(steps, np.rint(steps), atol=1e-3)
+    free_outputs(model)
+    onnx.checker.check_model(model, full_check=True)
+    ops = [n.op_type for n in model.graph.node]
+    assert ops == ["Conv", "QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "Flatten"]
+    finer = answers(model) / 0.1
+    assert not np.allclose(finer, np.rint(finer), atol=1e-3)
+    assert np.abs(finer - steps).max() <= 0.51
+
+
+def test_a_map_that_others_read_stays_rounded() -> None:
+    model = pooled()
+    model.graph.output.append(helper.make_tensor_value_info("b/q", TensorProto.UINT8, (1, 3, 1, 1)))
+    model.graph.node.append(helper.make_node("Identity", ["b/q"], ["d"]))
+    free_outputs(model)
+    assert sum(n.op_type == "QuantizeLinear" for n in model.graph.node) == 2
+
+
+def graph(shape: tuple[int, ...], kind: str | None = None) -> Graph:
+    spec = TensorSpec("y", "float32", shape, kind=kind)
+    return Graph(Path("net.onnx"), "onnx", "fp32", (), (spec,))
+
+
+def test_one_number_has_no_accuracy_to_lose() -> None:
+    limit = Limits(accuracy_drop=0.2)
+    with pytest.raises(RecipeError, match="no best class"):
+        _has_classes(graph((1, 1)), limit, "here")
+    with pytest.raises(RecipeError, match="no best class"):
+        _has_classes(graph((1, 2), "values"), limit, "here")
+    _has_classes(graph((1, 2)), limit, "here")
+    _has_classes(graph((1, 1)), Limits(latency_ms=1), "here")
+
+
+def test_accuracy_that_guessing_gives_is_told() -> None:
+    assert list(packing.guesses({"value": 0.11, "samples": 100}, 10))
+    assert not list(packing.guesses({"value": 0.4, "samples": 100}, 10))
+    assert not list(packing.guesses(None, 10))
+
+
+def test_answers_that_cannot_be_judged_are_told() -> None:
+    one = {"flat": False, "answers": 1, "samples": 8}
+    assert "one class" in next(packing.doubts(one))
+    assert "the same for every image" in next(packing.doubts({**one, "flat": True}))
+    assert not list(packing.doubts({**one, "answers": 3}))
