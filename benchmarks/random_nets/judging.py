@@ -154,6 +154,7 @@ def _refusal(error: EdgecvError) -> dict[str, Any]:
 def normalised(said: str) -> str:
     """A sentence without what is this network's own: names, numbers, files."""
     said = re.sub(r"\S*(/|\.onnx)\S*", "FILE", said)
+    said = re.sub(r"\S+-(fp32|int8)\.", "", said)  # the bundle's own name
     said = re.sub(r"'[^']*'|\"[^\"]*\"", "'X'", said)
     said = re.sub(r"\bnet\d+\S*|\b(?:n|c|node_\w*?|body\.|head)\d[\w.]*", "X", said)
     return re.sub(r"-?\d+(\.\d+)?", "#", said)[:160]
