@@ -41,8 +41,8 @@ class Held:
     # tensors
 
     def _new(self, name: str, shape: tuple[int, ...], dtype: str = "float",
-             order: tuple[int, int, int] | None = None) -> str:  # fmt: skip
-        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), dtype, order)
+             order: tuple[int, int, int] | None = None, last: bool = False) -> str:  # fmt: skip
+        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), dtype, order, last)
         self.names[name] = name
         return name
 
@@ -59,7 +59,7 @@ class Held:
         real = f"{held.name}/real"
         if real not in self.tensors:
             grid = self.grids[held.name]
-            self._new(real, held.shape, order=held.order)
+            self._new(real, held.shape, order=held.order, last=held.last)
             self.steps.append(
                 Step(
                     "dequantize",
@@ -75,7 +75,8 @@ class Held:
               **more: Any) -> Step:  # fmt: skip
         from edgecv.runtime.layers import from_scope
 
-        out = self._new(out or node.output[0], shape, dtype, order)
+        last = bool(inputs) and self.tensors[inputs[0]].last
+        out = self._new(out or node.output[0], shape, dtype, order, last)
         made = Step(kind, inputs, [out], layer=from_scope(node.name) or node.name, **more)
         self.steps.append(made)
         return made

@@ -375,6 +375,37 @@ static void join(const void *x, void *y, long pixels, int channels, int first, i
                (size_t)channels * (size_t)size);
 }
 
+/// spread
+/* x with stride - 1 pixels of zeros between its pixels; size: bytes of a value, fill: its zero */
+static void spread(const void *x, void *y, int height, int width, int channels, int stride_h,
+                   int stride_w, int size, int fill) {
+    const long pixel = (long)channels * size, wide = (long)(width - 1) * stride_w + 1;
+    memset(y, fill, (size_t)(((long)(height - 1) * stride_h + 1) * wide * pixel));
+    for (int i = 0; i < height; i++)
+        for (int j = 0; j < width; j++)
+            memcpy((char *)y + ((long)i * stride_h * wide + (long)j * stride_w) * pixel,
+                   (const char *)x + ((long)i * width + j) * pixel, (size_t)pixel);
+}
+
+/// layernorm_f32
+/* scale (x - mean) / sqrt(variance + epsilon) + bias over the channels; bias may be NULL */
+static void layernorm_f32(const float *x, float *y, long pixels, int channels, const float *scale,
+                          const float *bias, float epsilon) {
+    for (long i = 0; i < pixels; i++, x += channels, y += channels) {
+        float mean = 0.0f, square = 0.0f;
+        for (int c = 0; c < channels; c++) mean += x[c];
+        mean /= (float)channels;
+        for (int c = 0; c < channels; c++) square += (x[c] - mean) * (x[c] - mean);
+        const float v = square / (float)channels + epsilon;
+        float root = v > 1.0f ? v : 1.0f; /* Newton's square root: no library but memcpy */
+        for (int k = 0; k < 64; k++) root = 0.5f * (root + v / root);
+        for (int c = 0; c < channels; c++) {
+            const float z = (x[c] - mean) / root * scale[c];
+            y[c] = bias ? z + bias[c] : z;
+        }
+    }
+}
+
 /// rescale_i8
 /* the same values on another grid */
 static void rescale_i8(const int8_t *x, int8_t *y, long n, int x_zero, int32_t m, int shift,

@@ -10,10 +10,11 @@ import numpy as np
 from edgecv.backends.c.held import INFINITY
 from edgecv.backends.c.moves import Moves
 from edgecv.backends.c.network import Step, Tensor
+from edgecv.backends.c.tokens import Tokens
 from edgecv.backends.c.window import outputs, window
 
 
-class Maps(Moves):
+class Maps(Moves, Tokens):
     """Relu ... Softmax, pooling, Flatten ... Transpose, QuantizeLinear, DequantizeLinear."""
 
     def _quantizelinear(self, node: Any) -> None:
@@ -73,6 +74,7 @@ class Maps(Moves):
 
     def _prelu(self, node: Any) -> None:
         x = self._at(node.input[0])
+        self._by_channels(node, node.input[1], x)
         slope = self._ordered(x, self._constant(node.input[1], x.shape[2]))
         self._map(node, "prelu_f32", {"slope": slope})
 
@@ -159,15 +161,22 @@ class Maps(Moves):
     # pools and shapes
 
     def _maxpool(self, node: Any) -> None:
+        self._image(node)
         self._pool(node, window(node), True)
 
     def _averagepool(self, node: Any) -> None:
+        self._image(node)
         self._pool(node, window(node), False)
 
     def _globalmaxpool(self, node: Any) -> None:
-        self._globalaveragepool(node, True)
+        self._image(node)
+        self._whole(node, True)
 
-    def _globalaveragepool(self, node: Any, largest: bool = False) -> None:
+    def _globalaveragepool(self, node: Any) -> None:
+        self._image(node)
+        self._whole(node, False)
+
+    def _whole(self, node: Any, largest: bool) -> None:
         high, wide, _ = self._at(node.input[0]).shape
         self._pool(node, {"kernel": (high, wide), "stride": (1, 1), "dilation": (1, 1),
                           "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, largest)  # fmt: skip
@@ -179,9 +188,11 @@ class Maps(Moves):
         axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
         if axes is None and len(node.input) > 1:
             axes = self.values[node.input[1]].tolist()
-        if sorted(a % 4 for a in axes or ()) != [2, 3]:
+        x, rank = self._at(node.input[0]), len(self.shapes.get(node.input[0]) or (0,) * 4)
+        places = [*range(1, rank - 1)] if x.last else [*range(2, rank)]
+        if sorted(a % rank for a in axes or ()) != places or rank < 3:
             raise self._refused(node, f"{node.op_type} over axes {axes}")
-        self._globalaveragepool(node, largest)
+        self._whole(node, largest)
 
     def _pool(self, node: Any, about: dict[str, Any], largest: bool) -> None:
         x = self._at(node.input[0])
@@ -201,8 +212,13 @@ class Maps(Moves):
             self._move(node)
             return
         x = self._at(node.input[0])
+        if x.last and self._rows(node):
+            return
         if x.shape[:2] == (1, 1):
             self._alias(node)
+            return
+        if x.last:
+            self._move(node)
             return
         flat = Tensor(f"{x.name}/flat", (1, 1, math.prod(x.shape)), x.dtype, x.shape)
         self.tensors[flat.name] = flat
@@ -212,6 +228,8 @@ class Maps(Moves):
         self.steps.append(Step("same", [x.name], [flat.name]))
 
     def _reshape(self, node: Any) -> None:
+        if self._rows(node):
+            return
         wanted = self.values.get(node.input[1])
         sizes = [] if wanted is None else [int(v) for v in wanted.reshape(-1)]
         if len(sizes) == 2 or (len(sizes) == 4 and sizes[2:] == [1, 1]):
@@ -220,10 +238,16 @@ class Maps(Moves):
             self._move(node)
 
     def _squeeze(self, node: Any) -> None:
-        self._flatten(node)
+        if self._rows(node):
+            return
+        if self._at(node.input[0]).shape[:2] == (1, 1):
+            self._flatten(node)
+        else:
+            self._move(node)
 
     def _unsqueeze(self, node: Any) -> None:
-        self._move(node)
+        if not self._rows(node):
+            self._move(node)
 
     def _identity(self, node: Any) -> None:
         self._alias(node)
@@ -239,5 +263,5 @@ class Maps(Moves):
         back = perm == (0, 3, 1, 2) and self._made_last(node.input[0])
         if into or back:
             self._alias(node)
-        else:
+        elif not self._swapped(node):
             self._move(node)

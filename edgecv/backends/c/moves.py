@@ -10,6 +10,7 @@ of constants a value.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -121,17 +122,22 @@ class Moves(Held):
         if x.dtype == "bits" or shape is None or int(np.prod(shape)) != x.values:
             raise self._refused(node, f"{node.op_type} of a value of unknown shape")
         high, wide, channels = x.order or x.shape
-        laid = np.arange(x.values).reshape(high, wide, channels).transpose(2, 0, 1)
+        laid = np.arange(x.values).reshape(high, wide, channels)
+        laid = laid if x.last else laid.transpose(2, 0, 1)
         return View(x.name, laid.reshape(shape), 0.0)
 
     def _written_out(self, name: str) -> None:
         """The step that writes a view as a tensor of its own."""
         view, node = self.views[name], self.makers[name]
         shape = view.at.shape
-        if len(shape) not in (2, 4) or shape[0] != 1:
+        tokens = len(shape) == 3 or (len(shape) == 2 and shape[0] > 1)
+        if len(shape) not in (2, 3, 4) or (shape[0] != 1 and len(shape) != 2):
             raise self._refused(node, f"makes values of shape {shape}, which no C kernel reads")
-        places = view.at if len(shape) == 4 else view.at[:, :, None, None]
-        places = places[0].transpose(1, 2, 0)
+        if tokens:
+            places = view.at.reshape(1, *shape[-2:])
+        else:
+            places = view.at if len(shape) == 4 else view.at[:, :, None, None]
+            places = places[0].transpose(1, 2, 0)
         x = self.tensors[view.base]
         fill = view.fill
         if x.dtype == "int8":
@@ -141,5 +147,6 @@ class Moves(Held):
                           (places.shape[0], places.shape[1], places.shape[2]), x.dtype, name,
                           constants={"at": places.reshape(-1).astype(np.int32)},
                           about={"fill": fill})  # fmt: skip
+        self.tensors[name] = replace(self.tensors[name], last=tokens)
         if x.dtype == "int8":
             self.grids[made.outputs[0]] = self.grids[x.name]

@@ -27,12 +27,16 @@ class Grid:
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: height, width, channels. order: the (h, w, c) that was flattened into channels."""
+    """shape: height, width, channels. order: the (h, w, c) that was flattened into channels.
+
+    last: whether the channels are the last axis in ONNX as they are here (tokens), not the second
+    """
 
     name: str
     shape: tuple[int, int, int]
     dtype: str = "float"
     order: tuple[int, int, int] | None = None
+    last: bool = False
 
     @property
     def values(self) -> int:

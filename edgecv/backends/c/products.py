@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.held import Held
 from edgecv.backends.c.network import Tensor, multiplier
+from edgecv.backends.c.tokens import Tokens
 from edgecv.backends.c.window import outputs, window
 
 
-class Products(Held):
+class Products(Tokens):
     """Conv, Gemm, MatMul, Add, Sub, Mul, Div, Concat."""
 
     def _conv(self, node: Any) -> None:
+        self._image(node)
         about = window(node)
         weight = self.values.get(node.input[1])
         packed = self._integers(node.input[1])
@@ -45,6 +46,9 @@ class Products(Held):
         self._dense(node, True)
 
     def _dense(self, node: Any, turned: bool) -> None:
+        x = self._at(node.input[0])
+        if not x.last and x.shape[:2] != (1, 1):
+            raise self._refused(node, "multiplies along another axis than the channels")
         weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])
         if weight is None and packed is None:
             raise self._refused(node, "its weight is no constant")
@@ -141,7 +145,7 @@ class Products(Held):
         if op == "Mul":
             self._gate(node, a, b)
             return
-        if op != "Add" or a.shape != b.shape:
+        if op != "Add" or a.shape != b.shape or self._crossed(a, b):
             raise self._refused(node, f"{op} of {a.shape} and {b.shape}")
         made = self._integer(node, list(node.input))
         values = a.values
@@ -167,6 +171,7 @@ class Products(Held):
         x = self._at(other)
         if op in ("Sub", "Div") and node.input[0] == constant:
             raise self._refused(node, f"{op} of a constant and a value")
+        self._by_channels(node, constant, x)
         value = self._ordered(x, self._constant(constant, x.shape[2]))
         constants = {
             "Mul": lambda: {"scale": value},
@@ -181,7 +186,7 @@ class Products(Held):
         names = list(node.input)
         if a.shape[:2] == (1, 1) and b.shape[:2] != (1, 1):
             names, a, b = names[::-1], b, a
-        if b.shape not in (a.shape, (1, 1, a.shape[2])):
+        if b.shape not in (a.shape, (1, 1, a.shape[2])) or self._crossed(a, b):
             raise self._refused(node, f"Mul of {a.shape} and {b.shape}")
         each = int(a.shape == b.shape)
         self._step(node, "gate_f32", [self._float(n) for n in names], a.shape,
@@ -190,8 +195,13 @@ class Products(Held):
     def _concat(self, node: Any) -> None:
         axis = next(a.i for a in node.attribute if a.name == "axis")
         parts = [self._at(n) for n in node.input]
-        last = any(self._made_last(n) for n in node.input)
-        if axis not in ((3, -1) if last else (1, -3)) or any(p.order for p in parts):
+        last = any(self._made_last(n) for n in node.input) or any(p.last for p in parts)
+        rank = len(self.shapes.get(node.input[0]) or (0,) * 4)
+        if (
+            axis % rank != (rank - 1 if last else 1)
+            or any(p.order for p in parts)
+            or any(self._crossed(parts[0], p) for p in parts)
+        ):
             raise self._refused(node, f"joins along axis {axis}")
         shape = (*parts[0].shape[:2], sum(p.shape[2] for p in parts))
         made = self._integer(node, list(node.input))

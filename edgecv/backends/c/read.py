@@ -14,7 +14,7 @@ from typing import Any
 from edgecv.backends.c.maps import Maps
 from edgecv.backends.c.network import Network
 from edgecv.backends.c.one_bit import OneBit
-from edgecv.backends.c.products import Products
+from edgecv.backends.c.transposed import Transposed
 
 
 def read(model: Any, where: str) -> Network:
@@ -22,7 +22,7 @@ def read(model: Any, where: str) -> Network:
     return _Reader(model, where).run()
 
 
-class _Reader(Products, Maps, OneBit):
+class _Reader(Transposed, Maps, OneBit):
     def run(self) -> Network:
         (source,) = [i for i in self.graph.input if i.name not in self.values]
         _, channels, high, wide = [d.dim_value for d in source.type.tensor_type.shape.dim]

@@ -230,6 +230,22 @@ def _unpacked(words: np.ndarray, channels: int) -> np.ndarray:
     return np.unpackbits(data, axis=-1, bitorder="little")[..., :channels].astype(bool)
 
 
+def _spread(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
+    down, across = s.about["stride"]
+    high, wide, channels = x[0].shape
+    shape = ((high - 1) * down + 1, (wide - 1) * across + 1, channels)
+    y = np.full(shape, s.about["fill"], x[0].dtype)
+    y[::down, ::across] = x[0]
+    return [y]
+
+
+def _layernorm(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
+    v = x[0].astype(np.float64)
+    v = v - v.mean(-1, keepdims=True)
+    v = v / np.sqrt((v**2).mean(-1, keepdims=True) + s.about["epsilon"]) * s.constants["scale"]
+    return [(v + s.constants["bias"] if "bias" in s.constants else v).astype(np.float32)]
+
+
 def _halve(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
     high, wide, channels = x[0].shape
     whole = np.zeros((high + high % 2, wide + wide % 2, channels), np.float32)
@@ -248,4 +264,5 @@ _STEPS: dict[str, Callable[[Step, list[np.ndarray]], list[np.ndarray]]] = {
     "lut_i8": _lut, "pool_f32": _pool_f32, "pool_i8": _pool_i8, "join": _join,
     "rescale_i8": _rescale, "quantize": _quantize, "dequantize": _dequantize, "gate_f32": _gate,
     "same": _same, "binarize": _binarize, "conv_bits": _conv_bits, "halve": _halve,
+    "spread": _spread, "layernorm_f32": _layernorm,
 }  # fmt: skip

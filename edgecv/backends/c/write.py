@@ -141,6 +141,11 @@ class _Writer:
             call(ins[0], outs[0], x.values, float(a["scale"]), a["zero"])
         elif s.kind == "binarize":
             call(ins[0], outs[0], pixels, x.shape[2], held["least"], held["flip"])
+        elif s.kind == "spread":
+            call(ins[0], outs[0], *x.shape, *a["stride"], 1 if y.dtype == "int8" else 4, a["fill"])
+        elif s.kind == "layernorm_f32":
+            call(ins[0], outs[0], pixels, x.shape[2], held["scale"], held.get("bias", "NULL"),
+                 float(a["epsilon"]))  # fmt: skip
         elif s.kind == "halve":
             call(ins[0], outs[0], x.shape[0], x.shape[1], x.shape[2], y.shape[2])
         elif s.kind == "join":
@@ -204,7 +209,8 @@ def _exact(network: Network) -> bool:
     """Whether outputs are the same bits everywhere: integers and bits to the end."""
     kinds = {s.kind for s in network.steps}
     return kinds <= {"quantize", "conv_i8", "conv_real", "add_i8", "pool_i8", "join", "rescale_i8",
-                     "lut_i8", "same", "dequantize", "binarize", "conv_bits", "halve"}  # fmt: skip
+                     "lut_i8", "same", "spread", "dequantize", "binarize", "conv_bits",
+                     "halve"}  # fmt: skip
 
 
 def kernels(network: Network) -> str:

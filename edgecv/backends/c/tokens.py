@@ -1,0 +1,126 @@
+"""Which axis holds the channels: the last of tokens (1, T, C), the second of an image (1, C, H, W).
+
+Memory is (h, w, c) either way, so that the Reshape and Transpose that make tokens of an image and
+an image of tokens move nothing: only `Tensor.last` says how ONNX counts the axes. What would have
+to move values is refused by name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.c.held import Held
+from edgecv.backends.c.network import Step, Tensor
+
+SWAPS = {(0, 2, 1): None, (0, 2, 3, 1): True, (0, 3, 1, 2): False}
+
+
+class Tokens(Held):
+    """Reshape and Transpose of tokens, LayerNormalization."""
+
+    def _rows(self, node: Any) -> bool:
+        """A Reshape, Squeeze, Unsqueeze or Flatten between an image, tokens and rows of a matrix;
+        False where it is none."""
+        if self._moved(node):
+            return False
+        x, before = self._at(node.input[0]), self.shapes.get(node.input[0])
+        after = self.shapes.get(node.output[0])
+        if before is None or after is None or x.order is not None:
+            return False
+        high, wide, channels = x.shape
+        rows = (1, high * wide, channels)
+        if x.last:
+            if after in (rows, rows[1:]):
+                self._retagged(node, rows, True)
+            elif after == (1, *x.shape):
+                self._retagged(node, x.shape, True)
+            elif len(after) == 4 and after[0] == 1 and after[3] == channels:
+                self._retagged(node, after[1:], True)
+            elif after == (1, math.prod(x.shape)):
+                self._retagged(node, (1, 1, after[1]), False)
+            else:
+                return False
+            return True
+        if len(before) == 4 and after == (1, channels, high * wide) and high * wide > 1:
+            self._retagged(node, rows, False)
+            return True
+        if len(before) == 3 and len(after) == 4 and after[:2] == (1, channels):
+            self._retagged(node, (*after[2:], channels), False)
+            return True
+        if len(before) == 2 and after == (1, 1, channels):
+            self._retagged(node, (1, 1, channels), True)
+            return True
+        return False
+
+    def _swapped(self, node: Any) -> bool:
+        """A Transpose that only moves the channels' axis; False where it moves values."""
+        if self._moved(node):
+            return False
+        x = self._at(node.input[0])
+        perm = next((tuple(a.ints) for a in node.attribute if a.name == "perm"), ())
+        if perm not in SWAPS or x.order is not None:
+            return False
+        last = not x.last if SWAPS[perm] is None else SWAPS[perm]
+        if last == x.last:
+            return False
+        self._retagged(node, x.shape, bool(last))
+        return True
+
+    def _moved(self, node: Any) -> bool:
+        """Whether what it reads is a table of places so far (`moves.py`)."""
+        return node.input[0] in self.views
+
+    def _retagged(self, node: Any, shape: tuple[int, ...], last: bool) -> None:
+        """The same values under another shape."""
+        x = self._at(node.input[0])
+        name = f"{node.output[0]}/view"
+        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), x.dtype, None, last)
+        self.names[node.output[0]] = name
+        if x.name in self.grids:
+            self.grids[name] = self.grids[x.name]
+        self.steps.append(Step("same", [x.name], [name]))
+
+    def _layernormalization(self, node: Any) -> None:
+        from onnx import helper
+
+        given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        x, rank = self._at(node.input[0]), len(self.shapes.get(node.input[0], ()))
+        axis = given.get("axis", -1) % max(rank, 1)
+        if not x.last or axis != rank - 1 or len(node.output) > 1:
+            raise self._refused(node, "normalises another axis than that of a token's channels")
+        constants = {"scale": self._constant(node.input[1], x.shape[2])}
+        if len(node.input) > 2 and node.input[2]:
+            constants["bias"] = self._constant(node.input[2], x.shape[2])
+        self._step(node, "layernorm_f32", [self._float(node.input[0])], x.shape,
+                   constants=constants, about={"epsilon": given.get("epsilon", 1e-5)})  # fmt: skip
+
+    def _by_channels(self, node: Any, name: str, x: Tensor) -> None:
+        """Refuses a constant that lies along another axis than the channels."""
+        value = self.values.get(name)
+        if value is None:
+            held = self._integers(name)
+            value = None if held is None else held[0]
+        if value is None or np.size(value) == 1 or x.shape[:2] == (1, 1):
+            return
+        rank = len(self.shapes.get(name, np.shape(value)))
+        shape = (1,) * max(0, 4 - rank) + tuple(np.shape(value))
+        own = shape[-1] if x.last else shape[-2 if self._rank(x) == 3 else -3]
+        if own != np.size(value):
+            raise self._refused(node, f"a constant of shape {np.shape(value)} beside {x.shape}")
+
+    def _image(self, node: Any) -> None:
+        if self._at(node.input[0]).last:
+            raise self._refused(node, "takes an image whose channels are last")
+
+    @staticmethod
+    def _crossed(a: Tensor, b: Tensor) -> bool:
+        """Whether two tensors count their axes differently."""
+        return a.last != b.last and (1, 1) not in (a.shape[:2], b.shape[:2])
+
+    def _rank(self, x: Tensor) -> int:
+        ranks = [len(self.shapes[n]) for n, t in self.names.items()
+                 if t == x.name and self.shapes.get(n)]  # fmt: skip
+        return ranks[0] if ranks else 4
