@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
 from edgecv.ladder import tolerances
@@ -20,9 +19,7 @@ def rung(
         "step": step,
         "from": before,
         "to": after,
-        "parity": {
-            k: None if v is None or not isfinite(v) else v for k, v in parity.to_json().items()
-        },
+        "parity": parity.to_json(),
         "limit": asdict(limit),
         "agrees": finding is None and tolerances.holds(parity, limit),
         "finding": finding,

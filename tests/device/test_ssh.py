@@ -14,10 +14,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from edgecv.device.address import Address
 
 from edgecv import child, device, errors
 from edgecv.device import refusals, ssh
-from edgecv.device.address import Address
 from edgecv.device.remote import FRAME
 from edgecv.errors import (
     BundleError,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
 from edgecv.errors import ParityError
-from edgecv.parity import Tolerance, check, compare
+from edgecv.ladder.rungs import rung
+from edgecv.parity import EXPORT, Tolerance, check, compare
 
 REFERENCE = np.array([[-3.0, 3.0], [-5.0, 5.0]])
 
@@ -87,3 +90,11 @@ def test_the_record_is_plain_json() -> None:
         "cosine": float, "max_abs_error": float, "sqnr_db": float, "top1_agreement": float,
         "samples": int, "clear": int, "agreed": int, "answers": int, "flat": bool,
     }  # fmt: skip
+
+
+def test_a_rung_of_several_outputs_and_of_values_is_plain_json() -> None:
+    ref = np.random.default_rng(0).normal(size=(8, 4))
+    found = check("x", (ref, ref), (ref, ref), EXPORT, {"scores": "classes", "box": "values"})
+    made = rung("export", "a", "b", found, EXPORT, None)
+    assert made["agrees"]
+    assert json.loads(json.dumps(made, allow_nan=False))["parity"]["outputs"]["box"]
