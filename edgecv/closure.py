@@ -189,6 +189,8 @@ def code(
 def _code(
     modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...]
 ) -> dict[str, Any]:
-    choices = {"edgecv.stages": (), "edgecv.backends": engines, "edgecv.data": reads}
+    # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
+    choices: dict[str, tuple[str, ...]] = {"edgecv": (), "edgecv.stages": ()}
+    choices |= {"edgecv.backends": engines, "edgecv.data": reads}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}

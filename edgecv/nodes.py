@@ -14,6 +14,7 @@ code that runs and the versions of the libraries that this touches, both found b
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,7 @@ from edgecv import data as datasets
 from edgecv import zoo
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code
+from edgecv.edits import kinds
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.recipe import ModelSource, Recipe, Step
@@ -140,7 +142,8 @@ class Expansion:
         if step.teacher:
             inputs["teacher"] = step.teacher
         measured = step.stage.measures(self.recipe.listed)
-        key = {**stage_key(step.stage, measured), "inputs": self._digests(inputs)}
+        taught = edit_modules(step.teacher_file) if step.teacher_file else ()
+        key = {**stage_key(step.stage, measured, also=taught), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word in ("prune", "lowrank"):
             key["alignment"] = self.recipe.alignment
@@ -256,14 +259,16 @@ class Expansion:
         return self._add(Node(name, "stage", inputs, key, stage, step, target))
 
 
-def stage_key(stage: Stage, measured: Sequence[Target] = (), graph: str = "") -> Key:
+def stage_key(
+    stage: Stage, measured: Sequence[Target] = (), graph: str = "", also: Sequence[str] = ()
+) -> Key:
     """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
-    format that it writes, which has a reference engine"""
+    format that it writes, which has a reference engine; also: modules that run besides"""
     engines: set[str] = {target.backend for target in measured}
     engines |= {REFERENCE[target.graph] for target in measured}
     if graph:
         engines.add(REFERENCE[graph])
-    roots = [type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
+    roots = [*also, type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
     return key | code(roots, engines)
 
@@ -272,7 +277,19 @@ def _made_by(model: ModelSource) -> tuple[str, ...]:
     """Modules of ours that make the network a recipe names."""
     if model.kind == "onnx":
         return ("edgecv.stages.export.onnx",)
+    if model.kind == "folder":
+        return edit_modules(Path(model.name))
     return (zoo.module_of(model.name),) if model.kind == "zoo" else ()
+
+
+def edit_modules(folder: Path) -> tuple[str, ...]:
+    """Modules of the kinds of edit that a Model folder holds; none where it cannot be read."""
+    try:
+        edits = json.loads((folder / "model.json").read_text())["edits"]
+        ops = sorted({str(edit["op"]) for edit in edits})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return ()
+    return tuple(kinds()[op] for op in ops if op in kinds())
 
 
 def found_source(text: str, folder: Path) -> str:

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.behaviour import tensors
-from edgecv.edits import Edit, can_shrink, replay
+from edgecv.edits import Edit, replay
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.layer_kinds import altered
 from edgecv.naming import layers as every_layer
 from edgecv.naming import named
+from edgecv.pruning.edit_keep_channels import can_shrink
 
 log = logging.getLogger(__name__)
 CANNOT = "has channels that cannot be followed"
