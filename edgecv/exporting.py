@@ -79,6 +79,7 @@ class Exported:
     files: tuple[Path, ...]
     facts: BundleFacts
     verdict: dict[str, Any] | None = None
+    as_they_are: bool = False  # the file takes pixels of 0..255 and normalises them itself
 
 
 def export(request: Request, out: Path, reporter: pipeline.Reporter | None = None) -> Exported:
@@ -97,6 +98,8 @@ def export(request: Request, out: Path, reporter: pipeline.Reporter | None = Non
         node = outcome.expansion.nodes[f"bundle:{step.name}@{recipe.targets[0].name}"]
         verdicts = results.collect(outcome)["limits"] if compare else []
         written = _write(outcome.folders[node.id], _file_name(request, recipe, out), out)
+        if request.std is None and recipe.data.std == (1.0 / 255.0,):
+            written = replace(written, as_they_are=True)
         return replace(written, verdict=verdicts[0]) if verdicts else written
 
 
@@ -143,6 +146,10 @@ def _recipe(request: Request) -> Recipe:
     offers(profile, request.precision, "--precision")
     source = source_of(request.model, request.args, Path())
     known = _known(source, request.size)
+    if known.get("precision") == "int8" and request.precision != "int8":
+        raise RecipeError("--precision", f"{source.name} comes quantized (Q/DQ nodes)",
+                          "give --precision int8: it keeps the integers it came with, or bring the "
+                          "float file")  # fmt: skip
     name = request.name or f"{_stem(source)}-{request.precision}"
     if request.precision != "fp32":
         if request.calibration is None and request.precision == "int8":
@@ -205,7 +212,8 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         _, channels, height, width = graph.inputs[0].shape
         if channels not in (1, 3):
             raise ModelError(source.name, f"takes {channels} channels", "images have 1 or 3")
-        found = {"size": [height, width], "channels": channels}
+        found: dict[str, Any] = {"size": [height, width], "channels": channels}
+        found["precision"] = graph.precision
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
             found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
         return found

@@ -108,7 +108,7 @@ def export(options: argparse.Namespace) -> int:
     name = options.model.removeprefix("zoo:")
     if expected := published.of(name, request.args):
         print(f"note: what is not given is as {name}'s weights were {expected.sentence()}")
-    elif (
+    elif not exported.as_they_are and (
         options.mean is None and options.std is None and "model.json" not in _inside(options.model)
     ):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
