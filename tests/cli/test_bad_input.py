@@ -258,8 +258,8 @@ RUNS = (
     Case("no-network", broken_network("no_module"), ("broken:no_module", "a str")),
     Case("raises", broken_network("raises"), ("broken:raises", "ValueError", "no such width")),
     Case("onnx-cut", onnx_file(400), ("net.onnx", "truncated")),
-    Case("onnx-dynamic", onnx_file(WHOLE, dynamic=True), ("net.onnx", "height")),
     Case("onnx-classes", onnx_file(WHOLE), ("net.onnx", "5 outputs", "3 classes")),
+    Case("onnx-dynamic", onnx_file(WHOLE, dynamic=True), ("net.onnx", "5 outputs", "3 classes")),
     Case("onnx-trained", changed("{module: mynet:make, width: 16}", "net.onnx"),
          ("recipe.yaml:6", "quantize or export")),
 )  # fmt: skip
