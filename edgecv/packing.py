@@ -102,7 +102,7 @@ def _prove(
         _assert_precision(where, graph, proof["executed"])
         _assert_counted(where, compiled, proof["executed"])
         floats = Graph.load(job.floats) if job.floats else None
-        found, answers = bundle_parity(
+        found, answers, told = bundle_parity(
             where, graph, floats, target, session, judged(compared.pixels), preprocess,
             compared.made_up,
         )  # fmt: skip
@@ -110,6 +110,7 @@ def _prove(
         kind = next(iter(kinds(graph.outputs).values()))
         if kind == "classes":
             proof["scores"] = _scores(as_rows(answers[0]))
+        proof["warnings"] += told
         proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(
             session, images.pixels, preprocess
