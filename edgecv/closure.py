@@ -23,7 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from edgecv.parsed import Parsed, parse
+from edgecv.parsed import Parsed, function, parse
 from edgecv.versions import of_libraries
 
 NAME = "edgecv"
@@ -131,6 +131,8 @@ class Package:
             if self.path(module) == path:
                 self._parsed.pop(module)
             self._digests.pop(module, None)
+        for place in [p for p in self._digests if self.path(p.partition(":")[0]) == path]:
+            self._digests.pop(place)
 
     def _folder(self, module: str) -> Path:
         path = self.path(module)
@@ -146,6 +148,17 @@ class Package:
     def _is_package(self, name: str) -> bool:
         path = self.path(name)
         return path is not None and path.name == "__init__.py"
+
+    def function(self, module: str, name: str) -> str:
+        """16 hex digits of one function of a module, and of those beside it that it reaches."""
+        place = f"{module}:{name}"
+        if place not in self._digests:
+            path = self.path(module)
+            if path is None:
+                raise FileNotFoundError(module)
+            found = function(path.read_bytes(), module, name)
+            self._digests[place] = hashlib.sha256(found).hexdigest()[:16]
+        return self._digests[place]
 
     def _matching(self, pattern: str, choices: Choices) -> Iterator[str]:
         """Modules that a name made at run time may stand for."""
@@ -194,3 +207,10 @@ def _code(
     choices |= {"edgecv.backends": engines, "edgecv.data": reads}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}
+
+
+def maker(kind: str) -> dict[str, str]:
+    """The code that makes a node of a kind of what its modules give (`edgecv.making`). The module
+    itself is in no closure: it holds the makers of all kinds."""
+    module, name = f"{NAME}.making", f"_{kind}"
+    return {f"{module}:{name}": package().function(module, name)}

@@ -25,7 +25,7 @@ from typing import Any
 from edgecv import data as datasets
 from edgecv import zoo
 from edgecv.bench.machine import cpu_features, processor
-from edgecv.closure import code
+from edgecv.closure import code, maker
 from edgecv.edits import kinds
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
@@ -81,6 +81,7 @@ class Expansion:
             self._target(target)
 
     def _add(self, node: Node) -> str:
+        node.key["code"] = node.key["code"] | maker(node.kind)
         self.nodes.setdefault(node.id, node)
         return node.id
 

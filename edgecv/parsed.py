@@ -59,6 +59,26 @@ def parse(source: bytes | str, module: str, package: str) -> Parsed:
     )  # fmt: skip
 
 
+def function(source: bytes | str, module: str, name: str) -> bytes:
+    """The code of one function of a module and of the module's own functions that it reaches.
+
+    Raises LookupError: the module has no such function; SyntaxError.
+    """
+    own = {node.name: node for node in ast.parse(source).body if isinstance(node, _FUNCTIONS)}
+    queue, reached = [name], set[str]()
+    while queue:
+        here = queue.pop()
+        if here in reached:
+            continue
+        reached.add(here)
+        used = {n.id for n in ast.walk(own[here]) if isinstance(n, ast.Name)}
+        queue += sorted(used & own.keys())
+    reader = _Reader(module, module.rpartition(".")[0])
+    for here in sorted(reached):
+        reader.write(own[here], False, frozenset())
+    return bytes(reader.code)
+
+
 class _Reader:
     """Walks a tree once: writes its code, and collects what it loads."""
 

@@ -54,6 +54,13 @@ def test_words_redo_nothing_and_a_function_does(shop, text: str) -> None:
         assert bool(shop.rerun()) == ("def" in text)
 
 
+@pytest.mark.parametrize("kind", ["data", "model", "measure"])
+def test_how_a_node_is_made_counts_for_its_kind_alone(shop, kind: str) -> None:
+    with shop.touched("making.py", f"\n\ndef _{kind}(work):\n    return None\n"):
+        found = {"model", "small:student"} if kind == "model" else set()
+        assert shop.own() == (found or {n for n in shop.before if n.startswith(f"{kind}:")})
+
+
 def test_a_module_that_a_child_process_runs_counts(shop) -> None:
     with shop.touched("measuring/row_times.py"):
         measured = {"narrow", "factored", *(f"searched@{t}" for t in TARGETS)}

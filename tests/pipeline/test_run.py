@@ -251,7 +251,8 @@ def test_the_plan_names_what_a_changed_parameter_touches(finished, edgecv: Calla
     # OpenVINO has ONNX Runtime's grid here: one quantized graph serves both.
     assert lines["small-int8@openvino"]["why"] == ["the same as small-int8@cpu"]
     for target in ENGINES:
-        why = [f"input small-int8@{target} changed"]
+        floats = "small.tflite" if target in ("tflite", "edgetpu") else "small.onnx"
+        why = [f"input {floats} changed", f"input small-int8@{target} changed"]
         assert lines[f"bundle:small-int8@{target}"]["why"] == why
 
 
