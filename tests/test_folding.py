@@ -164,6 +164,7 @@ def test_models_are_built_folded_and_older_files_still_load(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")  # its builder is no zoo's
     for way in WAYS:
         model = Model("folding_mine:make", {"way": way})
         module = model.build()
