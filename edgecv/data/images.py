@@ -79,8 +79,9 @@ MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's 
 def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
     """The same images, each label the index of the network's output of that name.
 
-    outputs: names of the network's outputs. Without them, or where they are the numbers from 0, a
-    class named by a number is the output of that number, zeros before it or not ("0007" is 7).
+    outputs: names of the network's outputs. Without them, and where none of them is a number or
+    they are the numbers from 0, a class named by a number is the output of that number, zeros
+    before it or not ("0007" is 7).
     Raises DataError: a class that is no output, names where outputs have none, or two classes that
     are one output.
     """

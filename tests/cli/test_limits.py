@@ -77,7 +77,7 @@ def test_layers_are_kept_float_until_the_limit_is_met(edgecv: Callable, room: Pa
     assert first["figures"]["accuracy_drop"] > 8, "int8 alone is not enough"
     assert (done.code, data["search"]["met"]) == (0, True), done.err
     assert {"/Add", "b"} <= set(last["options"]["keep_float"])
-    assert last["sqnr_db"] > first["sqnr_db"] + 3
+    assert last["sqnr_db"] > first["sqnr_db"] + 1
     assert data["executed"]["fp32"] >= 1
     assert data["executed"]["int8"] >= 1
     assert data["limits"]["met"] == ["hostile-int8.cpu"]
@@ -101,10 +101,12 @@ def test_folders_named_by_numbers_are_the_outputs(edgecv: Callable, room: Path) 
 
 def test_folders_named_by_no_output_are_refused(edgecv: Callable, room: Path) -> None:
     (room / "labels.txt").write_text("cat\ndog\nfox\nowl\nape\nbat\n")
-    options = ("--labels", "labels.txt", "--evaluate", "imagefolder:photos", "--out", "refused")
+    for source, name in (("0", "cat"), ("1", "dg")):
+        shutil.copytree(room / "photos" / source, room / "animals" / name)
+    options = ("--labels", "labels.txt", "--evaluate", "imagefolder:animals", "--out", "refused")
     done = edgecv("export", "hostile:plain", *OPTIONS, *options, cwd=room)
     assert done.code == 2
-    assert "class '0' is no output of the network" in done.err
+    assert "class 'dg' is no output of the network (did you mean 'dog'?)" in done.err
 
 
 def test_folders_named_by_words_need_the_outputs_names(edgecv: Callable, room: Path) -> None:

@@ -60,7 +60,7 @@ class Made:
             profile = profile.model_copy(update={"grid": profile.grid.model_copy(update=grid)})
         out = self.context.out / "int8"
         context = replace(self.context, out=out, target=profile)
-        # an untrained network answers nearly the same for every image: its ranges are what is tested
+        # untrained, it answers nearly the same for every image: its ranges are what is tested
         Quantize(min_sqnr_db=-100, min_agreement=0).run(self.float, context)
         return Graph.load(out)
 
