@@ -132,6 +132,7 @@ def fault(check: Check, case: Any) -> str:
         place = traceback.extract_tb(e.__traceback__)[-1]
         return f"{type(e).__name__} at {place.name}:{place.lineno}: {str(e)[:200]}"
     finally:
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)  # one on its way would end the process
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before)
     return ""

@@ -54,11 +54,16 @@ def of_room(room: Path) -> list[int]:
     return found
 
 
+def heed_interrupts() -> None:
+    """A shell starts what runs in its background deaf to Ctrl-C, and these tests may be there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(room: Path, *command: str) -> subprocess.Popen[str]:
     room.mkdir()
     return subprocess.Popen(
         [sys.executable, *command], cwd=ROOT, text=True, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=heed_interrupts,
         env={**os.environ, "TMPDIR": str(room), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
 
