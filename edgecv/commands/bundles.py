@@ -6,12 +6,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgecv.commands.common import existing
 from edgecv.errors import EdgecvError, RecipeError
-from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.terminal import print_json, printable
+
+if TYPE_CHECKING:
+    from edgecv.runtime.archive import Contents
 
 
 def register(command: Any) -> None:
@@ -24,6 +26,7 @@ def register(command: Any) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Every bundle is tried; the exit code is the gravest: 1 differs, 2 damaged, 3 no engine, 4."""
+    from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
     if options.threads < 1:
@@ -71,6 +74,7 @@ def run_inspect(options: argparse.Namespace) -> int:
 
 
 def _bundle(path: Path) -> dict[str, Any]:
+    from edgecv.runtime.archive import read_bundle
 
     return describe(read_bundle(path))
 

@@ -16,7 +16,6 @@ from edgecv import __version__
 
 COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "targets",
             "stages", "doctor", "completion")  # fmt: skip
-HELP_LIMIT_S = 0.3
 HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
 BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
 
@@ -32,13 +31,26 @@ def one_line(err: str) -> str:
 
 
 @pytest.mark.parametrize("arguments", [(), *((name,) for name in COMMANDS)], ids=" ".join)
-def test_help_is_quick(edgecv: Callable, arguments: tuple[str, ...]) -> None:
-    runs = [edgecv(*arguments, "--help") for _ in range(2)]
-    assert {run.code for run in runs} == {0}
-    assert runs[0].out.startswith("usage: edgecv")
-    assert "--help" in runs[0].out
-    # processor time, not the clock: the machine may be busy with other tests
-    assert min(run.cpu_s for run in runs) < HELP_LIMIT_S
+def test_help_is_shown(edgecv: Callable, arguments: tuple[str, ...]) -> None:
+    run = edgecv(*arguments, "--help")
+    assert run.code == 0
+    assert run.out.startswith("usage: edgecv")
+    assert "--help" in run.out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loads_no_library(name: str) -> None:
+    """What makes it quick, on any machine: no library is imported, numpy neither."""
+    code = (
+        "import sys\nfrom edgecv.cli import main\ntry:\n    main([sys.argv[1], '--help'])\n"
+        "except SystemExit: pass\n"
+        "print(*sorted({m.partition('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, name], capture_output=True, text=True, check=True
+    )
+    loaded = {m for m in done.stderr.split() if not m.startswith("_")}
+    assert loaded <= {"edgecv", "sitecustomize"} | set(sys.stdlib_module_names)
 
 
 def test_help_names_every_command_and_every_exit_code(edgecv: Callable) -> None:
