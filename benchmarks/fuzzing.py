@@ -119,7 +119,7 @@ def fault(check: Check, case: Any) -> str:
     def late(*_: Any) -> None:
         raise Slow
 
-    before = signal.signal(signal.SIGPROF, late)
+    signal.signal(signal.SIGPROF, late)
     signal.setitimer(signal.ITIMER_PROF, LIMIT_S)
     try:
         check(case)
@@ -132,9 +132,9 @@ def fault(check: Check, case: Any) -> str:
         place = traceback.extract_tb(e.__traceback__)[-1]
         return f"{type(e).__name__} at {place.name}:{place.lineno}: {str(e)[:200]}"
     finally:
-        signal.signal(signal.SIGPROF, signal.SIG_IGN)  # one on its way would end the process
+        # ignored from here on: one that is on its way, to any thread, would end the process
+        signal.signal(signal.SIGPROF, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
     return ""
 
 
