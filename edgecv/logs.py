@@ -33,7 +33,8 @@ class _Once(logging.Filter):
 def quiet(verbose: bool) -> None:
     """Send edgecv's own log to stderr; keep converters and engines from chattering."""
     logging.basicConfig(level=logging.ERROR)
-    for handler in logging.getLogger().handlers:
+    own = [h for h in logging.getLogger().handlers if type(h) is logging.StreamHandler]
+    for handler in own:  # an embedding program's handlers are its own
         handler.setFormatter(_Printable("%(levelname)s: %(message)s"))
         handler.filters = [f for f in handler.filters if not isinstance(f, _Once)]
         handler.addFilter(_Once())
