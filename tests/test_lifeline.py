@@ -55,8 +55,10 @@ def of_room(room: Path) -> list[int]:
 
 
 def heed_interrupts() -> None:
-    """A shell starts what runs in its background deaf to Ctrl-C, and these tests may be there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """A shell starts what runs in its background deaf to Ctrl-C, nohup deaf to the terminal's end,
+    and these tests may be there."""
+    for name in SIGNALS:
+        signal.signal(getattr(signal, name), signal.SIG_DFL)
 
 
 def start(room: Path, *command: str) -> subprocess.Popen[str]:

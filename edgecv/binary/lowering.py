@@ -323,11 +323,12 @@ class _Lowering:
         inner = self.sizes.get(x)
         if size is None or inner is None or held.get("strides") != [2, 2]:
             return None
-        if held["kernel_shape"] != [2, 2] or any(held.get("pads", [0])):
+        # of odd sides the last window holds what there is: the canonical form says it by end pads
+        sides = [0, 0, inner[2] % 2, inner[3] % 2]
+        if held["kernel_shape"] != [2, 2] or held.get("pads", [0] * 4) != sides:
             return None
-        even = not (inner[2] % 2 or inner[3] % 2)
-        whole = held.get("ceil_mode", 0) and not held.get("count_include_pad", 0)
-        return (x, inner[2], inner[3], inner[1], size[1]) if even or whole else None
+        whole = not any(sides) or not held.get("count_include_pad", 0)
+        return (x, inner[2], inner[3], inner[1], size[1]) if whole else None
 
     def _emit_unit(self, unit: Unit) -> None:
         layer, out = unit.layer, unit.out
