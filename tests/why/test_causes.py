@@ -77,7 +77,7 @@ def test_changed_answers_stand_first(make: Maker, tmp_path: Path) -> None:
     from edgecv.runtime.archive import read_bundle, write_bundle
 
     held = read_bundle(make("healthy-fp32"))
-    wrong = {name: a + 100 for name, a in held.golden_outputs.items()}
+    wrong = {name: -a for name, a in held.golden_outputs.items()}
     path = write_bundle(
         tmp_path / "wrong.edgecv", held.manifest, held.files, held.golden_inputs, wrong
     )
