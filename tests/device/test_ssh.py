@@ -14,9 +14,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from edgecv.device.address import Address
 
 from edgecv import child, device, errors
+from edgecv.address import Address
 from edgecv.device import refusals, ssh
 from edgecv.device.remote import FRAME
 from edgecv.errors import (
