@@ -5,8 +5,9 @@
 Torch modules, ONNX files of opsets 7 to 22 and torch's own exports (`random_nets/`), fp32 and int8,
 judged against torch or ONNX Runtime unoptimised on 8 pictures: at least 60 dB in fp32 (50 on
 tflite), 15 dB in int8, and the same best class for 7 of 8 where float's margin is clear. One JSON
-line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped. `--only N` repeats
-one network, engines in processes of their own. Exits 1 with anything silently wrong, or a crash.
+line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped, `--again VERDICT`
+takes rows of that verdict once more. `--only N` repeats one network, engines in processes of their
+own. Exits 1 with anything silently wrong, a crash, or a refusal that shows no way out.
 Writes benchmarks/results/random_networks.{json,md}.
 """
 
@@ -28,7 +29,8 @@ import record
 SLOW = ("tflite", "edgetpu")  # conversion takes ten seconds and more: a share of the networks
 SLOW_SHARE = 5
 LIMIT_S = 600
-VERDICTS = ("right", "kept in float", "refused", "SILENTLY WRONG", "CRASH")
+FAULTS = ("REFUSED, NO WAY OUT", "SILENTLY WRONG", "CRASH")
+VERDICTS = ("right", "kept in float", "refused", *FAULTS)
 Key = tuple[int, str, str]
 
 
@@ -42,6 +44,7 @@ def main() -> None:
     parser.add_argument("--precisions", nargs="+", default=["fp32", "int8"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", type=int, help="repeat this network and print its verdicts")
+    parser.add_argument("--again", nargs="+", default=[], help="verdicts to take once more")
     parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long")
     parser.add_argument("--jobs", help=argparse.SUPPRESS)  # the worker's side
     parser.add_argument("--out", type=Path, default=record.RESULTS)
@@ -55,6 +58,7 @@ def main() -> None:
     else:
         before = record.load_average()
         file = options.work / f"results-{options.seed}.jsonl"
+        forget(file, options.again)
         drive(options, file)
         page(options, results(file), before)
 
@@ -81,6 +85,13 @@ def results(file: Path) -> dict[Key, dict[str, Any]]:
             continue
         found[row["network"], row["target"], row["precision"]] = row
     return found
+
+
+def forget(file: Path, verdicts: list[str]) -> None:
+    """Drop the rows of these verdicts."""
+    if verdicts:
+        rows = [r for r in results(file).values() if r["verdict"] not in verdicts]
+        file.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
 def drive(options: argparse.Namespace, file: Path) -> None:
@@ -126,7 +137,7 @@ def died(options: argparse.Namespace, file: Path, left: list[Key], code: int) ->
 def add(file: Path, row: dict[str, Any]) -> None:
     with file.open("a") as out:
         out.write(json.dumps(row) + "\n")
-    if row["verdict"] in ("CRASH", "SILENTLY WRONG"):
+    if row["verdict"] in FAULTS:
         print(row["network"], row["target"], row["precision"], row["verdict"],
               row.get("figures", ""), row["reason"], flush=True)  # fmt: skip
 
@@ -163,14 +174,18 @@ def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: 
     head = ("target", "precision", "networks", *VERDICTS)
     table = [(t, p, sum(counts[t, p].values()), *(counts[t, p][v] for v in VERDICTS))
              for t, p in places]  # fmt: skip
-    faults = [r for r in rows if r["verdict"] in ("SILENTLY WRONG", "CRASH")]
+    faults = [r for r in rows if r["verdict"] in FAULTS]
     asked = len(wanted(options))
+    trees = Counter(r.get("tree", "unknown") for r in rows)
     lines = ["# Random networks", "",
              f"{len(rows)} of {asked} exports of {options.count} networks: torch modules, ONNX "
              "files of opsets 7 to 22 and exports of torch's own, judged against torch or ONNX "
              "Runtime unoptimised.", "", *record.table(head, table), "",
-             f"Nothing silently wrong, no crash: {record.verdict(not faults)}. "
-             f"All that was asked for: {record.verdict(len(rows) == asked)}.", ""]  # fmt: skip
+             f"Nothing silently wrong, no crash, no refusal without a way out: "
+             f"{record.verdict(not faults)}. "
+             f"All that was asked for: {record.verdict(len(rows) == asked)}.", "",
+             "Judged on: " + ", ".join(f"{t} ({n})" for t, n in trees.most_common()) + ".",
+             ""]  # fmt: skip
     for verdict in ("refused", "kept in float"):
         reasons = Counter((r["target"], r["precision"], r["reason"])
                           for r in rows if r["verdict"] == verdict)  # fmt: skip
@@ -194,7 +209,7 @@ def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: 
               f"{r.get('figures', '')} {r['reason']}".replace("|", "/").replace("\n", " ")[:200])
              for r in faults])]  # fmt: skip
     data = {"circumstances": record.circumstances(1, options.seed, before), "counts": table,
-            "faults": faults}  # fmt: skip
+            "trees": trees, "faults": faults}  # fmt: skip
     record.write("random_networks", options.out, data, lines)
     raise SystemExit(1 if faults else 0)
 

@@ -82,16 +82,23 @@ class Exported:
     as_they_are: bool = False  # the file takes pixels of 0..255 and normalises them itself
 
 
-def export(request: Request, out: Path, reporter: pipeline.Reporter | None = None) -> Exported:
+def export(
+    request: Request,
+    out: Path,
+    reporter: pipeline.Reporter | None = None,
+    store: Path | None = None,
+) -> Exported:
     """Export, quantize, compile, prove, and write one bundle with the engine's files beside it.
 
+    store: a folder that keeps the steps for the exports to come; without it nothing is kept
     Raises EdgecvError; nothing is written to `out` unless everything went well.
     """
     pipeline.check_space(out)
     recipe = _recipe(request)
     with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
         compare = bool(request.limits)
-        outcome = pipeline.run(recipe, out, reporter, Store(Path(room)), compare=compare)
+        kept_in = Store(store or Path(room))
+        outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
         for failure in outcome.failures.values():
             raise failure
         (step,) = recipe.steps

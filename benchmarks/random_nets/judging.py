@@ -11,9 +11,11 @@ import importlib
 import json
 import os
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,10 @@ FLOAT_DB, TFLITE_DB, INT8_DB = 60.0, 50.0, 15.0
 SIDES = (16, 20, 24, 28, 32)
 JUDGED = 8
 CLEAR = 0.15  # a float margin above this share of the logits' spread is one that int8 must keep
-RIGHT, KEPT, REFUSED, WRONG, CRASH = "right", "kept in float", "refused", "SILENTLY WRONG", "CRASH"
+RIGHT, KEPT, REFUSED = "right", "kept in float", "refused"
+UNCLEAR, WRONG, CRASH = "REFUSED, NO WAY OUT", "SILENTLY WRONG", "CRASH"
+# Hints of the fidelity gates that leave a user alone: no layer, nothing to change.
+NO_WAY_OUT = ("report this", "inspect it before shipping", "check the target's grid")
 
 
 def source(number: int) -> str:
@@ -47,6 +52,8 @@ class Network:
 
     def __init__(self, number: int, seed: int, room: Path) -> None:
         self.number, self.kind = number, source(number)
+        self._store = tempfile.TemporaryDirectory(prefix="random-network-")
+        self.store = Path(self._store.name)  # what its exports share
         own = seed * 1_000_003 + number
         self.side = SIDES[own % len(SIDES)]
         self.pixels, _ = pictures(JUDGED, self.side, 10_000 + own)
@@ -88,6 +95,13 @@ def exported(seed: int, side: int, path: Path) -> bool:
     return False
 
 
+@cache
+def tree() -> str:
+    """The commit that judges, marked where files differ from it."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+
+
 @contextmanager
 def in_process() -> Iterator[None]:
     """`edgecv.child.call` does its work here."""
@@ -116,7 +130,8 @@ def judged(network: Network, target: str, precision: str, room: Path,
            apart: bool = False) -> dict[str, Any]:  # fmt: skip
     """The verdict on one export. apart: engines in processes of their own, as for users."""
     result: dict[str, Any] = {"network": network.number, "source": network.kind,
-                              "target": target, "precision": precision}  # fmt: skip
+                              "target": target, "precision": precision,
+                              "tree": tree()}  # fmt: skip
     size = (network.side, network.side) if network.kind == "torch" else None
     request = exporting.Request(
         model=network.model, args=network.args, target=target, precision=precision, size=size,
@@ -126,10 +141,10 @@ def judged(network: Network, target: str, precision: str, room: Path,
     with tempfile.TemporaryDirectory() as out:
         try:
             if apart:
-                made = exporting.export(request, Path(out))
+                made = exporting.export(request, Path(out), store=network.store)
             else:
                 with in_process():
-                    made = exporting.export(request, Path(out))
+                    made = exporting.export(request, Path(out), store=network.store)
             return {**result, **_compared(network, made, target, precision)}
         except EdgecvError as e:
             return {**result, **_refusal(e)}
@@ -143,9 +158,10 @@ def judged(network: Network, target: str, precision: str, room: Path,
 
 def _refusal(error: EdgecvError) -> dict[str, Any]:
     refused = error.exit_code in (2, 3) or isinstance(error, ParityError)
-    said = f"{type(error).__name__} {error.where}: {error.what}"
+    lost = isinstance(error, ParityError) and any(h in error.hint for h in NO_WAY_OUT)
+    said = f"{type(error).__name__} {error.where}: {error.what} ({error.hint})"
     return {
-        "verdict": REFUSED if refused else CRASH,
+        "verdict": CRASH if not refused else UNCLEAR if lost else REFUSED,
         "reason": normalised(said),
         "said": said[:400],
     }

@@ -42,20 +42,22 @@ def mse(counts: np.ndarray, span: Range, symmetric: bool) -> Range:
     """
     lo, hi = _mirror(*span) if symmetric else (min(span[0], 0.0), max(span[1], 0.0))
     edges = np.linspace(*span, len(counts) + 1)
-    x = (edges[1:] + edges[:-1]) / 2
+    held = counts > 0
+    x, held = ((edges[1:] + edges[:-1]) / 2)[held], counts[held].astype(np.float64)
     shrinks = np.linspace(0.3, 1, 36)
-    if symmetric:
-        tries = [(lo * a, hi * a) for a in shrinks]
-    else:
-        tries = [(lo * a, hi * b) for a in (shrinks if lo < 0 else (1.0,)) for b in shrinks]
     best, found = np.inf, (lo, hi)
-    for low, high in tries:
-        step = max(high - low, 1e-12) / (254 if symmetric else 255)
-        zero = np.round(-low / step)  # the grid holds 0 exactly
-        q = np.clip(np.round(x / step), -zero, 255 - zero) * step
-        loss = float(counts @ (x - q) ** 2)
-        if loss < best:
-            best, found = loss, (float(low), float(high))
+    for low in lo * shrinks if lo < 0 else np.array([lo]):
+        highs = -low[None] if symmetric else hi * shrinks
+        steps = (np.maximum(highs - low, 1e-12) / (254 if symmetric else 255))[:, None]
+        zeros = np.round(-low / steps)  # the grid holds 0 exactly
+        q = np.round(x / steps)
+        np.clip(q, -zeros, 255 - zeros, out=q)
+        q *= steps
+        q -= x
+        losses = np.square(q, out=q) @ held
+        at = int(losses.argmin())
+        if losses[at] < best:
+            best, found = float(losses[at]), (float(low), float(highs[at]))
     return found
 
 
