@@ -138,6 +138,43 @@ def test_a_pool_says_its_pads(op: str, auto: str) -> None:
     assert "auto_pad" not in attributes(after.graph.node[0])
 
 
+@pytest.mark.parametrize("opset", [19, 22])
+def test_a_pool_of_a_late_opset_says_no_dilations_of_one(opset: int) -> None:
+    """ONNX Runtime's int8 kernel refuses the attribute that such opsets know."""
+    node = helper.make_node("AveragePool", ["x"], ["y"], kernel_shape=[2, 2], dilations=[1, 1])
+    after = rewritten(model([node], (1, 3, 6, 7), opset), (1, 3, 6, 7))
+    assert "dilations" not in attributes(after.graph.node[0])
+
+
+@pytest.mark.parametrize("include", [0, 1])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 2, 0, 1]])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("ceil", [0, 1])
+def test_a_dilated_average_becomes_a_convolution(
+    include: int, pads: list[int], stride: int, ceil: int
+) -> None:
+    node = helper.make_node(
+        "AveragePool", ["x"], ["y"], kernel_shape=[3, 3], dilations=[2, 2], strides=[stride] * 2,
+        pads=pads, count_include_pad=include, ceil_mode=ceil,
+    )  # fmt: skip
+    x = normal(1, 2, 8, 9)
+    after = canonical(model([node], x.shape, 19), "net.onnx", learn_shapes)
+    assert "AveragePool" not in ops(after)
+    got = answer(after, x)
+    ours = np.pad(np.ones_like(x), [(0, 0), (0, 0), (pads[0], pads[2]), (pads[1], pads[3])],
+                  constant_values=float(include))  # fmt: skip
+    sums = np.pad(x, [(0, 0), (0, 0), (pads[0], pads[2] + 9), (pads[1], pads[3] + 9)])
+    counts = np.pad(ours, [(0, 0), (0, 0), (0, 9), (0, 9)])
+    for i, j in np.ndindex(got.shape[2:]):
+        window = (..., slice(i * stride, i * stride + 5, 2), slice(j * stride, j * stride + 5, 2))
+        want = sums[window].sum((2, 3)) / counts[window].sum((2, 3))
+        np.testing.assert_allclose(got[:, :, i, j], want, rtol=1e-5, atol=1e-5)
+    if not ceil:
+        rows = [(n + a + b - 5) // stride + 1
+                for n, a, b in zip((8, 9), pads[:2], pads[2:], strict=True)]  # fmt: skip
+        assert got.shape[2:] == tuple(rows)
+
+
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1], [1, 0, 0, 1], [0, 1, 2, 0]])

@@ -9,7 +9,9 @@ ceil_mode adds:
     AveragePool(x; b, e, ceil, include) = AveragePool(Pad(x; b, e); 0, e' - e, exclude)
 
 Engines read that differently (ONNX Runtime's int8 kernel divides by the whole window), pads written
-as numbers they all read alike. Source: onnx/docs/Operators.md, AveragePool.
+as numbers they all read alike. An average over every d-th value (opset 19), for which engines have
+no int8 kernel, is a depthwise convolution with 1 / k in every place, times k over the number of
+values that lie in the image where pads do not count. Source: onnx/docs/Operators.md, AveragePool.
 """
 
 from __future__ import annotations
@@ -22,6 +24,13 @@ from edgecv.graphs.onnx.draft import Draft, attributes, write_attributes
 
 
 def pools(draft: Draft) -> None:
+    _ends(draft)
+    for node in draft.nodes("AveragePool"):
+        if attributes(node).get("dilations"):
+            _as_convolution(draft, node)
+
+
+def _ends(draft: Draft) -> None:
     for node in draft.nodes("MaxPool", "AveragePool", "LpPool"):
         given = attributes(node)
         ceil, include = bool(given.get("ceil_mode", 0)), bool(given.get("count_include_pad", 0))
@@ -79,3 +88,36 @@ def _pad_before(draft: Draft, node: Any, pads: list[int]) -> None:
     padded = draft.unique(f"{node.input[0]}/padded")
     draft.before(node, draft.make("Pad", [node.input[0], name], padded, mode="constant"))
     node.input[0] = padded
+
+
+def _as_convolution(draft: Draft, node: Any) -> None:
+    given = attributes(node)
+    if given.get("ceil_mode"):
+        draft.refuse(node, "is dilated, with pads as large as its window", "smaller pads")
+    shape = draft.shape(node, node.input[0])
+    kernel, size = given["kernel_shape"], shape[2:]
+    places = int(np.prod(kernel))
+    out = node.output[0]
+    weight = draft.hold(f"{out}/weight", np.full((shape[1], 1, *kernel), 1 / places, np.float32))
+    inside = _inside(size, given)
+    counted = given.get("count_include_pad") or bool((inside == places).all())
+    summed = out if counted else draft.unique(f"{out}/summed")
+    window = {k: given[k] for k in ("kernel_shape", "strides", "pads", "dilations")}
+    made = [draft.make("Conv", [node.input[0], weight], summed, group=shape[1], **window)]
+    if not counted:
+        share = draft.hold(f"{out}/share", (places / inside).astype(np.float32)[None, None])
+        made.append(draft.make("Mul", [summed, share], out))
+    draft.before(node, *made)
+    draft.remove(node)
+
+
+def _inside(size: tuple[int, ...], given: dict[str, Any]) -> np.ndarray:
+    """How many values of the image each window holds, a map of the output's size."""
+    rank, counts = len(size), np.ones((), np.int64)
+    for i, n in enumerate(size):
+        k, s, d = given["kernel_shape"][i], given["strides"][i], given["dilations"][i]
+        begin, end = given["pads"][i], given["pads"][i + rank]
+        starts = np.arange(0, n + begin + end - (k - 1) * d, s) - begin
+        at = starts[:, None] + np.arange(k) * d
+        counts = np.multiply.outer(counts, ((at >= 0) & (at < n)).sum(1))
+    return np.asarray(counts)

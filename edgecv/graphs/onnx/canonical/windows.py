@@ -36,8 +36,11 @@ def windows(draft: Draft) -> None:
             "pads": list(given.get("pads") or none),
             "auto_pad": None,
         }
-        if weighs or draft.opset >= 19 or (node.op_type == "MaxPool" and draft.opset >= 10):
-            found["dilations"] = list(given.get("dilations") or ones)
+        dilations = list(given.get("dilations") or ones)
+        if weighs or (node.op_type == "MaxPool" and draft.opset >= 10):
+            found["dilations"] = dilations
+        elif draft.opset >= 19:  # ONNX Runtime's QLinearAveragePool knows no such attribute
+            found["dilations"] = None if dilations == ones else dilations
         if weighs:
             found["group"] = given.get("group", 1)
         auto = given.get("auto_pad", "NOTSET")
@@ -54,7 +57,7 @@ def windows(draft: Draft) -> None:
 def _same(size: tuple[int, ...], found: dict[str, Any], auto: str) -> list[int]:
     steps = zip(
         size, found["kernel_shape"], found["strides"],
-        found.get("dilations", [1] * len(size)), strict=True,
+        found.get("dilations") or [1] * len(size), strict=True,
     )  # fmt: skip
     return halved([max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0) for n, k, s, d in steps],
                   auto == "SAME_UPPER")  # fmt: skip
