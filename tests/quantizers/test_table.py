@@ -228,7 +228,6 @@ def test_eight_bits_are_rounded_anew_where_the_processor_takes_seven(tmp_path: P
         scale = np.array(learned["scale"])
         q = kept[f"{name}_quantized"].astype(int)
         pairs = neighbours(q.shape, 1 if q.ndim == 2 or q.shape[1] > 1 else len(q))
-        assert pairs is not None
         trained = np.rint(floats[name].reshape(len(q), -1) / scale.reshape(-1, 1))
         over = saturating(trained, pairs)
         found = np.broadcast_to(kept[f"{name}_scale"], scale.shape)

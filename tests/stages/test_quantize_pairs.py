@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
@@ -36,7 +38,6 @@ def test_fitted_weights_add_exactly_whatever_the_pixels(shape: tuple[int, ...], 
     draw = np.random.default_rng(seed)
     q = draw.integers(-127, 128, shape)
     pairs = neighbours(shape)
-    assert pairs is not None
     made = fitted(q.reshape(len(q), -1), pairs)
     assert not saturating(made, pairs).any()
     for row in in_engine_order(made.reshape(shape)):
@@ -52,7 +53,6 @@ def test_only_what_saturates_is_touched_and_only_towards_zero(
 ) -> None:
     q = np.random.default_rng(seed).integers(-127, 128, shape).reshape(shape[0], -1)
     pairs = neighbours(shape)
-    assert pairs is not None
     made = fitted(q, pairs)
     np.testing.assert_array_equal(made[~saturating(q, pairs)], q[~saturating(q, pairs)])
     assert (np.abs(made) <= np.abs(q)).all()
@@ -61,23 +61,21 @@ def test_only_what_saturates_is_touched_and_only_towards_zero(
 
 def test_neighbours_are_channels_of_one_place_and_odd_channels_reach_into_the_next() -> None:
     even = neighbours((1, 4, 1, 2))
-    assert even is not None
     assert sorted(map(tuple, even)) == [(0, 2), (1, 3), (4, 6), (5, 7)]
     odd = neighbours((1, 3, 1, 2))  # in memory: 0 2 4 1 3 5
-    assert odd is not None
     assert {(0, 2), (4, 1), (3, 5), (1, 3)} <= set(map(tuple, odd))
 
 
-def test_depthwise_has_none_and_groups_are_not_known() -> None:
-    alone = neighbours((8, 1, 3, 3), groups=8)
-    assert alone is not None
-    assert len(alone) == 0
-    assert neighbours((8, 2, 3, 3), groups=4) is None
+def test_depthwise_has_none_unless_a_channel_has_several_kernels() -> None:
+    assert len(neighbours((8, 1, 3, 3), groups=8)) == 0
+    assert len(neighbours((8, 1, 3, 3))) > 0
+    np.testing.assert_array_equal(neighbours((16, 1, 1, 4), groups=8), [[0, 1], [2, 3]])
+    several = neighbours((8, 3, 3, 3), groups=4)
+    np.testing.assert_array_equal(several, neighbours((8, 3, 3, 3)))
 
 
 def test_a_step_grows_only_as_far_as_its_worst_pair_asks() -> None:
     pairs = neighbours((1, 4))
-    assert pairs is not None
     apart = np.array([[[120.0, 5.0, -120.0, 3.0]]])
     assert stretch(apart, pairs)[0, 0] == 1.0
     together = np.array([[[126.0, 63.0, 1.0, 1.0]]])
@@ -93,7 +91,6 @@ def test_a_settled_layer_fits_and_loses_less_than_seven_bits(seed: int, rounding
     seen.add(draw.random((1, 144, 4000)), 1)
     rows = np.abs(w).reshape(8, -1).max(1)
     pairs = neighbours(w.shape)
-    assert pairs is not None
     options = Options(rounding=rounding)
     seven = settle_layer(w, np.zeros(8), seen, rows / 64, 0.02, 64, options)
     made = settle_layer(w, np.zeros(8), seen, rows / 64, 0.02, 64, options, pairs)
@@ -103,35 +100,62 @@ def test_a_settled_layer_fits_and_loses_less_than_seven_bits(seed: int, rounding
     assert np.abs(made.q).max() <= MOST
 
 
-def test_the_engine_of_this_machine_computes_them_exactly() -> None:
-    """Pixels of 255 and the largest weights that fit, in ONNX Runtime's integer convolution."""
-    import onnxruntime
+LAID_OUT = [(64, 1, 32, 1), (16, 1, 32, 3), (3, 1, 32, 3), (6, 6, 12, 4), (8, 8, 32, 3),
+            (12, 4, 8, 3), (32, 2, 16, 3), (8, 8, 8, 3)]  # fmt: skip
 
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_engines_of_this_machine_compute_them_exactly(engine: str, tmp_path: Path) -> None:
+    """Pixels of 0 and 255, the largest weights that fit: (channels, groups, outputs, kernel)."""
+    pytest.importorskip(engine)
     draw = np.random.default_rng(0)
-    for channels, kernel in ((64, 1), (16, 3), (3, 3)):
-        q = draw.integers(-127, 128, (32, channels, kernel, kernel))
-        pairs = neighbours(q.shape)
-        assert pairs is not None
-        q = fitted(q.reshape(32, -1), pairs).reshape(q.shape).astype(np.int8)
-        x = np.full((1, channels, 12, 12), 255, np.uint8)
-        made = onnx.helper.make_graph(
-            [onnx.helper.make_node(
-                "QLinearConv", ["x", "one", "zero", "w", "one", "none", "wide", "middle"], ["y"])],
-            "g",
-            [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.UINT8, x.shape)],
-            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.UINT8, None)],
-            [
-                numpy_helper.from_array(np.float32(1), "one"),
-                numpy_helper.from_array(np.uint8(0), "zero"),
-                numpy_helper.from_array(q, "w"),
-                numpy_helper.from_array(np.int8(0), "none"),
-                numpy_helper.from_array(np.float32(20_000), "wide"),
-                numpy_helper.from_array(np.uint8(128), "middle"),
-            ],
-        )  # fmt: skip
-        model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 18)])
-        model.ir_version = 8
-        engine = onnxruntime.InferenceSession(model.SerializeToString())
-        (got,) = engine.run(None, {"x": x})
-        want = np.rint(255 * q.astype(int).sum((1, 2, 3)) / 20_000) + 128
-        np.testing.assert_allclose(got[0, :, 0, 0], np.clip(want, 0, 255), atol=1)
+    for channels, groups, outputs, kernel in LAID_OUT:
+        q = draw.integers(-127, 128, (outputs, channels // groups, kernel, kernel))
+        pairs = neighbours(q.shape, groups)
+        q = fitted(q.reshape(outputs, -1), pairs).reshape(q.shape).astype(np.int8)
+        x = 255.0 * draw.integers(0, 2, (1, channels, 12, 12)).astype(np.float32)
+        model = convolution(q, groups, x.shape)
+        got = answers(engine, model, x, tmp_path)[0, :, 0, 0]
+        window = x[0, :, :kernel, :kernel].reshape(groups, 1, -1)
+        want = (window * q.reshape(groups, outputs // groups, -1)).sum(-1).ravel()
+        np.testing.assert_allclose(got / STEP, np.clip(np.rint(want / STEP), -128, 127), atol=1)
+
+
+STEP = 2048.0  # of the answers: a sum that saturates is 30,000 and more away
+
+
+def convolution(q: np.ndarray, groups: int, shape: tuple[int, ...]) -> onnx.ModelProto:
+    """Q/DQ nodes about a convolution of these integers; every step is 1 but the answers'."""
+    zeros = np.zeros(len(q), np.int32)
+    held = {"one": np.float32(1), "none": np.uint8(0), "step": np.float32(STEP), "q": q,
+            "middle": np.uint8(128), "ones": np.ones(len(q), np.float32),
+            "zeros": zeros.astype(np.int8), "b": zeros}  # fmt: skip
+    node = onnx.helper.make_node
+    nodes = [
+        node("QuantizeLinear", ["x", "one", "none"], ["xq"]),
+        node("DequantizeLinear", ["xq", "one", "none"], ["xd"]),
+        node("DequantizeLinear", ["q", "ones", "zeros"], ["w"], axis=0),
+        node("DequantizeLinear", ["b", "ones", "b"], ["bias"], axis=0),
+        node("Conv", ["xd", "w", "bias"], ["sum"], group=groups),
+        node("QuantizeLinear", ["sum", "step", "middle"], ["yq"]),
+        node("DequantizeLinear", ["yq", "step", "middle"], ["y"]),
+    ]
+    tensor = onnx.helper.make_tensor_value_info
+    ends = [tensor("x", onnx.TensorProto.FLOAT, shape)], [tensor("y", onnx.TensorProto.FLOAT, None)]
+    weights = [numpy_helper.from_array(np.asarray(v), n) for n, v in held.items()]
+    graph = onnx.helper.make_graph(nodes, "g", *ends, weights)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    return onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+def answers(engine: str, model: onnx.ModelProto, x: np.ndarray, room: Path) -> np.ndarray:
+    if engine == "onnxruntime":
+        import onnxruntime
+
+        (found,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+        return np.asarray(found)
+    import openvino
+
+    onnx.save(model, room / "net.onnx")
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    return np.asarray(openvino.Core().compile_model(room / "net.onnx", "CPU", hints)([x])[0])

@@ -19,7 +19,6 @@ from edgecv.graph import Graph
 from edgecv.stages.quantize._tflite_layers import layers, own
 from edgecv.stages.quantize.pairs import saturating, stretch
 from edgecv.stages.quantize.ranges import Range
-from edgecv.stages.quantize.settling import SEVEN_BITS
 from edgecv.target import Grid
 
 
@@ -48,7 +47,7 @@ def notes(graph: Graph) -> list[str]:
 
 
 def overrides(
-    graph: Graph, grid: Grid, weights: Mapping[str, tuple[np.ndarray, np.ndarray | None]]
+    graph: Graph, grid: Grid, weights: Mapping[str, tuple[np.ndarray, np.ndarray]]
 ) -> dict[str, list[dict[str, Any]]]:
     """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
 
@@ -90,13 +89,10 @@ def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
         flatbuffer.set_constant(model, tensor, np.rint(real / spread).astype(np.int8))
 
 
-def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray | None) -> np.ndarray:
+def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """The scales (O,) or (1,), grown until the integers do not saturate."""
     q = np.rint(rows / scales[:, None])
-    if pairs is None:
-        grown = np.maximum(np.abs(q).max(1) / SEVEN_BITS, 1)
-    else:
-        grown = np.where(saturating(q, pairs), stretch(q[None], pairs)[0], 1)
+    grown = np.where(saturating(q, pairs), stretch(q[None], pairs)[0], 1)
     return scales * (grown if len(scales) > 1 else grown.max())
 
 

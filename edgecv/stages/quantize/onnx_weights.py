@@ -18,7 +18,7 @@ from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.pairs import fitted, neighbours
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import SEVEN_BITS, settle_layer
+from edgecv.stages.quantize.settling import settle_layer
 
 
 def own_biases(model: Any) -> Any:
@@ -69,7 +69,7 @@ def settle(
         place.write(found.q, found.s, found.bias)
 
 
-def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each layer's float weight as (O, K), and which of K an x86 without VNNI adds in 16 bits."""
     from onnx import numpy_helper
 
@@ -89,13 +89,13 @@ def fit(model: Any, quantized: Any) -> None:
     for node in layers(model):
         if (place := graph.layer(node)) is not None:
             q = place.integers().astype(int)
-            pairs, rows = _pairs(node, floats), q.reshape(len(q), -1)
-            made = np.clip(rows, -SEVEN_BITS, SEVEN_BITS) if pairs is None else fitted(rows, pairs)
+            rows = q.reshape(len(q), -1)
+            made = fitted(rows, _pairs(node, floats))
             if (made != rows).any():
                 place.write(made.reshape(q.shape), place.scale, place.bias())
 
 
-def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray | None:
+def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray:
     w = floats[node.input[1]]
     groups = geometry(node)[3] if node.op_type == "Conv" else 1
     return neighbours(w.T.shape if transposed(node) else w.shape, groups)

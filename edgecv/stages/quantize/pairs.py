@@ -3,8 +3,9 @@
 Such a processor multiplies u8 by s8 with vpmaddubsw, which adds two neighbouring products in 16
 bits: 255 (q_a + q_b) fits only where the two weights of one sign together are at most 128. The
 libraries' cure is 7-bit weights everywhere. But neighbours are seldom large together: here a
-channel's step grows only until its worst pair fits, by a quarter where 7 bits double it. Depthwise
-kernels have no neighbours and keep 8 bits.
+channel's step grows only until its worst pair fits, by a quarter where 7 bits double it. A kernel
+for each channel (depthwise) is multiplied by itself, has no neighbours and keeps 8 bits; several
+kernels for each channel are not: there the next positions are neighbours.
 
 Neighbours are input channels 2i and 2i + 1 of one kernel position, which is how ONNX Runtime
 (im2col in NHWC) and OpenVINO (blocks of four channels) lay them out; where the channels are odd,
@@ -19,13 +20,10 @@ MOST = 128
 _AIM = MOST - 2  # rounding may carry both weights up
 
 
-def neighbours(shape: tuple[int, ...], groups: int = 1) -> np.ndarray | None:
-    """Pairs (P, 2) of places in a row of a weight (O, C / groups, kh, kw) or (O, K).
-
-    None where it is not known which weights meet: groups of several channels.
-    """
-    if groups > 1:
-        return np.zeros((0, 2), int) if shape[1] == 1 else None
+def neighbours(shape: tuple[int, ...], groups: int = 1) -> np.ndarray:
+    """Pairs (P, 2) of places in a row of a weight (O, C / groups, kh, kw) or (O, K)."""
+    if groups > 1 and shape[:2] == (groups, 1):
+        return np.zeros((0, 2), int)
     channels, places = shape[1], int(np.prod(shape[2:]))
     order = np.arange(channels * places).reshape(channels, places).T  # (places, channels)
     even = channels // 2 * 2
