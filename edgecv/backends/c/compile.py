@@ -14,7 +14,7 @@ from edgecv.backends import Compiled
 from edgecv.backends.c import network, reference, trust, write
 from edgecv.backends.c.plan import plan
 from edgecv.backends.c.read import read
-from edgecv.backends.c.run import ENGINE, Session, output_spec, probe
+from edgecv.backends.c.run import ENGINE, Session, output_spec, probe, shaped
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import TensorSpec
@@ -31,15 +31,12 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """
     if graph.format != "onnx":
         raise UnsupportedError(target.name, f"C is written from .onnx, not .{graph.format}")
-    if len(graph.outputs) != 1:
-        names = ", ".join(repr(t.name) for t in graph.outputs)
-        hint = "cut the network after one of them, or take another target"
-        raise UnsupportedError(target.name, f"C is written for one output, not {names}", hint)
     found = read(_lowered(graph), target.name)
     _, arena = plan(found)
     flash = write.flash_bytes(found)
     _fits(target, arena, flash)
-    files = write.files(found, _golden(found), target.name, graph.outputs[0].name)
+    names = [t.name for t in graph.outputs]
+    files = write.files(found, _golden(found), target.name, *names)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text)
@@ -51,11 +48,17 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     return Compiled(
         files=tuple(files),
         inputs=(TensorSpec(found.source, "float32", (1, high, wide, channels), "NHWC"),),
-        outputs=(output_spec(graph.outputs[0].name, found.tensors[found.result].shape),),
+        outputs=_outputs(found, names),
         versions={ENGINE: str(here.version)} if here.available else {},
         notes=tuple(notes),
         counted=sum(s.kind == "conv_bits" for s in found.steps),
     )
+
+
+def _outputs(found: network.Network, names: list[str]) -> tuple[TensorSpec, ...]:
+    if not found.shapes:
+        return (output_spec(names[0], found.tensors[found.result].shape),)
+    return tuple(shaped(line) for line in write.shape_lines(found, tuple(names)))
 
 
 def _lowered(graph: Graph) -> Any:
@@ -74,7 +77,10 @@ def _golden(found: network.Network) -> tuple[np.ndarray, np.ndarray]:
     shape = found.tensors[found.source].shape
     count = min(GOLDENS, max(1, GOLDEN_VALUES // int(np.prod(shape))))
     inputs = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
-    outputs = [reference.run(found, x)[found.result].reshape(-1) for x in inputs]
+    outputs = []
+    for x in inputs:
+        held = reference.run(found, x)
+        outputs.append(np.concatenate([held[n].reshape(-1) for n in found.results]))
     return inputs, np.stack(outputs)
 
 

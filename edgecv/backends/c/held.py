@@ -51,6 +51,10 @@ class Held:
             raise UnsupportedError(self.where, f"{name} is computed by no step before it")
         return self.tensors[self.names[name]]
 
+    def _dtype(self, name: str) -> str:
+        """Of a value's tensor."""
+        return self._at(name).dtype
+
     def _float(self, name: str) -> str:
         """The tensor of a value as floats; unpacked from integers once."""
         held = self._at(name)
@@ -161,7 +165,7 @@ class Held:
         """What Relu and Clip clip to."""
         if node.op_type == "Relu":
             return 0.0, INFINITY
-        if node.op_type != "Clip":
+        if node.op_type != "Clip" or any(n and n not in self.values for n in node.input[1:3]):
             return None
         ends = [float(self.values[n].reshape(())) if n else None
                 for n in (*node.input[1:3], "", "")[:2]]  # fmt: skip
@@ -170,7 +174,7 @@ class Held:
 
     def _integer(self, node: Any, inputs: list[str]) -> tuple[Any, Grid, int, int] | None:
         """(the value that it makes, its grid, lowest, highest) of a node that runs in integers."""
-        if any(self._at(n).dtype != "int8" for n in inputs):
+        if any(self._dtype(n) != "int8" for n in inputs):
             return None
         found = self._ends_in(node)
         if found is None:
@@ -199,11 +203,12 @@ class Held:
 
 
 def _shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """The shape of every value that ONNX knows of."""
+    """The shape of every value that ONNX knows of; an axis that it does not is 0."""
     from onnx import shape_inference
 
     graph = shape_inference.infer_shapes(model).graph
     return {
         v.name: tuple(d.dim_value for d in v.type.tensor_type.shape.dim)
         for v in (*graph.input, *graph.value_info, *graph.output)
+        if v.type.tensor_type.HasField("shape")
     }

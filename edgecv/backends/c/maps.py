@@ -7,28 +7,30 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.c.broadcast import Broadcast
 from edgecv.backends.c.held import INFINITY
-from edgecv.backends.c.moves import Moves
 from edgecv.backends.c.network import Step, Tensor
+from edgecv.backends.c.resizing import Resizing
 from edgecv.backends.c.tokens import Tokens
 from edgecv.backends.c.window import outputs, window
 
 
-class Maps(Moves, Tokens):
+class Maps(Resizing, Tokens, Broadcast):
     """Relu ... Softmax, pooling, Flatten ... Transpose, QuantizeLinear, DequantizeLinear."""
 
     def _quantizelinear(self, node: Any) -> None:
         if self._passed_on(node, self._grid(node)):
             return
-        held, grid = self._at(node.input[0]), self._grid(node)
+        grid = self._grid(node)
+        held, out = self._over(node.input[0], node.output[0])
         if held.dtype == "int8":  # one grid into another
             about = self._rescaled(self.grids[held.name], grid)
-            made = self._step(node, "rescale_i8", [held.name], held.shape, "int8", about=about,
-                              order=held.order)  # fmt: skip
+            made = self._step(node, "rescale_i8", [held.name], held.shape, "int8", out, held.order,
+                              about=about)  # fmt: skip
         else:
             about = {"scale": grid.scale, "zero": grid.zero}
-            made = self._step(node, "quantize", [held.name], held.shape, "int8", about=about,
-                              order=held.order)  # fmt: skip
+            made = self._step(node, "quantize", [held.name], held.shape, "int8", out, held.order,
+                              about=about)  # fmt: skip
         self.grids[made.outputs[0]] = grid
 
     def _dequantizelinear(self, node: Any) -> None:
@@ -40,17 +42,19 @@ class Maps(Moves, Tokens):
     def _map(self, node: Any, kind: str, constants: dict[str, np.ndarray] | None = None,
              **about: Any) -> None:  # fmt: skip
         """A function of one value: a table of 256 where it reads and makes integers."""
-        x = self._at(node.input[0])
-        made = None if constants else self._integer(node, [node.input[0]])
+        name = node.input[0]
+        made = None if constants else self._integer(node, [name])
         if made is None:
-            self._step(node, kind, [self._float(node.input[0])], x.shape, order=x.order,
+            x, own = self._over(name, node.output[0])
+            self._step(node, kind, [self._floats(x.name)], x.shape, "float", own, x.order,
                        constants=constants or {}, about=about)  # fmt: skip
             return
         from edgecv.backends.c.reference import FUNCTIONS
 
         out, grid, low, high = made
-        own = self.grids[x.name]
-        reals = np.float32(own.scale) * (np.arange(-128, 128) - own.zero).astype(np.float32)
+        x, out = self._over(name, out)
+        before = self.grids[x.name]
+        reals = np.float32(before.scale) * (np.arange(-128, 128) - before.zero).astype(np.float32)
         y = np.rint(FUNCTIONS[kind](reals, about) / np.float32(grid.scale)) + grid.zero
         table = np.clip(y, low, high).astype(np.int8)
         self._step(node, "lut_i8", [x.name], x.shape, "int8", out, x.order,
@@ -61,20 +65,24 @@ class Maps(Moves, Tokens):
         self._map(node, "clamp_f32", low=0.0, high=INFINITY)
 
     def _clip(self, node: Any) -> None:
-        low, high = self._limits(node) or (-INFINITY, INFINITY)
-        self._map(node, "clamp_f32", low=low, high=high)
+        limits = self._limits(node)
+        if limits is None:
+            raise self._refused(node, "Clip by what is no constant")
+        self._map(node, "clamp_f32", low=limits[0], high=limits[1])
 
     def _leakyrelu(self, node: Any) -> None:
         slope = next((a.f for a in node.attribute if a.name == "alpha"), 0.01)
-        x = self._at(node.input[0])
         if slope == 1.0:  # what keeps a layer in float elsewhere (`hold_float`)
             self._alias(node)
             return
+        x, _ = self._over(node.input[0], node.output[0])
         self._map(node, "prelu_f32", {"slope": np.full(x.shape[2], slope, np.float32)})
 
     def _prelu(self, node: Any) -> None:
+        if not self._along_channels(node.input[1], node.input[0]):
+            self._each(node)
+            return
         x = self._at(node.input[0])
-        self._by_channels(node, node.input[1], x)
         slope = self._ordered(x, self._constant(node.input[1], x.shape[2]))
         self._map(node, "prelu_f32", {"slope": slope})
 
@@ -108,6 +116,24 @@ class Maps(Moves, Tokens):
     def _softsign(self, node: Any) -> None:
         self._map(node, "softsign_f32")
 
+    def _floor(self, node: Any) -> None:
+        self._map(node, "floors_f32")
+
+    def _ceil(self, node: Any) -> None:
+        self._map(node, "ceils_f32")
+
+    def _round(self, node: Any) -> None:
+        self._map(node, "rounds_f32")
+
+    def _sign(self, node: Any) -> None:
+        self._map(node, "sign_f32")
+
+    def _reciprocal(self, node: Any) -> None:
+        self._map(node, "inverse_f32")
+
+    def _thresholdedrelu(self, node: Any) -> None:
+        self._map(node, "threshold_f32", alpha=self._real(node, "alpha", 1.0))
+
     def _mish(self, node: Any) -> None:
         self._map(node, "mish_f32")
 
@@ -134,11 +160,12 @@ class Maps(Moves, Tokens):
         """The larger or smaller of a value and one number."""
         held = [i for i in node.input if i in self.values]
         others = [i for i in node.input if i not in self.values]
-        if len(others) != 1 or len(held) != 1 or np.unique(self.values[held[0]]).size != 1:
-            raise self._refused(node, f"{node.op_type} of values that are not one and a number")
-        x, bound = self._at(others[0]), float(self.values[held[0]].flat[0])
-        about = {"low": -INFINITY, "high": INFINITY, end: bound}
-        self._step(node, "clamp_f32", [self._float(others[0])], x.shape, order=x.order,
+        if len(others) != 1 or len(held) != 1 or self.values[held[0]].size != 1:
+            self._each(node)
+            return
+        x, own = self._over(others[0], node.output[0])
+        about = {"low": -INFINITY, "high": INFINITY, end: float(self.values[held[0]].flat[0])}
+        self._step(node, "clamp_f32", [self._floats(x.name)], x.shape, "float", own, x.order,
                    about=about)  # fmt: skip
 
     @staticmethod
@@ -153,9 +180,12 @@ class Maps(Moves, Tokens):
         self._map(node, "hardsigmoid_f32", slope=held.get("alpha", 0.2), bias=held.get("beta", 0.5))
 
     def _softmax(self, node: Any) -> None:
-        x = self._at(node.input[0])
-        if x.shape[:2] != (1, 1):
-            raise self._refused(node, "Softmax of an image")
+        shape = self.shapes.get(node.input[0]) or (0,)
+        wide = shape[int(self._given(node).get("axis", -1)) % len(shape)]
+        view = self._is_view(node.input[0])
+        if view or (x := self._at(node.input[0])).shape != (1, 1, wide or x.shape[2]) or x.order:
+            self._any_softmax(node)
+            return
         self._step(node, "softmax_f32", [self._float(node.input[0])], x.shape)
 
     # pools and shapes
@@ -185,14 +215,14 @@ class Maps(Moves, Tokens):
         self._reducemean(node, True)
 
     def _reducemean(self, node: Any, largest: bool = False) -> None:
-        axes = next((list(a.ints) for a in node.attribute if a.name == "axes"), None)
-        if axes is None and len(node.input) > 1:
-            axes = self.values[node.input[1]].tolist()
-        x, rank = self._at(node.input[0]), len(self.shapes.get(node.input[0]) or (0,) * 4)
-        places = [*range(1, rank - 1)] if x.last else [*range(2, rank)]
-        if sorted(a % rank for a in axes or ()) != places or rank < 3:
-            raise self._refused(node, f"{node.op_type} over axes {axes}")
-        self._whole(node, largest)
+        rank = len(self.shapes.get(node.input[0]) or (0,) * 4)
+        axes, view = self._axes(node, self._given(node), rank), self._is_view(node.input[0])
+        x = None if view else self._at(node.input[0])
+        places = [*range(1, rank - 1)] if x and x.last else [*range(2, rank)]
+        if x is None or x.order or axes != places or rank < 3:
+            self._reduced(node)
+        else:
+            self._whole(node, largest)
 
     def _pool(self, node: Any, about: dict[str, Any], largest: bool) -> None:
         x = self._at(node.input[0])
@@ -208,10 +238,13 @@ class Maps(Moves, Tokens):
         self.grids[out] = grid
 
     def _flatten(self, node: Any) -> None:
-        if node.input[0] in self.views:
+        after, count = self.shapes.get(node.output[0]), 0
+        if not self._is_view(node.input[0]):
+            x = self._at(node.input[0])
+            count = math.prod(x.shape)
+        if not count or (after and after not in ((1, count), (1, count, 1, 1), (count,))):
             self._move(node)
             return
-        x = self._at(node.input[0])
         if x.last and self._rows(node):
             return
         if x.shape[:2] == (1, 1):

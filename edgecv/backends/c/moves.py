@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecv.backends.c.held import Held
+from edgecv.backends.c.nest import nest
 from edgecv.backends.c.network import Grid, Tensor
 
 # Places are carried as float32, which is exact to here.
@@ -39,6 +40,33 @@ class Moves(Held):
             self._written_out(name)
         return super()._at(name)
 
+    def _is_view(self, name: str) -> bool:
+        """Whether a value has not been written out."""
+        return name in self.views and name not in self.names
+
+    def _dtype(self, name: str) -> str:
+        """As in `Held`; a view stays one."""
+        x = self.tensors[self.views[name].base] if self._is_view(name) else self._at(name)
+        return x.dtype
+
+    def _alias(self, node: Any) -> None:
+        """As in `Held`; a view stays one."""
+        if self._is_view(node.input[0]):
+            self.views[node.output[0]] = self.views[node.input[0]]
+        else:
+            super()._alias(node)
+
+    def _over(self, name: str, out: str) -> tuple[Tensor, str]:
+        """(the tensor that a function of one value reads, the name of the one that it makes): of a
+        view that holds a whole tensor that tensor, and `out` is the same view of what is made."""
+        view = self.views[name] if self._is_view(name) else None
+        if view is not None and np.array_equal(
+            np.sort(view.at, None), np.arange(self.tensors[view.base].values)
+        ):
+            self.views[out] = View(f"{out}/whole", view.at, 0.0)
+            return self.tensors[view.base], f"{out}/whole"
+        return self._at(name), out
+
     def _move(self, node: Any) -> None:
         source = node.input[0]
         constants = {n: self.values[n] for n in node.input[1:] if n in self.values}
@@ -61,16 +89,10 @@ class Moves(Held):
 
     _slice = _split = _pad = _gather = _depthtospace = _spacetodepth = _expand = _tile = _move
 
-    def _resize(self, node: Any) -> None:
-        held = {a.name: a.s for a in node.attribute}
-        if held.get("mode", b"nearest") != b"nearest":
-            raise self._refused(node, f"Resize by {held['mode'].decode()} has no C kernel")
-        self._move(node)
-
     def _passed_on(self, node: Any, grid: Grid | None = None) -> bool:
         """Whether integers that only moved go on as they are: unpacked, or packed to one grid."""
         view = self.views.get(node.input[0])
-        if view is None or node.input[0] in self.names or view.base not in self.grids:
+        if view is None or not self._is_view(node.input[0]) or view.base not in self.grids:
             return False
         if grid is not None and grid != self.grids[view.base]:
             return False
@@ -139,14 +161,26 @@ class Moves(Held):
             places = view.at if len(shape) == 4 else view.at[:, :, None, None]
             places = places[0].transpose(1, 2, 0)
         x = self.tensors[view.base]
-        fill = view.fill
-        if x.dtype == "int8":
-            grid = self.grids[x.name]
-            fill = float(np.clip(np.rint(fill / grid.scale) + grid.zero, -128, 127))
-        made = self._step(node, "gather_i8" if x.dtype == "int8" else "gather_f32", [x.name],
-                          (places.shape[0], places.shape[1], places.shape[2]), x.dtype, name,
-                          constants={"at": places.reshape(-1).astype(np.int32)},
-                          about={"fill": fill})  # fmt: skip
+        self._gathered(node, x, places, view.fill, name, places.shape)
         self.tensors[name] = replace(self.tensors[name], last=tokens)
-        if x.dtype == "int8":
-            self.grids[made.outputs[0]] = self.grids[x.name]
+        self.names[name] = name
+
+    def _gathered(self, node: Any, x: Tensor, places: np.ndarray, fill: float, out: str,
+                  shape: tuple[int, ...]) -> None:  # fmt: skip
+        """The step that writes places of x in their order: by loops where there are, else from a
+        table."""
+        integers, at = x.dtype == "int8", places.reshape(-1).astype(np.int64)
+        walk = None if (at < 0).any() else nest([at, np.arange(at.size)], by=1)
+        if walk is not None:
+            self._step(node, "copy", [x.name], shape, x.dtype, out,
+                       about={"walk": walk, "operands": (0,)})  # fmt: skip
+        else:
+            if integers:
+                grid = self.grids[x.name]
+                fill = float(np.clip(np.rint(fill / grid.scale) + grid.zero, -128, 127))
+            kind, table = "gather_i8" if integers else "gather_f32", at.astype(np.int32)
+            self._step(node, kind, [x.name], shape, x.dtype, out, constants={"at": table},
+                       about={"fill": fill})  # fmt: skip
+        self.tensors[out] = replace(self.tensors[out], last=False)
+        if integers:
+            self.grids[out] = self.grids[x.name]

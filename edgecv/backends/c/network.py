@@ -62,12 +62,20 @@ class Step:
 
 @dataclass
 class Network:
-    """Steps in an order that runs; tensors by name."""
+    """Steps in an order that runs; tensors by name. result: the tensor of the first output, more:
+    of those behind it; shapes: of the outputs in ONNX, where that is not an image's or a row's"""
 
     steps: list[Step]
     tensors: dict[str, Tensor]
     source: str
     result: str
+    more: list[str] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def results(self) -> list[str]:
+        """The tensors of all outputs."""
+        return [self.result, *self.more]
 
 
 def multiplier(ratio: float) -> tuple[int, int]:

@@ -9,16 +9,19 @@ Inference" (CVPR 2018).
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.network import Tensor, multiplier
+from edgecv.backends.c.joins import Joins
+from edgecv.backends.c.moves import View
+from edgecv.backends.c.network import Step, Tensor, multiplier
 from edgecv.backends.c.tokens import Tokens
 from edgecv.backends.c.window import outputs, window
 
 
-class Products(Tokens):
+class Products(Tokens, Joins):
     """Conv, Gemm, MatMul, Add, Sub, Mul, Div, Concat."""
 
     def _conv(self, node: Any) -> None:
@@ -43,12 +46,48 @@ class Products(Tokens):
         self._dense(node, turned)
 
     def _matmul(self, node: Any) -> None:
-        self._dense(node, True)
+        weight = self._number(node.input[1])
+        if weight is None or weight.ndim != 2 or self._number(node.input[0]) is not None:
+            self._any_matmul(node)
+        else:
+            self._dense(node, True)
 
     def _dense(self, node: Any, turned: bool) -> None:
-        x = self._at(node.input[0])
-        if not x.last and x.shape[:2] != (1, 1):
-            raise self._refused(node, "multiplies along another axis than the channels")
+        """A product along the last axis, row by row."""
+        name = node.input[0]
+        if not self._is_view(name):
+            x = self._at(name)
+            if x.last or x.shape[:2] == (1, 1):
+                self._by_weight(node, turned)
+                return
+        shape, view = self._shape_of(node, name), self._view(node, name)
+        rows = (1, int(np.prod(shape[:-1])), shape[-1])
+        own, x = f"{name}/rows", self.tensors[view.base]
+        if own not in self.tensors:
+            self._gathered(node, x, view.at, view.fill, own, rows)
+            self.tensors[own] = replace(self.tensors[own], last=True)
+        before = self.names.pop(name, None)
+        self.names[name] = own
+        self._by_weight(node, turned)
+        del self.names[name]
+        if before is not None:
+            self.names[name] = before
+        if len(shape) > 3 or (len(shape) == 3 and shape[0] != 1):
+            self._shaped(self.steps[-1], shape[:-1])
+
+    def _shaped(self, step: Step, lead: tuple[int, ...]) -> None:
+        """The rows that a step made as a value of more axes: a view of them."""
+        (name,) = step.outputs
+        own = f"{name}/made"
+        made = self.tensors.pop(name)
+        self.tensors[own], step.outputs[0] = replace(made, name=own), own
+        if name in self.grids:
+            self.grids[own] = self.grids.pop(name)
+        del self.names[name]
+        self.names[own] = own
+        self.views[name] = View(own, np.arange(made.values).reshape(*lead, -1), 0.0)
+
+    def _by_weight(self, node: Any, turned: bool) -> None:
         weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])
         if weight is None and packed is None:
             raise self._refused(node, "its weight is no constant")
@@ -121,8 +160,6 @@ class Products(Tokens):
         self._arithmetic(node, "Add")
 
     def _sum(self, node: Any) -> None:
-        if len(node.input) != 2:
-            raise self._refused(node, f"Sum of {len(node.input)} values")
         self._arithmetic(node, "Add")
 
     def _sub(self, node: Any) -> None:
@@ -132,21 +169,45 @@ class Products(Tokens):
         self._arithmetic(node, "Mul")
 
     def _div(self, node: Any) -> None:
-        if node.input[1] not in self.values and not self._integers(node.input[1]):
-            raise self._refused(node, "Div by what is no constant")
         self._arithmetic(node, "Div")
 
     def _arithmetic(self, node: Any, op: str) -> None:
         constant = next((i for i in node.input if i in self.values or self._integers(i)), None)
-        if constant is not None:
-            self._by_channel(node, op, constant)
-            return
+        views = any(self._is_view(n) for n in node.input)
+        if len(node.input) != 2:
+            self._each(node)
+        elif constant is not None:
+            other = next(i for i in node.input if i != constant)
+            first = op in ("Sub", "Div") and node.input[0] == constant
+            if first or not self._along_channels(constant, other):
+                self._each(node)
+            else:
+                self._by_channel(node, op, constant)
+        elif op == "Mul" and not views and (names := self._gates(*node.input)):
+            self._gate(node, names)
+        elif op == "Add" and self._adds(node, views):
+            self._added(node)
+        else:
+            self._each(node)
+
+    def _alike(self, a: str, b: str) -> bool:
+        """Whether two values have one shape and lie in one order."""
+        x, y = self._at(a), self._at(b)
+        known = self.shapes.get(a) and self.shapes.get(b)
+        same = x.shape == y.shape and x.order == y.order and not self._crossed(x, y)
+        return same and (not known or self.shapes[a] == self.shapes[b])
+
+    def _adds(self, node: Any, views: bool) -> bool:
+        a, b = node.input
+        if views and not self._dtype(a) == self._dtype(b) == "int8":
+            return False
+        shapes = {self.shapes.get(n, ()) for n in (a, b)}
+        if views and (len(shapes) > 1 or len(shapes.pop()) != 4):
+            return False
+        return self._alike(a, b)
+
+    def _added(self, node: Any) -> None:
         a, b = (self._at(n) for n in node.input)
-        if op == "Mul":
-            self._gate(node, a, b)
-            return
-        if op != "Add" or a.shape != b.shape or self._crossed(a, b):
-            raise self._refused(node, f"{op} of {a.shape} and {b.shape}")
         made = self._integer(node, list(node.input))
         values = a.values
         if made is None:
@@ -169,8 +230,6 @@ class Products(Tokens):
     def _by_channel(self, node: Any, op: str, constant: str) -> None:
         other = next(i for i in node.input if i != constant)
         x = self._at(other)
-        if op in ("Sub", "Div") and node.input[0] == constant:
-            raise self._refused(node, f"{op} of a constant and a value")
         self._by_channels(node, constant, x)
         value = self._ordered(x, self._constant(constant, x.shape[2]))
         constants = {
@@ -182,18 +241,31 @@ class Products(Tokens):
         self._step(node, "affine_f32", [self._float(other)], x.shape, order=x.order,
                    constants=constants)  # fmt: skip
 
-    def _gate(self, node: Any, a: Tensor, b: Tensor) -> None:
-        names = list(node.input)
-        if a.shape[:2] == (1, 1) and b.shape[:2] != (1, 1):
-            names, a, b = names[::-1], b, a
-        if b.shape not in (a.shape, (1, 1, a.shape[2])) or self._crossed(a, b):
-            raise self._refused(node, f"Mul of {a.shape} and {b.shape}")
+    def _gates(self, a: str, b: str) -> list[str] | None:
+        """(a value, its gate) where one kernel multiplies them: by element or by channel."""
+        if self._at(a).shape[:2] == (1, 1) and self._at(b).shape[:2] != (1, 1):
+            a, b = b, a
+        if self._alike(a, b):
+            return [a, b]
+        x, y = self._at(a), self._at(b)
+        if x.order or y.order or y.shape != (1, 1, x.shape[2]):
+            return None
+        shape, given = self.shapes.get(a), self.shapes.get(b)
+        if not shape or not given:
+            return None if self._crossed(x, y) else [a, b]
+        return [a, b] if self._by_one_axis(given, x, shape) else None
+
+    def _gate(self, node: Any, names: list[str]) -> None:
+        a, b = (self._at(n) for n in names)
         each = int(a.shape == b.shape)
-        self._step(node, "gate_f32", [self._float(n) for n in names], a.shape,
+        self._step(node, "gate_f32", [self._float(n) for n in names], a.shape, order=a.order,
                    about={"each": each})  # fmt: skip
 
     def _concat(self, node: Any) -> None:
         axis = next(a.i for a in node.attribute if a.name == "axis")
+        if any(self._is_view(n) or self._number(n) is not None for n in node.input):
+            self._stacked(node, axis)
+            return
         parts = [self._at(n) for n in node.input]
         last = any(self._made_last(n) for n in node.input) or any(p.last for p in parts)
         rank = len(self.shapes.get(node.input[0]) or (0,) * 4)
@@ -202,7 +274,8 @@ class Products(Tokens):
             or any(p.order for p in parts)
             or any(self._crossed(parts[0], p) for p in parts)
         ):
-            raise self._refused(node, f"joins along axis {axis}")
+            self._stacked(node, axis)
+            return
         shape = (*parts[0].shape[:2], sum(p.shape[2] for p in parts))
         made = self._integer(node, list(node.input))
         if made is None:

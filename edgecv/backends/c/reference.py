@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.c import walked
 from edgecv.backends.c.network import Network, Step
 from edgecv.backends.c.window import outputs
 
@@ -32,6 +33,12 @@ FUNCTIONS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "sqrt_f32": lambda x, _: np.sqrt(np.maximum(x, 0)),
     "erf_f32": lambda x, _: _erf(x),
     "softplus_f32": lambda x, _: np.logaddexp(x, 0),
+    "threshold_f32": lambda x, a: np.where(x > a["alpha"], x, 0),
+    "inverse_f32": lambda x, _: 1 / x,
+    "sign_f32": lambda x, _: np.sign(x),
+    "floors_f32": lambda x, _: np.floor(x),
+    "ceils_f32": lambda x, _: np.ceil(x),
+    "rounds_f32": lambda x, _: np.rint(x),
     "softsign_f32": lambda x, _: x / (1 + np.abs(x)),
     "mish_f32": lambda x, _: x * np.tanh(np.logaddexp(x, 0)),
     "elu_f32": lambda x, a: np.where(
@@ -46,7 +53,11 @@ def run(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor by name. image: float32 (h, w, c). Bits are booleans (h, w, channels)."""
     held = {network.source: np.asarray(image, np.float32)}
     for step in network.steps:
-        outs = _STEPS.get(step.kind, _mapped)(step, [held[n] for n in step.inputs])
+        given = [held[n] for n in step.inputs]
+        if walked.is_walked(step):
+            outs = walked.compute(step, given, network.tensors[step.outputs[0]].values)
+        else:
+            outs = _STEPS.get(step.kind, _mapped)(step, given)
         for name, value in zip(step.outputs, outs, strict=True):
             held[name] = value.reshape(network.tensors[name].shape)
     return held

@@ -42,6 +42,12 @@ def output_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
     return TensorSpec(name, "float32", (1, shape[-1]))
 
 
+def shaped(line: str) -> TensorSpec:
+    """An output as `model_shapes` tells it: "NHWC 1,8,8,4 name"."""
+    layout, sizes, name = line.split(" ", 2)
+    return TensorSpec(name, "float32", tuple(map(int, sizes.split(","))), layout)
+
+
 class Session:
     """A model in C, compiled and loaded; it computes in one thread.
 
@@ -74,7 +80,8 @@ class Session:
         except ValueError as e:
             raise EngineError(ENGINE, f"not written by edgecv: {e}") from None
         self.inputs = (TensorSpec(names[0], "float32", (1, high, wide, channels), "NHWC"),)
-        self.outputs = (output_spec(names[1], self._map() or (1, 1, classes)),)
+        self.outputs = self._shaped() or (output_spec(names[1], self._map() or (1, 1, classes)),)
+        self._values = classes
         self._arena = np.empty(arena // 8 + 1, np.float64)
         self._turn = Turn(ENGINE)
         self._run = self._library.model_run
@@ -84,15 +91,17 @@ class Session:
     @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out. Raises EngineError."""
-        (source,), (result,) = self.inputs, self.outputs
+        (source,) = self.inputs
         x = feeds.get(source.name)
         if x is None or len(feeds) != 1 or x.shape != source.shape or x.dtype != np.float32:
             given = {n: (str(v.dtype), v.shape) for n, v in feeds.items()}
             raise EngineError(ENGINE, f"fed {given}", "feed the shapes and dtypes of .inputs")
         x = np.ascontiguousarray(x)
-        out = np.empty(result.shape, np.float32)
+        out = np.empty(self._values, np.float32)
         self._run(x.ctypes.data, out.ctypes.data, self._arena.ctypes.data)
-        return {result.name: out}
+        ends = np.cumsum([np.prod(t.shape, dtype=np.int64) for t in self.outputs])
+        parts = np.split(out, ends[:-1])
+        return {t.name: p.reshape(t.shape) for t, p in zip(self.outputs, parts, strict=True)}
 
     def executed(self) -> dict[str, int]:
         """Layers that multiply, by precision, as the compiled code lists them."""
@@ -118,6 +127,13 @@ class Session:
             return tuple((ctypes.c_int * 3).in_dll(self._library, "model_map"))
         except ValueError:
             return None
+
+    def _shaped(self) -> tuple[TensorSpec, ...]:
+        """The outputs that are more than one image or one row."""
+        try:
+            return tuple(shaped(line) for line in self._text("model_shapes").splitlines())
+        except ValueError:
+            return ()
 
     @in_turn
     def _steps(self) -> list[tuple[str, str]]:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.held import Held
 from edgecv.backends.c.network import Step, Tensor
+from edgecv.backends.c.reductions import Reductions
 
 SWAPS = {(0, 2, 1): None, (0, 2, 3, 1): True, (0, 3, 1, 2): False}
 
 
-class Tokens(Held):
+class Tokens(Reductions):
     """Reshape and Transpose of tokens, LayerNormalization."""
 
     def _rows(self, node: Any) -> bool:
@@ -71,7 +71,7 @@ class Tokens(Held):
 
     def _moved(self, node: Any) -> bool:
         """Whether what it reads is a table of places so far (`moves.py`)."""
-        return node.input[0] in self.views
+        return self._is_view(node.input[0])
 
     def _retagged(self, node: Any, shape: tuple[int, ...], last: bool) -> None:
         """The same values under another shape."""
@@ -87,10 +87,13 @@ class Tokens(Held):
         from onnx import helper
 
         given = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-        x, rank = self._at(node.input[0]), len(self.shapes.get(node.input[0], ()))
+        x, rank = None, len(self.shapes.get(node.input[0], ()))
+        if not self._is_view(node.input[0]):
+            x = self._at(node.input[0])
         axis = given.get("axis", -1) % max(rank, 1)
-        if not x.last or axis != rank - 1 or len(node.output) > 1:
-            raise self._refused(node, "normalises another axis than that of a token's channels")
+        if x is None or not x.last or axis != rank - 1 or len(node.output) > 1:
+            self._layers(node)
+            return
         constants = {"scale": self._constant(node.input[1], x.shape[2])}
         if len(node.input) > 2 and node.input[2]:
             constants["bias"] = self._constant(node.input[2], x.shape[2])

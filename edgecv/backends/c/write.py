@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.c import walked
 from edgecv.backends.c.network import Network, Step, Tensor
 from edgecv.backends.c.plan import plan, same
 
-KERNELS = Path(__file__).with_name("kernels.c")
+KERNELS = tuple(Path(__file__).with_name(n) for n in ("kernels.c", "functions.c", "strided.c"))
 CTYPES = {"float32": "float", "int8": "int8_t", "int32": "int32_t", "uint8": "uint8_t",
           "uint32": "uint32_t"}  # fmt: skip
 POINTERS = {"float": "float", "int8": "int8_t", "bits": "uint32_t"}
@@ -27,22 +28,23 @@ NEEDS = {
     "pool_i8": ("shape", "fixed", "pool_i8"), "rescale_i8": ("fixed", "rescale_i8"),
     "quantize": ("fixed", "quantize"), "binarize": ("bits",),
     "conv_bits": ("shape", "conv_bits"), "same": (),
+    **{k: ("floor_f32", k) for k in ("floors_f32", "ceils_f32", "rounds_f32")},
 }  # fmt: skip
 AFTER = ("scale", "bias", "before", "slope", "after", "border", "least", "flip")
 PRECISION = {"conv_f32": "fp32", "conv_i8": "int8", "conv_real": "int8", "conv_bits": "binary"}
 
 
 def files(
-    network: Network, golden: tuple[np.ndarray, np.ndarray], name: str, result_name: str
+    network: Network, golden: tuple[np.ndarray, np.ndarray], name: str, *outputs: str
 ) -> dict[str, str]:
     """file name -> text, the model first. golden: inputs (n, h, w, c) and outputs (n, classes),
-    float32; result_name: what the graph calls its output"""
+    float32 (of several outputs one behind the other); outputs: what the graph calls them"""
     writer = _Writer(network)
     body = writer.body()
-    source, result = (network.tensors[n] for n in (network.source, network.result))
+    source = network.tensors[network.source]
     return {
-        "model.c": _model(network, body, result_name),
-        "model.h": _header(name, source, result, writer.arena, writer.flash),
+        "model.c": _model(network, body, outputs),
+        "model.h": _header(name, network, source, writer.arena, writer.flash, outputs),
         "weights.h": writer.weights(),
         "golden.h": _golden(golden, exact=_exact(network)),
         "main.c": MAIN,
@@ -79,6 +81,8 @@ class _Writer:
         held = {role: self._array(i, role, v) for role, v in s.constants.items()}
         x, y, a = tensors[s.inputs[0]], tensors[s.outputs[0]], s.about
         lines = [f"    /* {_safe(s.layer or s.kind)} */"]
+        if walked.is_walked(s):
+            return [*lines, *walked.calls(s, ins, held, outs[0], y.dtype)]
         pixels = x.shape[0] * x.shape[1]
 
         def call(*arguments: Any, name: str = s.kind) -> None:
@@ -126,6 +130,8 @@ class _Writer:
             call(ins[0], outs[0], pixels, x.shape[2], held["slope"])
         elif s.kind == "hardsigmoid_f32":
             call(ins[0], outs[0], x.values, float(a["slope"]), float(a["bias"]))
+        elif s.kind == "threshold_f32":
+            call(ins[0], outs[0], x.values, float(a["alpha"]))
         elif s.kind == "elu_f32":
             call(ins[0], outs[0], x.values, *(float(a[n]) for n in ("above", "below", "inside")))
         elif s.kind == "gate_f32":
@@ -165,8 +171,11 @@ class _Writer:
         kind = POINTERS[self.network.tensors[name].dtype]
         if own == self.home.get(self.network.source, self.network.source):
             return "input"
-        if own == self.home.get(self.network.result, self.network.result):
-            return "output"
+        begin = 0
+        for result in self.network.results:
+            if own == self.home.get(result, result):
+                return f"output + {begin}" if begin else "output"
+            begin += self.network.tensors[result].values
         const = "const " if reads else ""
         return f"({const}{kind} *)(arena + {self.places[own]})"
 
@@ -210,20 +219,27 @@ def _exact(network: Network) -> bool:
     kinds = {s.kind for s in network.steps}
     return kinds <= {"quantize", "conv_i8", "conv_real", "add_i8", "pool_i8", "join", "rescale_i8",
                      "lut_i8", "same", "spread", "dequantize", "binarize", "conv_bits",
-                     "halve"}  # fmt: skip
+                     "halve", "copy", "stack"}  # fmt: skip
+
+
+def _blocks(network: Network, step: Step) -> tuple[str, ...]:
+    if walked.is_walked(step):
+        return walked.needs(step, network.tensors[step.outputs[0]].dtype)
+    return NEEDS.get(step.kind, (step.kind,))
 
 
 def kernels(network: Network) -> str:
-    """The blocks of kernels.c that the network needs, in their order."""
-    blocks = re.split(r"^/// (\w+)\n", KERNELS.read_text(), flags=re.M)
-    wanted = {b for s in network.steps for b in NEEDS.get(s.kind, (s.kind,))}
+    """The blocks of KERNELS that the network needs, in their order."""
+    text = "".join(path.read_text() for path in KERNELS)
+    blocks = re.split(r"^/// (\w+)\n", text, flags=re.M)
+    wanted = {b for s in network.steps for b in _blocks(network, s)}
     return "\n".join(
         text.rstrip() + "\n" for name, text in zip(blocks[1::2], blocks[2::2], strict=True)
         if name in wanted
     )  # fmt: skip
 
 
-def _model(network: Network, body: str, result_name: str) -> str:
+def _model(network: Network, body: str, outputs: tuple[str, ...]) -> str:
     table = "\\n".join(
         f"{PRECISION[s.kind]} {_safe(s.layer)}" for s in network.steps if s.kind in PRECISION
     )
@@ -233,17 +249,46 @@ def _model(network: Network, body: str, result_name: str) -> str:
         f"{kernels(network)}\n"
         f'const char model_steps[] = "{table}";\n'
         f'const char model_input[] = "{_safe(network.source)}", '
-        f'model_output[] = "{_safe(result_name)}";\n'
+        f'model_output[] = "{_safe(outputs[0])}";\n'
         "const int model_dims[] = {MODEL_HEIGHT, MODEL_WIDTH, MODEL_CHANNELS, MODEL_OUTPUTS, "
         "MODEL_ARENA};\n"
-        f"const int model_map[] = {{{high}, {wide}, {channels}}};\n\n"
+        f"const int model_map[] = {{{high}, {wide}, {channels}}};\n"
+        f"{_shapes(network, outputs)}\n"
         "void model_run(const float *input, float *output, void *memory) {\n"
         "    unsigned char *const arena = memory;\n    (void)arena;\n" + body + "\n}\n"
     )
 
 
-def _header(name: str, source: Tensor, result: Tensor, arena: int, flash: int) -> str:
+def shape_lines(network: Network, outputs: tuple[str, ...]) -> list[str]:
+    """Layout, shape and name of each output of a network that says shapes."""
+    rows = []
+    for name, tensor, shape in zip(outputs, network.results, network.shapes, strict=True):
+        last = len(shape) == 4 and shape[0] == 1 and not network.tensors[tensor].last
+        order = "NHWC" if last else "NC"
+        shape = (1, *shape[2:], shape[1]) if last else shape
+        rows.append(f"{order} {','.join(map(str, shape))} {_safe(name)}")
+    return rows
+
+
+def _shapes(network: Network, outputs: tuple[str, ...]) -> str:
+    """What `run.py` reads where the outputs are not one image or one row."""
+    if not network.shapes:
+        return ""
+    return 'const char model_shapes[] = "' + "\\n".join(shape_lines(network, outputs)) + '";\n'
+
+
+def _header(name: str, network: Network, source: Tensor, arena: int, flash: int,
+            outputs: tuple[str, ...]) -> str:  # fmt: skip
     high, wide, channels = source.shape
+    sizes = [network.tensors[n].values for n in network.results]
+    where = ", ".join(f"{_safe(n)} ({v})" for n, v in zip(outputs, sizes, strict=True))
+    given = "output: MODEL_OUTPUTS floats"
+    if len(sizes) > 1:
+        given += f",\n   one output behind the other: {where}"
+    declared = (
+        "\n/* Each output: layout, shape, name. */\nextern const char model_shapes[];\n"
+        if network.shapes else ""
+    )  # fmt: skip
     return f"""/* {_safe(name)}: written by edgecv. */
 #ifndef MODEL_H
 #define MODEL_H
@@ -253,11 +298,11 @@ def _header(name: str, source: Tensor, result: Tensor, arena: int, flash: int) -
 #define MODEL_HEIGHT {high}
 #define MODEL_WIDTH {wide}
 #define MODEL_CHANNELS {channels}
-#define MODEL_OUTPUTS {result.values}
+#define MODEL_OUTPUTS {sum(sizes)}
 #define MODEL_ARENA {max(arena, 8)} /* bytes of memory that model_run needs */
 #define MODEL_FLASH {flash} /* bytes of constants */
 
-/* input: (height, width, channels), normalised as the manifest says; output: MODEL_OUTPUTS floats;
+/* input: (height, width, channels), normalised as the manifest says; {given};
    memory: MODEL_ARENA bytes, 8-byte alignment. Input, output and memory may not overlap. */
 void model_run(const float *input, float *output, void *memory);
 
@@ -268,7 +313,7 @@ extern const char model_steps[];
    width and channels of the output. */
 extern const char model_input[], model_output[];
 extern const int model_dims[5], model_map[3];
-
+{declared}
 #endif
 """
 

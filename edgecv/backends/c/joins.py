@@ -1,0 +1,58 @@
+"""Concat along any axis: every part is copied to where it belongs, wherever it lies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.c.broadcast import Broadcast
+from edgecv.backends.c.nest import nest
+from edgecv.backends.c.network import Step
+from edgecv.backends.c.operands import Operand
+from edgecv.runtime.layers import from_scope
+
+
+class Joins(Broadcast):
+    """Concat that is no join of an image's channels."""
+
+    def _stacked(self, node: Any, axis: int) -> None:
+        names = list(node.input)
+        if any(self._number(n) is not None for n in names):
+            raise self._refused(node, "joins a constant to values")
+        made = self._integer(node, names)
+        parts = [self._operand(node, n, integers=made is not None) for n in names]
+        axis %= parts[0].at.ndim
+        sizes = [p.at.shape[axis] for p in parts]
+        shape = list(parts[0].at.shape)
+        shape[axis] = sum(sizes)
+        flat = all(self._is_view(n) for n in names)
+        if made is None:
+            out = self._out(node.output[0], tuple(shape), flat=flat)
+        else:
+            parts = [self._on_grid(node, p, made[1]) for p in parts]
+            out = self._out(made[0], tuple(shape), "int8", flat)
+            assert out.held is not None
+            self.grids[out.held] = made[1]
+        walks = []
+        for part, to in zip(parts, np.split(out.at, np.cumsum(sizes)[:-1], axis), strict=True):
+            walk = nest([part.at.reshape(-1), to.reshape(-1)], by=1)
+            if walk is None:
+                raise self._refused(node, "joins values that lie in no order")
+            walks.append(walk)
+        inputs = [str(p.held) for p in parts]
+        about = {"walks": walks, "operands": tuple(range(len(inputs)))}
+        layer = from_scope(node.name) or node.name
+        self.steps.append(Step("stack", inputs, [str(out.held)], about=about, layer=layer))
+
+    def _on_grid(self, node: Any, part: Operand, grid: Any) -> Operand:
+        """A part's integers on the grid of the whole."""
+        held = str(part.held)
+        own = self.grids[held]
+        if own == grid:
+            return part
+        name = f"{held}/grid{len(self.steps)}"
+        self._step(node, "rescale_i8", [held], self.tensors[held].shape, "int8", name,
+                   about=self._rescaled(own, grid))  # fmt: skip
+        self.grids[name] = grid
+        return part._replace(held=name)
