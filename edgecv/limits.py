@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the command line reads this module at every start
@@ -37,7 +37,8 @@ class Limits:
 
     def asked(self) -> dict[str, float]:
         """Those that are set."""
-        return {k: v for k, v in asdict(self).items() if v is not None}
+        found = {name: getattr(self, name) for name in NAMES}
+        return {name: value for name, value in found.items() if value is not None}
 
     def missed(self, figures: Figures) -> dict[str, float]:
         """By how much each limit is exceeded, as a share of it; infinite where nothing is known.

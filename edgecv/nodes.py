@@ -237,13 +237,16 @@ class Expansion:
         return self._per_target(f"{step.name}@{target.name}", step.stage, step.name, inputs, target)
 
     def _graph(self, name: str, target: Target) -> str:
-        """The node of a step's float graph in the target's format."""
+        """The node of a step's float graph in the target's format, which targets share."""
+        node = f"{name}.{target.graph}"
+        if node in self.nodes:
+            return node
         step = None if name == "model" else self.recipe.step(name)
         explicit = step is not None and step.stage.word == "export"
         stage = step.stage if explicit and step else Export()
         source = step.source if explicit and step else name
         inputs = {"model": source, "train": "data:train"}
-        return self._per_target(f"{name}.{target.graph}", stage, name, inputs, target)
+        return self._per_target(node, stage, name, inputs, target)
 
     def _per_target(
         self, name: str, stage: Stage, step: str, inputs: dict[str, str], target: Target
