@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 FAR = 1e-3  # of what varies between two pictures; the same sums in another order differ by less
 LEAST = 1e-4  # of the largest answer
 PICTURES = 2
+MIXES = "it mixes the batch"
 TRIES = 16  # of a network that draws random numbers
 
 
@@ -96,7 +97,7 @@ def mixing(module: nn.Module, shape: tuple[int, int, int]) -> str:
     seen = {name: _joined([s[1].get(name, []) for s in singles]) for name in singles[0][1]}
     layer = _first(module, seen, together[1])
     at = f", from layer {layer} on" if layer else ""
-    return f"answers two pictures together otherwise than one by one{at}: it mixes the batch"
+    return f"answers two pictures together otherwise than one by one{at}: {MIXES}"
 
 
 Run = tuple[list["Tensor"], dict[str, list["Tensor"]]]

@@ -8,8 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecv import data as datasets
 from edgecv import naming
+from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
@@ -24,6 +27,7 @@ from edgecv.store import digest
 from edgecv.target import Target
 
 log = logging.getLogger(__name__)
+BATCH = 32  # pictures that a network which mixes them is shown together
 
 
 @dataclass(frozen=True)
@@ -132,7 +136,9 @@ def _model(work: Work) -> None:
         module = model.build()
     check_finite(module, model.builder)
     check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
-    _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
+    mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
+    if mixes:
+        model = model.with_facts("model", {"mixes": mixes})
     _check_layer_names(work.expansion.recipe, module)
     for name in _timed_in_float(work.expansion.recipe):
         log.warning("%s: is timed in fp32 and ships in int8: `precision: int8` times that", name)
@@ -142,16 +148,18 @@ def _model(work: Work) -> None:
     described.save(work.out, module)
 
 
-def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Preprocess) -> None:
-    """Raises ModelError for a network that is random, or that mixes its batch and is to be trained
-    or judged in batches; where it is exported alone it answers as devices ask, and that is said.
+def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Preprocess) -> str:
+    """How a network mixes its batch; "" where it does not, or takes no batch.
+
+    Raises ModelError for one that is random, or that mixes its batch and is to be trained or judged
+    in batches; where it is exported alone it answers as devices ask, and that is said.
     """
     from edgecv.behaviour import check_random, mixing
 
     shape = (preprocess.channels, *preprocess.size)
     check_random(module, where, shape)
     if not (why := mixing(module, shape)):
-        return
+        return ""
     if any(step.stage.produces == "model" for step in recipe.steps):
         raise ModelError(
             where,
@@ -159,6 +167,7 @@ def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Prepro
             "use a BatchNorm with running statistics, in eval mode, or `export` it alone",
         )
     log.warning("%s: %s; what is exported takes one picture at a time", where, why)
+    return why if MIXES in why else ""
 
 
 def _check_layer_names(recipe: Recipe, module: Any) -> None:
@@ -243,11 +252,40 @@ def _bundle(work: Work) -> None:
         job,
         floats=work.inputs.get("float"),
         judged=work.images["test"],
+        trained=_trained(work),
         test_digest=images_digest(work.expansion.nodes["data:test"]),
         made_from=work.expansion.nodes[node.inputs["graph"]].digest,
     )
     found = Measuring().pack(job, node.id.removeprefix("bundle:"))
     facts.write(work.out, found)
+
+
+def _trained(work: Work) -> float | None:
+    """Top-1 in PyTorch of the network that a float bundle holds, on data.test: as the step that
+    trained it found, or of one that mixes its batch, in batches. None where it is not known."""
+    folder = work.inputs.get("network")
+    if folder is None or not (folder / "model.json").is_file():
+        return None
+    from edgecv.model import Model
+
+    model = Model.read(folder)
+    if "mixes" in model.facts.get("model", {}):
+        return _in_batches(work, folder)
+    found = model.facts.get(work.node.inputs["network"], {}).get("top1")
+    return float(found) if isinstance(found, int | float) else None
+
+
+def _in_batches(work: Work, folder: Path) -> float | None:
+    """Top-1 of a network on data.test as its user would measure it: shuffled, many at a time."""
+    from edgecv.model import Model
+    from edgecv.training import top1
+
+    test = Images.load(work.images["test"])
+    if not test.classes:
+        return None
+    order = np.random.default_rng(work.expansion.recipe.seed).permutation(len(test))
+    mixed = replace(test, pixels=test.pixels[order], labels=test.labels[order])
+    return top1(Model.load(folder)[1], mixed, work.context(), BATCH)
 
 
 def images_digest(node: Node) -> str:

@@ -207,6 +207,8 @@ class Expansion:
         inputs = {"graph": graph, "train": "data:train", "test": "data:test"}
         if quantized and step:
             inputs["float"] = self._graph(step.source, target)
+        else:
+            inputs["network"] = self.nodes[graph].inputs["model"]  # whose accuracy is known
         engine = import_module(f"edgecv.backends.{target.backend}")
         key = {
             "kind": "bundle",

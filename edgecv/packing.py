@@ -41,6 +41,7 @@ from edgecv.target import Target
 
 GOLDENS = 4
 GOLDEN_BYTES = 1 << 18  # as many goldens as fit, at least one: bundles are downloaded
+FAR, FAR_ONE_BIT = 0.02, 0.05  # of top-1: apart by less is rounding
 # At least this share of the compute layers must run in the precision that was asked for.
 MIN_SHARE = 0.8
 
@@ -120,6 +121,7 @@ def _prove(
             away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
             ran = graph_session(graph) if away else session
             proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
+            check_trained(where, proof["metric"], job.trained, bool(graph.facts.get("one_bit")))
             proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
     finally:
         session.close()
@@ -156,6 +158,29 @@ def guesses(metric: Mapping[str, Any] | None, classes: int) -> Iterator[str]:
     if metric["value"] <= chance + near:
         said = f"top-1 {100 * metric['value']:.2f} is near chance ({100 * chance:.2f})"
         yield f"{said}: are the weights trained, and the labels in the outputs' order?"
+
+
+def check_trained(
+    where: str, metric: Mapping[str, Any] | None, trained: float | None, one_bit: bool = False
+) -> None:
+    """Raises ParityError: a float bundle is right otherwise than its network was in PyTorch.
+
+    trained: top-1 there, on the same images. Both may be apart by 2 points (one-bit layers: 5), and
+    by three standard deviations of a share of that many images, which near ties do not reach.
+    """
+    if metric is None or trained is None:
+        return
+    images, found = metric["samples"], metric["value"]
+    share = (trained * images + 2) / (images + 4)  # Agresti and Coull 1998: none is 0 or 1
+    spread = 3 * (share * (1 - share) / images) ** 0.5
+    if abs(found - trained) > max(FAR_ONE_BIT if one_bit else FAR, spread):
+        raise ParityError(
+            where,
+            f"is right on {100 * found:.2f} % of {images:,} images, its network was on "
+            f"{100 * trained:.2f} % of them in PyTorch",
+            "its answers hang on the batch (a BatchNorm of the batch's own statistics), or on what "
+            "its weights do not hold (a tensor that is no parameter and no persistent buffer)",
+        )
 
 
 def _scores(outputs: np.ndarray) -> str:

@@ -47,6 +47,7 @@ class PackJob(Job):
     floats:      folder of the float Graph that an int8 or fp16 one was made of, or None
     test_digest: of the latter, which two bundles' answers are compared by
     made_from:   digest of what the graph was made from
+    trained:     top-1 of a float graph's network in PyTorch, on the images of test, or None
     out:         folder for name.edgecv
     """
 
@@ -62,6 +63,7 @@ class PackJob(Job):
     made_from: str = ""
     judged: Path | None = None
     floats: Path | None = None
+    trained: float | None = None
 
     @staticmethod
     def of(context: Context, graph: Path, name: str, out: Path, test: bool = True) -> PackJob:

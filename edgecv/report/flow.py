@@ -65,8 +65,9 @@ def layout(nodes: list[Node]) -> Flow | None:
 
 
 def _sources(node: Node) -> list[str]:
-    """What a node was made from, without the data."""
-    return [v for v in node["inputs"].values() if not v.startswith("data:")]
+    """What a node was made from, without the data and the network that a bundle is judged by."""
+    made_from = {role: v for role, v in node["inputs"].items() if role != "network"}
+    return [v for v in made_from.values() if not v.startswith("data:")]
 
 
 def _columns(nodes: list[Node]) -> dict[str, int]:
