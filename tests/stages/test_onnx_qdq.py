@@ -14,6 +14,7 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edgecv.backends import compile_module, run_module
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.binary.frozen import frozen
 from edgecv.binary.lowering import countable
@@ -28,7 +29,7 @@ from edgecv.stages.quantize.options import Calibration, Options
 from edgecv.stages.quantize.pairs import neighbours, saturating
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, mse, percentile
 from edgecv.stages.quantize.rounding import columns
-from edgecv.target import Grid
+from edgecv.target import Grid, load
 
 ROOT = Path(__file__).parent.parent.parent
 X86, TENSORRT = Grid(), Grid(activations="int8", symmetric=True, quantize_bias=False)
@@ -355,3 +356,32 @@ def test_a_norm_over_several_axes_stays_float_and_says_so(tmp_path: Path) -> Non
     made = quantize_onnx(graph, samples, Grid(), tmp_path / "int8")
     assert any("LayerNormalization over several axes" in w for w in made.facts["warnings"])
     assert sqnr_db(outputs(graph, samples), outputs(made, samples)) > 20
+
+
+class Pooled(nn.Module):
+    """A mean that counts its pads, over values of both signs: integers whose zero is not 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.head = nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.avg_pool2d(nn.functional.leaky_relu(self.a(x), 0.5), 5, 3, 2)
+        return self.head(nn.functional.adaptive_avg_pool2d(torch.relu(self.b(x)), 1).flatten(1))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_pads_that_a_mean_counts_are_the_zero_point(engine: str, tmp_path: Path) -> None:
+    pytest.importorskip(engine)
+    source = export_onnx(Pooled(), torch.zeros(1, 3, 12, 12), tmp_path / "fp32")
+    made = quantize_onnx(source, images(32), Grid(reduce_range=True), tmp_path / "int8")
+    unseen = images(16, seed=1)
+    target = load("openvino" if engine == "openvino" else "cpu")
+    out = tmp_path / engine
+    files = compile_module(engine).compile(made, target, out).files
+    session = run_module(engine).Session({f: (out / f).read_bytes() for f in files})
+    name = session.inputs[0].name
+    got = np.concatenate([session.run({name: x[None]})["logits"] for x in unseen])
+    assert sqnr_db(outputs(source, unseen), got) > 25

@@ -25,6 +25,8 @@ import numpy as np
 
 from edgecv.errors import EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
+from edgecv.graphs.onnx.draft import Draft
 from edgecv.stages.export.onnx import FILE, is_quantized, strip
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
@@ -65,7 +67,10 @@ def quantize_onnx(
         raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
     check(options)
     check_samples(samples, graph.inputs[0].shape[1:])
-    model = with_shapes(onnx.load_model(str(graph.path)))
+    model = onnx.load_model(str(graph.path))
+    if grid.activations == "uint8" and not graph.facts.get("one_bit"):
+        counted_pads_apart(Draft(model, graph.path.name))
+    model = with_shapes(model)
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL

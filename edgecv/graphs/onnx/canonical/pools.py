@@ -30,6 +30,19 @@ def pools(draft: Draft) -> None:
             _as_convolution(draft, node)
 
 
+def counted_pads_apart(draft: Draft) -> None:
+    """AveragePool(x; b, e, include) = AveragePool(Pad(x; b, e); 0, 0)
+
+    For graphs of integers: a pad is the zero point there, and OpenVINO's kernel counts integers 0.
+    """
+    for node in draft.nodes("AveragePool"):
+        given = attributes(node)
+        pads = list(given.get("pads", ()))
+        if given.get("count_include_pad") and not given.get("ceil_mode") and any(pads):
+            _pad_before(draft, node, pads)
+            write_attributes(node, {"pads": [0] * len(pads), "count_include_pad": None})
+
+
 def _ends(draft: Draft) -> None:
     for node in draft.nodes("MaxPool", "AveragePool", "LpPool"):
         given = attributes(node)

@@ -1,0 +1,79 @@
+"""In what precision the layers of a bundle ran, read back from the engine and not assumed.
+
+An engine has not every layer in integers: one that it has not runs in float between conversions,
+and is told by name. Where what it has in integers runs in float all the same, the graph's Q/DQ
+nodes do not fuse on that engine, which is an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from edgecv.backends.onnxruntime.profile import KERNELS
+from edgecv.backends.openvino.run import LAYERS
+from edgecv.errors import EdgecvError, ParityError
+from edgecv.graph import Graph
+from edgecv.runtime.spec import Layer
+
+# At least this share of the compute layers must run in the precision that was asked for.
+MIN_SHARE = 0.8
+# ONNX Runtime has no integer kernel of these, OpenVINO only for some widths and processors.
+FLOAT_ON_ENGINES = ("ConvTranspose", "Deconvolution")
+NAMED = 3
+
+
+def check_precision(
+    where: str,
+    graph: Graph,
+    executed: Mapping[str, int],
+    floats: Callable[[], Sequence[Layer]] = tuple,
+) -> list[str]:
+    """What ran in float though int8 was asked for, a sentence each, beyond what was kept so.
+
+    executed: compute layers by precision. floats: the layers that ran in float, asked for only
+    where some did. Raises ParityError: too little ran as asked.
+    """
+    if graph.precision in ("fp16", "bf16"):  # what computes in it is the processor's choice
+        return []
+    asked, kept = graph.precision, graph.facts.get("options", {}).get("keep_float", ())
+    binary = executed.get("binary", 0)
+    allowed = len(kept) + graph.facts.get("one_bit", 0) - binary  # that may run as such
+    beyond = executed.get("fp32", 0) - allowed
+    ran = list(floats()) if asked == "int8" and beyond > 0 else []
+    ran = [layer for layer in ran if layer.layer not in kept]
+    without = [layer for layer in ran if layer.op.split()[0] in FLOAT_ON_ENGINES]
+    total = sum(executed.values()) - binary - min(allowed + len(without), executed.get("fp32", 0))
+    if total and executed.get(asked, 0) < MIN_SHARE * total:
+        found = ", ".join(f"{n} in {p}" for p, n in sorted(executed.items()))
+        raise ParityError(
+            where,
+            f"asked for {asked}, but of {sum(executed.values()) - binary} compute layers the "
+            f"engine ran {found}{_names(': in float', [x for x in ran if x not in without])}",
+            "their Q/DQ nodes do not fuse on this engine: keep them float by name "
+            "(quantize.keep_float), or ship fp32",
+        )
+    if without and not executed.get("int8"):
+        what = f"asked for int8, which this engine has for none of its layers{_names(':', without)}"
+        raise ParityError(where, what, "ship it in fp32")
+    said = "no int8 kernel on this engine for these, which stay float with conversions around them"
+    return [f"{said}{_names(':', without)}"] if without else []
+
+
+def float_layers(session: Any) -> list[Layer]:
+    """The layers of a session that multiply in float, by its profile of one image of zeros."""
+    zeros = {t.name: np.zeros(t.shape, t.dtype) for t in session.inputs}
+    try:
+        found = session.profile(zeros, 1).layers
+    except EdgecvError:
+        return []  # then nothing is named
+    products = {*KERNELS, *LAYERS, *FLOAT_ON_ENGINES}
+    return [x for x in found if x.precision == "fp32" and x.op.split()[0] in products]
+
+
+def _names(before: str, layers: Sequence[Layer]) -> str:
+    names = [f"{x.layer or x.name} ({x.op.split()[0]})" for x in layers]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{before} {', '.join(names[:NAMED])}{more}" if names else ""
