@@ -273,7 +273,7 @@ class Maps(Resizing, Tokens, Broadcast):
     def _squeeze(self, node: Any) -> None:
         if self._rows(node):
             return
-        if self._at(node.input[0]).shape[:2] == (1, 1):
+        if not self._is_view(node.input[0]) and self._at(node.input[0]).shape[:2] == (1, 1):
             self._flatten(node)
         else:
             self._move(node)

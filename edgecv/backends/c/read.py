@@ -18,6 +18,7 @@ from edgecv.backends.c.maps import Maps
 from edgecv.backends.c.network import Network
 from edgecv.backends.c.one_bit import OneBit
 from edgecv.backends.c.plan import same
+from edgecv.backends.c.recurrent import Recurrent
 from edgecv.backends.c.transposed import Transposed
 
 
@@ -26,7 +27,7 @@ def read(model: Any, where: str) -> Network:
     return _Reader(model, where).run()
 
 
-class _Reader(Transposed, Maps, OneBit):
+class _Reader(Transposed, Maps, OneBit, Recurrent):
     def run(self) -> Network:
         (source,) = [i for i in self.graph.input if i.name not in self.values]
         _, channels, high, wide = [d.dim_value for d in source.type.tensor_type.shape.dim]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c import walked
+from edgecv.backends.c import recurrent, walked
 from edgecv.backends.c.network import Network, Step
 from edgecv.backends.c.window import outputs
 
@@ -54,7 +54,9 @@ def run(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:
     held = {network.source: np.asarray(image, np.float32)}
     for step in network.steps:
         given = [held[n] for n in step.inputs]
-        if walked.is_walked(step):
+        if step.kind in recurrent.NEEDS:
+            outs = recurrent.compute(step, given[0])
+        elif walked.is_walked(step):
             outs = walked.compute(step, given, network.tensors[step.outputs[0]].values)
         else:
             outs = _STEPS.get(step.kind, _mapped)(step, given)

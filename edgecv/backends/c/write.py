@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c import walked
+from edgecv.backends.c import recurrent, walked
 from edgecv.backends.c.network import Network, Step, Tensor
 from edgecv.backends.c.plan import plan, same
 
-KERNELS = tuple(Path(__file__).with_name(n) for n in ("kernels.c", "functions.c", "strided.c"))
+KERNELS = tuple(
+    Path(__file__).with_name(n) for n in ("kernels.c", "functions.c", "strided.c", "recurrent.c")
+)
 CTYPES = {"float32": "float", "int8": "int8_t", "int32": "int32_t", "uint8": "uint8_t",
           "uint32": "uint32_t"}  # fmt: skip
 POINTERS = {"float": "float", "int8": "int8_t", "bits": "uint32_t"}
@@ -81,6 +83,8 @@ class _Writer:
         held = {role: self._array(i, role, v) for role, v in s.constants.items()}
         x, y, a = tensors[s.inputs[0]], tensors[s.outputs[0]], s.about
         lines = [f"    /* {_safe(s.layer or s.kind)} */"]
+        if s.kind in recurrent.NEEDS:
+            return [*lines, *recurrent.calls(s, ins, held, outs)]
         if walked.is_walked(s):
             return [*lines, *walked.calls(s, ins, held, outs[0], y.dtype)]
         pixels = x.shape[0] * x.shape[1]
@@ -225,7 +229,7 @@ def _exact(network: Network) -> bool:
 def _blocks(network: Network, step: Step) -> tuple[str, ...]:
     if walked.is_walked(step):
         return walked.needs(step, network.tensors[step.outputs[0]].dtype)
-    return NEEDS.get(step.kind, (step.kind,))
+    return {**NEEDS, **recurrent.NEEDS}.get(step.kind, (step.kind,))
 
 
 def kernels(network: Network) -> str:
