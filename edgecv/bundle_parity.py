@@ -46,7 +46,8 @@ def bundle_parity(
     made_up: bool = False,
 ) -> tuple[dict[str, Any], Answers, list[str]]:
     """{"compiled": against the graph, "graph": the graph against float, or None where it is float,
-    "float": the bundle against float, or None where no float network is known}, its answers, and
+    "float": the bundle against float, or None where no float network is known (a file that came
+    quantized is none)}, its answers, and
     what is doubtful of the engine's kernels, a sentence each.
 
     floats: the float graph that an int8 or fp16 graph was made of. session: of the compiled bundle.
@@ -65,7 +66,7 @@ def bundle_parity(
     found: dict[str, Parity | None] = {"compiled": compiled, "graph": None, "float": None}
     if graph.precision in ("fp32", "bf16"):
         found["float"] = compiled
-    elif floats is not None:
+    elif floats is not None and floats.precision != graph.precision:  # else it came quantized
         reference = graph_answers(floats, pixels, preprocess, plain=True)
         loose = Tolerance(-np.inf, 0.0)  # how far integers may be is the quantizer's to say
         simulated = parity.check(where, reference, plain, loose, named, made_up)

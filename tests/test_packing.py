@@ -107,6 +107,17 @@ def test_accuracy_is_over_the_whole_test_set_by_the_bundle_itself(
     assert np.array_equal(np.load(tmp_path / "predictions.npy"), best)
 
 
+def test_integers_that_came_so_are_not_called_float(
+    made: Made, int8: Graph, tmp_path: Path
+) -> None:
+    """A file with Q/DQ nodes is its own source: what it costs against float nobody knows."""
+    quantized = packing.work(made.job(int8, tmp_path / "a", floats=int8.path.parent))
+    assert quantized["parity"]["float"] is None
+    assert quantized["parity"]["compiled"]["sqnr_db"] > 15
+    ours = packing.work(made.job(int8, tmp_path / "b", floats=made.fp32.path.parent))
+    assert 10 < ours["parity"]["float"]["sqnr_db"] < 80
+
+
 def test_the_same_job_gives_the_same_bytes(made: Made, int8: Graph, tmp_path: Path) -> None:
     for name in ("a", "b"):
         packing.work(made.job(int8, tmp_path / name))

@@ -125,7 +125,8 @@ def _fidelity(facts: BundleFacts) -> Iterator[str]:
     if ran := parity["float"]:
         yield f"against float: {fidelity(ran, made_up)}"
     elif ran := parity["compiled"]:
-        yield f"the engine against the file: {fidelity(ran, made_up)}"
+        file = "the file's own integers" if facts.executed.get("int8") else "the file"
+        yield f"the engine against {file}, node by node: {fidelity(ran, made_up)}"
     elif graph := parity["graph"]:
         yield f"the graph, not the engine, against float: {fidelity(graph, made_up)}"
 
