@@ -204,6 +204,7 @@ def _code(
 ) -> dict[str, Any]:
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
     choices: dict[str, tuple[str, ...]] = {"edgecv": (), "edgecv.stages": ()}
+    choices["edgecv.distillation.teacher_*"] = ()  # files that teach count with who reads them
     choices |= {"edgecv.backends": engines, "edgecv.data": reads}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}

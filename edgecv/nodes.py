@@ -38,6 +38,7 @@ from edgecv.target import Target
 
 # What of a target no bundle depends on: words, pruning's grid, and where one is to be found.
 NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
+ONNX_TEACHER = "edgecv.distillation.teacher_onnx"
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Expansion:
         if step.teacher:
             inputs["teacher"] = step.teacher
         measured = step.stage.measures(self.recipe.listed)
-        taught = edit_modules(step.teacher_file) if step.teacher_file else ()
+        taught = self._teaching(step)
         key = {**stage_key(step.stage, measured, also=taught), "inputs": self._digests(inputs)}
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word in ("prune", "lowrank"):
@@ -155,6 +156,13 @@ class Expansion:
             key["teacher"] = {"content": file_digest(step.teacher_file)}
             facts["files"] = {"teacher": step.teacher_file}
         self._add(Node(step.name, "stage", inputs, key, step.stage, step.name, facts=facts))
+
+    def _teaching(self, step: Step) -> tuple[str, ...]:
+        """Modules that bring a step its teacher, where one comes from outside."""
+        if step.teacher_file and step.teacher_file.is_dir():
+            return edit_modules(step.teacher_file)
+        from_file = step.teacher == "model" and self.recipe.model.kind == "onnx"
+        return (ONNX_TEACHER,) if step.teacher_file or from_file else ()
 
     def _target(self, target: Target) -> None:
         bundles = [

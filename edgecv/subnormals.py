@@ -6,12 +6,13 @@ off by less than 1.2e-38 each, which no output shows.
 
     scan({"conv.weight": w})    {"conv.weight": 12}
     flush(w)                    the same with zeros in their place
+
+Of a graph file's weights: `edgecv.graphs.onnx.subnormals`, `edgecv.backends.tflite.subnormals`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 
@@ -53,39 +54,3 @@ def _subnormal(array: np.ndarray) -> np.ndarray:
     sign = np.array(1 << (8 * kind.itemsize - 1), integer)
     bits = np.ascontiguousarray(array, kind).view(integer) & ~sign
     return (bits > 0) & (bits <= fraction)
-
-
-def flush_onnx(model: Any) -> int:
-    """Set the subnormal weights of an onnx.ModelProto to zero, in place; how many there were."""
-    from onnx import TensorProto, numpy_helper
-
-    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    held = [t for t in model.graph.initializer if t.data_type in floats]
-    held += [
-        a.t
-        for node in model.graph.node
-        if node.op_type == "Constant"
-        for a in node.attribute
-        if a.name == "value" and a.t.data_type in floats
-    ]
-    total = 0
-    for tensor in held:
-        values = numpy_helper.to_array(tensor)
-        if number := count(values):
-            tensor.CopyFrom(numpy_helper.from_array(flush(values), tensor.name))
-            total += number
-    return total
-
-
-def flush_tflite(model: Any) -> int:
-    """The same in a .tflite ModelT (`edgecv.backends.tflite.flatbuffer`)."""
-    from edgecv.backends.tflite import flatbuffer
-
-    kinds = {flatbuffer.enum("TensorType", k) for k in ("FLOAT32", "FLOAT16")}
-    total = 0
-    for tensor in flatbuffer.graph_of(model).tensors:
-        values = flatbuffer.constant(model, tensor) if tensor.type in kinds else None
-        if values is not None and (number := count(values)):
-            flatbuffer.set_constant(model, tensor, flush(values))
-            total += number
-    return total

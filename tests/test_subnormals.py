@@ -14,11 +14,13 @@ from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
 from edgecv.backends.tflite import flatbuffer
+from edgecv.backends.tflite.subnormals import flush_tflite
+from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.measuring.flushing import flushing, possible
 from edgecv.model import Model
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
-from edgecv.subnormals import SMALLEST, count, flush, flush_onnx, flush_tflite, scan
+from edgecv.subnormals import SMALLEST, count, flush, scan
 
 FLOATS = st.floats(width=32, allow_subnormal=True)
 

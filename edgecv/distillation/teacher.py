@@ -1,23 +1,21 @@
 """z_t = f_t((x · σ + μ − μ_t) / σ_t): a teacher that sees the student's images in its own units.
 
 A Model folder says how its pixels were normalised and what its classes are called: where that
-differs from the student's, images are converted and classes put into the student's order. An
-.onnx file becomes a torch network (`edgecv.importing`); where it holds an operator that cannot be
-read it is run by ONNX Runtime, and only its logits teach. It says nothing of its pixels: it is fed
-what the recipe says.
+differs from the student's, images are converted and classes put into the student's order.
+`teacher_onnx.py` reads .onnx files.
 """
 
 from __future__ import annotations
 
 import copy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecv.errors import EngineError, StageError, UnsupportedError
+from edgecv.errors import EngineError, StageError
 from edgecv.model import Model
 from edgecv.runtime.preprocess import Preprocess
 
@@ -44,8 +42,11 @@ def load(
     """
     if path.is_dir() and (path / "source.onnx").is_file():
         path = path / "source.onnx"
-    if not path.is_dir():
-        return settled(_onnx(path))
+    if not path.is_dir():  # by name: no other training hangs on what reads and runs files
+        files = import_module(f"edgecv.distillation.teacher_{path.suffix[1:].lower()}")
+        module, taken = files.load(path, preprocess)
+        units = (preprocess, taken) if taken != preprocess else None
+        return settled(Translated(module, units, None) if units else module)
     model, module = Model.load(path)
     order = _order(model.labels, labels, where)
     if not model.input:
@@ -109,38 +110,6 @@ class Translated(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.net(x * self.scale + self.shift)
         return out if self.order is None else out[:, self.order]
-
-
-class OnnxTeacher(nn.Module):
-    """An .onnx file run by ONNX Runtime, image by image where its batch is fixed."""
-
-    def __init__(self, path: Path) -> None:
-        import onnx
-
-        from edgecv.backends.onnxruntime.run import Session
-
-        super().__init__()
-        whole = onnx.load(str(path))  # with the weights that lie beside the file
-        self.session = Session({path.name: whole.SerializeToString()})
-        self.batch = self.session.inputs[0].shape[0]
-
-    def forward(self, x: Tensor) -> Tensor:
-        name, result = self.session.inputs[0].name, self.session.outputs[0].name
-        images = np.ascontiguousarray(x.numpy())
-        fixed = isinstance(self.batch, int) and self.batch > 0
-        parts = np.split(images, len(images)) if fixed else [images]
-        return torch.from_numpy(
-            np.concatenate([self.session.run({name: p})[result] for p in parts])
-        )
-
-
-def _onnx(path: Path) -> nn.Module:
-    from edgecv.importing import onnx_to_torch
-
-    try:
-        return onnx_to_torch(path)
-    except UnsupportedError:
-        return OnnxTeacher(path)
 
 
 def _order(

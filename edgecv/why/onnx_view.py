@@ -104,7 +104,7 @@ class OnnxView(View):
         return self.written(without_transposes(self.model, self._shapes))
 
     def without_subnormals(self) -> Mapping[str, bytes] | None:
-        from edgecv.subnormals import flush_onnx
+        from edgecv.graphs.onnx.subnormals import flush_onnx
 
         model = self._copy()
         return self.written(model) if flush_onnx(model) else None

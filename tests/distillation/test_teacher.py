@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -89,19 +90,42 @@ def test_an_onnx_file_that_torch_cannot_read_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from edgecv import importing
+    from edgecv.distillation.teacher_onnx import OnnxTeacher
     from edgecv.errors import UnsupportedError
 
     module = saved(tmp_path / "m")
     path = exported(tmp_path / "net.onnx", module)
 
-    def refuse(_: Path) -> nn.Module:
+    def refuse(*_: object) -> nn.Module:
         raise UnsupportedError("net.onnx", "operator Foo")
 
     monkeypatch.setattr(importing, "onnx_to_torch", refuse)
     found = teacher.load(path, PRE, ABCD, "s")
-    assert isinstance(found, teacher.OnnxTeacher)
+    assert isinstance(found, OnnxTeacher)
     channels_last = X.contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found(channels_last), module(X), rtol=1e-4, atol=1e-4)
+
+
+def test_a_file_that_takes_bytes_sees_pixels(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["x"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node("GlobalAveragePool", ["f"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.UINT8, ["n", 3, 16, 16])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 3])
+    opset = [helper.make_opsetid("", 12)]
+    model = helper.make_model(
+        helper.make_graph(nodes, "g", [x], [y]), opset_imports=opset, ir_version=8
+    )
+    onnx.save(model, tmp_path / "bytes.onnx")
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    found = teacher.load(tmp_path / "bytes.onnx", PRE, None, "s")
+    answers = found(torch.from_numpy(PRE.normalise(pixels))).numpy()
+    np.testing.assert_allclose(answers, pixels.mean((1, 2)), rtol=1e-3)
 
 
 def test_both_counts_are_told() -> None:

@@ -27,11 +27,11 @@ import numpy as np
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical import canonical
+from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._entry import Entry, enter
 from edgecv.stages.export._pads import absorb_paddings
 from edgecv.stages.export._proof import learn_shapes, prove
-from edgecv.subnormals import flush_onnx
 
 if TYPE_CHECKING:
     import torch

@@ -25,10 +25,10 @@ import torch
 from edgecv import child, lifeline
 from edgecv.backends.tflite import flatbuffer, layout
 from edgecv.backends.tflite.run import Session
+from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import name_weights
-from edgecv.subnormals import flush_tflite
 
 TIMEOUT_S = 1800
 _CHILD = "edgecv.stages.export._litert_child"
