@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.profile import KERNELS
-from edgecv.backends.openvino.run import LAYERS
+from edgecv.backends.openvino import LAYERS
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Layer

@@ -203,9 +203,9 @@ def _code(
     modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...]
 ) -> dict[str, Any]:
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
-    choices: dict[str, tuple[str, ...]] = {"edgecv": (), "edgecv.stages": ()}
-    choices["edgecv.distillation.teacher_*"] = ()  # files that teach count with who reads them
-    choices |= {"edgecv.backends": engines, "edgecv.data": reads}
+    choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
+    choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
+    choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}
 

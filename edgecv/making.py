@@ -17,8 +17,9 @@ from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
 from edgecv.measuring import facts
+from edgecv.measuring.away import Away
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
-from edgecv.measuring.run import Away, Measuring
+from edgecv.measuring.run import Measuring
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.runtime.preprocess import Preprocess

@@ -38,6 +38,7 @@ from edgecv.target import Target
 
 # What of a target no bundle depends on: words, pruning's grid, and where one is to be found.
 NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
+MEASURING, AWAY = ("edgecv.bench.measure", "edgecv.bench.profile"), "edgecv.measuring.away"
 ONNX_TEACHER = "edgecv.distillation.teacher_onnx"
 
 
@@ -180,7 +181,7 @@ class Expansion:
             "bench": self.recipe.bench.model_dump(),
             "machine": processor(target.threads),
             "device": target.device,
-            **code(("edgecv.bench.measure", "edgecv.bench.profile"), (target.backend,)),
+            **code((*MEASURING, *([AWAY] if target.device else [])), (target.backend,)),
         }
         self._add(Node(f"measure:{target.name}", "measure", inputs, key, target=target))
 

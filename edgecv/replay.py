@@ -136,23 +136,15 @@ def graph_session(graph: Graph) -> Any:
 
 def fused_session(graph: Graph) -> Any:
     """The same with the engine's own kernels, whatever this processor's integers do."""
-    return _opened(graph)
+    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
+    return run_module(REFERENCE[graph.format]).Session(files)
 
 
 def plain_session(graph: Graph) -> Any:
     """A session that computes every node by itself: ONNX Runtime without its optimiser, LiteRT
     without XNNPACK."""
-    if graph.format == "onnx":
-        return _opened(graph, fused=False)
-    from edgecv.backends.tflite.run import engine
-
-    kernels = engine().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
-    return _opened(graph, experimental_op_resolver_type=kernels)
-
-
-def _opened(graph: Graph, **how: Any) -> Any:
     files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
-    return run_module(REFERENCE[graph.format]).Session(files, **how)
+    return run_module(REFERENCE[graph.format]).plain(files)
 
 
 def saturated_here(graph: Graph) -> bool:

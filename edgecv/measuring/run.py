@@ -1,4 +1,4 @@
-"""Jobs, done: each in a process of its own, here or on the device that a target names.
+"""Jobs, done: each in a process of its own, here (`away.py`: on the device that a target names).
 
 The one place that says which module does which job.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecv import child, device
+from edgecv import child
 from edgecv.backends.c import trust
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import processor
@@ -17,7 +17,6 @@ from edgecv.closure import code
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import Job, LayersJob, MeasureJob, PackJob, ProfileJob, RowsJob, Times
 from edgecv.store import digest
-from edgecv.target import Target
 
 MODULES: dict[type[Job], str] = {
     PackJob: "edgecv.packing",
@@ -69,25 +68,9 @@ class Measuring:
         return digest([engine, threads, integer, processor(threads), made])
 
     def _timed(self, job: Job, where: str, progress: Progress | None) -> dict[str, Any]:
-        return child.call(MODULES[type(job)], job.to_json(), where, progress, _environment())
+        return child.call(MODULES[type(job)], job.to_json(), where, progress, environment())
 
 
-@dataclass(frozen=True)
-class Away(Measuring):
-    """Measures bundles on the device that a target's profile names. timeout_s: of one job"""
-
-    target: Target
-    timeout_s: float
-
-    def _timed(self, job: Job, where: str, progress: Progress | None) -> dict[str, Any]:
-        assert isinstance(job, MeasureJob | ProfileJob)
-        files, names = device.carry(job.bundles)
-        return device.call(
-            device.parse(self.target.device or ""), MODULES[type(job)],
-            {**job.to_json(), "bundles": names}, files, where, python=self.target.device_python,
-            progress=progress, environment=_environment(), timeout_s=self.timeout_s,
-        )  # fmt: skip
-
-
-def _environment() -> Mapping[str, str]:
+def environment() -> Mapping[str, str]:
+    """What a process that measures gets besides its own."""
     return {**ONE_THREAD, **trust.passed()}

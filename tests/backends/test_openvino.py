@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from edgecv.backends.onnxruntime.run import Session as Reference
+from edgecv.backends.openvino import LAYERS
 from edgecv.backends.openvino.compile import FILES, compile
 from edgecv.backends.openvino.profile import _measured
-from edgecv.backends.openvino.run import LAYERS, Session, probe
+from edgecv.backends.openvino.run import Session, probe
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Profile

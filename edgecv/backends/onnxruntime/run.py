@@ -51,6 +51,11 @@ def probe() -> Probe:
     return Probe(ENGINE, True, ort.__version__)
 
 
+def plain(files: Mapping[str, bytes]) -> Session:
+    """A session that computes every node by itself, without the optimiser."""
+    return Session(files, fused=False)
+
+
 class Session:
     """An .onnx file, loaded.
 

@@ -2,6 +2,9 @@
 
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "openvino"
+BINARY = "BinaryConvolution"
+# ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
+LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", BINARY}
 
 
 def environment() -> dict[str, object]:

@@ -19,7 +19,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.run import LAYERS, precision
+from edgecv.backends.openvino import LAYERS
+from edgecv.backends.openvino.run import precision
 from edgecv.runtime.layers import WARMUP, layer_of
 from edgecv.runtime.spec import Layer
 

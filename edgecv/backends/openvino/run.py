@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.openvino import BINARY, LAYERS
 from edgecv.errors import DataError, EngineError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
 from edgecv.runtime.turn import Turn, in_turn
@@ -23,9 +24,6 @@ from edgecv.runtime.turn import Turn, in_turn
 ENGINE = "openvino"
 EXTRA = "openvino"
 
-BINARY = "BinaryConvolution"
-# ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
-LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", BINARY}
 JIT = "jit_"  # kernels that count bits; a reference kernel of one-bit values is no proof of speed
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
 DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}

@@ -57,6 +57,12 @@ def engine() -> ModuleType:
     raise missing("ai-edge-litert", "tflite", "LiteRT")
 
 
+def plain(files: Mapping[str, bytes]) -> Session:
+    """A session that computes every node by itself, without XNNPACK."""
+    kernels = engine().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    return Session(files, experimental_op_resolver_type=kernels)
+
+
 class Session:
     """A .tflite network, loaded.
 
