@@ -60,12 +60,22 @@ class Moves(Held):
         """(the tensor that a function of one value reads, the name of the one that it makes): of a
         view that holds a whole tensor that tensor, and `out` is the same view of what is made."""
         view = self.views[name] if self._is_view(name) else None
-        if view is not None and np.array_equal(
-            np.sort(view.at, None), np.arange(self.tensors[view.base].values)
-        ):
-            self.views[out] = View(f"{out}/whole", view.at, 0.0)
-            return self.tensors[view.base], f"{out}/whole"
-        return self._at(name), out
+        if view is None:
+            return self._at(name), out
+        if not np.array_equal(np.sort(view.at, None), np.arange(self.tensors[view.base].values)):
+            if _as_image(view.at.shape):
+                return self._at(name), out
+            view = self._in_a_row(self.makers[name], name, view)
+            self.views[name] = view
+        self.views[out] = View(f"{out}/whole", view.at, 0.0)
+        return self.tensors[view.base], f"{out}/whole"
+
+    def _in_a_row(self, node: Any, name: str, view: View) -> View:
+        """A view's values in a tensor of their own, in ONNX's order."""
+        own, at = f"{name}/row", view.at
+        if own not in self.tensors:
+            self._gathered(node, self.tensors[view.base], at, view.fill, own, (1, 1, at.size))
+        return View(own, np.arange(at.size).reshape(at.shape), 0.0)
 
     def _move(self, node: Any) -> None:
         source = node.input[0]
@@ -153,7 +163,7 @@ class Moves(Held):
         view, node = self.views[name], self.makers[name]
         shape = view.at.shape
         tokens = len(shape) == 3 or (len(shape) == 2 and shape[0] > 1)
-        if len(shape) not in (2, 3, 4) or (shape[0] != 1 and len(shape) != 2):
+        if not _as_image(shape):
             raise self._refused(node, f"makes values of shape {shape}, which no C kernel reads")
         if tokens:
             places = view.at.reshape(1, *shape[-2:])
@@ -184,3 +194,8 @@ class Moves(Held):
         self.tensors[out] = replace(self.tensors[out], last=False)
         if integers:
             self.grids[out] = self.grids[x.name]
+
+
+def _as_image(shape: tuple[int, ...]) -> bool:
+    """Whether a value can lie as an image, as tokens or as rows do."""
+    return len(shape) == 2 or (len(shape) in (3, 4) and shape[0] == 1)

@@ -74,7 +74,7 @@ class Operands(Moves):
             return Operand(np.arange(value.size).reshape(value.shape), None, value.reshape(-1))
         view = self._view(node, name)
         if (view.at < 0).any() or nest([view.at.reshape(-1)]) is None:
-            return self._copied(node, name, view)
+            view = self._in_a_row(node, name, view)
         base = view.base
         return Operand(view.at, base if integers else self._floats(base))
 
@@ -82,14 +82,6 @@ class Operands(Moves):
         """A tensor as floats."""
         self.names.setdefault(tensor, tensor)
         return self._float(tensor)
-
-    def _copied(self, node: Any, name: str, view: View) -> Operand:
-        """A view with fills, or without loops, in a tensor of its own in ONNX's order."""
-        x = self.tensors[view.base]
-        own = f"{name}/row"
-        if own not in self.tensors:
-            self._gathered(node, x, view.at, view.fill, own, (1, 1, view.at.size))
-        return Operand(np.arange(view.at.size).reshape(view.at.shape), self._floats(own))
 
     def _out(self, name: str, shape: Shape, dtype: str = "float", flat: bool = False) -> Operand:
         """A new tensor for a result of any rank. flat: an image too in ONNX's order."""
@@ -155,14 +147,26 @@ class Operands(Moves):
         self._gathered(node, x, at, 0.0, own, (1, 1, at.size))
         return Operand(row, own)
 
-    def _separate(self, node: Any, name: str, axes: Sequence[int]) -> tuple[Operand, np.ndarray]:
-        """A value, and its places as (what is kept, what the axes hold); both with loops."""
+    def _stepwise(self, node: Any, name: str) -> Operand:
+        """A value that has one step along each axis."""
         x = self._operand(node, name)
-        table = split(x.at, axes)
-        if (table != table[:, :1] + table[:1] - table[0, 0]).any():
-            x = self._copied(node, name, self._view(node, name))
-            table = split(x.at, axes)
-        return x, table
+        if x.held is not None and not _stepped(x.at):
+            row = self._in_a_row(node, name, self._view(node, name))
+            x = Operand(row.at, self._floats(row.base))
+        return x
+
+
+def _stepped(at: np.ndarray) -> bool:
+    """Whether each axis has one step."""
+    rest = at
+    for axis in range(at.ndim):
+        first = np.take(rest, [0], axis)
+        along = np.arange(at.shape[axis]).reshape([-1 if d == axis else 1 for d in range(at.ndim)])
+        step = 0 if at.shape[axis] == 1 else int(np.take(at, 1, axis).flat[0] - at.flat[0])
+        if (rest != first + step * along).any():
+            return False
+        rest = first
+    return True
 
 
 def split(at: np.ndarray, axes: Sequence[int]) -> np.ndarray:

@@ -56,8 +56,8 @@ class Products(Tokens, Joins):
         """A product along the last axis, row by row."""
         name = node.input[0]
         if not self._is_view(name):
-            x = self._at(name)
-            if x.last or x.shape[:2] == (1, 1):
+            x, known = self._at(name), self.shapes.get(name)
+            if x.last or (x.shape[:2] == (1, 1) and (not known or len(known) == 2)):
                 self._by_weight(node, turned)
                 return
         shape, view = self._shape_of(node, name), self._view(node, name)

@@ -36,7 +36,8 @@ class Reductions(Operands):
         kind = REDUCED.get(node.op_type)
         if kind is None:
             raise self._refused(node, f"{node.op_type} has no C kernel")
-        x, table = self._separate(node, name, axes)
+        x = self._stepwise(node, name)
+        table = split(x.at, axes)
         keep = given.get("keepdims", 1)
         shape = tuple(1 if d in axes else n for d, n in enumerate(x.at.shape)
                       if keep or d not in axes)  # fmt: skip
@@ -80,12 +81,9 @@ class Reductions(Operands):
 
     def _normalised(self, node: Any, parts: Shape, axes: list[int], by: Shape | None) -> None:
         """parts: the value's shape with its groups apart; by: the shape of scale and bias."""
-        x = self._operand(node, node.input[0])
+        x = self._stepwise(node, node.input[0])
         out = self._out(node.output[0], x.at.shape, flat=self._is_view(node.input[0]))
         table = split(x.at.reshape(parts), axes)
-        if (table != table[:, :1] + table[:1] - table[0, 0]).any():
-            x = self._copied(node, node.input[0], self._view(node, node.input[0]))
-            table = split(x.at.reshape(parts), axes)
         factors = [self._factor(node, k, parts, axes, by) for k in (1, 2)]
         tables = [table, split(out.at.reshape(parts), axes), *(t for t, _ in factors)]
         held = [x, out, *(Operand(t, None, v) for t, v in factors)]
@@ -109,7 +107,8 @@ class Reductions(Operands):
     def _any_softmax(self, node: Any) -> None:
         x, rank = node.input[0], len(self._shape_of(node, node.input[0]))
         axis = self._given(node).get("axis", -1) % rank
-        held, table = self._separate(node, x, [axis])
+        held = self._stepwise(node, x)
+        table = split(held.at, [axis])
         out = self._out(node.output[0], held.at.shape, flat=self._is_view(x))
         to = split(out.at, [axis])
         self._walked(
@@ -123,8 +122,7 @@ class Reductions(Operands):
     def _any_matmul(self, node: Any) -> None:
         """Matrices by matrices, over what stands before them broadcast."""
         p, q = (self._shape_of(node, n) for n in node.input)
-        a, _ = self._separate(node, node.input[0], [len(p) - 1])
-        b, _ = self._separate(node, node.input[1], [max(len(q) - 2, 0)])
+        a, b = (self._stepwise(node, n) for n in node.input)
         left = a.at if len(p) > 1 else a.at[None]
         right = b.at.swapaxes(-1, -2) if len(q) > 1 else b.at[None]
         full = (*np.broadcast_shapes(left.shape[:-2], right.shape[:-2]), left.shape[-2],

@@ -115,8 +115,17 @@ class Tokens(Reductions):
             raise self._refused(node, f"a constant of shape {np.shape(value)} beside {x.shape}")
 
     def _image(self, node: Any) -> None:
-        if self._at(node.input[0]).last:
-            raise self._refused(node, "takes an image whose channels are last")
+        """What it reads lies as an image, whose channels ONNX has second."""
+        name = node.input[0]
+        if not self._at(name).last:
+            return
+        shape, own = self._shape_of(node, name), f"{name}/image"
+        if len(shape) != 4 or shape[0] != 1:
+            raise self._refused(node, f"takes a value of shape {shape}, which is no image")
+        view = self._view(node, name)
+        places = view.at[0].transpose(1, 2, 0)
+        self._gathered(node, self.tensors[view.base], places, 0.0, own, places.shape)
+        self.names[name] = own
 
     @staticmethod
     def _crossed(a: Tensor, b: Tensor) -> bool:
