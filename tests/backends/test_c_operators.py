@@ -3,6 +3,7 @@ its optimisations off."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -15,9 +16,12 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import edgecv
 from edgecv.backends.c import trust
 from edgecv.backends.c.compile import compile as to_c
+from edgecv.backends.c.read import _Reader, read
 from edgecv.backends.c.run import Session, probe
+from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import TensorSpec, channels_first
 from edgecv.target import load
@@ -308,6 +312,25 @@ def sequences(w: Written) -> Iterator[str]:
             for k in range(1, outputs):
                 yield w("Transpose", f"{first}_{k}", perm=[1, 0, 2])
             yield w("Relu", w("Transpose", first, perm=[2, 0, 1, 3]))
+
+
+def test_the_page_lists_every_operator_that_has_a_kernel_and_no_other() -> None:
+    page = Path(edgecv.__file__).parents[1] / "docs" / "decisions" / "009-plain-c.md"
+    table = [row for row in page.read_text().splitlines() if row.startswith("| ")]
+    listed = set(re.findall(r"\b[A-Z]\w+", " ".join(table))) - {"C"}
+    every = {s.name for s in onnx.defs.get_all_schemas()}
+    known = {name for name in every if hasattr(_Reader, f"_{name.lower()}")}
+    assert listed == known - {"Constant", "QuantizeLinear", "DequantizeLinear"}
+
+
+def test_an_operator_of_another_domain_is_refused_by_name() -> None:
+    w = Written()
+    w.ends(w("Relu", "x"))
+    model = w.model()
+    model.graph.node[0].domain = "com.example"
+    model.opset_import.append(helper.make_opsetid("com.example", 1))
+    with pytest.raises(UnsupportedError, match=r"Relu0: Relu has no C kernel"):
+        read(model, "c")
 
 
 @pytest.mark.parametrize("made", [broadcasts, sequences, along_axes, products, moves, functions])

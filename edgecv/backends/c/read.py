@@ -21,6 +21,8 @@ from edgecv.backends.c.plan import same
 from edgecv.backends.c.recurrent import Recurrent
 from edgecv.backends.c.transposed import Transposed
 
+DOMAINS = ("", "ai.onnx", "edgecv")
+
 
 def read(model: Any, where: str) -> Network:
     """The steps of an onnx.ModelProto, lowered already. Raises UnsupportedError with the node."""
@@ -36,7 +38,7 @@ class _Reader(Transposed, Maps, OneBit, Recurrent):
             if node.op_type == "Constant" or node.output[0] in self.done:
                 continue
             handler = getattr(self, f"_{node.op_type.lower()}", None)
-            if handler is None:
+            if handler is None or node.domain not in DOMAINS:
                 raise self._refused(node, f"{node.op_type} has no C kernel")
             handler(node)
         results: list[str] = []
