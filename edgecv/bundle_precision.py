@@ -38,7 +38,7 @@ def check_precision(
     """
     if graph.precision in ("fp16", "bf16"):  # what computes in it is the processor's choice
         return []
-    asked, kept = graph.precision, graph.facts.get("options", {}).get("keep_float", ())
+    asked, kept = graph.precision, meant_in_float(graph)
     binary = executed.get("binary", 0)
     allowed = len(kept) + graph.facts.get("one_bit", 0) - binary  # that may run as such
     beyond = executed.get("fp32", 0) - allowed
@@ -60,6 +60,12 @@ def check_precision(
         raise ParityError(where, what, "ship it in fp32")
     said = "no int8 kernel on this engine for these, which stay float with conversions around them"
     return [f"{said}{_names(':', without)}"] if without else []
+
+
+def meant_in_float(graph: Graph) -> list[str]:
+    """Layers that are meant to compute in float: kept so, or the last one, whose answers are."""
+    kept = graph.facts.get("options", {}).get("keep_float", ())
+    return [*kept, *graph.facts.get("float_ends", ())]
 
 
 def float_layers(session: Any) -> list[Layer]:

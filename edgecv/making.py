@@ -75,6 +75,7 @@ class Work:
             progress=self.progress,
             where=self.node.step or self.node.id,
             doing=Measuring(),
+            network=Path(recipe.model.name).name,
         )
 
     @property

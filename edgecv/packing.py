@@ -19,7 +19,7 @@ import numpy as np
 from edgecv import __version__
 from edgecv.backends import Compiled, compile_module, run_module
 from edgecv.bundle_parity import bundle_parity
-from edgecv.bundle_precision import check_precision, float_layers
+from edgecv.bundle_precision import check_precision, float_layers, meant_in_float
 from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
@@ -236,7 +236,7 @@ def _manifest(
         "engine": target.backend,
         "precision": graph.precision,
         "grid": graph.facts.get("grid"),
-        "keep_float": list(graph.facts.get("options", {}).get("keep_float", ())),
+        "keep_float": meant_in_float(graph),
         "compiled": compiled.compiled,
         "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
         "inputs": [t.to_json() for t in compiled.inputs],

@@ -14,10 +14,13 @@ import onnx.numpy_helper
 import onnx.reference
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from edgecv.errors import ModelError, UnsupportedError
 
 Shape = tuple[int, ...]
+_ELSEWHERE = "take a target that reads ONNX (cpu, openvino), or say it with other operators"
+_MENDED = "export the file again; it may run on targets that read ONNX (cpu, openvino)"
 Operator = Callable[["Node"], fx.Node | list[fx.Node]]
 
 
@@ -56,7 +59,7 @@ class Reader:
                 continue
             function = operators.get(node.op) if proto.domain in ("", "ai.onnx") else None
             if function is None:
-                node.refuse("this operator cannot be read into torch")
+                node.refuse("this operator cannot be read into torch", _way_out(node.op))
             made = function(node)
             flows = made if isinstance(made, list) else [made]
             self.nodes.update(
@@ -78,8 +81,8 @@ class Reader:
         try:
             evaluator = onnx.reference.ReferenceEvaluator(_single(node.proto, self.opset_imports))
             results = list(evaluator.run(None, inputs))
-        except Exception as error:  # the reference raises what its numpy code raises
-            node.refuse(f"its constant value cannot be computed: {error}")
+        except Exception:  # the reference raises what its numpy code raises
+            node.refuse("its inputs are constants that do not fit together", _MENDED)
         self.constants.update(zip(node.proto.output, results, strict=True))
         return True
 
@@ -111,9 +114,10 @@ class Node:
         self.proto, self.reader, self.op = proto, reader, proto.op_type
         self._attrs = {a.name: onnx.helper.get_attribute_value(a) for a in proto.attribute}
 
-    def refuse(self, why: str) -> NoReturn:
+    def refuse(self, why: str, hint: str = "") -> NoReturn:
         name = self.proto.name or (self.proto.output[0] if self.proto.output else "")
-        raise UnsupportedError(f"{self.reader.where}: node {name!r} ({self.op})", why)
+        where = f"{self.reader.where}: node {name!r} ({self.op})"
+        raise UnsupportedError(where, why, hint or _ELSEWHERE)
 
     def attr(self, name: str, default: Any) -> Any:
         value = self._attrs.get(name, default)
@@ -223,9 +227,16 @@ class Node:
         )
         try:
             made = function(*empty, **named)
-        except (RuntimeError, IndexError, ValueError) as error:
-            self.refuse(f"torch refuses it: {str(error).splitlines()[0]}")
+        except (RuntimeError, IndexError, ValueError, TypeError):
+            given = [tuple(v.shape) for v in pytree.tree_leaves(empty) if hasattr(v, "shape")]
+            self.refuse(f"its inputs {', '.join(map(str, given))} do not fit together", _MENDED)
         flow.meta["shape"], flow.meta["dtype"] = tuple(made.shape), made.dtype
+
+
+def _way_out(op: str) -> str:
+    if op in ("QuantizeLinear", "DequantizeLinear"):
+        return "bring the float file, or take a target that keeps Q/DQ nodes (cpu, openvino)"
+    return _ELSEWHERE
 
 
 def _foldable(proto: onnx.NodeProto) -> bool:

@@ -51,6 +51,7 @@ class Context:
     targets:    the recipe's own, for stages that measure on their engines
     progress:   called as progress(done, total, note)
     doing:      what does jobs in processes of their own; None where no stage measures
+    network:    what the user calls the network that came in: its file's name, or its builder
     """
 
     out: Path
@@ -67,6 +68,7 @@ class Context:
     progress: Callable[..., None] = no_progress
     where: str = "step"
     doing: Measuring | None = None
+    network: str = "the network"
 
     @property
     def measuring(self) -> Measuring:

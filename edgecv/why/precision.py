@@ -73,7 +73,10 @@ def _in_float(case: Case) -> Iterator[Finding]:
     kept = [p for p in left if p.layer in meant]
     left = [p for p in left if p.layer not in meant]
     if kept:
-        what = f"{_layers(kept)} in float, as the recipe or the search kept them (keep_float)"
+        what = (
+            f"{_layers(kept)} in float: kept so by the recipe or the search (keep_float), or the "
+        )
+        what += "last product, whose answers are float"
         yield _to_integers(case, "kept-float", what, kept, "nothing, where accuracy asks for it; "
                            "else take them out of keep_float")  # fmt: skip
     if left:

@@ -44,20 +44,25 @@ def sqnr_db(want: np.ndarray, got: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize(
-    ("io", "extra", "dtypes"),
+    ("io", "extra", "dtypes", "executed"),
     [
-        ("int8", {}, ("int8", "int8")),
-        ("uint8", {"QUANTIZE": 1}, ("uint8", "int8")),
-        ("float32", {"QUANTIZE": 1, "DEQUANTIZE": 1}, ("float32", "float32")),
+        ("int8", {"DEQUANTIZE": 2}, ("int8", "float32"), {"int8": 5, "fp32": 1}),
+        ("uint8", {"QUANTIZE": 1}, ("uint8", "int8"), {"int8": 6}),
+        (
+            "float32",
+            {"QUANTIZE": 1, "DEQUANTIZE": 2},
+            ("float32", "float32"),
+            {"int8": 5, "fp32": 1},
+        ),
     ],
 )
-def test_io_is_what_was_asked_for(io, extra, dtypes):
+def test_io_is_what_was_asked_for(io, extra, dtypes, executed):
     graph = int8_graph(io)
     assert graph.facts["ops"] == {**float_graph().facts["ops"], **extra}
     assert (graph.inputs[0].dtype, graph.outputs[0].dtype) == dtypes
     assert (graph.inputs[0].name, graph.outputs[0].name) == ("input", "logits")
     assert graph.precision == "int8"
-    assert graph.facts["executed"] == {"int8": 6}
+    assert graph.facts["executed"] == executed
 
 
 @pytest.mark.parametrize("io", ["int8", "uint8", "float32"])
@@ -70,10 +75,9 @@ def test_uint8_is_the_same_grid_128_higher():
     signed, unsigned = int8_graph("int8").inputs[0], int8_graph("uint8").inputs[0]
     assert unsigned.scale == signed.scale
     assert unsigned.zero_point == signed.zero_point + 128
-    batch = images()[:4]
-    np.testing.assert_array_equal(
-        logits(int8_graph("int8"), batch), logits(int8_graph("uint8"), batch)
-    )
+    batch, step = images()[:4], int8_graph("uint8").outputs[0].scale
+    apart = logits(int8_graph("int8"), batch) - logits(int8_graph("uint8"), batch)
+    assert np.abs(apart).max() < step  # its answers alone are rounded
 
 
 def test_a_file_holds_no_constant_that_nothing_reads():
@@ -198,11 +202,11 @@ def weight_errors(model, floats) -> list[np.ndarray]:
 def test_a_lone_large_pixel_narrows_the_input_and_the_logits_stay_whole(tmp_path: Path):
     batch = images(256).copy()
     batch[3, 0, 0, 0] = 1.5
-    graph = quantize_tflite(float_graph(), batch, GRID, "int8", tmp_path)
+    graph = quantize_tflite(float_graph(), batch, GRID, "uint8", tmp_path)
     (x,), (y,) = graph.inputs, graph.outputs
     low, high = measure_tflite(float_graph(), batch).spans["logits"]
     assert x.scale < 2.2 / 255
-    assert y.scale == pytest.approx((high - low) / 255, rel=1e-3)
+    assert y.scale == pytest.approx((high - low) * 1.25 / 255, rel=1e-3)  # with room for others
 
 
 BAD = images()[:3].copy()

@@ -46,7 +46,7 @@ def test_a_layer_that_was_kept_float_is_told_as_such() -> None:
     floats = Product("c", "conv", (16, 16))
     (found,) = precision.check(case(products=(A, floats), keep_float=["c"]))
     assert (found.kind, found.where) == ("kept-float", ("c",))
-    assert "as the recipe or the search kept them" in found.what
+    assert "kept so by the recipe or the search" in found.what
 
 
 def test_signed_activations_are_a_matter_of_onnxruntime_on_x86() -> None:

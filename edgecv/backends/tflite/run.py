@@ -128,7 +128,10 @@ class Session:
         """
         ops = self._engine._get_ops_details()
         taken = {int(t) for op in ops if op["op_name"] == "DELEGATE" for t in op["inputs"]}
-        return sum(int(op["inputs"][1]) in taken for op in self._compute())
+        held = {int(op["outputs"][0]): int(op["inputs"][0])
+                for op in ops if op["op_name"] == "DEQUANTIZE"}  # fmt: skip
+        weights = [int(op["inputs"][1]) for op in self._compute()]
+        return sum(held.get(t, t) in taken for t in weights)
 
     @in_turn
     def profile(self, feeds: Mapping[str, np.ndarray], runs: int = 20) -> Profile:

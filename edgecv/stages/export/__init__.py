@@ -52,7 +52,7 @@ class Export(Stage):
         if module is None:
             from edgecv.importing import onnx_to_torch
 
-            module = onnx_to_torch(source, "the .onnx file")
+            module = onnx_to_torch(source, context.network)
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)

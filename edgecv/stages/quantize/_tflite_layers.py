@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
+from edgecv.stages.quantize.rounding import PLACES as SEEN
 from edgecv.stages.quantize.rounding import columns
 
 # Operands: input, weights, bias.
@@ -65,14 +66,16 @@ def back(name: str, weight: np.ndarray) -> np.ndarray:
 def seen_by(model: Any, name: str, op: Any, x: np.ndarray) -> np.ndarray | None:
     """What a layer multiplies with its weights for one image: (groups, K, places).
 
-    x: its input (1, H, W, C) or (1, C). None where the weights are computed, and for transposed
-    convolutions: how many taps an output sees varies with its place.
+    x: its input (1, H, W, C), or (..., C) of a dense layer. None where the weights are computed,
+    and for transposed convolutions: how many taps an output sees varies with its place.
     """
     real = weights(model, name, op)
     if real is None or name == "TRANSPOSE_CONV":
         return None
     if name == "FULLY_CONNECTED":
-        return x.reshape(1, -1, 1) if x.size == real.shape[1] else None
+        rows = x.reshape(-1, real.shape[1])
+        picked = np.linspace(0, len(rows) - 1, min(len(rows), SEEN)).astype(int)
+        return rows[picked].T[None]
     how = op.builtinOptions
     strides, dilations = (how.strideH, how.strideW), (how.dilationHFactor, how.dilationWFactor)
     before, after = [0, 0], [0, 0]

@@ -8,7 +8,7 @@ on their grid already, so nothing is rounded by other means, and biases need no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
-from edgecv.stages.quantize._tflite_layers import layers, own
+from edgecv.stages.quantize._tflite_layers import is_float, layers, own
 from edgecv.stages.quantize.pairs import saturating, stretch
 from edgecv.stages.quantize.ranges import Range
 from edgecv.target import Grid
@@ -70,12 +70,15 @@ def overrides(
     return found
 
 
-def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
-    """Give the quantized model's layers, in place, their learned scales and integers."""
+def put_tflite(
+    graph: Graph, model: Any, float_model: Any, grid: Grid
+) -> Mapping[str, Sequence[float]]:
+    """Give the quantized model's layers, in place, their learned scales and integers; the scales
+    by the name of the weight. Layers that stayed float are left alone."""
     scales = _scales(graph, grid)
     for (name, op), (_, twin) in zip(layers(model), layers(float_model), strict=True):
         source = flatbuffer.graph_of(float_model).tensors[twin.inputs[1]]
-        if source.name.decode() not in scales:
+        if source.name.decode() not in scales or is_float(model, op):
             continue
         real = flatbuffer.constant(float_model, source)
         assert real is not None
@@ -87,6 +90,7 @@ def put_tflite(graph: Graph, model: Any, float_model: Any, grid: Grid) -> None:
         spread = scale.reshape([-1 if i == axis else 1 for i in range(real.ndim)])
         tensor.quantization.scale = scale.tolist()
         flatbuffer.set_constant(model, tensor, np.rint(real / spread).astype(np.int8))
+    return scales
 
 
 def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:

@@ -37,6 +37,7 @@ from edgecv.errors import (
 from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
+from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
 from edgecv.stages.quantize._tflite_grids import widened
 from edgecv.stages.quantize._tflite_measured import Measured
 from edgecv.stages.quantize._tflite_weights import LIMIT, settle
@@ -65,11 +66,12 @@ def quantize_tflite(
     grid: per_channel and dense_per_channel choose the weights' scales; a grid that TensorFlow
     Lite's kernels do not compute (uint8 or symmetric activations, float bias) is refused.
     io, what the file's own input and output tensors are:
-      "int8"    both int8, with their scale and zero point; no QUANTIZE or DEQUANTIZE
+      "int8"    int8, with their scale and zero point; no QUANTIZE or DEQUANTIZE
       "uint8"   input uint8 and one QUANTIZE to int8, as Coral's libraries expect; output int8
       "float32" QUANTIZE and DEQUANTIZE inside the file
-    Layers that options keep float stand between DEQUANTIZE and QUANTIZE, and so do operators that
-    have no int8 kernel, where io is not "uint8". measured: what the samples say of that graph, by
+    Classes and values come out as float32 unless io is "uint8" (`_tflite_ends.py`). Layers that
+    options keep float stand between DEQUANTIZE and QUANTIZE, and so do operators that have no int8
+    kernel, where io is not "uint8". measured: what the samples say of that graph, by
     options.equalization: taken from here and kept here, so that several choices share it.
     What is odd, and may be meant, is told in facts["warnings"].
     Same graph, samples, grid and options: same bytes.
@@ -96,15 +98,23 @@ def quantize_tflite(
         content = graph.path.read_bytes()
         known[options.equalization] = Measured(content, samples, options.equalization)
     seen = known[options.equalization]
-    ranges = widened(seen.model, seen.ranges(options.calibration) | learned.ranges(graph))
-    model = _quantize(seen.content, ranges, grid, io, kept)
-    if trained:
-        learned.put_tflite(graph, model, seen.model, grid)
-    raised = settle(model, seen.model, {} if trained else seen.moments, options)
+    ranges = seen.ranges(options.calibration) | learned.ranges(graph)
+    ends = Ends() if io == "uint8" else ends_of(seen.model, graph.outputs, kept)
+    if io == "uint8":
+        ranges = roomy(seen.model, graph.outputs, ranges)
+    ranges = widened(seen.model, ranges)
+    model = _quantize(seen.content, ranges, grid, io, kept | ends.names)
+    scales = learned.put_tflite(graph, model, seen.model, grid) if trained else {}
+    moments = {} if trained else seen.moments
+    raised = settle(model, seen.model, moments, options)
+    in_float(model, ends)
+    float_ends = hold_weights(
+        model, seen.model, ends, moments, scales, options, grid.dense_per_channel
+    )
     tuned = _reconstruct(model, seen, options)
     if io == "uint8":
         _take_uint8(model)
-    alone = _left_float(model, io, kept)
+    alone = _left_float(model, io, kept | ends.names)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     flatbuffer.tidy(model, *(tuple(s.name for s in side) for side in (graph.inputs, graph.outputs)))
@@ -116,6 +126,7 @@ def quantize_tflite(
         "executed": session.executed(),
         "quantizer": "ai_edge_quantizer",
         "options": options.to_json(),
+        "float_ends": float_ends,
         **tuned,
         "samples": len(samples),
         "raised_weight_scales": raised,
