@@ -196,7 +196,8 @@ def test_the_compressed_bundle_is_smaller_and_runs_in_int8(data: dict) -> None:
     for target in COMPARED:
         dense, small = row(data, "dense", target), row(data, "small-int8", target)
         assert small["size_bytes"] < dense["size_bytes"]
-        assert set(small["executed"]) == {"int8"}
+        floats = {"fp32"} if target == "tflite" else set()  # the last product, for its answers
+        assert set(small["executed"]) == {"int8", *floats}
         assert set(dense["executed"]) == {"fp32"}
 
 

@@ -82,7 +82,7 @@ def test_what_is_behind_the_last_product_is_float(
     made = quantize_tflite(floats, images()[:16], GRID, "int8", tmp_path / "q")
     assert made.facts["executed"] == executed
     assert made.outputs[0].dtype == ("float32" if freed else "int8")
-    assert made.facts["float_ends"] == (["head"] if end is softmax else [])
+    assert made.facts["float_ends"] == (["fully_connected_8"] if end is softmax else [])
     assert len(made.facts["warnings"]) == 1  # few images
 
 
