@@ -28,7 +28,7 @@ class Broadcast(Operands):
     def _each(self, node: Any) -> None:
         """One call for two values, one more for each that follows."""
         kind, (first, *others) = FUNCTIONS[node.op_type], node.input
-        flat = all(self._is_view(n) or self._number(n) is not None for n in node.input)
+        flat = all(self._is_flat(n) or self._number(n) is not None for n in node.input)
         shapes = [self._shape_of(node, n) for n in node.input]
         result = self._operand(node, first)
         for k, name in enumerate(others):
@@ -71,13 +71,13 @@ class Broadcast(Operands):
 
     def _where(self, node: Any) -> None:
         shape = np.broadcast_shapes(*(self._shape_of(node, n) for n in node.input))
-        flat = all(self._is_view(n) or self._number(n) is not None for n in node.input)
+        flat = all(self._is_flat(n) or self._number(n) is not None for n in node.input)
         operands = [self._operand(node, n).along(shape) for n in node.input]
         self._walked(node, "each_where", operands, self._out(node.output[0], shape, flat=flat))
 
     def _not(self, node: Any) -> None:
         x = self._operand(node, node.input[0])
-        out = self._out(node.output[0], x.at.shape, flat=self._is_view(node.input[0]))
+        out = self._out(node.output[0], x.at.shape, flat=self._is_flat(node.input[0]))
         one = np.array([1], np.float32)
         self._walked(node, "each_sub", [_alone(one, out), x], out)
 

@@ -26,7 +26,7 @@ class Joins(Broadcast):
         sizes = [p.at.shape[axis] for p in parts]
         shape = list(parts[0].at.shape)
         shape[axis] = sum(sizes)
-        flat = all(self._is_view(n) for n in names)
+        flat = all(self._is_flat(n) for n in names)
         if made is None:
             out = self._out(node.output[0], tuple(shape), flat=flat)
         else:

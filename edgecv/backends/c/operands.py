@@ -147,6 +147,13 @@ class Operands(Moves):
         self._gathered(node, x, at, 0.0, own, (1, 1, at.size))
         return Operand(row, own)
 
+    def _is_flat(self, name: str) -> bool:
+        """Whether a value lies in ONNX's order though an image of its shape would not."""
+        if not self._is_view(name):
+            return False
+        at = self.views[name].at
+        return bool((at.reshape(-1) == np.arange(at.size)).all())
+
     def _stepwise(self, node: Any, name: str) -> Operand:
         """A value that has one step along each axis."""
         x = self._operand(node, name)

@@ -41,7 +41,7 @@ class Reductions(Operands):
         keep = given.get("keepdims", 1)
         shape = tuple(1 if d in axes else n for d, n in enumerate(x.at.shape)
                       if keep or d not in axes)  # fmt: skip
-        out = self._out(node.output[0], shape, flat=self._is_view(name))
+        out = self._out(node.output[0], shape, flat=self._is_flat(name))
         flat = out._replace(at=out.at.reshape(-1))
         self._walked(node, kind, [x._replace(at=table[:, 0])], flat, [x._replace(at=table[0])])
 
@@ -82,7 +82,7 @@ class Reductions(Operands):
     def _normalised(self, node: Any, parts: Shape, axes: list[int], by: Shape | None) -> None:
         """parts: the value's shape with its groups apart; by: the shape of scale and bias."""
         x = self._stepwise(node, node.input[0])
-        out = self._out(node.output[0], x.at.shape, flat=self._is_view(node.input[0]))
+        out = self._out(node.output[0], x.at.shape, flat=self._is_flat(node.input[0]))
         table = split(x.at.reshape(parts), axes)
         factors = [self._factor(node, k, parts, axes, by) for k in (1, 2)]
         tables = [table, split(out.at.reshape(parts), axes), *(t for t, _ in factors)]
@@ -109,7 +109,7 @@ class Reductions(Operands):
         axis = self._given(node).get("axis", -1) % rank
         held = self._stepwise(node, x)
         table = split(held.at, [axis])
-        out = self._out(node.output[0], held.at.shape, flat=self._is_view(x))
+        out = self._out(node.output[0], held.at.shape, flat=self._is_flat(x))
         to = split(out.at, [axis])
         self._walked(
             node, "log_softmax" if node.op_type == "LogSoftmax" else "softmax",

@@ -36,7 +36,7 @@ class Resizing(Operands):
             last = k + 1 == len(axes)
             now = (*wanted[: axis + 1], *shape[axis + 1 :])
             out = self._out(node.output[0] if last else f"{node.output[0]}/{k}", now,
-                            flat=self._is_view(name))  # fmt: skip
+                            flat=self._is_flat(name))  # fmt: skip
             self._mixed(node, x, out, axis, self._matrix(node, axis, shape[axis], wanted[axis]))
             x = out
 
