@@ -38,6 +38,8 @@ def normal(*shape: int) -> np.ndarray:
 class Written:
     """A graph that grows: `w(op, inputs, ...)` adds a node and returns its value."""
 
+    opset = 18
+
     def __init__(self) -> None:
         self.nodes: list[Any] = []
         self.held: list[Any] = []
@@ -66,7 +68,7 @@ class Written:
             [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self.outputs],
             self.held,
         )  # fmt: skip
-        opsets = [helper.make_opsetid("", 18)]
+        opsets = [helper.make_opsetid("", self.opset)]
         model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
         return onnx.shape_inference.infer_shapes(model)
 
@@ -189,6 +191,12 @@ def along_axes(w: Written) -> Iterator[str]:
             how = shape[axis:]
             yield w("LayerNormalization", value, normal(*how), normal(*how), axis=axis)
     yield w("LayerNormalization", "x", normal(5, 4), axis=2, epsilon=0.1)
+    for value in ("x", turned, part):
+        yield w("MeanVarianceNormalization", value)
+        yield w("LpNormalization", value, axis=1)
+        yield w("LpNormalization", value, axis=-1, p=1)
+        yield w("LRN", value, size=3, alpha=0.3)
+        yield w("LRN", value, size=5, alpha=0.3, beta=0.5, bias=2.0)
     yield w("LayerNormalization", tokens, normal(6))
 
 
@@ -276,6 +284,9 @@ def tokens_image(w: Written, tokens: str) -> str:
 
 def functions(w: Written) -> Iterator[str]:
     """Functions of one value, of views and of images."""
+    w.opset = 20
+    yield w("Gelu", "x")
+    yield w("Gelu", w("Mul", "x", np.float32(4)), approximate="tanh")
     positive = w("Add", w("Abs", "x"), np.float32(0.1))
     for value in ("x", w("Transpose", "x", perm=[0, 2, 3, 1]),
                   w("Slice", "x", w.ints(1), w.ints(4), w.ints(3))):  # fmt: skip

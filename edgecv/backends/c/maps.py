@@ -134,6 +134,17 @@ class Maps(Resizing, Tokens, Broadcast):
     def _thresholdedrelu(self, node: Any) -> None:
         self._map(node, "threshold_f32", alpha=self._real(node, "alpha", 1.0))
 
+    def _gelu(self, node: Any) -> None:
+        tanh = self._given(node).get("approximate") == b"tanh"
+        self._map(node, "gelu_tanh_f32" if tanh else "gelu_f32")
+
+    def _lrn(self, node: Any) -> None:
+        self._image(node)
+        x, given = self._at(node.input[0]), self._given(node)
+        about = {n: given.get(n, usual) for n, usual in (
+            ("size", 1), ("alpha", 1e-4), ("beta", 0.75), ("bias", 1.0))}  # fmt: skip
+        self._step(node, "lrn_f32", [self._float(node.input[0])], x.shape, about=about)
+
     def _mish(self, node: Any) -> None:
         self._map(node, "mish_f32")
 

@@ -79,7 +79,25 @@ class Reductions(Operands):
             raise self._refused(node, "gives its mean and variance too")
         self._normalised(node, shape, list(range(axis, len(shape))), None)
 
-    def _normalised(self, node: Any, parts: Shape, axes: list[int], by: Shape | None) -> None:
+    def _meanvariancenormalization(self, node: Any) -> None:
+        shape = self._shape_of(node, node.input[0])
+        axes = sorted(a % len(shape) for a in self._given(node).get("axes", (0, 2, 3)))
+        self._normalised(node, shape, axes, None, 1e-9)
+
+    def _lpnormalization(self, node: Any) -> None:
+        """x over its own norm along an axis."""
+        given, x = self._given(node), self._stepwise(node, node.input[0])
+        axis = given.get("axis", -1) % x.at.ndim
+        size = self._out(f"{node.output[0]}/norm", tuple(
+            1 if d == axis else n for d, n in enumerate(x.at.shape)), flat=True)  # fmt: skip
+        kind, table = f"reduce_l{given.get('p', 2)}", split(x.at, [axis])
+        self._walked(node, kind, [x._replace(at=table[:, 0])],
+                     size._replace(at=size.at.reshape(-1)), [x._replace(at=table[0])])  # fmt: skip
+        out = self._out(node.output[0], x.at.shape, flat=self._is_flat(node.input[0]))
+        self._walked(node, "each_div", [x, size.along(x.at.shape)], out)
+
+    def _normalised(self, node: Any, parts: Shape, axes: list[int], by: Shape | None,
+                    epsilon: float = 1e-5) -> None:  # fmt: skip
         """parts: the value's shape with its groups apart; by: the shape of scale and bias."""
         x = self._stepwise(node, node.input[0])
         out = self._out(node.output[0], x.at.shape, flat=self._is_flat(node.input[0]))
@@ -91,7 +109,7 @@ class Reductions(Operands):
         inner = [o._replace(at=t[0]) for o, t in zip(held, tables, strict=True)]
         self._walked(node, "norm", [outer[0], *outer[2:]], outer[1],
                      [inner[0], *inner[2:], inner[1]],
-                     epsilon=float(self._given(node).get("epsilon", 1e-5)))  # fmt: skip
+                     epsilon=float(self._given(node).get("epsilon", epsilon)))  # fmt: skip
 
     def _factor(self, node: Any, k: int, parts: Shape, axes: list[int],
                 by: Shape | None) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip

@@ -33,6 +33,8 @@ FUNCTIONS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
     "sqrt_f32": lambda x, _: np.sqrt(np.maximum(x, 0)),
     "erf_f32": lambda x, _: _erf(x),
     "softplus_f32": lambda x, _: np.logaddexp(x, 0),
+    "gelu_f32": lambda x, _: x * 0.5 * (1 + _erf(x / np.sqrt(2))),
+    "gelu_tanh_f32": lambda x, _: x / (1 + np.exp(-1.59576912 * (x + 0.044715 * x**3))),
     "threshold_f32": lambda x, a: np.where(x > a["alpha"], x, 0),
     "inverse_f32": lambda x, _: 1 / x,
     "sign_f32": lambda x, _: np.sign(x),
@@ -259,6 +261,14 @@ def _layernorm(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
     return [(v + s.constants["bias"] if "bias" in s.constants else v).astype(np.float32)]
 
 
+def _lrn(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
+    a, square = s.about, np.square(x[0].astype(np.float64))
+    before = (a["size"] - 1) // 2
+    wide = np.pad(square, ((0, 0), (0, 0), (before, a["size"] - 1 - before)))
+    sums = sum(wide[..., k : k + square.shape[2]] for k in range(a["size"]))
+    return [(x[0] / (a["bias"] + a["alpha"] / a["size"] * sums) ** a["beta"]).astype(np.float32)]
+
+
 def _halve(s: Step, x: list[np.ndarray]) -> list[np.ndarray]:
     high, wide, channels = x[0].shape
     whole = np.zeros((high + high % 2, wide + wide % 2, channels), np.float32)
@@ -277,5 +287,5 @@ _STEPS: dict[str, Callable[[Step, list[np.ndarray]], list[np.ndarray]]] = {
     "lut_i8": _lut, "pool_f32": _pool_f32, "pool_i8": _pool_i8, "join": _join,
     "rescale_i8": _rescale, "quantize": _quantize, "dequantize": _dequantize, "gate_f32": _gate,
     "same": _same, "binarize": _binarize, "conv_bits": _conv_bits, "halve": _halve,
-    "spread": _spread, "layernorm_f32": _layernorm,
+    "spread": _spread, "lrn_f32": _lrn, "layernorm_f32": _layernorm,
 }  # fmt: skip

@@ -30,6 +30,8 @@ NEEDS = {
     "pool_i8": ("shape", "fixed", "pool_i8"), "rescale_i8": ("fixed", "rescale_i8"),
     "quantize": ("fixed", "quantize"), "binarize": ("bits",),
     "conv_bits": ("shape", "conv_bits"), "same": (),
+    "gelu_f32": ("exp_f32", "gelu_f32"), "gelu_tanh_f32": ("exp_f32", "gelu_tanh_f32"),
+    "lrn_f32": ("exp_f32", "log_f32", "lrn_f32"),
     **{k: ("floor_f32", k) for k in ("floors_f32", "ceils_f32", "rounds_f32")},
 }  # fmt: skip
 AFTER = ("scale", "bias", "before", "slope", "after", "border", "least", "flip")
@@ -134,6 +136,9 @@ class _Writer:
             call(ins[0], outs[0], pixels, x.shape[2], held["slope"])
         elif s.kind == "hardsigmoid_f32":
             call(ins[0], outs[0], x.values, float(a["slope"]), float(a["bias"]))
+        elif s.kind == "lrn_f32":
+            more = (float(a[n]) for n in ("alpha", "beta", "bias"))
+            call(ins[0], outs[0], pixels, x.shape[2], a["size"], *more)
         elif s.kind == "threshold_f32":
             call(ins[0], outs[0], x.values, float(a["alpha"]))
         elif s.kind == "elu_f32":
