@@ -11,6 +11,7 @@ layers wrongly is not compared with itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from edgecv.replay import (
     Answers,
     fused_session,
     graph_answers,
+    sample,
     saturated_here,
     session_answers,
 )
@@ -33,6 +35,7 @@ from edgecv.target import Target
 # Other rounding costs a network of integers some decibels against float: told beyond TOLD_DB, an
 # error beyond LOST_DB or where less than COMPILE_INT8 is left; above ENOUGH_DB nothing is said.
 TOLD_DB, LOST_DB, ENOUGH_DB = 6.0, 12.0, 35.0
+IMAGES = 4  # that a layer is looked for on
 
 
 def bundle_parity(
@@ -44,6 +47,7 @@ def bundle_parity(
     pixels: np.ndarray,
     preprocess: Preprocess,
     made_up: bool = False,
+    files: Mapping[str, bytes] | None = None,
 ) -> tuple[dict[str, Any], Answers, list[str]]:
     """{"compiled": against the graph, "graph": the graph against float, or None where it is float,
     "float": the bundle against float, or None where no float network is known (a file that came
@@ -52,8 +56,49 @@ def bundle_parity(
 
     floats: the float graph that an int8 or fp16 graph was made of. session: of the compiled bundle.
     Where this processor's integers saturate and the target's do not, "float" is the graph's own.
+    files: of the bundle; with them the layer is named at which its engine leaves the graph.
     Raises ParityError: the engine answers something else than the file says.
     """
+    try:
+        return _bundle_parity(where, graph, floats, target, session, pixels, preprocess, made_up)
+    except ParityError as e:
+        if graph.precision != "int8" or not files:
+            raise
+        raise _blamed(e, graph, target.backend, files, pixels, preprocess) from None
+
+
+def _blamed(
+    error: ParityError,
+    graph: Graph,
+    engine: str,
+    files: Mapping[str, bytes],
+    pixels: np.ndarray,
+    preprocess: Preprocess,
+) -> ParityError:
+    """The same error with the layer at which the engine's kernels leave the graph."""
+    from edgecv.ladder.blame import called, first_wrong_layer
+
+    into = replace(preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None)
+    xs = [into.normalise(image[None]) for image in sample(pixels, IMAGES)]
+    found = first_wrong_layer(graph, engine, files, xs)
+    if found is None:
+        return ParityError(error.where, error.what, "ship it in fp32, or on another engine")
+    name = called(found)
+    reads = f", what it reads {found.inputs_db:.1f} dB" if found.inputs_db is not None else ""
+    what = f"{error.what}; first at layer {name!r} ({found.energy.sqnr_db:.1f} dB{reads})"
+    return ParityError(error.where, what, f"keep it in float: keep_float {name}")
+
+
+def _bundle_parity(
+    where: str,
+    graph: Graph,
+    floats: Graph | None,
+    target: Target,
+    session: Any,
+    pixels: np.ndarray,
+    preprocess: Preprocess,
+    made_up: bool,
+) -> tuple[dict[str, Any], Answers, list[str]]:
     named = kinds(graph.outputs)
     answers = session_answers(session, pixels, preprocess)
     _same_shapes(where, named, answers)
@@ -108,7 +153,7 @@ def lost(where: str, graph: Parity, compiled: Parity) -> Iterator[str]:
             f"the engine's kernels answer {one.sqnr_db:.1f} dB from float, the same integers node "
             f"by node {simulated:.1f} dB"
         )
-        hint = "`edgecv parity` names the layer; keep_float leaves it out of int8"
+        hint = "`edgecv parity` of the bundle names the layer; keep_float leaves it out of int8"
         least = parity.COMPILE_INT8.min_sqnr_db
         if one.sqnr_db < least or one.sqnr_db < simulated - LOST_DB:
             raise ParityError(f"{where}: output {name!r}" if name else where, what, hint)

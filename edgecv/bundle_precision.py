@@ -12,8 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.profile import KERNELS
-from edgecv.backends.openvino import LAYERS
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.graph import Graph
 from edgecv.runtime.spec import Layer
@@ -22,6 +20,10 @@ from edgecv.runtime.spec import Layer
 MIN_SHARE = 0.8
 # ONNX Runtime has no integer kernel of these, OpenVINO only for some widths and processors.
 FLOAT_ON_ENGINES = ("ConvTranspose", "Deconvolution")
+# Layers that multiply, in the words of the engines.
+PRODUCTS = (*FLOAT_ON_ENGINES, "Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul",
+            "Convolution", "FullyConnected", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV",
+            "FULLY_CONNECTED", "BATCH_MATMUL")  # fmt: skip
 NAMED = 3
 
 
@@ -75,8 +77,7 @@ def float_layers(session: Any) -> list[Layer]:
         found = session.profile(zeros, 1).layers
     except EdgecvError:
         return []  # then nothing is named
-    products = {*KERNELS, *LAYERS, *FLOAT_ON_ENGINES}
-    return [x for x in found if x.precision == "fp32" and x.op.split()[0] in products]
+    return [x for x in found if x.precision == "fp32" and x.op.split()[0] in PRODUCTS]
 
 
 def _names(before: str, layers: Sequence[Layer]) -> str:

@@ -106,7 +106,7 @@ def _prove(
         floats = Graph.load(job.floats) if job.floats else None
         found, answers, told = bundle_parity(
             where, graph, floats, target, session, judged(compared.pixels), preprocess,
-            compared.made_up,
+            compared.made_up, files,
         )  # fmt: skip
         proof["parity"] |= {k: v for k, v in found.items() if v}
         kind = next(iter(kinds(graph.outputs).values()))

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import replace
+from pathlib import Path
 
-from edgecv.bundle_parity import lost
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from edgecv import target
+from edgecv.backends import compile_module, run_module
+from edgecv.bundle_parity import bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.runtime.fidelity import compare
+from edgecv.stages.export.onnx import export_onnx
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.target import Grid
+from tests import networks as nets
 
 
 def at(sqnr_db: float) -> object:
-    import numpy as np
-
     rng = np.random.default_rng(0)
     signal = rng.normal(size=(16, 5))
     noise = rng.normal(size=(16, 5))
@@ -38,3 +49,35 @@ def test_more_noise_is_told_with_both_figures(graph: float, bundle: float) -> No
 def test_kernels_that_are_wrong_are_refused(graph: float, bundle: float) -> None:
     with pytest.raises(ParityError, match="the engine's kernels answer"):
         list(lost("net", at(graph), at(bundle)))
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_layer_is_named_at_which_the_engine_leaves_the_graph(
+    engine: str, tmp_path: Path
+) -> None:
+    """The bundle's file is another than the graph's in one layer, as a wrong kernel would be."""
+    pytest.importorskip(engine)
+    context = nets.context(tmp_path)
+    module = nets.seeded(nets.PRUNABLE["residual"]).eval()
+    shape = (1, 3, nets.SIZE, nets.SIZE)
+    source = export_onnx(module, torch.zeros(shape), tmp_path / "fp32")
+    pixels = nets.images().pixels
+    samples = context.preprocess.normalise(pixels)
+    graph = quantize_onnx(source, samples, Grid(reduce_range=True), tmp_path / "int8")
+    (tmp_path / "other").mkdir()
+    other = replace(graph, path=tmp_path / "other" / graph.path.name)
+    model = onnx.load(str(graph.path))
+    node = next(n for n in model.graph.node if n.name == "/stage2/stage2.0/conv2/Conv")
+    scale = next(n for n in model.graph.node if n.output[0] == node.input[1]).input[1]
+    (held,) = [t for t in model.graph.initializer if t.name == scale]
+    wrong = numpy_helper.to_array(held) * np.float32(3)
+    held.CopyFrom(numpy_helper.from_array(wrong, held.name))
+    onnx.save(model, str(other.path))
+    profile = target.load("openvino" if engine == "openvino" else "cpu")
+    compiled = compile_module(engine).compile(other, profile, tmp_path / engine)
+    files = {f: (tmp_path / engine / f).read_bytes() for f in compiled.files}
+    session = run_module(engine).Session(files)
+    with pytest.raises(ParityError, match=r"layer 'stage2\.0\.conv2'") as refused:
+        bundle_parity("net", graph, source, profile, session, pixels, context.preprocess,
+                      files=files)  # fmt: skip
+    assert refused.value.hint == "keep it in float: keep_float stage2.0.conv2"

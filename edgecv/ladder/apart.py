@@ -136,7 +136,7 @@ class TfliteApart:
             reads = [int(i) for i in op.inputs]
             for place, index in enumerate(reads):
                 if index in known:
-                    graph.tensors.append(_clone(graph.tensors[index]))
+                    graph.tensors.append(clone(graph.tensors[index], "/given"))
                     op.inputs[place] = len(graph.tensors) - 1
                     clones.append(op.inputs[place])
                     self._fed.append((int(op.inputs[place]), known[index]))
@@ -156,7 +156,7 @@ class TfliteApart:
         for index, name in self._fed:
             detail = held[index]
             real = x if name == INPUT else given[name]
-            self._net.set_tensor(index, _integers(real, detail))
+            self._net.set_tensor(index, integers(real, detail))
         self._net.invoke()
         return {
             layer.tensor: first(self._form.real(self._net.get_tensor(i), i))
@@ -167,15 +167,16 @@ class TfliteApart:
         self._net = None
 
 
-def _clone(tensor: Any) -> Any:
+def clone(tensor: Any, suffix: str) -> Any:
+    """A tensor of a .tflite file once more, without its values and with a name of its own."""
     import copy
 
     twin = copy.copy(tensor)
-    twin.name, twin.buffer = bytes(tensor.name) + b"/given", 0
+    twin.name, twin.buffer = bytes(tensor.name) + suffix.encode(), 0
     return twin
 
 
-def _integers(real: np.ndarray, detail: Any) -> np.ndarray:
+def integers(real: np.ndarray, detail: Any) -> np.ndarray:
     """Real numbers, channels first, as a tensor of the file holds them."""
     shape = tuple(int(n) for n in detail["shape"])
     if len(shape) == 4:

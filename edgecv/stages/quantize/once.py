@@ -9,8 +9,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
-from edgecv.parity import Parity, Tolerance, check
+from edgecv.parity import COMPILE_INT8, Parity, Tolerance, check
 from edgecv.replay import (
     JUDGED,
     Answers,
@@ -22,12 +25,14 @@ from edgecv.replay import (
 from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
 from edgecv.stages.base import Context
-from edgecv.stages.quantize.learned import notes
+from edgecv.stages.quantize.isolated import IMAGES, far_off
+from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 
 log = logging.getLogger(__name__)
 
 HELD_BACK = 256
+ROUNDS = 3  # of looking for layers that are far off: what is float no longer hides the next
 NONE = Tolerance(-math.inf, 0.0)
 
 
@@ -63,18 +68,12 @@ class Quantizer:
         """The graph in out/, and its fidelity on images held back.
 
         tell: log what is doubtful about the calibration images
-        Raises ParityError beyond the tolerance, and what the quantizers raise.
+        A layer that is far off its float self (`isolated.py`) stays float, with a warning.
+        Raises ParityError beyond the tolerance, UnsupportedError (such a layer, and a target that
+        has no floats), and what the quantizers raise.
         """
-        where, grid, measured = self.context.where, self.target.grid, self._measured
-        if self.target.graph == "onnx":
-            from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-
-            graph = quantize_onnx(self.source, self._samples, grid, out, options, measured)
-        else:
-            from edgecv.stages.quantize.tflite_int8 import quantize_tflite
-
-            io = self.target.io
-            graph = quantize_tflite(self.source, self._samples, grid, io, out, options, measured)
+        where = self.context.where
+        graph = self._held(options, out, tolerance)
         clipped = notes(self.source)
         if clipped:  # trained to be clipped hard, which the float graph does not do: told only
             tolerance = NONE
@@ -90,6 +89,46 @@ class Quantizer:
                 log.warning("%s: %s", where, note)
         graph.save_facts()
         return graph, parity
+
+    def _held(self, options: Options, out: Path, tolerance: Tolerance) -> Graph:
+        """The graph, made once more with each layer that is far off its float self kept float."""
+        graph, told = self._quantized(options, out), []
+        if is_learned(self.source):  # trained in integers: its float self is not what it should be
+            return graph
+        floats, least = self.target.backend != "edgetpu", tolerance.min_sqnr_db
+        least = max(least, COMPILE_INT8.min_sqnr_db) if floats and tolerance != NONE else least
+        for _ in range(ROUNDS):
+            found = far_off(self.source, graph, self._few, least)
+            names = [n for layer in found for n in layer.keep if n not in options.keep_float]
+            if not names:
+                break
+            if not floats:
+                what = f"{found[0]}; the Edge TPU has no floats to keep it in"
+                hint = "train with integers (qat), or change that layer"
+                raise UnsupportedError(f"quantize {self.context.where}", what, hint)
+            told += [layer.kept for layer in found]
+            options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))
+            graph = self._quantized(options, out)
+        graph.facts["warnings"] = [*graph.facts["warnings"], *told]
+        return graph
+
+    def _quantized(self, options: Options, out: Path) -> Graph:
+        grid, measured = self.target.grid, self._measured
+        if self.target.graph == "onnx":
+            from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+
+            return quantize_onnx(self.source, self._samples, grid, out, options, measured)
+        from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+
+        io = self.target.io
+        return quantize_tflite(self.source, self._samples, grid, io, out, options, measured)
+
+    @property
+    def _few(self) -> list[np.ndarray]:
+        """Some of the calibration images: float32 (1, C, H, W)."""
+        some = sample(self._samples, IMAGES)
+        first = some.transpose(0, 3, 1, 2) if self.source.inputs[0].layout == "NHWC" else some
+        return [np.ascontiguousarray(x[None]) for x in first]
 
     @cached_property
     def _reference(self) -> Answers:

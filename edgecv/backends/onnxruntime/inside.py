@@ -1,0 +1,13 @@
+"""A network opened for looking at its layers, host side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgecv.ladder.layers import Form
+from edgecv.ladder.onnx_form import OnnxForm
+
+
+def opened(files: Mapping[str, bytes], title: str, plain: bool = False) -> Form:
+    """plain: node by node, without the engine's optimiser and its fused kernels."""
+    return OnnxForm(next(iter(files.values())), title, optimised=not plain)

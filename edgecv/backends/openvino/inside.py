@@ -1,0 +1,12 @@
+"""A network opened for looking at its layers, host side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgecv.ladder.layers import Form
+from edgecv.ladder.openvino_form import OpenVinoForm
+
+
+def opened(files: Mapping[str, bytes], title: str) -> Form:
+    return OpenVinoForm(files, title)

@@ -1,0 +1,13 @@
+"""A network opened for looking at its layers, host side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edgecv.ladder.layers import Form
+from edgecv.ladder.tflite_form import TfliteForm
+
+
+def opened(files: Mapping[str, bytes], title: str, plain: bool = False) -> Form:
+    """plain: LiteRT's own kernels instead of XNNPACK's."""
+    return TfliteForm(next(iter(files.values())), title, delegated=not plain)

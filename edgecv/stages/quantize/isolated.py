@@ -1,0 +1,183 @@
+"""Every quantized layer beside its float self, on a few real images: what is far off stays float.
+
+    own_l     = SQNR(f_l, q_l)                  q_l: layer l in integers, fed the float tensors
+    answers_l = SQNR(f(x), f(x; q_l for f_l))   what that alone does to the network's answers
+
+A layer is far off where answers_l < ANSWERS_DB and own_l < OWN_DB: the first says that it matters
+(a gate that hardly moves, a map of zeros, what nobody reads may be as coarse as they like),
+the second that its integers do not hold what it computes: a scale that is wrong, an outlier that
+leaves the rest no levels. One channel's outlier shows in the answers alone: where the whole integer
+network is too far from float, every layer is looked at by its answers_l.
+
+Where the result's own grid is what harms, whatever reads it would put it on that grid again, and
+stays float too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edgecv.graph import Graph
+from edgecv.ladder.apart import open_apart
+from edgecv.ladder.layers import Grid, Layer
+from edgecv.ladder.matching import Pair, match
+from edgecv.ladder.onnx_form import OnnxForm
+from edgecv.ladder.replaced import Replaced
+from edgecv.ladder.tflite_form import TfliteForm
+from edgecv.replay import Answers
+from edgecv.runtime.fidelity import Energy, compare_all, kinds
+from edgecv.runtime.layers import from_scope
+
+IMAGES, FEW = 8, 4  # FEW: of those, where every layer's harm is measured by itself
+OWN_DB, ANSWERS_DB = 10.0, 20.0
+DOMINANT_DB = 6.0  # of a network that is too far off, layers this near to the worst go first
+# What repeats numbers in another order: its result is on the grid of what it reads.
+MOVES = ("reshape", "transpose", "maxpool", "max_pool_2d", "pad", "slice", "split", "concat",
+         "concatenation", "gather", "identity", "relu", "clip", "strided_slice")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FarOff:
+    """layer: as `edgecv bench --profile` calls it. keep: names that `keep_float` takes, the layer's
+    and, where its result's grid is what harms, those of what reads it."""
+
+    layer: str
+    own_db: float
+    answers_db: float
+    keep: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return (
+            f"layer {self.layer!r} in int8 is {self.own_db:.1f} dB from its float self and alone "
+            f"leaves the network {self.answers_db:.1f} dB"
+        )
+
+    @property
+    def kept(self) -> str:
+        """What was done about it."""
+        others = ", ".join(repr(n) for n in self.keep if n != self.layer)
+        return f"{self}: it stays float{f', and so do {others}' if others else ''}"
+
+
+# (image, float tensors by their names in b, each layer's own answer in integers by the same)
+Run = tuple[np.ndarray, dict[str, np.ndarray], Mapping[str, np.ndarray]]
+
+
+def far_off(source: Graph, made: Graph, xs: Sequence[np.ndarray], least_db: float) -> list[FarOff]:
+    """The layers of `made` that are far off, in order.
+
+    source: float; made: its int8. xs: float32 (1, C, H, W), normalised; the first few are used.
+    least_db: what the whole of `made` is to answer; below it every layer is suspected
+    """
+    open_form = OnnxForm if source.format == "onnx" else TfliteForm
+    a, b = (open_form(g.path.read_bytes(), g.path.name) for g in (source, made))
+    ends = kinds(source.outputs)
+    try:
+        pairs = {p.b.tensor: p for p in match(a, b)[0] if p.b.kind != "reshape"}
+        own = _own_db(a, b, pairs, xs[:IMAGES])
+        near = _compared([(a.answers(x), b.answers(x)) for x in xs[:IMAGES]], ends) >= least_db
+        suspects = {t: pairs[t] for t, db in own.items() if db < OWN_DB or not near}
+        if not suspects:
+            return []
+        runs = list(_runs(a, b, suspects, xs[:FEW]))
+        harm = {t: _harm(a, p, runs, ends) for t, p in suspects.items()}
+    finally:
+        a.close()
+        b.close()
+    most = min(h for h, _ in harm.values()) + DOMINANT_DB
+    wrong = [t for t in suspects if harm[t][0] < ANSWERS_DB and (harm[t][0] < most or near)]
+    coarse = {t for t in wrong if harm[t][1] < ANSWERS_DB}
+    blamed = [t for t in wrong if t in coarse or not coarse.intersection(pairs[t].b.inputs)]
+    return [_blamed(pairs[t], own[t], harm[t][0], t in coarse, a.layers) for t in blamed]
+
+
+def _own_db(
+    a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[np.ndarray]
+) -> dict[str, float]:
+    """How far each layer that has integers is from its float self, by its tensor's name in b."""
+    sums: dict[str, Energy] = {}
+    for _, given, own in _runs(a, b, pairs, xs):
+        for tensor, values in own.items():
+            ref = given[tensor]
+            sums.setdefault(tensor, Energy()).add(ref, values.reshape(ref.shape))
+    return {t: sums[t].sqnr_db for t in pairs if t in sums}
+
+
+def _runs(a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[np.ndarray]) -> Iterator[Run]:
+    apart = open_apart(b, pairs)
+    if apart is None:
+        return
+    try:
+        for x in xs:
+            values = a.values(x, [p.a.tensor for p in pairs.values()])
+            given = {t: _as_read(p, values[p.a.tensor]) for t, p in pairs.items()}
+            yield x, given, apart.values(x, given)
+    finally:
+        apart.close()
+
+
+def _as_read(pair: Pair, values: np.ndarray) -> np.ndarray:
+    """The float tensor that stands for the quantized one: behind an activation that was fused."""
+    if pair.a.tensor == pair.b.tensor:
+        return values
+    return pair.values(values, values)[0]
+
+
+def _harm(a: Any, pair: Pair, runs: Sequence[Run], ends: Mapping[str, str]) -> tuple[float, float]:
+    """dB of the float network's answers where a layer's own answer stands for its float self, and
+    where the float one does, put on the grid of its result."""
+    tensor, grid = pair.a.tensor, pair.b.grid
+    net = Replaced(a, [tensor])
+    try:
+        refs = [a.answers(x) for x, _, _ in runs]
+        own = [net.answers(x, {tensor: own[pair.b.tensor]}) for x, _, own in runs]
+        held = (given[pair.b.tensor] for _, given, _ in runs)
+        rounded = [v if grid is None else _on(v, grid) for v in held]
+        put = [net.answers(x, {tensor: v}) for (x, _, _), v in zip(runs, rounded, strict=True)]
+    finally:
+        net.close()
+    pairs = (list(zip(refs, outs, strict=True)) for outs in (own, put))
+    whole, rounding = (_compared(p, ends) for p in pairs)
+    return whole, rounding
+
+
+def _compared(pairs: Sequence[tuple[Answers, Answers]], ends: Mapping[str, str]) -> float:
+    """dB of the worst output. pairs: (float answers, others) by image"""
+    before, after = (
+        [np.concatenate(column) for column in zip(*rows, strict=True)]
+        for rows in zip(*pairs, strict=True)
+    )
+    return compare_all(before, after, ends).sqnr_db
+
+
+def _on(values: np.ndarray, grid: Grid) -> np.ndarray:
+    q = np.clip(np.rint(values / grid.scale) + grid.zero_point, grid.low, grid.high)
+    return np.asarray((q - grid.zero_point) * grid.scale, np.float32)
+
+
+def _blamed(
+    pair: Pair, own_db: float, answers_db: float, coarse: bool, layers: Sequence[Layer]
+) -> FarOff:
+    scopes = Counter(from_scope(layer.name) for layer in layers)
+    named = {x.name: s if (s := from_scope(x.name)) and scopes[s] == 1 else x.name for x in layers}
+    a, b = pair.a, pair.b
+    layer = b.name if b.name in named else a.name  # of a fused activation: what it is fused with
+    keep = {layer, a.name} | _readers(a.tensor, layers) if coarse else {layer}
+    return FarOff(named[layer], own_db, answers_db, tuple(sorted(named[n] for n in keep)))
+
+
+def _readers(tensor: str, layers: Sequence[Layer]) -> set[str]:
+    """Names of the layers that read the tensor, through those that only move its numbers."""
+    found, todo = set(), [tensor]
+    while todo:
+        name = todo.pop()
+        for layer in layers:
+            if name in layer.inputs and layer.name not in found:
+                found.add(layer.name)
+                todo += [layer.tensor] if layer.kind in MOVES else []
+    return found

@@ -1,0 +1,156 @@
+"""Each quantized layer beside its float self: what is far off stays float, or is an error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+from edgecv import target
+from edgecv.backends.tflite import flatbuffer
+from edgecv.errors import UnsupportedError
+from edgecv.graph import Graph
+from edgecv.parity import Parity, Tolerance
+from edgecv.replay import graph_answers
+from edgecv.runtime.fidelity import compare
+from edgecv.stages.export.onnx import export_onnx
+from edgecv.stages.quantize.isolated import far_off
+from edgecv.stages.quantize.once import Quantizer
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.stages.quantize.options import Options
+from edgecv.target import Grid
+from tests import networks as nets
+
+LEAST = 15.0
+DEFAULTS = Tolerance(6.0, 0.8)
+
+
+class Net(nn.Module):
+    """outlier: of a's first channel, which b makes small again: float sees nothing of it, and 256
+    levels hold either that channel or the others."""
+
+    def __init__(self, outlier: float = 1.0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+        self.c = nn.Conv2d(16, 16, 3, stride=2, padding=1)
+        self.head = nn.Linear(16, nets.CLASSES)
+        with torch.no_grad():
+            self.a.weight[0] *= outlier
+            self.a.bias[0] *= outlier
+            self.b.weight[:, 0] /= outlier
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.b(torch.relu(self.a(x))))
+        return self.head(nn.functional.adaptive_avg_pool2d(torch.relu(self.c(x)), 1).flatten(1))
+
+
+class Idle(Net):
+    """A map of zeros, a constant one, and a gate that hardly moves: coarse, and of no account."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.a(x))
+        zeros = torch.relu(self.b(x) - 1e3)
+        gate = torch.sigmoid(1e-4 * self.b(x))
+        x = (x + self.b(zeros)) * gate
+        return self.head(nn.functional.adaptive_avg_pool2d(torch.relu(self.c(x)), 1).flatten(1))
+
+
+def exported(module: nn.Module, out: Path) -> Graph:
+    graph = export_onnx(module.eval(), torch.zeros(1, 3, nets.SIZE, nets.SIZE), out)
+    graph.save_facts()
+    return graph
+
+
+def pictures(count: int = 8) -> list[np.ndarray]:
+    x = (nets.images(count).pixels.astype(np.float32) - 127) / 64
+    return [np.ascontiguousarray(i.transpose(2, 0, 1)[None]) for i in x]
+
+
+def quantized(source: Graph, name: str, room: Path) -> tuple[Graph, Parity]:
+    context = replace(nets.context(room), target=target.load(name))
+    return Quantizer(source, context, 32).make(Options(), room / "int8", DEFAULTS)
+
+
+@pytest.mark.parametrize("make", [Net, Idle])
+def test_healthy_layers_and_idle_ones_are_left_alone(make: type[nn.Module], tmp_path: Path) -> None:
+    source = exported(make(), tmp_path / "fp32")
+    made = quantize_onnx(source, np.concatenate(pictures(32)), Grid(), tmp_path / "int8")
+    assert far_off(source, made, pictures(), LEAST) == []
+
+
+def damaged(graph: Graph, name: str, factor: float) -> None:
+    """Multiply a scale in the file."""
+    model = onnx.load(str(graph.path))
+    (held,) = [t for t in model.graph.initializer if t.name == name]
+    held.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(held) * np.float32(factor), name))
+    onnx.save(model, str(graph.path))
+
+
+@pytest.mark.parametrize("factor", [0.3, 4.0])
+def test_a_scale_that_is_wrong_names_its_layer(factor: float, tmp_path: Path) -> None:
+    source = exported(Net(), tmp_path / "fp32")
+    made = quantize_onnx(source, np.concatenate(pictures(32)), Grid(), tmp_path / "int8")
+    damaged(made, "c.weight_scale", factor)
+    (found,) = far_off(source, made, pictures(), -np.inf)
+    assert (found.layer, found.keep) == ("c", ("c",))
+    assert found.own_db < 10
+    assert "'c'" in found.kept
+
+
+def test_what_int8_cannot_hold_stays_float_with_what_reads_it(tmp_path: Path) -> None:
+    source = exported(Net(outlier=1000.0), tmp_path / "fp32")
+    made, fidelity = quantized(source, "x86-avx512-vnni", tmp_path)
+    assert fidelity.sqnr_db > 20
+    assert {"a", "b"} <= set(made.facts["options"]["keep_float"])
+    assert not {"c", "head"} & set(made.facts["options"]["keep_float"])
+    (said,) = [w for w in made.facts["warnings"] if "stays float" in w]
+    assert "layer 'a'" in said
+    assert "'b'" in said
+    assert Graph.load(made.path.parent).facts["warnings"] == made.facts["warnings"]
+
+
+@pytest.fixture(scope="module")
+def tflite(tmp_path_factory: pytest.TempPathFactory) -> Graph:
+    pytest.importorskip("litert_torch")
+    from edgecv.stages.export.tflite import export_tflite
+
+    module, room = Net(outlier=1000.0).eval(), tmp_path_factory.mktemp("tflite")
+    graph = export_tflite(module, torch.zeros(1, 3, nets.SIZE, nets.SIZE), room)
+    graph.save_facts()
+    return graph
+
+
+def test_tflite_keeps_it_float(tflite: Graph, tmp_path: Path) -> None:
+    made, fidelity = quantized(tflite, "tflite", tmp_path)
+    assert fidelity.sqnr_db > 10  # -17 in int8 throughout
+    assert set(made.facts["options"]["keep_float"]) == {"a", "b"}
+    assert any("layer 'a'" in w for w in made.facts["warnings"])
+
+
+def test_the_edge_tpu_has_no_floats_and_the_layer_is_named(tflite: Graph, tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match=r"layer 'a' .* no floats") as refused:
+        quantized(tflite, "edgetpu", tmp_path)
+    assert refused.value.hint
+
+
+def test_a_tflite_scale_that_is_wrong_names_its_layer(tflite: Graph, tmp_path: Path) -> None:
+    made, _ = quantized(tflite, "tflite", tmp_path)
+    model = flatbuffer.read(made.path)
+    graph = flatbuffer.graph_of(model)
+    (weight,) = [t for t in graph.tensors if t.name.decode() == "c.weight"]
+    weight.quantization.scale = [4 * s for s in weight.quantization.scale]
+    flatbuffer.write(model, made.path)
+    (found,) = far_off(tflite, made, pictures(), -np.inf)
+    assert found.layer == "c"
+    # the measure is the one of every other figure
+    context = nets.context(tmp_path)
+    pixels = nets.images(8).pixels
+    rows = [graph_answers(g, pixels, context.preprocess, plain=True)[0] for g in (tflite, made)]
+    assert compare(*rows).sqnr_db < 20
