@@ -273,7 +273,9 @@ def moves(w: Written) -> Iterator[str]:
             how = {"mode": mode, "coordinate_transformation_mode": where}
             yield w("Resize", "x", "", np.array([1, 1, 2, 1.5], np.float32), **how)
             yield w("Resize", "x", "", "", w.ints(1, 6, 3, 7), **how)
-    yield w("Resize", "x", "", np.array([1, 1, 0.6, 0.5], np.float32), mode="linear")
+    yield w("Resize", "x", "", np.array([1, 1, 0.6, 0.5], np.float32), mode="linear",
+            keep_aspect_ratio_policy="stretch", antialias=0)  # fmt: skip
+    yield w("Resize", "x", "", np.array([1.5, 2], np.float32), mode="linear", axes=[3, 2])
 
 
 def tokens_image(w: Written, tokens: str) -> str:

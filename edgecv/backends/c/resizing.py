@@ -65,20 +65,21 @@ class Resizing(Operands):
         copy.CopyFrom(node)
         del copy.input[:]
         scales = self.values.get(names[2])
-        if (
-            given.get("axes")
-            or given.get("keep_aspect_ratio_policy")
-            or (given.get("coordinate_transformation_mode") == b"tf_crop_and_resize")
-        ):
+        kept = given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
+        part = given.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+        if kept or part:
             raise self._refused(node, "resizes a part of an image, or keeps its proportions")
         held: dict[str, np.ndarray] = {}
-        if names[2] and scales is not None and scales.size == rank:
-            held["scales"] = np.array([1, scales.reshape(-1)[axis]], np.float32)
+        axes = [a % rank for a in given.get("axes") or range(rank)]
+        if names[2] and scales is not None and scales.size == len(axes):
+            held["scales"] = np.array([1, scales.reshape(-1)[axes.index(axis)]], np.float32)
             copy.input.extend(["x", "", "scales"])
         else:
             held["sizes"] = np.array([before, after], np.int64)
             copy.input.extend(["x", "", "", "sizes"])
         copy.output[0] = "y"
+        for attribute in [a for a in copy.attribute if a.name == "axes"]:
+            copy.attribute.remove(attribute)
         graph = helper.make_graph(
             [copy], "resize",
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, (before, before))],
