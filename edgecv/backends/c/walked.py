@@ -10,6 +10,7 @@ from edgecv.backends.c.nest import LOOPS, OPERANDS, Nest
 from edgecv.backends.c.network import Step
 
 F = np.float32
+ROWS = 1 << 20  # products that are held at once
 EACH: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
     "each_add": np.add, "each_sub": np.subtract, "each_mul": np.multiply, "each_div": np.divide,
     "each_max": np.maximum, "each_min": np.minimum, "each_pow": np.power,
@@ -95,42 +96,50 @@ def compute(step: Step, x: list[np.ndarray], size: int) -> list[np.ndarray]:
         for o in a["operands"]
     ]
     places = [walk.places(k) for k in range(len(walk.steps))]
-    if "inner" in a:
-        within = [a["inner"].places(k) for k in range(len(a["inner"].steps))]
-        tables = [p[:, None] + q for p, q in zip(places, within, strict=False)]
     with np.errstate(all="ignore"):
-        if step.kind in EACH:
-            u, v = (o[p] for o, p in zip(operands, places, strict=False))
-            y[places[2]] = EACH[step.kind](u, v)
-        elif step.kind == "each_where":
-            c, u, v = (o[p] for o, p in zip(operands, places, strict=False))
-            y[places[3]] = np.where(c != 0, u, v)
-        elif step.kind in REDUCE:
-            y[places[1]] = REDUCE[step.kind](operands[0][tables[0]])
-        elif step.kind == "dot":
-            y[places[2]] = (operands[0][tables[0]] * operands[1][tables[1]]).sum(1)
-        elif step.kind == "norm":
-            v = operands[0][tables[0]]
-            v = v - v.mean(1, keepdims=True)
-            v = v / np.sqrt((v * v).mean(1, keepdims=True) + a["epsilon"])
-            y[tables[3]] = v * operands[1][tables[1]] + operands[2][tables[2]]
+        if "inner" in a:
+            within = [a["inner"].places(k) for k in range(len(a["inner"].steps))]
+            rows = max(1, ROWS // len(within[0]))
+            for begin in range(0, len(places[0]), rows):
+                part = [p[begin : begin + rows] for p in places]
+                tables = [p[:, None] + q for p, q in zip(part, within, strict=False)]
+                _along(step, operands, tables, part[-1], y)
         elif step.kind == "taps":
-            y = _taps(step, operands[0], places, y)
+            _taps(step, operands[0], places, y)
         else:
-            v = operands[0][tables[0]]
-            v = v - v.max(1, keepdims=True)
-            total = np.exp(v).sum(1, keepdims=True)
-            y[tables[1]] = v - np.log(total) if step.kind == "log_softmax" else np.exp(v) / total
+            read = [o[p] for o, p in zip(operands, places, strict=False)]
+            y[places[-1]] = (
+                np.where(read[0] != 0, read[1], read[2]) if step.kind == "each_where"
+                else EACH[step.kind](*read)
+            )  # fmt: skip
     return [y]
 
 
-def _taps(step: Step, x: np.ndarray, places: list[np.ndarray], y: np.ndarray) -> np.ndarray:
+def _along(step: Step, operands: list[np.ndarray], tables: list[np.ndarray], to: np.ndarray,
+           y: np.ndarray) -> None:  # fmt: skip
+    """What inner loops make, into y. tables: the operands' places (outer, inner); to: y's, of those
+    that make one value an outer place."""
+    v = operands[0][tables[0]]
+    if step.kind in REDUCE:
+        y[to] = REDUCE[step.kind](v)
+    elif step.kind == "dot":
+        y[to] = (v * operands[1][tables[1]]).sum(1)
+    elif step.kind == "norm":
+        v = v - v.mean(1, keepdims=True)
+        v = v / np.sqrt((v * v).mean(1, keepdims=True) + step.about["epsilon"])
+        y[tables[3]] = v * operands[1][tables[1]] + operands[2][tables[2]]
+    else:
+        v = v - v.max(1, keepdims=True)
+        total = np.exp(v).sum(1, keepdims=True)
+        y[tables[1]] = v - np.log(total) if step.kind == "log_softmax" else np.exp(v) / total
+
+
+def _taps(step: Step, x: np.ndarray, places: list[np.ndarray], y: np.ndarray) -> None:
     a = step.about
     at = step.constants["at"].reshape(a["n"], a["count"]).astype(np.int64)
     w = step.constants["w"].reshape(a["n"], a["count"]).astype(np.float64)
     read = places[0][:, None, None] + at * a["x_step"]
     y[places[1][:, None] + np.arange(a["n"]) * a["y_step"]] = (x[read] * w).sum(-1)
-    return y
 
 
 def is_walked(step: Step) -> bool:
