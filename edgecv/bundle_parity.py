@@ -36,6 +36,7 @@ from edgecv.target import Target
 # error beyond LOST_DB or where less than COMPILE_INT8 is left; above ENOUGH_DB nothing is said.
 TOLD_DB, LOST_DB, ENOUGH_DB = 6.0, 12.0, 35.0
 IMAGES = 4  # that a layer is looked for on
+IN_RECIPES = "in a recipe: quantize: keep_float"
 
 
 def bundle_parity(
@@ -86,7 +87,7 @@ def _blamed(
     name = called(found)
     reads = f", what it reads {found.inputs_db:.1f} dB" if found.inputs_db is not None else ""
     what = f"{error.what}; first at layer {name!r} ({found.energy.sqnr_db:.1f} dB{reads})"
-    return ParityError(error.where, what, f"keep it in float: keep_float {name}")
+    return ParityError(error.where, what, f"keep it in float: --keep-float {name} ({IN_RECIPES})")
 
 
 def _bundle_parity(
@@ -153,7 +154,7 @@ def lost(where: str, graph: Parity, compiled: Parity) -> Iterator[str]:
             f"the engine's kernels answer {one.sqnr_db:.1f} dB from float, the same integers node "
             f"by node {simulated:.1f} dB"
         )
-        hint = "`edgecv parity` of the bundle names the layer; keep_float leaves it out of int8"
+        hint = "`edgecv parity` of the bundle names the layer; --keep-float leaves it out of int8"
         least = parity.COMPILE_INT8.min_sqnr_db
         if one.sqnr_db < least or one.sqnr_db < simulated - LOST_DB:
             raise ParityError(f"{where}: output {name!r}" if name else where, what, hint)

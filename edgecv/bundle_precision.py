@@ -55,7 +55,7 @@ def check_precision(
             f"asked for {asked}, but of {sum(executed.values()) - binary} compute layers the "
             f"engine ran {found}{_names(': in float', [x for x in ran if x not in without])}",
             "their Q/DQ nodes do not fuse on this engine: keep them float by name "
-            "(quantize.keep_float), or ship fp32",
+            "(--keep-float; in a recipe: quantize: keep_float), or ship fp32",
         )
     if without and not executed.get("int8"):
         what = f"asked for int8, which this engine has for none of its layers{_names(':', without)}"

@@ -32,6 +32,7 @@ SYNTHETIC = 32
 OPTIONS = {
     "size": "--input-size",
     "crop_pct": "--crop-pct",
+    "keep_float": "--keep-float",
     "name": "--name",
     **{f: f"--{f}" for f in ("samples", "opset", "mean", "std", "interpolation", "channels")},
 }
@@ -46,6 +47,7 @@ class Request:
            weights of the zoo expect, else 0 and 255
     size:  input side in pixels; None takes what the model says, else 224
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
+    keep_float: layers that int8 leaves out, by name
     limits:   what the result must meet; it is then compared with fp32, and timed
     """
 
@@ -61,6 +63,7 @@ class Request:
     interpolation: str | None = None
     labels: Path | None = None
     samples: int = 256
+    keep_float: tuple[str, ...] = ()
     opset: int = 18
     name: str | None = None
     evaluate: str | None = None
@@ -157,6 +160,8 @@ def _recipe(request: Request) -> Recipe:
         raise RecipeError("--precision", f"{source.name} comes quantized (Q/DQ nodes)",
                           "give --precision int8: it keeps the integers it came with, or bring the "
                           "float file")  # fmt: skip
+    if request.keep_float and request.precision != "int8":
+        raise RecipeError("--keep-float", f"all of {request.precision} is float", "leave it out")
     name = request.name or f"{_stem(source)}-{request.precision}"
     if request.precision != "fp32":
         if request.calibration is None and request.precision == "int8":
@@ -167,6 +172,7 @@ def _recipe(request: Request) -> Recipe:
             "name": name,
             "precision": request.precision,
             "samples": request.samples,
+            **({"keep_float": request.keep_float} if request.keep_float else {}),
             **request.limits.asked(),
         }
         stage = checked(Quantize, knobs, OPTIONS)

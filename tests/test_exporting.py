@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from edgecv.exporting import Request, _file_name, cleaned
+from edgecv.errors import RecipeError
+from edgecv.exporting import Request, _file_name, _recipe, cleaned
 from edgecv.stages.export import Export
 from tests.runtime.conftest import make_bundle
 
@@ -54,3 +55,12 @@ def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[...,
     assert named(path, "cpu") == "net.cpu"
     path.unlink()
     assert named(path, "openvino") == "net"
+
+
+def test_layers_stay_float_by_name_where_int8_is_asked_for(tmp_path: Path) -> None:
+    kept = Request("resnet8", "cpu", "int8", calibration=tmp_path, keep_float=("stem", "head"))
+    (step,) = _recipe(kept).steps
+    assert step.stage.keep_float == ("stem", "head")
+    with pytest.raises(RecipeError, match="float") as refused:
+        _recipe(Request("resnet8", "cpu", "fp32", keep_float=("stem",)))
+    assert refused.value.where == "--keep-float"

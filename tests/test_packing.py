@@ -138,7 +138,7 @@ def test_int8_that_ran_in_float_is_refused(made: Made, tmp_path: Path) -> None:
     ) as refused:
         packing.work(made.job(graph, tmp_path))
     assert "(Conv)" in refused.value.what  # which of them
-    assert "keep_float" in refused.value.hint
+    assert "--keep-float" in refused.value.hint
     assert not list(tmp_path.glob("*.edgecv"))
 
 

@@ -32,6 +32,10 @@ def register(command: Any) -> None:
     add_limits(made)
     add_trust(made)
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
+    made.add_argument(
+        "--keep-float", action="append", default=[], metavar="LAYER",
+        help="a layer that int8 leaves out, by its name in messages and `edgecv bench --profile`",
+    )  # fmt: skip
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, choices=(1, 3), help="default 3")
     made.add_argument("--mean", metavar="M[,M,M]", help="pixel mean, units of 0..255 (default 0)")
@@ -76,6 +80,7 @@ def export(options: argparse.Namespace) -> int:
         interpolation=options.interpolation,
         labels=options.labels,
         samples=options.samples,
+        keep_float=tuple(options.keep_float),
         opset=options.opset,
         name=options.name,
         evaluate=options.evaluate,
