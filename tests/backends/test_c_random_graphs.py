@@ -175,7 +175,7 @@ OPERATORS: list[Callable[[Chain, str, Shape], Made]] = [
 ]  # fmt: skip
 
 
-def on_grids(c: Chain, x: np.ndarray) -> Written:
+def on_grids(c: Chain, x: np.ndarray, signed: bool) -> Written:
     """The same graph with a Q/DQ pair behind every value, and weights of 8 bits."""
     every = [o for n in c.nodes for o in n.output]
     seen = dict(zip(every, answers(ending(c, every).model(c.shape), x), strict=True)) | {"x": x}
@@ -186,7 +186,8 @@ def on_grids(c: Chain, x: np.ndarray) -> Written:
     def pair(name: str) -> None:
         low, high = min(0.0, float(seen[name].min())), max(0.0, float(seen[name].max()))
         scale = max((high - low) / 255, 1e-6)
-        zero = np.int8(np.clip(round(-128 - low / scale), -128, 127))
+        count = int(np.clip(round(-low / scale), 0, 255))
+        zero = np.int8(count - 128) if signed else np.uint8(count)
         grid, packed = [made.constant(np.float32(scale)), made.constant(zero)], f"{name}/q"
         renamed[name] = f"{name}/d"
         made.nodes.append(helper.make_node("QuantizeLinear", [name, *grid], [packed]))
@@ -220,16 +221,16 @@ def ending(c: Chain, outputs: list[str]) -> Written:
     return made
 
 
-@pytest.mark.parametrize("kind", ["float", "int8"])
+@pytest.mark.parametrize("kind", ["float", "int8", "uint8"])
 def test_chains_of_operators_are_read_as_in_onnx_runtime(kind: str) -> None:
     ort.set_default_logger_severity(4)
     right, refused = 0, []
-    for seed in range(220 if kind == "float" else 120):
+    for seed in range({"float": 220, "int8": 120, "uint8": 40}[kind]):
         c = Chain(seed)
         if not c.outputs:
             continue
         x = c.values(c.shape)
-        model = (on_grids(c, x) if kind == "int8" else c).model(c.shape)
+        model = (c if kind == "float" else on_grids(c, x, kind == "int8")).model(c.shape)
         try:
             steps = read(model, "c")
         except UnsupportedError as e:

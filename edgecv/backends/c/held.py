@@ -121,10 +121,15 @@ class Held:
 
     def _grid(self, node: Any) -> Grid:
         scale = self.values[node.input[1]]
-        zero = self.values[node.input[2]] if len(node.input) > 2 else np.zeros((), np.int8)
-        if zero.dtype != np.int8 or scale.size != 1:
-            raise self._refused(node, f"an activation is {zero.dtype}, C kernels take int8")
-        return Grid(float(scale.reshape(())), int(zero.reshape(())))
+        signed = any(a.name == "output_dtype" and a.i == 3 for a in node.attribute)
+        zero = np.zeros((), np.int8 if signed else np.uint8)
+        if len(node.input) > 2 and node.input[2]:
+            zero = self.values[node.input[2]]
+        if zero.dtype not in (np.int8, np.uint8) or scale.size != 1:
+            what = f"{scale.size} grids of {zero.dtype}"
+            raise self._refused(node, f"an activation is on {what}, C kernels take one of int8")
+        shift = 128 if zero.dtype == np.uint8 else 0  # the same integers, counted from -128 on
+        return Grid(float(scale.reshape(())), int(zero.reshape(())) - shift)
 
     @staticmethod
     def _rescaled(old: Grid, new: Grid) -> dict[str, Any]:
