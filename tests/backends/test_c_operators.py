@@ -242,6 +242,8 @@ def moves(w: Written) -> Iterator[str]:
         yield w("Relu", f"{first}_1")
     yield w("Concat", tokens, tokens, axis=1)
     yield w("Concat", tokens, tokens, axis=2)
+    yield w("Concat", normal(1, 1, 6), tokens, axis=1)
+    yield w("Concat", "x", np.zeros((1, 2, 5, 4), np.float32), axis=1)
     yield w("Concat", w("Unsqueeze", "x", w.ints(2)), w("Unsqueeze", "x", w.ints(2)), axis=2)
     yield w("Concat", turned, w("Pad", turned, w.ints(0, 0, 0, 1, 0, 0, 0, 1)), axis=3)
     yield w("Concat", w("ReduceMean", "x", w.ints(1)), w("ReduceMax", "x", w.ints(1)), axis=1)

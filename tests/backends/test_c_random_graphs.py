@@ -102,7 +102,8 @@ def turned(c: Chain, x: str, shape: Shape) -> Made:
 
 def joined(c: Chain, x: str, shape: Shape) -> Made:
     axis = int(c.rng.integers(len(shape)))
-    return c("Concat", x, x, axis=axis), (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
+    other = x if c.rng.random() < 0.7 else c.values(shape)
+    return c("Concat", other, x, axis=axis), (*shape[:axis], 2 * shape[axis], *shape[axis + 1 :])
 
 
 def cut(c: Chain, x: str, shape: Shape) -> Made:

@@ -18,15 +18,14 @@ class Joins(Broadcast):
 
     def _stacked(self, node: Any, axis: int) -> None:
         names = list(node.input)
-        if any(self._number(n) is not None for n in names):
-            raise self._refused(node, "joins a constant to values")
-        made = self._integer(node, names)
+        moving = [n for n in names if self._number(n) is None]
+        made = self._integer(node, moving)
         parts = [self._operand(node, n, integers=made is not None) for n in names]
         axis %= parts[0].at.ndim
         sizes = [p.at.shape[axis] for p in parts]
         shape = list(parts[0].at.shape)
         shape[axis] = sum(sizes)
-        flat = all(self._is_flat(n) for n in names)
+        flat = all(self._is_flat(n) for n in moving)
         if made is None:
             out = self._out(node.output[0], tuple(shape), flat=flat)
         else:
@@ -40,13 +39,20 @@ class Joins(Broadcast):
             if walk is None:
                 raise self._refused(node, "joins values that lie in no order")
             walks.append(walk)
-        inputs = [str(p.held) for p in parts]
-        about = {"walks": walks, "operands": tuple(range(len(inputs)))}
+        inputs = list(dict.fromkeys(p.held for p in parts if p.held is not None))
+        constants = {f"v{k}": p.values for k, p in enumerate(parts) if p.values is not None}
+        operands = tuple(
+            f"v{k}" if p.held is None else inputs.index(p.held) for k, p in enumerate(parts)
+        )
         layer = from_scope(node.name) or node.name
-        self.steps.append(Step("stack", inputs, [str(out.held)], about=about, layer=layer))
+        about = {"walks": walks, "operands": operands}
+        self.steps.append(Step("stack", inputs, [str(out.held)], constants, about, layer))
 
     def _on_grid(self, node: Any, part: Operand, grid: Any) -> Operand:
         """A part's integers on the grid of the whole."""
+        if part.values is not None:
+            ints = np.clip(np.rint(part.values / grid.scale) + grid.zero, -128, 127)
+            return part._replace(values=ints.astype(np.int8))
         held = str(part.held)
         own = self.grids[held]
         if own == grid:

@@ -49,7 +49,8 @@ def calls(step: Step, ins: list[str], held: dict[str, str], out: str, dtype: str
         name = "copy_i8" if dtype == "int8" else "copy_f32"
         lines = []
         for operand, walk in zip(a["operands"], walks, strict=True):
-            places = (_at(ins[operand], walk.starts[0]), _at(out, walk.starts[1]))
+            source = held[operand] if isinstance(operand, str) else ins[operand]
+            places = (_at(source, walk.starts[0]), _at(out, walk.starts[1]))
             lines.append(f"    {{ static const nest_t s = {_nest(walk)};")
             lines.append(f"    {name}({', '.join(places)}, &s); }}")
         return lines
@@ -88,7 +89,8 @@ def compute(step: Step, x: list[np.ndarray], size: int) -> list[np.ndarray]:
     if step.kind in ("copy", "stack"):
         y = np.zeros(size, x[0].dtype)
         for operand, walk in zip(a["operands"], a.get("walks") or [a["walk"]], strict=True):
-            y[walk.places(1)] = flat[operand][walk.places(0)]
+            source = step.constants[operand] if isinstance(operand, str) else flat[operand]
+            y[walk.places(1)] = source[walk.places(0)]
         return [y]
     walk, y = a["walk"], np.zeros(size, F)
     operands = [
