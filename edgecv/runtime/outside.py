@@ -2,13 +2,15 @@
 was signed by the manifest's digests.
 
 An .onnx file can keep a tensor elsewhere (TensorProto.external_data, whose key "location" is a
-path), and an engine that is handed the bytes alone looks for it in the working folder.
+path), and an engine that is handed the bytes alone looks for it in the working folder. A .tflite
+file can name groups of external buffers (Model.external_buffer_groups), files beside it.
 
 Imported on devices: the standard library only.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 
 from edgecv.backends.onnxruntime import wire
@@ -26,6 +28,8 @@ _INSIDE = {
 }
 TENSOR_NAME, TENSOR_EXTERNAL, TENSOR_LOCATION = 8, 13, 14
 DEPTH = 64
+# Fields of the table Model in LiteRT's schema.fbs: groups of external buffers, and the buffers.
+GROUPS, BUFFERS = 8, 9
 
 
 def points_outside(engine: str, name: str, content: bytes) -> str:
@@ -35,6 +39,8 @@ def points_outside(engine: str, name: str, content: bytes) -> str:
     """
     if engine == "openvino" and name.endswith(".xml"):
         return "" if content.lstrip()[:1] == b"<" else "is no OpenVINO .xml"
+    if engine in ("tflite", "edgetpu"):
+        return _tflite(content)
     if not name.endswith(".onnx") and engine not in ("onnxruntime", "tensorrt"):
         return ""
     if LOCATION not in content:
@@ -44,6 +50,31 @@ def points_outside(engine: str, name: str, content: bytes) -> str:
     except (ValueError, UnicodeDecodeError):
         return "is no .onnx file"
     return "" if tensor is None else f"keeps tensor {tensor!r:.80} in another file"
+
+
+def _tflite(content: bytes) -> str:
+    """A flatbuffer's first table has a vtable of 16-bit offsets, one for each field; 0 is none."""
+    try:
+        (table,) = struct.unpack_from("<I", content, 0)
+        (back,) = struct.unpack_from("<i", content, table)
+        (size,) = struct.unpack_from("<H", content, table - back)
+        for field in (GROUPS, BUFFERS):
+            place = 4 + 2 * field
+            if place + 2 > size:
+                continue
+            (offset,) = struct.unpack_from("<H", content, table - back + place)
+            if offset and _entries(content, table + offset):
+                return "keeps weights in another file (external buffers)"
+    except struct.error:
+        return ""  # damaged: the engine says so
+    return ""
+
+
+def _entries(content: bytes, at: int) -> int:
+    """How many entries the vector has that the field at that place points to."""
+    (offset,) = struct.unpack_from("<I", content, at)
+    (count,) = struct.unpack_from("<I", content, at + offset)
+    return int(count)
 
 
 def _external(message: memoryview, fields: dict[int, str], depth: int) -> Iterator[str]:

@@ -135,6 +135,22 @@ def test_a_tensor_that_is_called_location_is_no_other_file(tmp_path: Path) -> No
     open_bundle(write_bundle(tmp_path / "a.edgecv", described(), files, {}, {})).close()
 
 
+def test_a_tflite_file_with_weights_beside_it_is_refused(tmp_path: Path) -> None:
+    tools = pytest.importorskip("ai_edge_litert.tools.flatbuffer_utils")
+    model, group = tools.schema_fb.ModelT(), tools.schema_fb.ExternalBufferGroupT()
+    whole = bytes(tools.convert_object_to_bytearray(model))
+    group.name, model.externalBufferGroups = b"weights.bin", [group]
+    beside = bytes(tools.convert_object_to_bytearray(model))
+    for engine in ("tflite", "edgetpu"):
+        assert points_outside(engine, "model.tflite", whole) == ""
+        assert "another file" in points_outside(engine, "model.tflite", beside)
+    for cut in range(len(beside)):  # a damaged file is the engine's to refuse
+        points_outside("tflite", "model.tflite", beside[:cut])
+    data = {**described(), "engine": "tflite", "files": ["model.tflite"]}
+    with pytest.raises(BundleError, match="in another file"):
+        write_bundle(tmp_path / "a.edgecv", data, {"model.tflite": beside}, {}, {})
+
+
 def test_a_whole_bundle_opens_under_that_limit(make_bundle: Callable[..., Path]) -> None:
     command = [sys.executable, "-c", READ, str(make_bundle()), "1536"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -85,7 +85,7 @@ class Export(Stage):
             return export_onnx(module.eval(), example, context.out, self.opset, where)
         from edgecv.stages.export.tflite import export_tflite
 
-        return export_tflite(module.eval(), example, context.out)
+        return export_tflite(module.eval(), example, context.out, context.network)
 
 
 def _named(source: Any) -> str:

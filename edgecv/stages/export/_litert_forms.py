@@ -3,7 +3,7 @@
     conv_transpose(x, W, pads, groups, dilation) = crop(conv_transpose(x, W spread out))  per group
     avg_pool(x, pads that do not count)          = avg_pool(pad(x, 0)) * k / count
     max_pool(x, pads)                            = max_pool(x with its edges repeated)
-    elu(x)                                       = relu(x) + a (exp(min(x, 0)) - 1)
+    elu(x), selu(x), celu(x)                     = relu(x) + a (exp(min(x, 0)) - 1)
     group_norm(x)                                = (x - m) / sqrt(v + eps) * w + b
     c - x                                        = -x + c
     c / x                                        = c sign(x) / |x|     (behind a convolution)
@@ -30,6 +30,9 @@ from edgecv.importing.windows import beyond, counted
 
 _aten = torch.ops.aten
 _POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)
+_CELUS = (_aten.celu.default, _aten.celu_.default)
+_SELUS = (_aten.selu.default, _aten.selu_.default)
+_ELUS = (_aten.elu.default, _aten.elu_.default, *_SELUS, *_CELUS)
 _PADS = (_aten.pad.default, _aten.constant_pad_nd.default)
 _TRANSPOSED = (_aten.conv_transpose2d.input, _aten.conv_transpose1d.default)
 _MOVED: tuple[str, ...]
@@ -62,7 +65,7 @@ def rewrite(program: GraphModule) -> None:
                 new = _mean_of_windows(program, node)
             elif node.target is _aten.max_pool2d.default:
                 new = _largest_of_windows(program, node)
-            elif node.target in (_aten.elu.default, _aten.elu_.default, _aten.selu.default):
+            elif node.target in _ELUS:
                 new = _elu(program, node)
             elif node.target in (_aten.group_norm.default, _aten.instance_norm.default):
                 new = _normalised(program, node)
@@ -210,6 +213,8 @@ def _repeated(program: GraphModule, x: Node, sides: list[tuple[int, int]], like:
 
 def _elu(program: GraphModule, node: Node) -> Node:
     x, *rest = _arguments(node)
+    if node.target in _CELUS:
+        rest = [rest[0], 1.0, 1.0 / rest[0]]
     alpha, scale, inner = rest or (1.6732632423543772, 1.0507009873554805, 1.0)
     below = call(program, _aten.clamp.default, (x, None, 0.0), node)
     if inner != 1:

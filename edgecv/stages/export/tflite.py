@@ -26,30 +26,36 @@ from edgecv import child, lifeline
 from edgecv.backends.tflite import flatbuffer, layout
 from edgecv.backends.tflite.run import Session
 from edgecv.backends.tflite.subnormals import flush_tflite
+from edgecv.behaviour import tracking
 from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.stages.export._forward import decision
 from edgecv.stages.export._tflite_names import name_weights
 
 TIMEOUT_S = 1800
 _CHILD = "edgecv.stages.export._litert_child"
 
 
-def export_tflite(module: torch.nn.Module, example: torch.Tensor, out: Path) -> Graph:
+def export_tflite(
+    module: torch.nn.Module, example: torch.Tensor, out: Path, where: str = "the network"
+) -> Graph:
     """Write out/model.tflite and out/graph.json: float32, input "input" NHWC, output "logits".
 
-    example: float32 (1, C, H, W); its values do not matter. The module is traced in eval mode
-    and left as it was. Several outputs are "output0", "output1" and so on; maps are NHWC. Same
-    module, same bytes. facts: {"ops": counts, "versions": ..., "transposes": a sentence or ""}.
+    example: float32 (1, C, H, W); its values do not matter. where: what errors call the module. It
+    is traced in eval mode and left as it was. Several outputs are "output0", "output1" and so on;
+    maps are NHWC. Same module, same bytes. facts: {"ops": counts, "versions": ..., "transposes": a
+    sentence or ""}.
 
-    Raises ModelError (the module fails on the example, or returns anything but tensors) and
+    Raises ModelError (the module fails on the example, decides by its values, or returns anything
+    but tensors) and
     UnsupportedError (an operator that LiteRT cannot run, or only as a composite of its own).
     """
     if example.ndim != 4 or example.shape[0] != 1 or example.dtype != torch.float32:
         what = f"is {example.dtype} {tuple(example.shape)}"
         raise ModelError("export: the example input", what, "float32 (1, C, H, W)")
     with _evaluating(module), torch.no_grad():
-        outputs = _outputs(module, example)
-        program = _trace(module, example)
+        outputs = _outputs(module, example, where)
+        program = _trace(module, example, where)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     with tempfile.TemporaryDirectory(prefix="edgecv-litert-") as room:
@@ -74,29 +80,38 @@ def export_tflite(module: torch.nn.Module, example: torch.Tensor, out: Path) -> 
     return graph
 
 
-def _outputs(module: torch.nn.Module, example: torch.Tensor) -> tuple[str, ...]:
+def _outputs(module: torch.nn.Module, example: torch.Tensor, where: str) -> tuple[str, ...]:
     """The names of what the module answers."""
     try:
-        result = module(example)
+        with tracking(module) as inside:
+            result = module(example)
+            place = decision(module, example)
     except Exception as e:
-        size = tuple(example.shape)
-        raise ModelError("export: model", f"fails on a {size} input: {_one_line(e)}") from e
+        at = f", at {inside()}" if inside() else ""
+        what = f"fails on an input of {tuple(example.shape)}{at}"
+        raise ModelError(where, what, "check data.size") from e
+    if place:
+        what = f"its forward reads the values of an image, at {place}: a graph holds one answer"
+        raise ModelError(where, what, "decide with torch.where, compute with torch")
     if isinstance(result, torch.Tensor):
         return ("logits",)
     tensors = isinstance(result, (tuple, list)) and all(isinstance(r, torch.Tensor) for r in result)
     if not tensors or not result:
         hint = "wrap it in a module that returns the logits alone"
-        raise ModelError("export: model", f"returns a {type(result).__name__}, not a tensor", hint)
+        raise ModelError(where, f"returns a {type(result).__name__}, not a tensor", hint)
     return tuple(f"output{i}" for i in range(len(result))) if len(result) > 1 else ("logits",)
 
 
-def _trace(module: torch.nn.Module, example: torch.Tensor) -> torch.export.ExportedProgram:
+def _trace(
+    module: torch.nn.Module, example: torch.Tensor, where: str
+) -> torch.export.ExportedProgram:
     try:
         with redirect_stderr(StringIO()), _no_logs():
             return torch.export.export(module, (example,))
     except Exception as e:
-        hint = "control flow that depends on values cannot be compiled ahead of time"
-        raise UnsupportedError("export: torch.export", _one_line(e), hint) from e
+        what = f"its forward cannot be traced by torch.export{_line_of(e)}"
+        hint = "compute with torch alone, without other libraries and values of images"
+        raise UnsupportedError(where, what, hint) from e
 
 
 @contextmanager
@@ -174,6 +189,7 @@ def _evaluating(module: torch.nn.Module) -> Iterator[None]:
             part.training = training
 
 
-def _one_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"[:400]
+def _line_of(error: BaseException) -> str:
+    """The user's line at which torch.export stopped, where it says so."""
+    found = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    return f", at {Path(found[-1][0]).name}:{found[-1][1]}" if found else ""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io as streams
+import logging
 import re
 import warnings
 from collections import Counter
@@ -28,7 +29,6 @@ import numpy as np
 from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, quiet
 from edgecv.errors import (
-    EngineError,
     ModelError,
     TargetError,
     UnsupportedError,
@@ -38,6 +38,7 @@ from edgecv.graph import Graph
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
+from edgecv.stages.quantize._tflite_floats import said, wide, with_them
 from edgecv.stages.quantize._tflite_grids import widened
 from edgecv.stages.quantize._tflite_measured import Measured
 from edgecv.stages.quantize._tflite_weights import LIMIT, settle
@@ -47,6 +48,8 @@ from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range
 from edgecv.stages.quantize.settling import largest
 from edgecv.target import Grid
+
+log = logging.getLogger(__name__)
 
 IO = ("int8", "uint8", "float32")
 
@@ -103,7 +106,15 @@ def quantize_tflite(
     if io == "uint8":
         ranges = roomy(seen.model, graph.outputs, ranges)
     ranges = widened(seen.model, ranges)
-    model = _quantize(seen.content, ranges, grid, io, kept | ends.names)
+    stays, spans = kept | ends.names, list[str]()
+    if io != "uint8":
+        own = wide(seen.model)
+        spans = said(seen.model, own - stays)
+        stays |= own | with_them(seen.model, own)
+    model = _quantize(seen.content, ranges, grid, io, stays)
+    if io != "uint8" and (left := set(_left_float(model, io, stays))):
+        stays |= with_them(seen.model, left)
+        model = _quantize(seen.content, ranges, grid, io, stays)
     scales = learned.put_tflite(graph, model, seen.model, grid) if trained else {}
     moments = {} if trained else seen.moments
     raised = settle(model, seen.model, moments, options)
@@ -114,7 +125,7 @@ def quantize_tflite(
     tuned = _reconstruct(model, seen, options)
     if io == "uint8":
         _take_uint8(model)
-    alone = _left_float(model, io, kept | ends.names)
+    alone = [*_told(_left_float(model, io, stays), io), *spans]
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     flatbuffer.tidy(model, *(tuple(s.name for s in side) for side in (graph.inputs, graph.outputs)))
@@ -197,8 +208,13 @@ def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kep
             made = work.quantize(
                 statistics, enable_progress_bar=False, enable_progress_report=False
             )
-    except Exception as e:
-        raise EngineError("quantize: ai_edge_quantizer", " ".join(str(e).split())[:400]) from e
+    except Exception as e:  # it raises whatever its numpy code raises
+        log.debug("ai_edge_quantizer: %s", e)
+        held = flatbuffer.op_counts(flatbuffer.parse(content, "quantize"))
+        named = next((n for n in re.findall(r"[A-Z][A-Z0-9_]+", str(e)) if n in held), "")
+        what = f"LiteRT's quantizer does not take {f'its {named}' if named else 'this network'}"
+        hint = "keep that layer in float (quantize.keep_float), or ship fp32"
+        raise UnsupportedError("quantize", what, hint) from e
     return flatbuffer.parse(bytes(made.quantized_model), "quantize")
 
 
@@ -222,26 +238,35 @@ def _take_uint8(model: Any) -> None:
     graph.inputs = [len(graph.tensors) - 1]
 
 
-def _left_float(model: Any, io: str, kept: set[str]) -> list[str]:
-    """Operators that stayed float unasked, a sentence each. kept: layers that were asked for.
-
-    Raises UnsupportedError naming one where io is "uint8": the Edge TPU has no place for it.
+def _left_float(model: Any, io: str, kept: set[str]) -> dict[str, str]:
+    """Operators that stayed float unasked: their kinds by what they make. kept: what was asked for,
+    and what stays with them.
     """
     graph, real = flatbuffer.graph_of(model), flatbuffer.enum("TensorType", "FLOAT32")
     ends = {int(t) for t in (*graph.inputs, *graph.outputs)} if io == "float32" else set()
-    found: Counter[str] = Counter()
+    found = {}
     for op in graph.operators:
         outputs = [graph.tensors[t] for t in op.outputs if int(t) not in ends]
         asked = {t.name.decode() for t in outputs} & kept
-        name = flatbuffer.op_name(model, op)
-        if name != "DEQUANTIZE" and not asked and any(t.type == real for t in outputs):
-            found[name] += 1
-    if found and io == "uint8":
-        hint = "ReLU, ReLU6 fused with a layer, Hardswish and SiLU become integers"
-        raise UnsupportedError("quantize", f"{next(iter(found))} stays float", hint)
+        kind = flatbuffer.op_name(model, op)
+        if kind != "DEQUANTIZE" and not asked and any(t.type == real for t in outputs):
+            found[outputs[0].name.decode()] = kind
+    return found
+
+
+def _told(left: dict[str, str], io: str) -> list[str]:
+    """What stayed float, a sentence for each kind of operator.
+
+    Raises UnsupportedError naming one where io is "uint8": the Edge TPU has no place for it.
+    """
+    if left and io == "uint8":
+        layer, kind = next(iter(left.items()))
+        what = f"{kind} ({layer}) has no integer kernel, and the Edge TPU computes in integers only"
+        hint = "ReLU, ReLU6, sigmoid, tanh, Hardswish and SiLU become integers; or take tflite"
+        raise UnsupportedError("quantize", what, hint)
     return [
-        f"{op} (x{count}) has no int8 kernel and stays float, with conversions around it"
-        for op, count in sorted(found.items())
+        f"{kind} (x{count}) has no int8 kernel and stays float, with conversions around it"
+        for kind, count in sorted(Counter(left.values()).items())
     ]
 
 
