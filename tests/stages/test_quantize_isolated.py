@@ -23,12 +23,12 @@ from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.isolated import far_off
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.target import Grid
 from tests import networks as nets
 
 LEAST = 15.0
-DEFAULTS = Tolerance(6.0, 0.8)
+TOLERANCE = Tolerance(6.0, 0.8)
 
 
 class Net(nn.Module):
@@ -73,16 +73,18 @@ def pictures(count: int = 8) -> list[np.ndarray]:
     return [np.ascontiguousarray(i.transpose(2, 0, 1)[None]) for i in x]
 
 
-def quantized(source: Graph, name: str, room: Path) -> tuple[Graph, Parity]:
+def quantized(
+    source: Graph, name: str, room: Path, options: Options = DEFAULT
+) -> tuple[Graph, Parity]:
     context = replace(nets.context(room), target=target.load(name))
-    return Quantizer(source, context, 32).make(Options(), room / "int8", DEFAULTS)
+    return Quantizer(source, context, 32).make(options, room / "int8", TOLERANCE)
 
 
 @pytest.mark.parametrize("make", [Net, Idle])
 def test_healthy_layers_and_idle_ones_are_left_alone(make: type[nn.Module], tmp_path: Path) -> None:
     source = exported(make(), tmp_path / "fp32")
     made = quantize_onnx(source, np.concatenate(pictures(32)), Grid(), tmp_path / "int8")
-    assert far_off(source, made, pictures(), LEAST) == []
+    assert far_off(source.path.read_bytes(), made, pictures(), LEAST) == []
 
 
 def damaged(graph: Graph, name: str, factor: float) -> None:
@@ -98,7 +100,7 @@ def test_a_scale_that_is_wrong_names_its_layer(factor: float, tmp_path: Path) ->
     source = exported(Net(), tmp_path / "fp32")
     made = quantize_onnx(source, np.concatenate(pictures(32)), Grid(), tmp_path / "int8")
     damaged(made, "c.weight_scale", factor)
-    (found,) = far_off(source, made, pictures(), -np.inf)
+    (found,) = far_off(source.path.read_bytes(), made, pictures(), -np.inf)
     assert (found.layer, found.keep) == ("c", ("c",))
     assert found.own_db < 10
     assert "'c'" in found.kept
@@ -114,6 +116,14 @@ def test_what_int8_cannot_hold_stays_float_with_what_reads_it(tmp_path: Path) ->
     assert "layer 'a'" in said
     assert "'b'" in said
     assert Graph.load(made.path.parent).facts["warnings"] == made.facts["warnings"]
+
+
+def test_channels_that_were_evened_out_are_compared_with_even_ones(tmp_path: Path) -> None:
+    source = exported(Net(outlier=30.0), tmp_path / "fp32")
+    options = Options(equalization=True)
+    made, fidelity = quantized(source, "x86-avx512-vnni", tmp_path, options)
+    assert fidelity.sqnr_db > 20
+    assert made.facts["options"]["keep_float"] == []
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +157,7 @@ def test_a_tflite_scale_that_is_wrong_names_its_layer(tflite: Graph, tmp_path: P
     (weight,) = [t for t in graph.tensors if t.name.decode() == "c.weight"]
     weight.quantization.scale = [4 * s for s in weight.quantization.scale]
     flatbuffer.write(model, made.path)
-    (found,) = far_off(tflite, made, pictures(), -np.inf)
+    (found,) = far_off(tflite.path.read_bytes(), made, pictures(), -np.inf)
     assert found.layer == "c"
     # the measure is the one of every other figure
     context = nets.context(tmp_path)

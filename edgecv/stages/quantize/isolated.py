@@ -68,15 +68,16 @@ class FarOff:
 Run = tuple[np.ndarray, dict[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
-def far_off(source: Graph, made: Graph, xs: Sequence[np.ndarray], least_db: float) -> list[FarOff]:
+def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: float) -> list[FarOff]:
     """The layers of `made` that are far off, in order.
 
-    source: float; made: its int8. xs: float32 (1, C, H, W), normalised; the first few are used.
+    floats: the float file that was quantized, its channels evened out where `made`'s are.
+    xs: float32 (1, C, H, W), normalised; the first few are used.
     least_db: what the whole of `made` is to answer; below it every layer is suspected
     """
-    open_form = OnnxForm if source.format == "onnx" else TfliteForm
-    a, b = (open_form(g.path.read_bytes(), g.path.name) for g in (source, made))
-    ends = kinds(source.outputs)
+    open_form = OnnxForm if made.format == "onnx" else TfliteForm
+    a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
+    ends = kinds(made.outputs)
     try:
         pairs = {p.b.tensor: p for p in match(a, b)[0] if p.b.kind != "reshape"}
         own = _own_db(a, b, pairs, xs[:IMAGES])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.parity import COMPILE_INT8, Parity, Tolerance, check
@@ -26,6 +27,7 @@ from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, far_off
+from edgecv.stages.quantize.keep_float import onnx_layers, tflite_layers
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 
@@ -96,10 +98,12 @@ class Quantizer:
         if is_learned(self.source):  # trained in integers: its float self is not what it should be
             return graph
         floats, least = self.target.backend != "edgetpu", tolerance.min_sqnr_db
-        least = max(least, COMPILE_INT8.min_sqnr_db) if floats and tolerance != NONE else least
+        if floats and tolerance != NONE and options.weight_bits == 8:
+            least = max(least, COMPILE_INT8.min_sqnr_db)
         for _ in range(ROUNDS):
-            found = far_off(self.source, graph, self._few, least)
-            names = [n for layer in found for n in layer.keep if n not in options.keep_float]
+            found = far_off(self._floats(options), graph, self._few, least)
+            new = self._named.difference(options.keep_float)
+            names = [n for layer in found for n in layer.keep if n in new]
             if not names:
                 break
             if not floats:
@@ -122,6 +126,22 @@ class Quantizer:
 
         io = self.target.io
         return quantize_tflite(self.source, self._samples, grid, io, out, options, measured)
+
+    def _floats(self, options: Options) -> bytes:
+        """The float file as it was quantized."""
+        seen = self._measured[options.equalization]
+        if self.target.graph == "onnx":
+            return bytes(seen.model.SerializeToString())
+        return bytes(seen.content)
+
+    @cached_property
+    def _named(self) -> frozenset[str]:
+        """What `keep_float` takes."""
+        if self.target.graph == "onnx":
+            layers = onnx_layers(next(iter(self._measured.values())).model)
+        else:
+            layers = tflite_layers(flatbuffer.read(self.source.path))
+        return frozenset().union(*layers.values())
 
     @property
     def _few(self) -> list[np.ndarray]:
