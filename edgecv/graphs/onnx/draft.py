@@ -83,10 +83,16 @@ class Draft:
             return tuple(self._held[name].dims)
         if self._shapes is None:
             self._shapes = inferred(self.model)
-        if name not in self._shapes and self._learn is not None and not self._learned:
+        doubtful = name not in self._shapes or self._rounds_up()
+        if doubtful and self._learn is not None and not self._learned:
             self._learned = True
             self._shapes |= self._learn(self.model)
         return self._shapes.get(name)
+
+    def _rounds_up(self) -> bool:
+        """Whether a pool has ceil_mode: inference counts windows that begin behind the image."""
+        pools = self.nodes("MaxPool", "AveragePool", "LpPool")
+        return any(attributes(n).get("ceil_mode") for n in pools)
 
     # nodes
 
@@ -121,6 +127,7 @@ class Draft:
     def _insert(self, at: int, others: Sequence[Any]) -> None:
         for i, other in enumerate(others):
             self.graph.node.insert(at + i, other)
+        self._learned = False  # what they make has no shape yet
 
     def _index(self, node: Any) -> int:
         return next(i for i, n in enumerate(self.graph.node) if n is node)

@@ -146,6 +146,24 @@ def test_a_pool_of_a_late_opset_says_no_dilations_of_one(opset: int) -> None:
     assert "dilations" not in attributes(after.graph.node[0])
 
 
+@pytest.mark.parametrize("opset", [14, 18])
+def test_what_reads_a_pool_that_rounds_up_knows_its_true_size(opset: int) -> None:
+    """onnx's inference counts a window that begins behind the image: 5 columns where 4 come out."""
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["a"], kernel_shape=[2, 2], strides=[2, 2],
+                         pads=[1, 1, 0, 1], ceil_mode=1),
+        helper.make_node("Conv", ["a", "w"], ["b"], strides=[2, 2], auto_pad="SAME_UPPER"),
+        helper.make_node("Conv", ["a", "w"], ["c"], auto_pad="SAME_LOWER"),
+        helper.make_node("Add", ["a", "c"], ["d"]),
+        helper.make_node("GlobalMaxPool", ["d"], ["e"]),
+        helper.make_node("Add", ["b", "e"], ["y"]),
+    ]  # fmt: skip
+    before = model(nodes, (1, 3, 6, 7), opset, w=normal(3, 3, 3, 3))
+    after = rewritten(before, (1, 3, 6, 7))
+    assert not after.graph.value_info
+    ort.InferenceSession(after.SerializeToString(), providers=["CPUExecutionProvider"])
+
+
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 2, 0, 1]])
 @pytest.mark.parametrize("stride", [1, 2])

@@ -49,6 +49,7 @@ def canonical(model: Any, where: str, learn: Learn | None = None, until: str | N
         draft = Draft(made, where, learn)
         other = rewrite(draft)
         made = draft.model if other is None else other
+        del made.graph.value_info[:]  # the opset's converter writes what it believes
         Draft(made, where).drop_unread()
         if name == until:
             break
