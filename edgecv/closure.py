@@ -79,7 +79,7 @@ class Package:
     def closure(self, roots: Iterable[str], choices: Choices | None = None) -> Closure:
         """Of the modules with these names, packages' own `__init__` included.
 
-        choices: folder of modules -> which of them names made at run time may stand for
+        choices: folder of modules, or the last part of a name ("for_*") -> what the * may stand for
         Raises LookupError: a root that is no module of ours.
         """
         queue, seen, libraries = list(roots), set[str](), set[str]()
@@ -162,9 +162,10 @@ class Package:
 
     def _matching(self, pattern: str, choices: Choices) -> Iterator[str]:
         """Modules that a name made at run time may stand for."""
-        folder = pattern.partition(".*")[0]
-        if folder in choices:
-            for choice in choices[folder]:
+        folder, last = pattern.partition(".*")[0], pattern.rpartition(".")[2]
+        known = choices.get(folder, choices.get(last))
+        if known is not None:
+            for choice in known:
                 yield pattern.replace("*", choice, 1)
             return
         depth = pattern.count(".")
@@ -189,23 +190,28 @@ def package() -> Package:
 
 
 def code(
-    modules: Iterable[str], engines: Iterable[str] = (), reads: Iterable[str] = ()
+    modules: Iterable[str],
+    engines: Iterable[str] = (),
+    reads: Iterable[str] = (),
+    graph: str = "",
 ) -> dict[str, Any]:
     """What a key holds of the code that starts in these modules, and of libraries.
 
-    engines: those that it compiles for or runs; reads: kinds of data source
+    engines: those that it compiles for or runs; reads: kinds of data source; graph: the one format
+    of graph that it makes, where it is one
     """
-    return dict(_code(tuple(modules), tuple(sorted(set(engines))), tuple(reads)))
+    return dict(_code(tuple(modules), tuple(sorted(set(engines))), tuple(reads), graph))
 
 
 @cache
 def _code(
-    modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...]
+    modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...], graph: str
 ) -> dict[str, Any]:
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
     choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
     choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
+    choices |= {"for_*": (graph,)} if graph else {}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}
 

@@ -285,7 +285,7 @@ def stage_key(
         engines.add(REFERENCE[graph])
     roots = [*also, type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
-    return key | code(roots, engines)
+    return key | code(roots, engines, graph="" if measured else graph)
 
 
 def _made_by(model: ModelSource) -> tuple[str, ...]:

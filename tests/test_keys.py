@@ -82,6 +82,23 @@ def test_a_plug_in_of_the_converter_counts(shop) -> None:
         assert {n for n in shop.before if n.endswith(".tflite")} <= shop.own()
 
 
+def test_a_graph_hangs_on_its_own_format_alone(shop) -> None:
+    with shop.upgraded("ai-edge-litert"):
+        told = shop.own()
+    assert "int8@tflite" in told
+    assert not {n for n in told if n.endswith(".onnx")} | (told & {"int8@cpu", "int8@openvino"})
+    with shop.touched("stages/quantize/onnx_qdq.py"):
+        assert "int8@cpu" in (told := shop.own())
+        assert "int8@tflite" not in told
+
+
+@pytest.mark.parametrize("library", ["onnxruntime", "ai-edge-litert", "openvino", "onnx"])
+def test_no_engine_s_upgrade_trains_a_network_again(shop, library: str) -> None:
+    with shop.upgraded(library):
+        measured = {"narrow", "factored"}
+        assert not shop.own() & ({"model", "small:student"} | TRAINED) - measured
+
+
 @pytest.mark.parametrize(
     "name", ["report/page.py", "commands/running.py", "console.py", "cli.py", "why/explain.py"]
 )

@@ -65,10 +65,12 @@ class Form(Protocol):
     """A network in one of its forms, loaded.
 
     title:      which form it is, for a reader
+    format:     "onnx" or "tflite" where it is a graph file, else ""
     one_by_one: looking at a tensor takes a fused kernel apart, so one is looked at a time
     """
 
     title: str
+    format: str
     precision: str
     layers: tuple[Layer, ...]
     input_grid: Grid | None

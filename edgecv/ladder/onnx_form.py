@@ -26,6 +26,8 @@ class OnnxForm:
     Raises ModelError (not an ONNX network of one input), MissingExtraError.
     """
 
+    format = "onnx"
+
     def __init__(self, content: bytes, title: str, optimised: bool = False) -> None:
         try:
             import onnx

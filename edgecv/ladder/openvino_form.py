@@ -28,6 +28,8 @@ class OpenVinoForm:
     Raises EngineError, ModelError (more inputs than one), MissingExtraError.
     """
 
+    format = ""
+
     precision = "fp32"
     input_grid: Grid | None = None
     one_by_one = True

@@ -19,6 +19,8 @@ class SessionForm:
     Raises NoCudaDevice, MissingExtraError, EngineError: the engine does not run here.
     """
 
+    format = ""
+
     layers: tuple[Layer, ...] = ()
     one_by_one = True
 

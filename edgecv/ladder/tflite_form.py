@@ -47,6 +47,8 @@ class TfliteForm:
     Raises ModelError (not a .tflite file of one input), EngineError, MissingExtraError.
     """
 
+    format = "tflite"
+
     def __init__(self, content: bytes, title: str, delegated: bool = False) -> None:
         self.title, self.content, self._delegated = title, content, delegated
         self.one_by_one = delegated

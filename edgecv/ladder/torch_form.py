@@ -19,6 +19,8 @@ from edgecv.ladder.layers import INPUT, Grid, Layer, module_path
 class TorchForm:
     """See `Form`. module: any torch network of one image in, one tensor out."""
 
+    format = ""
+
     precision = "fp32"
     input_grid: Grid | None = None
     one_by_one = False

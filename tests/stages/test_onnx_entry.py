@@ -12,6 +12,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.draft import attributes
@@ -19,7 +20,6 @@ from edgecv.stages.export import _proof
 from edgecv.stages.export.onnx import load_onnx
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.onnx_running import with_shapes
 from edgecv.target import load
 
 RNG = np.random.default_rng(7)

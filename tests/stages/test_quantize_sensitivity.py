@@ -10,10 +10,10 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv import target  # noqa: E402
+from edgecv.backends.onnxruntime.tensors import runner  # noqa: E402
 from edgecv.stages.export.onnx import load_onnx  # noqa: E402
 from edgecv.stages.quantize.hessian import curvatures  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_running import runner  # noqa: E402
 from edgecv.stages.quantize.sensitivity import sensitivities  # noqa: E402
 
 

@@ -9,7 +9,9 @@ onnx.py and tflite.py hold the two roads; a target profile says which one it nee
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -45,9 +47,7 @@ class Export(Stage):
         target = context.target
         assert target is not None
         if target.graph == "onnx" and module is None:
-            from edgecv.stages.export.onnx import load_onnx
-
-            with_kinds(load_onnx(source, context.out), context.labels).save_facts()
+            with_kinds(_road("onnx").load(source, context.out), context.labels).save_facts()
             return
         if module is None:
             from edgecv.importing import onnx_to_torch
@@ -79,13 +79,13 @@ class Export(Stage):
 
         torch.set_num_threads(context.threads)
         example = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
-        if target.graph == "onnx":
-            from edgecv.stages.export.onnx import export_onnx
+        road = _road(target.graph)
+        return road.export(module.eval(), example, context, self.opset, where)
 
-            return export_onnx(module.eval(), example, context.out, self.opset, where)
-        from edgecv.stages.export.tflite import export_tflite
 
-        return export_tflite(module.eval(), example, context.out, context.network)
+def _road(graph: str) -> ModuleType:
+    """What is done otherwise for each format: no key of the one hangs on the other's code."""
+    return import_module(f"edgecv.stages.export.for_{graph}")
 
 
 def _named(source: Any) -> str:

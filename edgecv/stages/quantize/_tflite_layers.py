@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
+from edgecv.stages.quantize.keep_float import names_of
 from edgecv.stages.quantize.rounding import PLACES as SEEN
 from edgecv.stages.quantize.rounding import columns
 
@@ -98,3 +99,21 @@ def own(model: Any, op: Any, place: int) -> Any:
         graph.tensors.append(copy.deepcopy(graph.tensors[index]))
         op.inputs = [len(graph.tensors) - 1 if i == place else t for i, t in enumerate(op.inputs)]
     return graph.tensors[op.inputs[place]]
+
+
+def known_as(model: Any) -> dict[str, frozenset[str]]:
+    """Names (`keep_float.py`) by the operator's output tensor.
+
+    model: an editable .tflite whose names are `tidy`
+    """
+    graph = flatbuffer.graph_of(model)
+    found = {}
+    for op in graph.operators:
+        name = graph.tensors[op.outputs[0]].name.decode()
+        constants = [
+            graph.tensors[t].name.decode()
+            for t in op.inputs
+            if t >= 0 and flatbuffer.constant(model, graph.tensors[t]) is not None
+        ]
+        found[name] = names_of(constants, [name])
+    return found

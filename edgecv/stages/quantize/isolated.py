@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,9 +27,7 @@ from edgecv.graph import Graph
 from edgecv.ladder.apart import open_apart
 from edgecv.ladder.layers import Grid, Layer
 from edgecv.ladder.matching import Pair, match
-from edgecv.ladder.onnx_form import OnnxForm
 from edgecv.ladder.replaced import Replaced
-from edgecv.ladder.tflite_form import TfliteForm
 from edgecv.replay import Answers
 from edgecv.runtime.fidelity import Energy, compare_all, kinds
 from edgecv.runtime.layers import from_scope
@@ -75,7 +74,7 @@ def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: floa
     xs: float32 (1, C, H, W), normalised; the first few are used.
     least_db: what the whole of `made` is to answer; below it every layer is suspected
     """
-    open_form = OnnxForm if made.format == "onnx" else TfliteForm
+    open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
     a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
     ends = kinds(made.outputs)
     try:

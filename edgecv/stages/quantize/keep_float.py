@@ -28,24 +28,7 @@ def onnx_layers(model: Any) -> dict[str, frozenset[str]]:
             continue
         node.name = node.name or node.output[0]
         weights = [n for n in node.input[1:] if n in held]
-        found[node.name] = _names(weights, [node.name])
-    return found
-
-
-def tflite_layers(model: Any) -> dict[str, frozenset[str]]:
-    """Names by the operator's output tensor. model: an editable .tflite whose names are `tidy`."""
-    from edgecv.backends.tflite import flatbuffer
-
-    graph = flatbuffer.graph_of(model)
-    found = {}
-    for op in graph.operators:
-        name = graph.tensors[op.outputs[0]].name.decode()
-        constants = [
-            graph.tensors[t].name.decode()
-            for t in op.inputs
-            if t >= 0 and flatbuffer.constant(model, graph.tensors[t]) is not None
-        ]
-        found[name] = _names(constants, [name])
+        found[node.name] = names_of(weights, [node.name])
     return found
 
 
@@ -154,6 +137,6 @@ def _leads_to(nodes: Sequence[Any], tensor: str, quantizes: set[str]) -> bool:
     return True
 
 
-def _names(weights: Sequence[str], nodes: Sequence[str]) -> frozenset[str]:
+def names_of(weights: Sequence[str], nodes: Sequence[str]) -> frozenset[str]:
     layer = layer_of(weights, nodes)
     return frozenset({*weights[:1], *nodes, *([layer] if layer else [])})

@@ -8,15 +8,13 @@ on their grid already, so nothing is rounded by other means, and biases need no 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
-from edgecv.stages.quantize._tflite_layers import is_float, layers, own
 from edgecv.stages.quantize.pairs import saturating, stretch
 from edgecv.stages.quantize.ranges import Range
 from edgecv.target import Grid
@@ -59,7 +57,7 @@ def overrides(
 
     kind = {"quant_type": QuantType.QInt8, "zero_point": np.int8(0)}
     found = {}
-    for name, learned in _scales(graph, grid).items():
+    for name, learned in scales_of(graph, grid).items():
         scales = np.array(learned)
         if grid.reduce_range:
             scales = _held(scales, *weights[name])
@@ -70,29 +68,6 @@ def overrides(
     return found
 
 
-def put_tflite(
-    graph: Graph, model: Any, float_model: Any, grid: Grid
-) -> Mapping[str, Sequence[float]]:
-    """Give the quantized model's layers, in place, their learned scales and integers; the scales
-    by the name of the weight. Layers that stayed float are left alone."""
-    scales = _scales(graph, grid)
-    for (name, op), (_, twin) in zip(layers(model), layers(float_model), strict=True):
-        source = flatbuffer.graph_of(float_model).tensors[twin.inputs[1]]
-        if source.name.decode() not in scales or is_float(model, op):
-            continue
-        real = flatbuffer.constant(float_model, source)
-        assert real is not None
-        tensor = own(model, op, 1)
-        axis = real.ndim - 1 if name == "DEPTHWISE_CONV_2D" else 0
-        count = len(tensor.quantization.scale)
-        scale = np.array(scales[source.name.decode()], np.float32)
-        scale = np.broadcast_to(scale, count)
-        spread = scale.reshape([-1 if i == axis else 1 for i in range(real.ndim)])
-        tensor.quantization.scale = scale.tolist()
-        flatbuffer.set_constant(model, tensor, np.rint(real / spread).astype(np.int8))
-    return scales
-
-
 def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """The scales (O,) or (1,), grown until the integers do not saturate."""
     q = np.rint(rows / scales[:, None])
@@ -100,7 +75,8 @@ def _held(scales: np.ndarray, rows: np.ndarray, pairs: np.ndarray) -> np.ndarray
     return scales * (grown if len(scales) > 1 else grown.max())
 
 
-def _scales(graph: Graph, grid: Grid) -> dict[str, list[float]]:
+def scales_of(graph: Graph, grid: Grid) -> dict[str, list[float]]:
+    """Learned steps of weights by name. Raises UnsupportedError: the grid cannot hold them."""
     table = graph.facts.get("learned", {}).get("weights", {})
     if not grid.per_channel and any(len(w["scale"]) > 1 for w in table.values()):
         what = "weights were trained with a step per channel, the target takes one per tensor"

@@ -6,12 +6,13 @@ import logging
 import math
 from dataclasses import replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.parity import COMPILE_INT8, Parity, Tolerance, check
@@ -27,7 +28,6 @@ from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, far_off
-from edgecv.stages.quantize.keep_float import onnx_layers, tflite_layers
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 
@@ -117,31 +117,25 @@ class Quantizer:
         return graph
 
     def _quantized(self, options: Options, out: Path) -> Graph:
-        grid, measured = self.target.grid, self._measured
-        if self.target.graph == "onnx":
-            from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-
-            return quantize_onnx(self.source, self._samples, grid, out, options, measured)
-        from edgecv.stages.quantize.tflite_int8 import quantize_tflite
-
-        io = self.target.io
-        return quantize_tflite(self.source, self._samples, grid, io, out, options, measured)
+        made: Graph = self._road.quantize(
+            self.source, self._samples, self.target, out, options, self._measured
+        )
+        return made
 
     def _floats(self, options: Options) -> bytes:
         """The float file as it was quantized."""
-        seen = self._measured[options.equalization]
-        if self.target.graph == "onnx":
-            return bytes(seen.model.SerializeToString())
-        return bytes(seen.content)
+        return bytes(self._road.floats(self._measured[options.equalization]))
 
     @cached_property
     def _named(self) -> frozenset[str]:
         """What `keep_float` takes."""
-        if self.target.graph == "onnx":
-            layers = onnx_layers(next(iter(self._measured.values())).model)
-        else:
-            layers = tflite_layers(flatbuffer.read(self.source.path))
+        layers = self._road.layers(self.source, next(iter(self._measured.values())))
         return frozenset().union(*layers.values())
+
+    @property
+    def _road(self) -> ModuleType:
+        """How graphs of the target's format are made int8."""
+        return import_module(f"edgecv.stages.quantize.for_{self.target.graph}")
 
     @property
     def _few(self) -> list[np.ndarray]:

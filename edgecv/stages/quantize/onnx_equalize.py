@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.tensors import layer_inputs
 from edgecv.stages.quantize import equalization
 from edgecv.stages.quantize.equalization import Layer, Ties
 from edgecv.stages.quantize.onnx_layers import plain, transposed
-from edgecv.stages.quantize.onnx_running import layer_inputs
 
 # Operators that commute with a positive scale per channel.
 _PASS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.tensors import activations, with_shapes
 from edgecv.errors import StageError
 from edgecv.graph import Graph
 from edgecv.stages.quantize.keep_float import onnx_layers
 from edgecv.stages.quantize.onnx_equalize import equalized
 from edgecv.stages.quantize.onnx_layers import geometry, layers
-from edgecv.stages.quantize.onnx_running import activations, with_shapes
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.errors import EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
@@ -32,7 +33,6 @@ from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
-from edgecv.stages.quantize.onnx_running import with_shapes
 from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range, opened

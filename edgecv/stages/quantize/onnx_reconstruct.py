@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.tensors import layer_inputs
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
 from edgecv.stages.quantize.onnx_layers import layers
 from edgecv.stages.quantize.onnx_quantized import Quantized
-from edgecv.stages.quantize.onnx_running import layer_inputs
 from edgecv.stages.quantize.reconstruction import Subject
 
 

@@ -130,7 +130,7 @@ def _sensitivities(
     def measure(graph: Graph) -> Problem:
         import onnx
 
-        from edgecv.stages.quantize.onnx_running import with_shapes
+        from edgecv.backends.onnxruntime.tensors import with_shapes
 
         model = with_shapes(onnx.load_model(str(source.path)))
         images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)

@@ -141,7 +141,7 @@ def _with(model: Any, thing: Rounded) -> Any:
 
 def _outputs(model: Any, samples: np.ndarray) -> Iterator[np.ndarray]:
     """The first output of a graph, whose nodes may be in any order, for one image after another."""
-    from edgecv.stages.quantize.onnx_running import runner
+    from edgecv.backends.onnxruntime.tensors import runner
 
     run = runner(_sorted(model))
     for image in samples:

@@ -40,10 +40,12 @@ from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
 from edgecv.stages.quantize._tflite_floats import said, wide, with_them
 from edgecv.stages.quantize._tflite_grids import widened
+from edgecv.stages.quantize._tflite_layers import known_as
+from edgecv.stages.quantize._tflite_learned import put_tflite
 from edgecv.stages.quantize._tflite_measured import Measured
 from edgecv.stages.quantize._tflite_weights import LIMIT, settle
 from edgecv.stages.quantize.calibration import check_samples, doubts
-from edgecv.stages.quantize.keep_float import resolve, tflite_layers
+from edgecv.stages.quantize.keep_float import resolve
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range
 from edgecv.stages.quantize.settling import largest
@@ -86,7 +88,7 @@ def quantize_tflite(
     check(options)
     _check(graph, samples, grid, io)
     floats = flatbuffer.read(graph.path)
-    kept = resolve(tflite_layers(floats), options.keep_float)
+    kept = resolve(known_as(floats), options.keep_float)
     if kept and io == "uint8":
         hint = "leave keep_float out: the Edge TPU computes in integers only"
         raise TargetError("quantize.keep_float", "io uint8 takes no float layer", hint)
@@ -115,7 +117,7 @@ def quantize_tflite(
     if io != "uint8" and (left := set(_left_float(model, io, stays))):
         stays |= with_them(seen.model, left)
         model = _quantize(seen.content, ranges, grid, io, stays)
-    scales = learned.put_tflite(graph, model, seen.model, grid) if trained else {}
+    scales = put_tflite(graph, model, seen.model, grid) if trained else {}
     moments = {} if trained else seen.moments
     raised = settle(model, seen.model, moments, options)
     in_float(model, ends)

@@ -1,0 +1,34 @@
+"""The road to a .tflite file."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edgecv.backends.tflite import flatbuffer
+from edgecv.graph import Graph
+from edgecv.stages.base import Context
+from edgecv.stages.export.tflite import export_tflite
+
+# Functions behind a network's last layer after which its numbers are quantities.
+VALUES = {"RELU", "RELU6", "LOGISTIC", "EXP", "TANH", "ABS", "SQRT", "POW", "LOG", "SQUARE"}
+PASSING = {"RESHAPE", "SQUEEZE", "TRANSPOSE", "EXPAND_DIMS"}
+
+
+def export(module: Any, example: Any, context: Context, opset: int, where: str) -> Graph:
+    """The graph of a torch network, in context.out."""
+    del opset, where  # of ONNX files; LiteRT says `context.network` in what goes wrong
+    return export_tflite(module, example, context.out, context.network)
+
+
+def ends(graph: Graph) -> list[str]:
+    """The operator that makes each output, behind those that only pass numbers on."""
+    model = flatbuffer.read(graph.path)
+    main = flatbuffer.graph_of(model)
+    made = {int(t): op for op in main.operators for t in op.outputs}
+    found = []
+    for index in main.outputs:
+        op = made.get(int(index))
+        while op is not None and flatbuffer.op_name(model, op) in PASSING:
+            op = made.get(int(op.inputs[0]))
+        found.append(flatbuffer.op_name(model, op) if op is not None else "")
+    return found

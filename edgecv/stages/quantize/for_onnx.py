@@ -1,0 +1,86 @@
+"""How ONNX graphs are made int8 and fp16."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv.errors import missing
+from edgecv.graph import Graph
+from edgecv.stages.quantize.half import SMALL, as_half
+from edgecv.stages.quantize.keep_float import onnx_layers
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.stages.quantize.options import Options
+from edgecv.target import Target
+
+
+def quantize(
+    source: Graph, samples: np.ndarray, target: Target, out: Path, options: Options, measured: Any
+) -> Graph:
+    """The int8 graph in out/. measured: what calibration tells, kept from one call to the next"""
+    return quantize_onnx(source, samples, target.grid, out, options, measured)
+
+
+def floats(measured: Any) -> bytes:
+    """The float file as it was quantized. measured: what `quantize` kept for its options"""
+    return bytes(measured.model.SerializeToString())
+
+
+def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
+    """What `keep_float` calls the layers (`keep_float.py`)."""
+    del source
+    return onnx_layers(measured.model)
+
+
+def halve(graph: Graph, path: Path, compute: bool) -> dict[str, int]:
+    """Write the graph with weights in fp16; its operators' counts. compute: and activations"""
+    model = _computing(graph) if compute else _stored(graph)
+    path.write_bytes(model.SerializeToString(deterministic=True))
+    return dict(sorted(Counter(n.op_type for n in model.graph.node).items()))
+
+
+def _stored(graph: Graph) -> Any:
+    """Initializers in fp16, a Cast behind each, which engines do once, when they load the file."""
+    import onnx
+    from onnx import TensorProto, numpy_helper
+
+    model = onnx.load_model(str(graph.path))
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < SMALL:
+            continue
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        tensor.CopyFrom(numpy_helper.from_array(as_half(name, values), f"{name}/fp16"))
+        casts.append(
+            onnx.helper.make_node("Cast", [f"{name}/fp16"], [name], f"{name}/unpack", to=1)
+        )
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
+
+
+def _computing(graph: Graph) -> Any:
+    """ONNX Runtime's own conversion, between Cast nodes at the network's ends."""
+    try:
+        import onnx
+        from onnxruntime.quantization.onnx_model import ONNXModel
+        from onnxruntime.transformers.float16 import convert_float_to_float16
+    except ImportError as e:
+        raise missing(e.name or "onnxruntime", "compress", "quantize") from None
+    from onnx import TensorProto, numpy_helper
+
+    from edgecv.stages.export.onnx import strip
+
+    model = onnx.load_model(str(graph.path))
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT:
+            as_half(tensor.name, numpy_helper.to_array(tensor))
+    made = convert_float_to_float16(model, keep_io_types=True)
+    ONNXModel(made).topological_sort()  # it leaves the casts of the inputs at the end
+    strip(made)
+    onnx.checker.check_model(made, full_check=True)
+    return made
