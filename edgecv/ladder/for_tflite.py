@@ -119,6 +119,9 @@ def integers(real: np.ndarray, detail: Any) -> np.ndarray:
     kind = np.dtype(detail["dtype"])
     if kind.kind == "f":
         return np.ascontiguousarray(real, kind)
-    grid, limits = detail["quantization_parameters"], np.iinfo(kind)
+    grid = detail["quantization_parameters"]
+    if kind.kind == "b" or not len(grid["scales"]):  # truth values, indices: on no grid
+        return np.ascontiguousarray(np.rint(real)).astype(kind)
+    limits = np.iinfo(kind)
     q = np.rint(real / grid["scales"][0]) + grid["zero_points"][0]
     return np.clip(q, limits.min, limits.max).astype(kind)

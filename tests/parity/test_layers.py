@@ -165,3 +165,12 @@ def test_memory_does_not_grow_with_the_images(
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_truth_values_and_indices_are_on_no_grid() -> None:
+    from edgecv.ladder.apart import integers
+
+    none = {"scales": np.zeros(0, np.float32), "zero_points": np.zeros(0, np.int32)}
+    for kind, real in ((np.bool_, [1.0, 0.0]), (np.int32, [7.0, -2.0])):
+        detail = {"shape": (1, 2), "dtype": kind, "quantization_parameters": none}
+        assert integers(np.array(real), detail).tolist() == [[kind(v) for v in real]]

@@ -149,6 +149,9 @@ def test_the_module_is_left_in_the_mode_it_was_in(tmp_path: Path):
         lambda self, x: self.head(x.flatten(1)),
         lambda self, x: self.head(torch.relu(x.reshape(1, -1))).relu(),
         lambda self, x: nn.functional.linear(x.mean((2, 3)).flatten(1), self.head.weight[:, :4]),
+        lambda _, x: nn.functional.adaptive_max_pool2d(x, 1).flatten(1),
+        lambda _, x: nn.functional.adaptive_max_pool2d(x, (5, 8)),
+        lambda _, x: nn.functional.celu(x, 0.5),
     ],
     ids=[
         "mean",
@@ -162,6 +165,9 @@ def test_the_module_is_left_in_the_mode_it_was_in(tmp_path: Path):
         "flatten",
         "reshape",
         "mean-linear",
+        "global-max",
+        "uneven-max",
+        "celu",
     ],
 )
 def test_rewrites_keep_the_value(then):

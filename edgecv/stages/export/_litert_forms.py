@@ -3,6 +3,7 @@
     conv_transpose(x, W, pads, groups, dilation) = crop(conv_transpose(x, W spread out))  per group
     avg_pool(x, pads that do not count)          = avg_pool(pad(x, 0)) * k / count
     max_pool(x, pads)                            = max_pool(x with its edges repeated)
+    adaptive_max_pool(x)                         = max_pool(x), part by part
     elu(x), selu(x), celu(x)                     = relu(x) + a (exp(min(x, 0)) - 1)
     group_norm(x)                                = (x - m) / sqrt(v + eps) * w + b
     c - x                                        = -x + c
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import math
 from functools import reduce
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,9 @@ def rewrite(program: GraphModule) -> None:
         node.meta["flows"] = any(inputs) or node.op == "placeholder"
     for node in list(program.graph.nodes):
         if node.op != "call_function":
+            continue
+        if node.target is _aten.adaptive_max_pool2d.default:
+            _largest_of_parts(program, node)
             continue
         new = None
         with program.graph.inserting_before(node):
@@ -176,6 +181,30 @@ def _largest_of_windows(program: GraphModule, node: Node) -> Node | None:
     else:
         return None
     return call(program, node.target, (padded, kernel, stride, [0, 0], dilation), node)
+
+
+def _largest_of_parts(program: GraphModule, node: Node) -> None:
+    """adaptive_max_pool2d as windows of one size, or part by part where they differ: LiteRT has no
+    lowering of it. Its indices cannot be had."""
+    (x, wanted), users = _arguments(node), [u for u in node.users if u.users]
+    if not isinstance(x, Node) or any(u.target is not getitem or u.args[1] != 0 for u in users):
+        return
+    with program.graph.inserting_before(node):
+        y: Node = x
+        for axis, (n, parts) in enumerate(zip(shape(x)[-2:], _each(wanted, 2), strict=True)):
+            window = [n // parts if axis == side else 1 for side in (0, 1)]
+            if n % parts == 0:
+                y = call(program, _aten.max_pool2d.default, (y, window, window), node)
+                continue
+            found = []
+            for i in range(parts):
+                first, last = i * n // parts, -(-(i + 1) * n // parts)
+                part = call(program, _aten.slice.Tensor, (y, axis + 2, first, last), node)
+                whole = [last - first if axis == side else 1 for side in (0, 1)]
+                found.append(call(program, _aten.max_pool2d.default, (part, whole, whole), node))
+            y = call(program, _aten.cat.default, (found, axis + 2), node)
+    for user in users:
+        replace(user, y)
 
 
 def _infinite(pad: Node) -> bool:
