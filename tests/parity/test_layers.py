@@ -168,7 +168,7 @@ def test_memory_does_not_grow_with_the_images(
 
 
 def test_truth_values_and_indices_are_on_no_grid() -> None:
-    from edgecv.ladder.apart import integers
+    from edgecv.ladder.for_tflite import integers
 
     none = {"scales": np.zeros(0, np.float32), "zero_points": np.zeros(0, np.int32)}
     for kind, real in ((np.bool_, [1.0, 0.0]), (np.int32, [7.0, -2.0])):
