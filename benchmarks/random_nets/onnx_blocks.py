@@ -241,7 +241,8 @@ def moved(w: Any) -> None:
                 else ["asymmetric"]))}  # fmt: skip
             if mode == "nearest":
                 how["nearest_mode"] = "floor"
-            w.x = w.add("Resize", x, "", w.constant(scales), mode=mode, **how)
+            none = w.constant(np.zeros(0)) if w.opset < 13 else ""  # a must until then
+            w.x = w.add("Resize", x, none, w.constant(scales), mode=mode, **how)
     elif pick == "split" and c % 2 == 0:
         how = {"num_outputs": 2} if w.opset >= 18 else {}
         first = w.add("Split", x, outputs=2, axis=1, **how)

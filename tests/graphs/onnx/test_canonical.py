@@ -146,6 +146,24 @@ def test_a_pool_of_a_late_opset_says_no_dilations_of_one(opset: int) -> None:
     assert "dilations" not in attributes(after.graph.node[0])
 
 
+@pytest.mark.parametrize("pads", [(0, 0, 1, 2, 0, 0, 3, 0), (0, 0, 0, 1, 0, 0, 0, 1), (0,) * 8])
+@pytest.mark.parametrize("opset", [18, 19])
+def test_pads_that_go_round_are_slices_and_joins(pads: tuple[int, ...], opset: int) -> None:
+    x = normal(1, 3, 4, 5)
+    node = helper.make_node("Pad", ["x", "p"], ["y"], mode="wrap")
+    after = canonical(model([node], x.shape, opset, p=np.array(pads)), "net.onnx", learn_shapes)
+    assert "Pad" not in ops(after)
+    sides = list(zip(pads[:4], pads[4:], strict=True))
+    np.testing.assert_array_equal(answer(after, x), np.pad(x, sides, mode="wrap"))
+
+
+def test_pads_that_go_round_twice_are_refused_by_name() -> None:
+    node = helper.make_node("Pad", ["x", "p"], ["y"], "circle", mode="wrap")
+    made = model([node], (1, 3, 4, 4), p=np.array((0, 0, 5, 0, 0, 0, 0, 0)))
+    with pytest.raises(UnsupportedError, match=r"'circle' \(Pad\): goes round 5 and 0 values of 4"):
+        canonical(made, "net.onnx", learn_shapes)
+
+
 @pytest.mark.parametrize("opset", [14, 18])
 def test_what_reads_a_pool_that_rounds_up_knows_its_true_size(opset: int) -> None:
     """onnx's inference counts a window that begins behind the image: 5 columns where 4 come out."""

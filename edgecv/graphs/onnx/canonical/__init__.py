@@ -18,6 +18,7 @@ from edgecv.graphs.onnx.canonical.opset import raised
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
 from edgecv.graphs.onnx.canonical.windows import windows
+from edgecv.graphs.onnx.canonical.wrap import wrap
 from edgecv.graphs.onnx.draft import Draft, Learn
 
 # In this order: each finds what those before it wrote. None edits the model that is given.
@@ -26,6 +27,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "opset": raised,
     "contrib": contrib,
     "leftovers": leftovers,
+    "wrap": wrap,
     "gemm": gemm,
     "windows": windows,
     "pools": pools,
