@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from edgecv.backends.onnxruntime.run import Session as Reference
 from edgecv.backends.openvino import LAYERS
@@ -126,6 +129,21 @@ def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
     tflite = Graph(fp32.path, "tflite", "fp32", fp32.inputs, fp32.outputs)
     with pytest.raises(UnsupportedError):
         compile(tflite, TARGET, tmp_path)
+
+
+def test_a_node_that_openvino_cannot_read_is_named(fp32: Graph, tmp_path: Path) -> None:
+    model = onnx.load(str(fp32.path))
+    first = model.graph.node[0]
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 0, 1, 1] * 2), "pads"))
+    rolled = helper.make_node(
+        "Pad", [model.graph.input[0].name, "pads"], ["r"], "roll", mode="wrap"
+    )
+    first.input[0] = "r"
+    model.graph.node.insert(0, rolled)
+    onnx.save(model, str(tmp_path / "model.onnx"))
+    with pytest.raises(UnsupportedError, match=r"cannot read node 'roll' \(Pad\)") as refused:
+        compile(replace(fp32, path=tmp_path / "model.onnx"), TARGET, tmp_path / "out")
+    assert ".cpp" not in str(refused.value)
 
 
 def test_the_device_side_imports_without_torch() -> None:

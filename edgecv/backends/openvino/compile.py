@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from edgecv.backends import Compiled
 from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
-from edgecv.errors import EngineError, UnsupportedError, missing
+from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing
 from edgecv.graph import Graph
 from edgecv.target import Target
 
@@ -80,7 +81,7 @@ def _convert(graph: Graph, xml: Path) -> int:
 
             path = xml.with_suffix(".onnx")
             onnx.save(parted(onnx.load(str(graph.path))), str(path))
-        model = ov.convert_model(str(path))
+        model = _read(path)
         if one_bit:
             counted = lower(model)
         for port, spec in (
@@ -90,6 +91,29 @@ def _convert(graph: Graph, xml: Path) -> int:
             port.get_tensor().set_names({spec.name})
         # The default halves float weights to fp16: a different network, unless it was asked for.
         ov.save_model(model, str(xml), compress_to_fp16=graph.precision == "fp16")
+    except EdgecvError:
+        raise
     except Exception as e:
         raise EngineError(ENGINE, " ".join(str(e).split())[:300], "see the layer named") from None
     return counted
+
+
+def _read(path: Path) -> Any:
+    """The ov.Model of an .onnx file. Raises UnsupportedError naming a node that it cannot read."""
+    import openvino as ov
+
+    try:
+        return ov.convert_model(str(path))
+    except Exception as e:
+        # Nodes are reported behind each other; one that only reads another's result says so.
+        told = re.findall(r"<Node\((\w+)\): ([^>]*)>'(.*?)(?=\n\n|\Z)", str(e), re.S)
+        first = [t for t in told if "has to be known" not in t[2]] or told
+        if not first:
+            raise
+        op, made, _ = first[0]
+        import onnx
+
+        nodes = onnx.load(str(path), load_external_data=False).graph.node
+        name = next((n.name for n in nodes if made in n.output and n.name), made)
+        what = f"OpenVINO cannot read node {name!r} ({op}) as it stands"
+        raise UnsupportedError(ENGINE, what, "another target runs it") from None
