@@ -103,7 +103,7 @@ def test_a_run_measures_a_target_where_it_can(
         return {"bundles": rows, "profiles": [{"layers": [], "reason": ""}] * 2}
 
     monkeypatch.setattr(run.child, "call", lambda *a, **_: ask("here", *a))
-    monkeypatch.setattr(run.device, "call", lambda *a, **_: ask(*a))
+    monkeypatch.setattr(device, "call", lambda *a, **_: ask(*a))
     expansion = SimpleNamespace(recipe=SimpleNamespace(bench=Bench(), seed=0, threads=1))
     node = SimpleNamespace(target=target, id="measure:cpu")
     making._measure(making.Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
