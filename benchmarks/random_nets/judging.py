@@ -31,7 +31,7 @@ from edgecv.runtime import open_bundle
 
 FLOAT_DB, TFLITE_DB, INT8_DB = 60.0, 50.0, 15.0
 SIDES = (16, 20, 24, 28, 32)
-JUDGED = 8
+JUDGED = 32
 CLEAR = 0.15  # a float margin above this share of the logits' spread is one that int8 must keep
 RIGHT, KEPT, REFUSED = "right", "kept in float", "refused"
 UNCLEAR, WRONG, CRASH = "REFUSED, NO WAY OUT", "SILENTLY WRONG", "CRASH"
