@@ -206,6 +206,8 @@ def _mean_and_dense(ops: list[Any], tensors: dict[int, Any]) -> tuple[int, int]:
     shape: Any = tensors[feature]["shape"] if feature in tensors else ()
     pooled = pool is not None and pool["op_name"] in ("MEAN", "AVERAGE_POOL_2D")
     weights = int(dense["inputs"][1])
+    if weights in made_by:  # a DEQUANTIZE of the constant, where the dense layer adds up in float
+        weights = int(made_by[weights]["inputs"][0])
     if not pooled or len(shape) != 4 or tensors[weights]["shape"][1] != shape[3]:
         what = "the TFLite graph does not end in a mean over the pixels and one dense layer"
         raise UnsupportedError("saliency", what)
