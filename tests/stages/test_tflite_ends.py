@@ -99,6 +99,10 @@ def test_weights_of_the_float_product_stay_int8_in_the_file() -> None:
     codes = {flatbuffer.op_name(model, op): model.operatorCodes[op.opcodeIndex].version
              for op in main.operators}  # fmt: skip
     assert codes["DEQUANTIZE"] == 5  # a scale for each channel
+    read = {int(t) for op in main.operators for t in op.inputs}
+    held = {int(main.tensors[t].buffer) for t in read}
+    for i, buffer in enumerate(model.buffers):  # the float weights are no longer there
+        assert i in held or buffer.data is None or not len(buffer.data)
     assert Session({"m": graph.path.read_bytes()}).delegated() == 6
 
 

@@ -130,8 +130,14 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
 
 
 def drop_unread(model: Any) -> None:
-    """Keep the buffers that a tensor holds, and the first, which the format wants empty."""
-    tensors = graph_of(model).tensors
+    """Keep the buffers of tensors that an operator reads, and the first, which the format wants
+    empty."""
+    graph = graph_of(model)
+    tensors, ends = graph.tensors, [*graph.inputs, *graph.outputs]
+    read = {int(t) for op in graph.operators for t in op.inputs} | set(map(int, ends))
+    for i, tensor in enumerate(tensors):
+        if i not in read:
+            tensor.buffer = 0
     kept = sorted({0, *(int(t.buffer) for t in tensors)})
     place = {old: new for new, old in enumerate(kept)}
     model.buffers = [model.buffers[i] for i in kept]
