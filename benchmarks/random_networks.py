@@ -26,11 +26,11 @@ from typing import Any
 
 import record
 
+from benchmarks.random_nets.verdicts import CRASH, FAULTS, KEPT, REFUSED, VERDICTS
+
 SLOW = ("tflite", "edgetpu")  # conversion takes ten seconds and more: a share of the networks
 SLOW_SHARE = 5
 LIMIT_S = 600
-FAULTS = ("REFUSED, NO WAY OUT", "SILENTLY WRONG", "CRASH")
-VERDICTS = ("right", "kept in float", "refused", *FAULTS)
 Key = tuple[int, str, str]
 
 
@@ -131,7 +131,7 @@ def died(options: argparse.Namespace, file: Path, left: list[Key], code: int) ->
     number, target, precision = next(k for k in left if k not in known)
     last = (options.work / "worker.log").read_text(errors="replace").strip()[-300:]
     add(file, {"network": number, "source": "", "target": target, "precision": precision,
-               "verdict": "CRASH", "reason": f"the process ended with {code}: {last}"})  # fmt: skip
+               "verdict": CRASH, "reason": f"the process ended with {code}: {last}"})  # fmt: skip
 
 
 def add(file: Path, row: dict[str, Any]) -> None:
@@ -186,7 +186,7 @@ def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: 
              f"All that was asked for: {record.verdict(len(rows) == asked)}.", "",
              "Judged on: " + ", ".join(f"{t} ({n})" for t, n in trees.most_common()) + ".",
              ""]  # fmt: skip
-    for verdict in ("refused", "kept in float"):
+    for verdict in (REFUSED, KEPT):
         reasons = Counter((r["target"], r["precision"], r["reason"])
                           for r in rows if r["verdict"] == verdict)  # fmt: skip
         if reasons:

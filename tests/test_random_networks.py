@@ -10,16 +10,9 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 from benchmarks.random_nets import onnx_nets, torch_nets
-from benchmarks.random_nets.judging import (
-    CRASH,
-    RIGHT,
-    WRONG,
-    Network,
-    compared,
-    judged,
-    normalised,
-)
+from benchmarks.random_nets.judging import Network, compared, judged, normalised
 from benchmarks.random_nets.pictures import pictures
+from benchmarks.random_nets.verdicts import FAULTS, RIGHT
 
 # (network, target, precision): each export takes a second or two.
 SAMPLE = [
@@ -41,7 +34,7 @@ def test_right_or_refused(
         pytest.importorskip("openvino")
     monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")
     found = judged(Network(number, 0, room), target, precision, room)
-    assert found["verdict"] not in (WRONG, CRASH), found
+    assert found["verdict"] not in FAULTS, found
     if target != "c":
         assert found["verdict"] == RIGHT, found
 

@@ -25,6 +25,7 @@ import torch
 
 from benchmarks.random_nets import onnx_nets, torch_nets
 from benchmarks.random_nets.pictures import MEAN, STD, folder, inputs, pictures
+from benchmarks.random_nets.verdicts import CRASH, KEPT, REFUSED, RIGHT, UNCLEAR, WRONG
 from edgecv import child, exporting
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.runtime import open_bundle
@@ -33,10 +34,8 @@ FLOAT_DB, TFLITE_DB, INT8_DB = 60.0, 50.0, 15.0
 SIDES = (16, 20, 24, 28, 32)
 JUDGED = 32
 CLEAR = 0.15  # a float margin above this share of the logits' spread is one that int8 must keep
-RIGHT, KEPT, REFUSED = "right", "kept in float", "refused"
-UNCLEAR, WRONG, CRASH = "REFUSED, NO WAY OUT", "SILENTLY WRONG", "CRASH"
 # Hints of the fidelity gates that leave a user alone: no layer, nothing to change.
-NO_WAY_OUT = ("report this", "inspect it before shipping", "check the target's grid")
+NO_WAY_OUT = ("report this", "inspect it before shipping")
 
 
 def source(number: int) -> str:

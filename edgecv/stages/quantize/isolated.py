@@ -80,12 +80,14 @@ def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: floa
     try:
         pairs = {p.b.tensor: p for p in match(a, b)[0] if p.b.kind != "reshape"}
         own = _own_db(a, b, pairs, xs[:IMAGES])
-        near = _compared([(a.answers(x), b.answers(x)) for x in xs[:IMAGES]], ends) >= least_db
+        refs = [a.answers(x) for x in xs[:IMAGES]]
+        outs = [b.answers(x) for x in xs[:IMAGES]]
+        near = _compared(list(zip(refs, outs, strict=True)), ends) >= least_db
         suspects = {t: pairs[t] for t, db in own.items() if db < OWN_DB or not near}
         if not suspects:
             return []
         runs = list(_runs(a, b, suspects, xs[:FEW]))
-        harm = {t: _harm(a, p, runs, ends) for t, p in suspects.items()}
+        harm = {t: _harm(a, p, runs, refs[:FEW], ends) for t, p in suspects.items()}
     finally:
         a.close()
         b.close()
@@ -128,13 +130,14 @@ def _as_read(pair: Pair, values: np.ndarray) -> np.ndarray:
     return pair.values(values, values)[0]
 
 
-def _harm(a: Any, pair: Pair, runs: Sequence[Run], ends: Mapping[str, str]) -> tuple[float, float]:
+def _harm(
+    a: Any, pair: Pair, runs: Sequence[Run], refs: Sequence[Answers], ends: Mapping[str, str]
+) -> tuple[float, float]:
     """dB of the float network's answers where a layer's own answer stands for its float self, and
-    where the float one does, put on the grid of its result."""
+    where the float one does, put on the grid of its result. refs: what it answers by itself"""
     tensor, grid = pair.a.tensor, pair.b.grid
     net = Replaced(a, [tensor])
     try:
-        refs = [a.answers(x) for x, _, _ in runs]
         own = [net.answers(x, {tensor: own[pair.b.tensor]}) for x, _, own in runs]
         held = (given[pair.b.tensor] for _, given, _ in runs)
         rounded = [v if grid is None else _on(v, grid) for v in held]
