@@ -5,18 +5,21 @@ Model is: build the dense network, apply its edits in order, load the weights. R
 pruning library and no tracing: an edit names modules and the indices that stay.
 
 A kind of edit is one file, edit_<op>.py beside the method that it belongs to, found by listing:
-`replay(module, edit)` and `describe(edit)`.
+`replay(module, edit)`, `describe(edit)` and `conflicts(edit, later)`: why a later edit cannot stand
+on this one, and the way out. A later edit that is only planned has its `op`, its `step` and, as
+`layers`, those that the recipe names.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from edgecv.errors import ModelError
+from edgecv.errors import ModelError, StageError
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,27 @@ def describe(edit: Edit) -> str:
     """One line of history: what the edit did."""
     found = kind(str(edit.get("op")))
     return str(found.describe(edit)) if found else f"{edit.get('step')}: {edit.get('op')}"
+
+
+def conflict(edit: Edit, earlier: Iterable[Edit]) -> tuple[str, str] | None:
+    """What is wrong and a hint, where an edit cannot stand on those made before; None if it can."""
+    for before in earlier:
+        found = kind(str(before.get("op")))
+        if found and (why := found.conflicts(before, edit)):
+            return f"cannot follow step {before.get('step')!r}, which {why[0]}", why[1]
+    return None
+
+
+def check(edit: Edit, earlier: Iterable[Edit]) -> None:
+    """Raises StageError where an edit, made or planned, cannot stand on those made before it."""
+    if found := conflict(edit, earlier):
+        raise StageError(str(edit.get("step")), *found)
+
+
+def common(edit: Edit, later: Edit) -> str:
+    """The first layer that both edits name; "" where there is none."""
+    both = edit.get("layers", {}).keys() & later.get("layers", {}).keys()
+    return str(min(both, default=""))
 
 
 def named(module: torch.nn.Module, name: str, edit: Edit) -> Any:

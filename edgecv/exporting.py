@@ -20,7 +20,9 @@ from edgecv.errors import BundleError, DataError, ModelError, RecipeError
 from edgecv.limits import Limits
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
-from edgecv.recipe import NO_LIMITS, Bench, Data, ModelSource, Recipe, Step, offers, source_of
+from edgecv.model_source import ModelSource, source_of
+from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe, Step
+from edgecv.recipe_flow import offers
 from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize

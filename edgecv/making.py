@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import data as datasets
-from edgecv import naming
+from edgecv import edits, naming
 from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
@@ -238,6 +238,8 @@ def _stage(work: Work) -> None:
         from edgecv.model import Model
 
         source = Model.load(work.inputs["model"])
+        if planned := stage.planned(work.node.step):
+            edits.check(planned, source[0].edits)
         if stage.fills and any(edit["op"] == "connections" for edit in source[0].edits):
             log.warning("%s: trains what sparsify took out again: sparsify last", work.node.step)
     stage.run(source, work.context())

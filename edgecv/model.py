@@ -39,7 +39,7 @@ INPUT = {
     "crop_pct?": Number(0.05, 1),
     "interpolation?": Text(40),
 }
-EDIT = {"op": Text(100), "step?": Text(1000)}
+EDIT = {"op": Text(100), "step?": Text(1000), "layers?": dict}
 SHAPE = {
     "builder": Text(1000),
     "source_digest?": str,
@@ -72,6 +72,8 @@ class Model:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def with_edit(self, edit: editing.Edit) -> Model:
+        """Raises StageError where the edit cannot stand on those made before it."""
+        editing.check(edit, self.edits)
         return replace(self, edits=(*self.edits, edit))
 
     def with_facts(self, step: str, facts: dict[str, Any]) -> Model:

@@ -29,7 +29,8 @@ from edgecv.closure import code, maker
 from edgecv.edits import kinds
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
-from edgecv.recipe import ModelSource, Recipe, Step
+from edgecv.model_source import ModelSource, locate
+from edgecv.recipe import Recipe, Step
 from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
@@ -309,8 +310,6 @@ def edit_modules(folder: Path) -> tuple[str, ...]:
 
 def found_source(text: str, folder: Path) -> str:
     """A data source with its path looked up as recipes do."""
-    from edgecv.recipe import locate
-
     kind, colon, argument = text.partition(":")
     if colon and kind in ("imagefolder", "npz"):
         return f"{kind}:{locate(argument, folder)}"

@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from edgecv import stages, strict_yaml, target, user_code, zoo
+from edgecv import model_source, recipe_flow, stages, strict_yaml, target, user_code
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.limits import Limits
+from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
 from edgecv.zoo import published
@@ -95,15 +96,6 @@ class Bench(_Checked):
     )
     budget_s: float = Field(default=15.0, gt=0, description="seconds after which it ends anyway")
     burst_ms: float = Field(default=5.0, gt=0, description="one bundle's turn in a round")
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """What `model:` names. kind is "zoo", "module", "onnx" or "folder"."""
-
-    kind: str
-    name: str
-    args: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -238,7 +230,7 @@ def check(
     listed = _targets(data["targets"], where)
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
-    model = _model(data["model"], path.parent, where)
+    model = model_source.read(data["model"], path.parent, where)
     given, notes = _as_trained(validated(Data, data["data"], where, "data"), model)
     recipe = Recipe(
         name=path.stem,
@@ -255,7 +247,7 @@ def check(
         listed=tuple(listed),
         notes=notes,
     )
-    _check_flow(recipe, where)
+    recipe_flow.check(recipe, where)
     return recipe
 
 
@@ -305,7 +297,7 @@ def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> d
     found: dict[str, Any] = {}
     folder, student = where.path.parent, getattr(stage, "student", None)
     if student is not None:
-        found["student"] = _model(student, folder, where, *keys, "student")
+        found["student"] = model_source.read(student, folder, where, *keys, "student")
         if found["student"].kind == "onnx":
             hint = "give a zoo name, module:function or a Model folder"
             raise RecipeError(where(*keys, "student"), "an .onnx file is not trained", hint)
@@ -318,7 +310,7 @@ def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> d
     if teacher == "model" or (teacher in steps and steps[teacher].stage.produces == "model"):
         return found | {"teacher": teacher}
     path = locate(teacher, folder)
-    if _is_file(path / "model.json") or (path.suffix == ".onnx" and _is_file(path)):
+    if is_file(path / "model.json") or (path.suffix == ".onnx" and is_file(path)):
         return found | {"teacher_file": path}
     names = ["model", *(s.name for s in steps.values() if s.stage.produces == "model")]
     what = f"no earlier step, Model folder or .onnx file {teacher!r}"
@@ -334,73 +326,13 @@ def _unused(word: str, taken: Container[str], named: dict[str, int]) -> str:
             return name
 
 
-def _check_flow(recipe: Recipe, where: Where) -> None:
-    """Whether every step can read what it reads, and every target offer what is asked of it."""
-    for i, step in enumerate(recipe.steps):
-        place = where("stages", i, step.stage.word)
-        gives = "model" if recipe.model.kind != "onnx" else "graph"
-        if step.source != "model":
-            before = recipe.step(step.source).stage
-            gives = before.produces
-            if before.word == step.stage.word == "quantize":
-                raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
-        if gives == "graph" and step.stage.word == "export" and step.source != "model":
-            raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        taught = step.student and step.source == "model"  # an .onnx file may teach a new network
-        if gives == "graph" and step.stage.produces == "model" and not taught:
-            raise RecipeError(
-                place,
-                f"needs a PyTorch network, and {step.source!r} is a graph file",
-                "an .onnx file joins at quantize or export; use module:function to train or prune",
-            )
-        if recipe.ships(step.name):
-            for profile in recipe.targets:
-                precision = getattr(step.stage, "precision", "fp32")
-                offers(profile, precision, place)
-                verdict = step.stage.check(profile)
-                if not verdict:
-                    reasons = "; ".join(verdict.reasons)
-                    raise TargetError(place, f"target {profile.name!r}: {reasons}")
-
-
-def offers(profile: Target, precision: str, where: str) -> None:
-    """Raise TargetError unless the target offers that precision."""
-    if precision not in profile.precisions:
-        raise TargetError(
-            where,
-            f"target {profile.name!r} does not offer {precision}",
-            f"it offers {', '.join(profile.precisions)}",
-        )
-
-
-def _model(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
-    """The network that the recipe names at `place`."""
-    place = place or ("model",)
-    if isinstance(value, str):
-        return _known(source_of(value, {}, folder), where, *place)
-    kinds = ("zoo", "module", "onnx", "folder")
-    if isinstance(value, dict):
-        named = [k for k in kinds if k in value]
-        if len(named) == 1:
-            args = {str(k): v for k, v in value.items() if k != named[0]}
-            name = str(value[named[0]])
-            if named[0] in ("onnx", "folder"):
-                name = str(locate(name, folder))
-                for key in args:
-                    what = f"unknown key {key!r}: a file takes no arguments"
-                    raise RecipeError(where(*place, key), what)
-            return _known(ModelSource(named[0], name, args), where, *place)
-    what = f"give one of {', '.join(kinds)}, found {short(value)}"
-    raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
-
-
 def _as_trained(data: Data, model: ModelSource) -> tuple[Data, tuple[str, ...]]:
     """Where the recipe says nothing, pixels become input as the network's weights expect: those of
     a Model folder, or published ones of the zoo. Also a note that says so."""
     expected: dict[str, Any] = {}
     if model.kind == "zoo":
         expected = published.known(model.name, model.args)
-    elif model.kind == "folder" and _is_file(Path(model.name) / "model.json"):
+    elif model.kind == "folder" and is_file(Path(model.name) / "model.json"):
         from edgecv.model import Model
 
         with suppress(ModelError):  # damaged: said when it is opened
@@ -419,50 +351,6 @@ def _as_trained(data: Data, model: ModelSource) -> tuple[Data, tuple[str, ...]]:
     )
     note = f"data: {said}, as the weights of {Path(model.name).name} expect (the recipe says none)"
     return data.model_copy(update=changed), (note,)
-
-
-def _known(source: ModelSource, where: Where, *place: Any) -> ModelSource:
-    """Whether the zoo has that network with those arguments; imports no torch."""
-    if source.kind != "zoo":
-        return source
-    if source.name not in zoo.names():
-        what = f"no network named {source.name!r} in the zoo"
-        raise RecipeError(where(*place), what, near(source.name, zoo.names()))
-    for key in source.args:
-        known = zoo.arguments(source.name)
-        if key not in known:
-            raise RecipeError(where(*place, key), f"unknown key {key!r}", near(key, list(known)))
-    return source
-
-
-def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
-    """What a model written as one word means: .onnx file, Model folder, module:function or zoo."""
-    if text.endswith(".onnx"):
-        return ModelSource("onnx", str(locate(text, folder)), args)
-    if _is_file(locate(text, folder) / "model.json"):
-        return ModelSource("folder", str(locate(text, folder)), args)
-    if ":" in text and not text.startswith("zoo:"):
-        return ModelSource("module", text, args)
-    if "/" in text:
-        raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
-    return ModelSource("zoo", text.removeprefix("zoo:"), args)
-
-
-def locate(text: str, folder: Path) -> Path:
-    """A path of a recipe: in the working folder first, then beside the recipe."""
-    try:
-        path = Path(text).expanduser()
-        beside = folder / path
-        return path if path.exists() or path.is_absolute() or not beside.exists() else beside
-    except (OSError, RuntimeError) as e:  # a name too long; ~ of a user who is not there
-        raise RecipeError(text[:80], f"is no path: {e}") from None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # a name too long to be a file's
-        return False
 
 
 def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:

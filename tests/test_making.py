@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from edgecv import making, recipe, zoo
-from edgecv.errors import RecipeError
+from edgecv import making, pipeline, recipe, zoo
+from edgecv.errors import RecipeError, StageError
 
 HEAD = """
 model: {zoo: resnet8, width: 16}
@@ -69,3 +70,13 @@ def test_names_that_come_to_be_later_are_not_looked_for(load) -> None:
 )
 def test_a_step_that_is_timed_as_it_will_not_ship_is_named(load, stages, named: list) -> None:
     assert list(making._timed_in_float(load(*stages))) == named
+
+
+def test_a_layer_that_an_earlier_step_chose_by_itself_cannot_be_named(load, tmp_path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 3), dtype=np.uint8)
+    np.savez(tmp_path / "set.npz", images=pixels, labels=np.arange(40) % 4)
+    bits = "binarize: {name: bits, from: model, epochs: 1, two_step: false, teacher: none}"
+    sparse = "sparsify: {name: sparse, density: {stage2.0.conv2: 0.5}}"
+    said = r"sparse: cannot follow step 'bits', which gave layer 'stage2\.0\.conv2' one bit"
+    with pytest.raises(StageError, match=said):
+        pipeline.run(load(bits, sparse), tmp_path / "out", compare=False)

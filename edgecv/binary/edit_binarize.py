@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecv.edits import Edit
+from edgecv.edits import Edit, common
 
 if TYPE_CHECKING:
     import torch
@@ -22,3 +22,14 @@ def describe(edit: Edit) -> str:
     from edgecv.binary import replacing
 
     return replacing.told(edit)
+
+
+def conflicts(edit: Edit, later: Edit) -> tuple[str, str] | None:
+    """A second one, quantizers, and what is to change the same layers."""
+    if later["op"] == "binarize":
+        return "gave layers one bit already", "let both read the float step (`from:`)"
+    if later["op"] == "quantizers":
+        return "gave layers one bit", "`quantize` takes the other layers to int8"
+    if name := common(edit, later):
+        return f"gave layer {name!r} one bit", "name other layers, or put it before that step"
+    return None

@@ -22,3 +22,7 @@ def describe(edit: Edit) -> str:
     from edgecv.lowrank import history
 
     return history.told(edit)
+
+
+def conflicts(edit: Edit, later: Edit) -> None:
+    """None: factors are convolutions and dense layers."""

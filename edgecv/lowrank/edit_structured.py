@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecv.edits import Edit
+from edgecv.edits import Edit, common
 
 if TYPE_CHECKING:
     import torch
@@ -22,3 +22,12 @@ def describe(edit: Edit) -> str:
     from edgecv.lowrank import history
 
     return history.told(edit)
+
+
+def conflicts(edit: Edit, later: Edit) -> tuple[str, str] | None:
+    """Quantizers, and what is to change the same layers."""
+    if later["op"] == "quantizers":
+        return "left layers that multiply by FFT", "quantize after training, or lowrank by svd"
+    if name := common(edit, later):
+        return f"made layer {name!r} structured", "name other layers, or put it before that step"
+    return None

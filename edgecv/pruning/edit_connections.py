@@ -22,3 +22,7 @@ def describe(edit: Edit) -> str:
     kept, total = map(sum, zip(*edit["layers"].values(), strict=True))
     layers = len(edit["layers"])
     return f"{edit['step']}: {kept:,} of {total:,} connections of {layers} layers stay"
+
+
+def conflicts(edit: Edit, later: Edit) -> None:
+    """None: zeros are weights as before; a step that fills them again says so (`making`)."""

@@ -94,3 +94,7 @@ def can_shrink(layer: torch.nn.Module) -> bool:
 
     known = (nn.Conv2d, nn.Linear, nn.modules.batchnorm._BatchNorm, nn.PReLU)
     return isinstance(layer, known)
+
+
+def conflicts(edit: Edit, later: Edit) -> None:
+    """None: narrower layers are layers as before."""

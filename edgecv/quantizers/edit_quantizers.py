@@ -40,3 +40,11 @@ def describe(edit: Edit) -> str:
     }
     told = ", ".join(f"{kind} of {'/'.join(map(str, b))} bits" for kind, b in bits.items())
     return f"{edit['step']}: learned ranges ({edit['method']}): {told}"
+
+
+def conflicts(edit: Edit, later: Edit) -> tuple[str, str]:  # noqa: ARG001
+    """Every other: ranges and steps were learned for the layers as they are."""
+    if later["op"] == "quantizers":
+        return "learned ranges already", "let both read the float step (`from:`)"
+    hint = "put it before that step, or let it read the float step (`from:`)"
+    return "learned ranges of the layers as they are", hint

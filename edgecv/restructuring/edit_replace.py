@@ -22,3 +22,7 @@ def describe(edit: Edit) -> str:
     from edgecv import restructuring
 
     return restructuring.describe(edit)
+
+
+def conflicts(edit: Edit, later: Edit) -> None:
+    """None: blocks are made of convolutions."""

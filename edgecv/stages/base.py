@@ -18,6 +18,7 @@ from edgecv.target import Target
 
 if TYPE_CHECKING:
     from edgecv.data.images import Images
+    from edgecv.edits import Edit
     from edgecv.measuring.run import Measuring
     from edgecv.runtime.preprocess import Preprocess
 
@@ -108,6 +109,10 @@ class Stage(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """What the result depends on: every field that is not mere naming."""
         return self.model_dump(mode="json", exclude={"name", "from_", "ship"})
+
+    def planned(self, step: str) -> Edit | None:  # noqa: ARG002
+        """The edit that it will make, with the layers that the recipe names (`edgecv.edits`)."""
+        return None
 
     def layer_names(self) -> tuple[str, ...]:
         """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""

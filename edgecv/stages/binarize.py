@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from edgecv import naming
-from edgecv.errors import StageError
+from edgecv.edits import Edit
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
@@ -83,6 +83,9 @@ class Binarize(Training):
             raise ValueError("share is for layers: auto")
         return self
 
+    def planned(self, step: str) -> Edit:
+        return {"op": "binarize", "step": step, "layers": dict.fromkeys(self.layer_names())}
+
     def layer_names(self) -> tuple[str, ...]:
         return () if self.layers == "auto" else self.layers
 
@@ -95,9 +98,6 @@ class Binarize(Training):
         from edgecv.training import top1
 
         model, module = source
-        if any(edit["op"] in ("quantizers", "binarize") for edit in model.edits):
-            hint = "let both read the float step (`from:`)"
-            raise StageError(context.where, "reads a network of few bits already", hint)
         torch.set_num_threads(context.threads)
         test = context.images("test")
         teacher = self.teaching(module, context, self.dense(module))

@@ -99,6 +99,10 @@ class Lowrank(Training):
             raise ValueError("give rank, one for all layers, or rank_by, not both")
         return self
 
+    def planned(self, step: str) -> Edit:
+        op = "structured" if self.structured else "factorize"
+        return {"op": op, "step": step, "layers": dict.fromkeys(self.layers)}
+
     def layer_names(self) -> tuple[str, ...]:
         return self.layers
 
@@ -119,9 +123,6 @@ class Lowrank(Training):
         from edgecv.training import top1
 
         model, module = source
-        if any(edit["op"] == "quantizers" for edit in model.edits):
-            hint = "lowrank first, then qat"
-            raise StageError(context.where, "reads a network with learned ranges", hint)
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
         dense = self.dense(module)

@@ -28,7 +28,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from edgecv.errors import StageError
+from edgecv.edits import Edit
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 from edgecv.target import Target
@@ -122,6 +122,9 @@ class Prune(Training):
 
         return (here(targets, self.on, self.name or self.word),) if self.timed else ()
 
+    def planned(self, step: str) -> Edit:
+        return {"op": "keep_channels", "step": step}
+
     def layer_names(self) -> tuple[str, ...]:
         return self.keep
 
@@ -129,9 +132,6 @@ class Prune(Training):
         from edgecv.pruning.rounds import Pruning
 
         model, module = source
-        if any(edit["op"] == "quantizers" for edit in model.edits):
-            hint = "prune first, then qat"
-            raise StageError(context.where, "reads a network with learned ranges", hint)
         Pruning(self, model, module, context).run()
 
 

@@ -25,7 +25,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.errors import StageError
+from edgecv.edits import Edit
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
@@ -52,6 +52,9 @@ class Qat(Training):
     clip_decay: float = Field(default=1e-4, ge=0, description="weight decay of PACT's clips")
     samples: int = Field(default=256, ge=1, description="training images that the steps start from")
 
+    def planned(self, step: str) -> Edit:
+        return {"op": "quantizers", "step": step}
+
     def run(self, source: Any, context: Context) -> None:
         import torch
 
@@ -62,12 +65,6 @@ class Qat(Training):
         from edgecv.training import top1
 
         model, module = source
-        if any(edit["op"] == "quantizers" for edit in model.edits):
-            hint = "let both read the float step (`from:`)"
-            raise StageError(context.where, "reads a network that has quantizers already", hint)
-        if any(edit["op"] == "structured" for edit in model.edits):
-            hint = "quantize it after training, or lowrank by svd"
-            raise StageError(context.where, "cannot follow a structured layer's FFT", hint)
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
         teacher = self.teaching(module, context, self.dense(module))

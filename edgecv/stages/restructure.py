@@ -66,6 +66,9 @@ class Restructure(Training):
     finetune_epochs: int = Field(default=3, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
 
+    def planned(self, step: str) -> Edit:
+        return {"op": "replace", "step": step, "layers": dict.fromkeys(self.layers)}
+
     def layer_names(self) -> tuple[str, ...]:
         return self.layers
 
@@ -76,9 +79,6 @@ class Restructure(Training):
         from edgecv.training import top1
 
         model, module = source
-        if any(edit["op"] == "quantizers" for edit in model.edits):
-            hint = "restructure first, then qat"
-            raise StageError(context.where, "reads a network with learned ranges", hint)
         images, test, dense = context.images("train"), context.images("test"), self.dense(module)
         shape = context.preprocess.channels, context.preprocess.size
         facts: dict[str, Any] = {"macs_before": counting.macs(module, *shape)}

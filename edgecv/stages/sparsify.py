@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from edgecv.errors import StageError
+from edgecv.edits import Edit
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
@@ -63,6 +63,9 @@ class Sparsify(Training):
             raise ValueError("N is below M")
         return value
 
+    def planned(self, step: str) -> Edit:
+        return {"op": "connections", "step": step, "layers": dict.fromkeys(self.density)}
+
     def layer_names(self) -> tuple[str, ...]:
         return tuple(self.density)
 
@@ -71,9 +74,6 @@ class Sparsify(Training):
         from edgecv.training import top1
 
         model, module = source
-        if any(edit["op"] == "quantizers" for edit in model.edits):
-            hint = "sparsify first, then qat"
-            raise StageError(context.where, "reads a network with learned ranges", hint)
         n, m = map(int, self.pattern.split(":"))
         pattern = (n, m) if self.method == "nm" else None
         shares = densities(module, 1 - self.sparsity, self.density, context.where, pattern)

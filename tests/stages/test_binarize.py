@@ -16,7 +16,7 @@ from torch import nn  # noqa: E402
 
 from edgecv import history, zoo  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
-from edgecv.errors import ModelError, RecipeError, StageError, UnsupportedError  # noqa: E402
+from edgecv.errors import ModelError, RecipeError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
@@ -209,12 +209,6 @@ def test_a_layer_that_is_not_called_itself_stays_float(tmp_path: Path) -> None:
         Binarize(epochs=1, layers=("b",)).run(
             (Model("none:here"), nets.seeded(ByHand)), nets.context(tmp_path, where="b")
         )
-
-
-def test_a_second_one_is_refused(trained: Path, tmp_path: Path) -> None:
-    binarize(trained, tmp_path / "a", epochs=1)
-    with pytest.raises(StageError, match="few bits already"):
-        binarize(tmp_path / "a", tmp_path / "b")
 
 
 def test_an_edit_that_does_not_fit_is_an_error(trained: Path, tmp_path: Path) -> None:

@@ -179,18 +179,6 @@ def test_divergence_is_an_error_that_says_what_to_lower(
     assert not (tmp_path / "model.json").exists()
 
 
-def test_a_second_qat_is_refused(trained: Path, tmp_path: Path) -> None:
-    qat(trained, tmp_path / "a", epochs=1)
-    with pytest.raises(StageError, match=r"has quantizers already \(let both read the float"):
-        qat(tmp_path / "a", tmp_path / "b", epochs=1)
-
-
-def test_pruning_comes_before(trained: Path, tmp_path: Path) -> None:
-    qat(trained, tmp_path / "a", epochs=1)
-    with pytest.raises(StageError, match=r"small: reads a network with learned ranges \(prune fir"):
-        Prune().run(Model.load(tmp_path / "a"), nets.context(tmp_path / "b", where="small"))
-
-
 def test_a_pruned_network_learns_its_ranges(trained: Path, tmp_path: Path) -> None:
     context = nets.context(tmp_path / "small", alignment=4, where="small")
     Prune(method="l1", finetune_epochs=0).run(Model.load(trained), context)

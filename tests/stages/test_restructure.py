@@ -151,12 +151,6 @@ def test_a_layer_that_does_not_run_is_refused(tmp_path: Path) -> None:
         restructure(module, tmp_path, Model("none:here"), layers=("spare",))
 
 
-def test_learned_ranges_come_after(tmp_path: Path) -> None:
-    model = Model("zoo:resnet8", ARGS, edits=({"op": "quantizers"},))
-    with pytest.raises(StageError, match="restructure first, then qat"):
-        restructure(resnet(), tmp_path, model)
-
-
 def test_more_fitting_is_nearer_and_the_network_with_it(tmp_path: Path) -> None:
     """The blocks' outputs come nearer with more steps; so do the logits."""
     x = torch.from_numpy(nets.context(tmp_path / "x").preprocess.normalise(nets.images(64).pixels))

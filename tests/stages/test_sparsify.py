@@ -12,7 +12,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv.edits import describe  # noqa: E402
-from edgecv.errors import RecipeError, StageError, UnsupportedError  # noqa: E402
+from edgecv.errors import RecipeError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.pruning import connections  # noqa: E402
 from edgecv.stages.sparsify import Sparsify  # noqa: E402
@@ -117,10 +117,6 @@ def test_bad_input_is_told(tmp_path: Path) -> None:
     lone = nn.Sequential(nets.conv(3, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     with pytest.raises(UnsupportedError, match="no layer whose connections can go"):
         sparsify(tmp_path, lone)
-    module = nets.seeded(nets.PRUNABLE["residual"])
-    learned = Model("none:here", edits=({"op": "quantizers", "step": "qat"},))
-    with pytest.raises(StageError, match="learned ranges"):
-        Sparsify().run((learned, module), nets.context(tmp_path))
 
 
 @settings(max_examples=60, derandomize=True, deadline=None)

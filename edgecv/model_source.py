@@ -1,0 +1,85 @@
+"""What a recipe's `model:` and `student:` name: a zoo network, a function, a file or a folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgecv import zoo
+from edgecv.checking import Where, near, short
+from edgecv.errors import RecipeError
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What `model:` names. kind is "zoo", "module", "onnx" or "folder"."""
+
+    kind: str
+    name: str
+    args: dict[str, Any]
+
+
+def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
+    """The network that the recipe names at `place`."""
+    place = place or ("model",)
+    if isinstance(value, str):
+        return _in_zoo(source_of(value, {}, folder), where, *place)
+    kinds = ("zoo", "module", "onnx", "folder")
+    if isinstance(value, dict):
+        named = [k for k in kinds if k in value]
+        if len(named) == 1:
+            args = {str(k): v for k, v in value.items() if k != named[0]}
+            name = str(value[named[0]])
+            if named[0] in ("onnx", "folder"):
+                name = str(locate(name, folder))
+                for key in args:
+                    what = f"unknown key {key!r}: a file takes no arguments"
+                    raise RecipeError(where(*place, key), what)
+            return _in_zoo(ModelSource(named[0], name, args), where, *place)
+    what = f"give one of {', '.join(kinds)}, found {short(value)}"
+    raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
+
+
+def _in_zoo(source: ModelSource, where: Where, *place: Any) -> ModelSource:
+    """Whether the zoo has that network with those arguments; imports no torch."""
+    if source.kind != "zoo":
+        return source
+    if source.name not in zoo.names():
+        what = f"no network named {source.name!r} in the zoo"
+        raise RecipeError(where(*place), what, near(source.name, zoo.names()))
+    for key in source.args:
+        known = zoo.arguments(source.name)
+        if key not in known:
+            raise RecipeError(where(*place, key), f"unknown key {key!r}", near(key, list(known)))
+    return source
+
+
+def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
+    """What a model written as one word means: .onnx file, Model folder, module:function or zoo."""
+    if text.endswith(".onnx"):
+        return ModelSource("onnx", str(locate(text, folder)), args)
+    if is_file(locate(text, folder) / "model.json"):
+        return ModelSource("folder", str(locate(text, folder)), args)
+    if ":" in text and not text.startswith("zoo:"):
+        return ModelSource("module", text, args)
+    if "/" in text:
+        raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
+    return ModelSource("zoo", text.removeprefix("zoo:"), args)
+
+
+def locate(text: str, folder: Path) -> Path:
+    """A path of a recipe: in the working folder first, then beside the recipe."""
+    try:
+        path = Path(text).expanduser()
+        beside = folder / path
+        return path if path.exists() or path.is_absolute() or not beside.exists() else beside
+    except (OSError, RuntimeError) as e:  # a name too long; ~ of a user who is not there
+        raise RecipeError(text[:80], f"is no path: {e}") from None
+
+
+def is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name too long to be a file's
+        return False
