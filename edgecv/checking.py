@@ -50,7 +50,7 @@ def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> An
         if key not in known:
             raise RecipeError(where(*keys, key), f"unknown key {key!r}", near(str(key), known))
     try:
-        return cls.model_validate(values)
+        made = cls.model_validate(values)
     except ValidationError as e:
         inner, message = _first(e)
         if message == "missing":
@@ -58,6 +58,21 @@ def validated(cls: type[BaseModel], values: Any, where: Where, *keys: Any) -> An
             raise RecipeError(where(*keys), f"key {inner[-1]!r} is missing", hint) from None
         hint = _about(cls, str(inner[0])) if inner else ""
         raise RecipeError(where(*keys, *inner), message, hint) from None
+    for name, field in cls.model_fields.items():
+        key = field.alias or name
+        if _is_truth(values.get(key), getattr(made, name)):
+            what = f"takes a number, found {short(values[key]).lower()}"
+            raise RecipeError(where(*keys, key), what, _about(cls, name))
+    return made
+
+
+def _is_truth(value: Any, taken: Any) -> bool:
+    """Whether true or false was taken as the number 1 or 0, alone or in a list."""
+    if isinstance(value, list | tuple) and isinstance(taken, list | tuple):
+        return any(_is_truth(a, b) for a, b in zip(value, taken, strict=False))
+    return (
+        isinstance(value, bool) and not isinstance(taken, bool) and isinstance(taken, int | float)
+    )
 
 
 def short(value: Any) -> str:
@@ -105,7 +120,7 @@ def _keys(cls: type[BaseModel]) -> str:
 
 def near(word: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(word, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known) or 'none yet'}"
 
 
 def line_numbers(node: yaml.Node | None, keys: tuple[Any, ...] = ()) -> dict[tuple[Any, ...], int]:

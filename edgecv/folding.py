@@ -43,7 +43,8 @@ def folded(
     # Its fused kernel of a whole encoder layer passes over the layers inside: over what replaces
     # them, and what watches them. Without it the same products run one by one.
     torch.backends.mha.set_fastpath_enabled(False)
-    module = _unwrapped(module).eval()
+    module = _unwrapped(module)
+    _evaluate(module, where)
     _check(module, where)
     computed = {name for name, _ in module.named_parameters() if _is_computed(name, module)}
     if weights and computed & weights.keys():
@@ -112,6 +113,22 @@ def _unwrapped(module: Any) -> nn.Module:
             module = module._orig_mod
         else:
             return module
+
+
+def _evaluate(module: nn.Module, where: str) -> None:
+    """Put a network into eval mode. Raises ModelError where its own train() or eval() prevents it.
+
+    A layer that keeps itself in train mode (its own class says so) is taken as it is.
+    """
+    for mode, returned in (("train()", module.train()), ("eval()", module.eval())):
+        if returned is not module:
+            what = f"its {mode} returns {type(returned).__name__}, not the network"
+            raise ModelError(where, what, "end its train() and eval() with `return self`")
+    for name, part in module.named_modules():
+        if part.training and not list(part.children()) and not part.eval().training:
+            what = "stays in train mode when the network is put into eval mode"
+            hint = "let the network's own train() and eval() reach it: super().train(mode)"
+            raise ModelError(f"{where}: layer {name!r} ({type(part).__name__})", what, hint)
 
 
 def _check(module: nn.Module, where: str) -> None:

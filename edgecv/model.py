@@ -375,7 +375,8 @@ def check_outputs(
         kind = str(out.dtype).removeprefix("torch.")
         raise ModelError(where, f"answers in {kind}, not in float32", "return float32 logits")
     if out.ndim != 2:
-        raise ModelError(where, f"returns shape {tuple(out.shape)}, expected (1, classes)")
+        hint = "x.flatten(1), or bring it as an .onnx file, which may answer in any shape"
+        raise ModelError(where, f"returns shape {tuple(out.shape)}, expected (1, classes)", hint)
     if classes is not None and out.shape[1] != classes:
         raise ModelError(
             where,

@@ -7,6 +7,7 @@ anything is built, and the nodes before any of them becomes a value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,10 @@ from edgecv.errors import RecipeError
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
-MAX_VALUES = 200_000  # with every alias written out; 2,000 stages are some 40,000
+MAX_VALUES = 100_000  # with every alias written out; 2,000 stages are some 40,000
+
+MAX_BITS = 512  # of a whole number; Python refuses to write out 0xfff... of some thousand digits
+_OTHER_BASE = re.compile(r"[-+]?(0[0-7_]*[0-7]$|[0-9].*:)")  # 010, 1:30
 
 # PyYAML's own parser takes ten times as long; it is there where libyaml is not.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -75,9 +79,12 @@ def load(text: str, where: str) -> tuple[Any, yaml.Node | None]:
 
 
 def _check_depth(text: str, where: str) -> None:
-    """Raises RecipeError where brackets and indentation go deeper than any recipe."""
-    depth = 0
+    """Raises RecipeError where brackets and indentation go deeper than any recipe, or hold more."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
+        values += isinstance(event, yaml.NodeEvent)
+        if values > MAX_VALUES:
+            raise RecipeError(where, f"holds more than {MAX_VALUES:,} values", "split it")
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
@@ -135,9 +142,14 @@ class _Walk:
     def _check_scalar(self, node: yaml.Node) -> None:
         if node.tag in _WORDS or node.tag == _MERGE:
             return
+        place, text = f"{self.where}:{node.start_mark.line + 1}", str(node.value)[:40]
         try:
-            self.loader.construct_object(node)
+            value = self.loader.construct_object(node)
         except (ValueError, LookupError, AttributeError):  # 2001-13-40; 5,000 digits
-            place = f"{self.where}:{node.start_mark.line + 1}"
-            what = f"is not valid YAML: {str(node.value)[:40]!r} is no value"
+            what = f"is not valid YAML: {text!r} is no value"
             raise RecipeError(place, what, "quote it if it is text") from None
+        if isinstance(value, int) and value.bit_length() > MAX_BITS:
+            raise RecipeError(place, f"is a number of {value.bit_length()} bits: {text}...")
+        if isinstance(value, int | float) and _OTHER_BASE.match(str(node.value)):
+            what = f"{text} is {value} to YAML, which counts in eights or sixties here"
+            raise RecipeError(place, what, f"write {value}, or quote it if it is text")

@@ -180,3 +180,34 @@ def test_models_are_built_folded_and_older_files_still_load(
         with torch.no_grad():
             assert torch.equal(Model.load(tmp_path / way)[1](X), wanted), way
     sys.modules.pop("folding_mine", None)
+
+
+class Forgetful(nn.Sequential):
+    def train(self, mode: bool = True) -> Any:  # freezes batch norms, as many networks do
+        super().train(mode)
+        self[1].eval()
+
+
+class Deaf(nn.Sequential):
+    def eval(self) -> Any:
+        return self
+
+
+class Batchwise(nn.BatchNorm2d):
+    def train(self, mode: bool = True) -> Any:  # noqa: ARG002
+        return super().train(True)
+
+
+@pytest.mark.parametrize(("kind", "says"), [
+    (Forgetful, r"its train\(\) returns NoneType, not the network"),
+    (Deaf, r"layer '0' \(Conv2d\): stays in train mode"),
+])  # fmt: skip
+def test_a_network_that_cannot_be_put_into_eval_mode_is_refused(kind: Any, says: str) -> None:
+    with pytest.raises(ModelError, match=says):
+        folded(kind(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), "mynet:make")
+
+
+def test_a_layer_that_keeps_to_its_batch_by_its_own_word_stays() -> None:
+    module = folded(nn.Sequential(nn.Conv2d(3, 4, 3), Batchwise(4)), "mynet:make")
+    assert module[1].training
+    assert not module[0].training

@@ -154,3 +154,41 @@ def test_planning_takes_work_in_proportion_to_its_stages(tmp_path, kind):
     assert [nodes - found[1][1] for _, nodes in found[2:]] in ([100, 200], [200, 400])
     first, second, third = (work for work, _ in found[1:])
     assert third - second < 1.1 * (second - first)  # a square would be 1.67
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a: 0x" + "f" * 5000, "is a number of 20000 bits"),
+        ("- 010", "010 is 8 to YAML, which counts in eights or sixties here (write 8"),
+        ("lr: 1:30", "1:30 is 90 to YAML"),
+        ("lr: 1:30.5", "1:30.5 is 90.5 to YAML"),
+    ],
+)
+def test_numbers_that_are_others_to_yaml_are_refused(text, says):
+    assert says in refusal(text)
+    numbers, _ = strict_yaml.load("[0, -0, 0.10, 0x10, 1_000, '010', 10]", "a.yaml")
+    assert numbers == [0, 0, 0.1, 16, 1000, "010", 10]
+
+
+def test_a_mapping_of_too_many_keys_is_refused_before_it_is_read():
+    assert "holds more than 100,000 values" in refusal("".join(f"k{i}: 1\n" for i in range(60_000)))
+
+
+@pytest.mark.parametrize(("was", "now", "field"), [
+    ("epochs: 1", "epochs: true", "epochs"),
+    ("size: 28", "size: 28, mean: [yes]", "mean"),
+    ("epochs: 1", "epochs: 1, lr: on", "lr"),
+])  # fmt: skip
+def test_a_truth_value_is_no_number(tmp_path, was, now, field):
+    path = tmp_path / "r.yaml"
+    path.write_text(GOOD.replace(was, now))
+    with pytest.raises(RecipeError, match=rf"{field}: takes a number, found \[?true"):
+        recipe.load(path)
+
+
+def test_a_name_of_a_step_fits_into_a_file_name(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text(GOOD.replace("epochs: 1", f"epochs: 1, name: {'x' * 300}"))
+    with pytest.raises(RecipeError, match="name: String should match pattern"):
+        recipe.load(path)

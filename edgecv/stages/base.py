@@ -96,7 +96,7 @@ class Stage(BaseModel):
 
     name: str = Field(
         default="",
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$|^$",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$|^$",
         description="how other steps, files and tables call this step",
     )
     from_: str | None = Field(

@@ -328,3 +328,16 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nothing\.onnx"):
         load_onnx(tmp_path / "nothing.onnx", tmp_path / "out")
+
+
+def test_an_lstm_with_a_projection_is_refused_by_its_name(tmp_path):
+    class Columns(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm = nn.LSTM(3, 8, batch_first=True, proj_size=4)
+
+        def forward(self, x):
+            return self.lstm(x.mean(2).transpose(1, 2))[0][:, -1]
+
+    with pytest.raises(ModelError, match=r"layer 'lstm' \(LSTM\): projects its state"):
+        export_onnx(Columns(), torch.zeros(1, 3, 8, 8), tmp_path, where="net:make")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 OPSET = 18  # the oldest that torch 2.13 writes by both routes
 FILE = "model.onnx"
+_OR_ONNX = "or bring it as an .onnx file, which may answer in any shape"
 
 
 def export_onnx(
@@ -188,6 +189,10 @@ def _check_module(module: torch.nn.Module, example: torch.Tensor, where: str) ->
             raise ModelError(f"{where}.{name}", "holds NaN or infinite values", "train it again")
     if example.ndim != 4 or example.shape[0] != 1:
         raise ModelError(where, f"example is {tuple(example.shape)}, not (1, C, H, W)")
+    for name, part in module.named_modules():
+        if isinstance(part, torch.nn.LSTM) and part.proj_size:
+            what = "projects its state (proj_size), which has no form in ONNX"
+            raise ModelError(f"{where}: layer {name!r} (LSTM)", what, "put a Linear behind it")
     try:
         with torch.no_grad(), _evaluating(module), tracking(module) as inside:
             y = module(example)
@@ -203,10 +208,10 @@ def _check_module(module: torch.nn.Module, example: torch.Tensor, where: str) ->
         raise ModelError(
             where,
             f"returns a {type(y).__name__}, not one tensor",
-            "wrap it: return the logits only",
+            f"wrap it: return the logits only, {_OR_ONNX}",
         )
     if y.ndim != 2 or y.shape[0] != 1:
-        raise ModelError(where, f"returns shape {tuple(y.shape)}, not (1, classes)")
+        raise ModelError(where, f"returns shape {tuple(y.shape)}, not (1, classes)", _OR_ONNX)
 
 
 def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int, where: str) -> Any:
