@@ -335,11 +335,15 @@ def source_digest(reference: str) -> str | None:
 
 
 def check_finite(module: torch.nn.Module, where: str) -> None:
-    """Raises ModelError naming the first weight that holds NaN or Inf."""
+    """Raises ModelError naming the first weight that holds NaN or Inf; a mask of -inf is none."""
     import torch
 
+    masks = {name for name, _ in module.named_buffers()}
     for name, value in module.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+        if not value.is_floating_point():
+            continue
+        value = value[~value.isneginf()] if name in masks else value
+        if not bool(torch.isfinite(value).all()):
             raise ModelError(where, f"weight {name!r} holds NaN or Inf", "train it again")
 
 

@@ -105,9 +105,10 @@ def write_clean(
     Raises ModelError as load_onnx.
     """
     onnx = _onnx()
-    _check_finite(model, where)
+    _check_finite(model, where, masked=True)
     entered, original = model, model if original is None else original
     model = canonical(entered, where, learn_shapes)
+    _check_finite(model, where)
     if not is_quantized(model):  # folding would eat Q/DQ pairs
         model = canonical(_fold(model, where), where, learn_shapes)
         absorb_paddings(model)
@@ -182,11 +183,10 @@ def _check_module(module: torch.nn.Module, example: torch.Tensor, where: str) ->
     import torch
 
     from edgecv.behaviour import tracking
+    from edgecv.model import check_finite
     from edgecv.stages.export._forward import decision
 
-    for name, tensor in module.state_dict().items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ModelError(f"{where}.{name}", "holds NaN or infinite values", "train it again")
+    check_finite(module, where)
     if example.ndim != 4 or example.shape[0] != 1:
         raise ModelError(where, f"example is {tuple(example.shape)}, not (1, C, H, W)")
     for name, part in module.named_modules():
@@ -337,13 +337,16 @@ def _tensors(graph: Any) -> Iterator[Any]:
     for node in graph.node:
         for attribute in node.attribute:
             if attribute.HasField("t"):
+                attribute.t.name = attribute.t.name or node.output[0]
                 yield attribute.t
             yield from attribute.tensors
             for sub in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
                 yield from _tensors(sub)
 
 
-def _check_finite(model: Any, where: str) -> None:
+def _check_finite(model: Any, where: str, masked: bool = False) -> None:
+    """Raises ModelError naming a constant that holds NaN or infinity. masked: -inf may stand there,
+    which the canonical form takes out of masks."""
     from onnx import numpy_helper
 
     for tensor in _tensors(model.graph):
@@ -351,8 +354,11 @@ def _check_finite(model: Any, where: str) -> None:
             values = numpy_helper.to_array(tensor)
         except Exception as e:
             raise ModelError(f"{where}: {tensor.name}", f"unreadable: {_line(e)}") from None
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
-            raise ModelError(f"{where}: {tensor.name}", "holds NaN or infinite values")
+        if values.dtype.kind != "f" or np.isfinite(values).all():
+            continue
+        if not (masked and (np.isfinite(values) | np.isneginf(values)).all()):
+            what = "holds NaN or infinite values"
+            raise ModelError(f"{where}: {tensor.name}", what, "train it again, or mask with -1e4")
 
 
 def _fold(model: Any, where: str) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 from edgecv.graphs.onnx.canonical.contrib import contrib
 from edgecv.graphs.onnx.canonical.gemm import gemm
 from edgecv.graphs.onnx.canonical.leftovers import leftovers
+from edgecv.graphs.onnx.canonical.masks import masks
 from edgecv.graphs.onnx.canonical.opset import raised
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
@@ -27,6 +28,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "opset": raised,
     "contrib": contrib,
     "leftovers": leftovers,
+    "masks": masks,
     "wrap": wrap,
     "gemm": gemm,
     "windows": windows,
