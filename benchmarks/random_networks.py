@@ -98,7 +98,8 @@ def drive(options: argparse.Namespace, file: Path) -> None:
     """Workers, one after another, until all is done; one that dies or hangs is a CRASH."""
     end = time.monotonic() + 60 * options.minutes
     while time.monotonic() < end:
-        left = [k for k in wanted(options) if k not in results(file)]
+        known = results(file)
+        left = [k for k in wanted(options) if k not in known]
         if not left:
             return
         with tempfile.NamedTemporaryFile("w", suffix=".json") as jobs:

@@ -251,7 +251,8 @@ def test_an_unknown_io_and_an_integer_graph(tmp_path: Path):
 
 
 class Silent(nn.Module):
-    """Leaky ReLU, a maximum over padding behind it, and a layer that answers zero everywhere."""
+    """Leaky ReLU, a maximum over padding behind it, a layer that answers zero everywhere, sizes,
+    and a minimum with a maximum over channels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -263,6 +264,7 @@ class Silent(nn.Module):
     def forward(self, x):
         x = nn.functional.leaky_relu(self.a(x), 0.2)
         x = 1.0 - self.b(nn.functional.max_pool2d(x, 3, 2, 1))  # LiteRT folds it, once wrongly
+        x = torch.minimum(x.abs(), 0.5 * x.amax(1, keepdim=True))
         return self.head((x + nn.functional.relu6(self.off(x))).mean((2, 3)))
 
 
@@ -277,11 +279,15 @@ def silent(tmp_path_factory):
 
 
 def test_leaky_relu_and_a_silent_layer_are_integers(silent):
-    """max(x, a x), an edge instead of minus infinity, and a grid for a map that is always zero."""
+    """max(x, a x), max(x, -x), an edge instead of minus infinity, a grid for a map that is always
+    zero, and what the quantizer knows no kernel of."""
     graph, want, room = silent
+    floats = flatbuffer.op_counts(flatbuffer.read(graph.path))
+    assert {"ABS", "MINIMUM", "REDUCE_MAX", "LEAKY_RELU"} <= set(floats)
     made = quantize_tflite(graph, images()[:16], GRID, "uint8", room / "uint8")
     assert {"MAXIMUM", "MUL", "CONCATENATION"} <= set(made.facts["ops"])
-    assert not {"LEAKY_RELU", "PADV2", "DEQUANTIZE"} & set(made.facts["ops"])
+    assert {"MINIMUM", "REDUCE_MAX"} <= set(made.facts["ops"])
+    assert not {"ABS", "LEAKY_RELU", "PADV2", "DEQUANTIZE"} & set(made.facts["ops"])
     assert not any("stays float" in w for w in made.facts["warnings"])
     got = logits(made, images()[:8])
     centred = want - want.mean(0)

@@ -37,7 +37,12 @@ def parse(content: bytes, where: str) -> Any:
 
 def write(model: Any, path: Path) -> None:
     """Write the model; the same model gives the same bytes."""
-    path.write_bytes(bytes(_tools().convert_object_to_bytearray(model)))
+    path.write_bytes(written(model))
+
+
+def written(model: Any) -> bytes:
+    """What `write` writes."""
+    return bytes(_tools().convert_object_to_bytearray(model))
 
 
 def op_name(model: Any, op: Any) -> str:

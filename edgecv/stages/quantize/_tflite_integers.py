@@ -1,8 +1,13 @@
-"""Activations that the quantizer leaves in float, said with operators that it makes integer.
+"""Operators that the quantizer leaves in float, made integer all the same.
 
     leaky_relu(x) = max(x, a x)   for 0 <= a <= 1
+    |x| = max(x, -x)
 
-Exact, and the Edge TPU has MUL and MAXIMUM but no LEAKY_RELU.
+Exact, and the Edge TPU has MUL and MAXIMUM but neither LEAKY_RELU nor ABS.
+
+LiteRT and the Edge TPU compute MINIMUM and REDUCE_MAX in int8, on one grid for what comes in and
+goes out, as they do MAXIMUM and REDUCE_MIN; the quantizer knows the latter alone. So it is shown
+those in their place: it reads where tensors go, and ranges are given to it.
 """
 
 from __future__ import annotations
@@ -13,19 +18,48 @@ import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
 
+TWINS = {"MINIMUM": "MAXIMUM", "REDUCE_MAX": "REDUCE_MIN"}
+_SLOPES = {"LEAKY_RELU": lambda op: op.builtinOptions.alpha, "ABS": lambda _op: -1.0}
+
 
 def say_in_integers(model: Any) -> int:
     """Edit a float model in place; how many operators were replaced."""
     graph, made, count = flatbuffer.graph_of(model), [], 0
     for op in graph.operators:
-        slope = op.builtinOptions.alpha if flatbuffer.op_name(model, op) == "LEAKY_RELU" else -1.0
-        if 0 <= slope <= 1:
+        kind = flatbuffer.op_name(model, op)
+        slope = _SLOPES[kind](op) if kind in _SLOPES else None
+        if slope is not None and slope <= 1 and (slope >= 0 or kind == "ABS"):
             made.append(_scaled(model, op, slope))
             _largest(model, op, int(made[-1].outputs[0]))
             count += 1
         made.append(op)
     graph.operators = made
     return count
+
+
+def as_twins(model: Any) -> dict[int, int]:
+    """Edit a model in place: kinds that the quantizer does not know become their twins.
+
+    Returns what `as_themselves` undoes it with: place among the operator codes -> builtin code.
+    """
+    codes = {flatbuffer.enum("BuiltinOperator", k): t for k, t in TWINS.items()}
+    found = {}
+    for place, code in enumerate(model.operatorCodes):
+        own = int(code.builtinCode)
+        if own in codes:
+            found[place] = own
+            _name(code, flatbuffer.enum("BuiltinOperator", codes[own]))
+    return found
+
+
+def as_themselves(model: Any, twins: dict[int, int]) -> None:
+    """Undo `as_twins` in the quantized model, whose own operator codes come behind."""
+    for place, own in twins.items():
+        _name(model.operatorCodes[place], own)
+
+
+def _name(code: Any, builtin: int) -> None:
+    code.builtinCode, code.deprecatedBuiltinCode = builtin, min(builtin, 127)
 
 
 def _scaled(model: Any, op: Any, slope: float) -> Any:

@@ -5,11 +5,8 @@ Two passes, one image at a time: extremes and moments, then histograms between t
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -39,10 +36,10 @@ class Measured:
     def __init__(self, content: bytes, samples: np.ndarray, equalization: bool = False) -> None:
         self.model = flatbuffer.parse(content, "quantize")
         if say_in_integers(self.model):
-            content = _written(self.model)
+            content = flatbuffer.written(self.model)
         if equalization:
             equalize(self.model, play(content, samples))
-            content = _written(self.model)
+            content = flatbuffer.written(self.model)
         self.content, self.samples, self.equalization = content, samples, equalization
         main = flatbuffer.graph_of(self.model)
         real = flatbuffer.enum("TensorType", "FLOAT32")
@@ -117,10 +114,3 @@ def play(content: bytes, samples: np.ndarray) -> Iterator[Callable[[int], np.nda
         net.set_tensor(entry, sample[None])
         net.invoke()
         yield net.get_tensor
-
-
-def _written(model: Any) -> bytes:
-    with tempfile.TemporaryDirectory() as room:
-        path = Path(room) / "model.tflite"
-        flatbuffer.write(model, path)
-        return path.read_bytes()

@@ -40,6 +40,7 @@ from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
 from edgecv.stages.quantize._tflite_floats import said, wide, with_them
 from edgecv.stages.quantize._tflite_grids import widened
+from edgecv.stages.quantize._tflite_integers import as_themselves, as_twins
 from edgecv.stages.quantize._tflite_layers import known_as
 from edgecv.stages.quantize._tflite_learned import put_tflite
 from edgecv.stages.quantize._tflite_measured import Measured
@@ -189,7 +190,9 @@ def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kep
         raise missing("ai-edge-quantizer", "compress", "quantize") from None
     names = qtyping.TFLOperationName
     by = {True: qtyping.QuantGranularity.CHANNELWISE, False: qtyping.QuantGranularity.TENSORWISE}
-    work = quantizer.Quantizer(bytearray(content))
+    shown = flatbuffer.parse(content, "quantize")
+    twins = as_twins(shown)
+    work = quantizer.Quantizer(bytearray(flatbuffer.written(shown) if twins else content))
     work.add_static_config(".*", names.ALL_SUPPORTED, 8, 8, by[grid.per_channel])
     work.add_static_config(".*", names.FULLY_CONNECTED, 8, 8, by[grid.dense_per_channel])
     for name in sorted(kept):
@@ -217,7 +220,9 @@ def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kep
         what = f"LiteRT's quantizer does not take {f'its {named}' if named else 'this network'}"
         hint = "keep that layer in float (quantize.keep_float), or ship fp32"
         raise UnsupportedError("quantize", what, hint) from e
-    return flatbuffer.parse(bytes(made.quantized_model), "quantize")
+    model = flatbuffer.parse(bytes(made.quantized_model), "quantize")
+    as_themselves(model, twins)
+    return model
 
 
 def _take_uint8(model: Any) -> None:
