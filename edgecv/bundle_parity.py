@@ -23,7 +23,8 @@ from edgecv.parity import Parity, Tolerance
 from edgecv.replay import (
     Answers,
     fused_session,
-    graph_answers,
+    last_answers,
+    plain_answers,
     sample,
     saturated_here,
     session_answers,
@@ -103,9 +104,9 @@ def _bundle_parity(
     named = kinds(graph.outputs)
     answers = session_answers(session, pixels, preprocess)
     _same_shapes(where, named, answers)
-    plain = graph_answers(graph, pixels, preprocess, plain=True)
+    plain = plain_answers(graph, pixels, preprocess)
     away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
-    beside = _fused(graph, pixels, preprocess) if away else plain
+    beside = last_answers(fused_session(graph), pixels, preprocess) if away else plain
     tolerance = _tolerance(graph)
     compiled = parity.check(where, beside, answers, tolerance, named, made_up)
     told: list[str] = []
@@ -113,7 +114,7 @@ def _bundle_parity(
     if graph.precision in ("fp32", "bf16"):
         found["float"] = compiled
     elif floats is not None and floats.precision != graph.precision:  # else it came quantized
-        reference = graph_answers(floats, pixels, preprocess, plain=True)
+        reference = plain_answers(floats, pixels, preprocess)
         loose = Tolerance(-np.inf, 0.0)  # how far integers may be is the quantizer's to say
         simulated = parity.check(where, reference, plain, loose, named, made_up)
         ran = plain if away else answers
@@ -126,14 +127,6 @@ def _bundle_parity(
 def _tolerance(graph: Graph) -> Tolerance:
     one_bit = graph.facts.get("one_bit") and graph.precision == "fp32"
     return parity.EXPORT_ONE_BIT if one_bit else parity.COMPILE[graph.precision]
-
-
-def _fused(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
-    session = fused_session(graph)
-    try:
-        return session_answers(session, pixels, preprocess)
-    finally:
-        session.close()
 
 
 def _same_shapes(where: str, named: Mapping[str, str], answers: Answers) -> None:

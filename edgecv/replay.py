@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv import kept_answers
 from edgecv.backends import Session, run_module
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, channels_first
@@ -25,10 +26,9 @@ if TYPE_CHECKING:
 # The engine that replays a graph file for comparison, whatever the target compiles it with.
 REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite"}
 
+JUDGED = 128  # images that a comparison is made on, where there are as many
 
 Answers = tuple[np.ndarray, ...]
-
-JUDGED = 128  # images that a comparison is made on, where there are as many
 
 
 def sample(pixels: np.ndarray, count: int) -> np.ndarray:
@@ -109,15 +109,26 @@ def as_rows(values: np.ndarray) -> np.ndarray:
     return values.reshape(len(values), -1)
 
 
-def graph_answers(
-    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, plain: bool = False
+def plain_answers(
+    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, keep: bool = False
 ) -> Answers:
-    """Answers of a graph file, by the reference engine of its format.
+    """Answers of a graph file by the reference engine of its format, node by node, without its
+    optimiser and fused kernels: what the file says.
 
-    plain: node by node without the engine's optimiser and fused kernels, which is what the file
-    says; else as the device computes them, where this processor's integers would saturate
+    keep: beside the graph, for the steps after (the step that writes its folder alone may)
     """
-    session = plain_session(graph) if plain else graph_session(graph)
+    asked = kept_answers.question(graph, pixels, preprocess)
+    known = kept_answers.kept(graph, asked)
+    if known is not None:
+        return known
+    found = last_answers(plain_session(graph), pixels, preprocess)
+    if keep:
+        kept_answers.keep(graph, asked, found)
+    return found
+
+
+def last_answers(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
+    """`session_answers` of a session that is closed then."""
     try:
         return session_answers(session, pixels, preprocess)
     finally:
@@ -125,8 +136,9 @@ def graph_answers(
 
 
 def graph_outputs(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The first of `graph_answers`, a row for each image: logits (N, classes) float32."""
-    return as_rows(graph_answers(graph, pixels, preprocess)[0])
+    """The first output as the device computes it, by the reference engine of the format: logits
+    (N, classes) float32."""
+    return as_rows(last_answers(graph_session(graph), pixels, preprocess)[0])
 
 
 def graph_session(graph: Graph) -> Any:

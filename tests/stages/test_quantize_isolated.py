@@ -17,7 +17,7 @@ from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance
-from edgecv.replay import graph_answers
+from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.isolated import far_off
@@ -162,5 +162,5 @@ def test_a_tflite_scale_that_is_wrong_names_its_layer(tflite: Graph, tmp_path: P
     # the measure is the one of every other figure
     context = nets.context(tmp_path)
     pixels = nets.images(8).pixels
-    rows = [graph_answers(g, pixels, context.preprocess, plain=True)[0] for g in (tflite, made)]
+    rows = [plain_answers(g, pixels, context.preprocess)[0] for g in (tflite, made)]
     assert compare(*rows).sqnr_db < 20

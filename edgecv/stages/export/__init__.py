@@ -39,7 +39,7 @@ class Export(Stage):
         from edgecv.binary.frozen import frozen, one_bit
         from edgecv.lowrank.structured import materialised
         from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
-        from edgecv.replay import graph_answers, judged, torch_answers
+        from edgecv.replay import judged, plain_answers, torch_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.stages.export.ends import with_kinds
 
@@ -62,7 +62,7 @@ class Export(Stage):
         parity = check(
             f"export of {context.where} to {target.graph}",
             torch_answers(module, pixels, context.preprocess),
-            graph_answers(graph, pixels, context.preprocess, plain=True),
+            plain_answers(graph, pixels, context.preprocess, keep=True),
             EXPORT_ONE_BIT if bits else EXPORT,
             kinds(graph.outputs),
             images.made_up,

@@ -136,7 +136,7 @@ class Quantize(Limited):
 
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
         from edgecv.parity import check
-        from edgecv.replay import graph_answers, judged
+        from edgecv.replay import judged, plain_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.stages.quantize.half import brain, halve
 
@@ -147,9 +147,8 @@ class Quantize(Limited):
         graph = halve(source, context.out, _computes_half(context.target))
         images = context.images("train")
         pixels, named = judged(images.pixels), kinds(source.outputs)
-        before, after = (
-            graph_answers(g, pixels, context.preprocess, plain=True) for g in (source, graph)
-        )
+        before = plain_answers(source, pixels, context.preprocess)
+        after = plain_answers(graph, pixels, context.preprocess, keep=True)
         where = f"quantize {context.where}"
         parity = check(where, before, after, tolerance, named, images.made_up)
         graph.facts["parity"] = parity.to_json()

@@ -5,9 +5,9 @@
 
 Exact, and the Edge TPU has MUL and MAXIMUM but neither LEAKY_RELU nor ABS.
 
-LiteRT and the Edge TPU compute MINIMUM and REDUCE_MAX in int8, on one grid for what comes in and
-goes out, as they do MAXIMUM and REDUCE_MIN; the quantizer knows the latter alone. So it is shown
-those in their place: it reads where tensors go, and ranges are given to it.
+LiteRT computes the operators of TWINS in int8 on the grids of their twins, which are those that the
+quantizer knows (one grid for all that a MINIMUM reads and makes, as for MAXIMUM). So it is shown
+the twins in their place: it asks where tensors go, not what becomes of them, and is given ranges.
 """
 
 from __future__ import annotations
@@ -18,7 +18,12 @@ import numpy as np
 
 from edgecv.backends.tflite import flatbuffer
 
-TWINS = {"MINIMUM": "MAXIMUM", "REDUCE_MAX": "REDUCE_MIN"}
+TWINS = {
+    "MINIMUM": "MAXIMUM",
+    "REDUCE_MAX": "REDUCE_MIN",
+    "RELU_N1_TO_1": "RELU",
+    "RELU_0_TO_1": "RELU",
+}
 _SLOPES = {"LEAKY_RELU": lambda op: op.builtinOptions.alpha, "ABS": lambda _op: -1.0}
 
 

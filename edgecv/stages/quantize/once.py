@@ -20,8 +20,8 @@ from edgecv.replay import (
     JUDGED,
     Answers,
     calibration_sample,
-    graph_answers,
     held_back,
+    plain_answers,
     sample,
 )
 from edgecv.replay import judged as judged_images
@@ -79,7 +79,7 @@ class Quantizer:
         clipped = notes(self.source)
         if clipped:  # trained to be clipped hard, which the float graph does not do: told only
             tolerance = NONE
-        outputs = graph_answers(graph, self._judged, self.context.preprocess, plain=True)
+        outputs = plain_answers(graph, self._judged, self.context.preprocess, keep=True)
         named = kinds(self.source.outputs)
         parity = check(
             f"quantize {where}", self._reference, outputs, tolerance, named, self._made_up
@@ -146,4 +146,4 @@ class Quantizer:
 
     @cached_property
     def _reference(self) -> Answers:
-        return graph_answers(self.source, self._judged, self.context.preprocess, plain=True)
+        return plain_answers(self.source, self._judged, self.context.preprocess)
