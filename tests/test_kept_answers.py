@@ -35,7 +35,8 @@ def asked_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
 def test_the_same_question_is_asked_once(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, pixels = asked_of_the_engine(monkeypatch), PIXELS
     first = plain_answers(graph, pixels, TAKES)
-    assert len(asked) == 1 and not graph.path.with_name(kept_answers.FILE).exists()
+    assert len(asked) == 1
+    assert not graph.path.with_name(kept_answers.FILE).exists()
     plain_answers(graph, pixels, TAKES, keep=True)
     again = plain_answers(Graph.load(graph.path.parent), pixels, TAKES)
     assert len(asked) == 2
