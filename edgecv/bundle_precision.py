@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import EdgecvError, ParityError
-from edgecv.graph import Graph
+from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.runtime.spec import Layer
 
 # At least this share of the compute layers must run in the precision that was asked for.
@@ -54,9 +54,11 @@ def check_precision(
             where,
             f"asked for {asked}, but of {sum(executed.values()) - binary} compute layers the "
             f"engine ran {found}{_names(': in float', [x for x in ran if x not in without])}",
-            "their Q/DQ nodes do not fuse on this engine: keep them float by name "
-            "(--keep-float; in a recipe: quantize: keep_float), or ship fp32",
-        )
+            "their Q/DQ nodes do not fuse on this engine: "
+            + ("bring the float file, which is quantized here so that they do"
+               if graph.facts.get("quantizer") == OWN_INTEGERS else "keep them float by name "
+               "(--keep-float; in a recipe: quantize: keep_float), or ship fp32"),
+        )  # fmt: skip
     if without and not executed.get("int8"):
         what = f"asked for int8, which this engine has for none of its layers{_names(':', without)}"
         raise ParityError(where, what, "ship it in fp32")

@@ -14,6 +14,8 @@ from typing import Any
 
 from edgecv.runtime.spec import TensorSpec
 
+OWN_INTEGERS = "the file's own"  # facts["quantizer"] of a file that came quantized
+
 
 @dataclass(frozen=True)
 class Graph:

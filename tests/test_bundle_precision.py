@@ -8,7 +8,7 @@ import pytest
 
 from edgecv.bundle_precision import check_precision
 from edgecv.errors import ParityError
-from edgecv.graph import Graph
+from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.runtime.spec import Layer
 
 INT8 = Graph(Path("net.onnx"), "onnx", "int8", (), ())
@@ -73,3 +73,14 @@ def test_layers_are_looked_for_only_where_some_ran_in_float() -> None:
         raise AssertionError
 
     assert check_precision("net", INT8, {"int8": 4}, none) == []
+
+
+def test_the_way_out_of_a_file_that_came_quantized_is_its_float_file() -> None:
+    """What it leaves in float itself is meant so; the quantizer's options change nothing of it."""
+    facts = {"quantizer": OWN_INTEGERS, "float_ends": ["head"]}
+    graph = Graph(Path("net.onnx"), "onnx", "int8", (), (), facts)
+    check_precision("here", graph, {"int8": 3, "fp32": 1})
+    with pytest.raises(ParityError) as refused:
+        check_precision("here", graph, {"fp32": 4})
+    assert "float file" in refused.value.hint
+    assert "keep-float" not in refused.value.hint

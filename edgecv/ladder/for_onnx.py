@@ -30,7 +30,8 @@ class Apart:
         heads = [n for n in graph.node if n.op_type == PAIR[0]]
         tails = {n.input[0]: n for n in graph.node if n.op_type == PAIR[1]}
         makers = {o: n for n in graph.node for o in n.output}
-        ends = [o.name for o in graph.output]
+        # indices (ArgMax, TopK) are no layer's own rounding
+        ends = [o.name for o in graph.output if o.type.tensor_type.elem_type == float_]
         del graph.output[:]
         self._fed: dict[str, tuple[str, tuple[int, ...]]] = {}
         self._out: dict[str, str] = {}

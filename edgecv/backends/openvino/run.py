@@ -26,7 +26,6 @@ EXTRA = "openvino"
 
 JIT = "jit_"  # kernels that count bits; a reference kernel of one-bit values is no proof of speed
 PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": "bf16"}
-DTYPES = {"f32": "float32", "f16": "float16", "u8": "uint8", "i8": "int8", "i32": "int32"}
 
 
 def probe() -> Probe:
@@ -169,9 +168,9 @@ def _config(threads: int, floats: str = "f32") -> dict[str, Any]:
 
 def _spec(port: Any) -> TensorSpec:
     shape = tuple(int(d) for d in port.shape)
-    kind = port.element_type.get_type_name()
+    kind = np.dtype(port.element_type.to_dtype()).name
     layout = "NCHW" if len(shape) == 4 else "NC"
-    return TensorSpec(port.any_name, DTYPES.get(kind, kind), shape, layout)
+    return TensorSpec(port.any_name, kind, shape, layout)
 
 
 def _line(error: Exception) -> str:

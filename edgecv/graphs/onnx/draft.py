@@ -185,12 +185,23 @@ def inferred(model: Any) -> dict[str, Shape]:
 
 def inner_reads(graph: Any) -> set[str]:
     """Names that the bodies of If and Loop read."""
+    return {name for node in graph.node for name in body_reads(node)}
+
+
+def body_reads(node: Any) -> set[str]:
+    """Names that the bodies of one node read, those that they make themselves included."""
     found: set[str] = set()
-    for node in graph.node:
-        for attribute in node.attribute:
-            for sub in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                found |= {n for inner in sub.node for n in inner.input} | inner_reads(sub)
-                found |= {o.name for o in sub.output}
+    for body in bodies(node):
+        found |= {n for inner in body.node for n in inner.input} | inner_reads(body)
+        found |= {o.name for o in body.output}
+    return found
+
+
+def bodies(node: Any) -> list[Any]:
+    """The graphs inside a node: If, Loop, Scan."""
+    found = []
+    for a in node.attribute:
+        found += [*a.graphs, *((a.g,) if a.HasField("g") else ())]
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import ModelError
+from edgecv.graphs.onnx.draft import body_reads
 
 # What only arranges values, whatever their type.
 MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Split")
@@ -51,9 +52,14 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
     graph.input.extend(inputs)
     if len(graph.input) != 1:
         names = ", ".join(repr(i.name) for i in graph.input) or "none"
-        raise ModelError(where, f"needs one input, has {len(graph.input)}: {names}")
+        raise ModelError(where, f"needs one input, has {len(graph.input)}: {names}",
+                         "export it with the image alone (onnx.utils.extract_model cuts the part "
+                         "that reads it; make the others constants)")  # fmt: skip
     if not graph.output:
         raise ModelError(where, "has no output", "export it again")
+    if any(o.name == graph.input[0].name for o in graph.output):
+        raise ModelError(f"{where}: output {graph.input[0].name!r}", "is the image that came in",
+                         "leave it out of the graph's outputs")  # fmt: skip
     source = graph.input[0]
     place, tensor = f"{where}: input {source.name!r}", source.type.tensor_type
     kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
@@ -151,3 +157,12 @@ def _free(name: str, taken: set[str]) -> str:
     while name in taken:
         name += "_"
     return name
+
+
+def depends(graph: Any, name: str) -> bool:
+    """Whether a tensor is computed of the image."""
+    reached = {i.name for i in graph.input}
+    for node in graph.node:  # in the order they run
+        if reached & ({*node.input} | body_reads(node)):
+            reached |= {*node.output}
+    return name in reached

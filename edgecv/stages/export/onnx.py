@@ -27,11 +27,13 @@ import numpy as np
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical import canonical
+from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.runtime.spec import TensorSpec
-from edgecv.stages.export._entry import Entry, enter
+from edgecv.stages.export._entry import Entry, depends, enter
 from edgecv.stages.export._pads import absorb_paddings
-from edgecv.stages.export._proof import learn_shapes, prove
+from edgecv.stages.export._proof import learn_shapes, prove, said
+from edgecv.stages.export._runnable import explicit_same, make_runnable
 
 if TYPE_CHECKING:
     import torch
@@ -89,6 +91,7 @@ def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Gra
             where, f"not a whole ONNX file: {_line(e)}", "truncated? copy or export it again"
         ) from None
     _inline_external(model, path.parent, where)
+    make_runnable(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
     entry = enter(model, where, size)
@@ -140,12 +143,6 @@ def write_clean(
     )
     graph.save_facts()
     return graph
-
-
-def is_quantized(model: Any) -> bool:
-    """Whether the graph holds Q/DQ nodes or integer kernels."""
-    ops = {n.op_type for n in model.graph.node}
-    return bool(ops & {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "ConvInteger"})
 
 
 def strip(model: Any) -> None:
@@ -255,29 +252,6 @@ def _why_not(error: Exception) -> str:
     return what + (f", at {lines[0]}" if lines else "")
 
 
-def explicit_same(model: Any) -> Any:
-    """Write auto_pad of convolutions with stride 1 out as numbers, in place; the model.
-
-    `padding="same"` of PyTorch: ONNX Runtime takes auto_pad from no dilated convolution. The odd
-    pixel of padding is at the end.
-    """
-    onnx = _onnx()
-    for node in model.graph.node:
-        found = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
-        if node.op_type != "Conv" or found.get("auto_pad") != b"SAME_UPPER":
-            continue
-        kernel = found["kernel_shape"]
-        if max(found.get("strides", [1])) > 1:
-            continue
-        dilations = found.get("dilations", [1] * len(kernel))
-        spans = [d * (k - 1) for d, k in zip(dilations, kernel, strict=True)]
-        pads = [*(s // 2 for s in spans), *(s - s // 2 for s in spans)]
-        kept = [a for a in node.attribute if a.name not in ("auto_pad", "pads")]
-        del node.attribute[:]
-        node.attribute.extend([*kept, onnx.helper.make_attribute("pads", pads)])
-    return model
-
-
 @contextmanager
 def _evaluating(module: torch.nn.Module) -> Iterator[None]:
     """Eval mode inside; every submodule's own mode after (a frozen BatchNorm stays frozen)."""
@@ -376,7 +350,7 @@ def _fold(model: Any, where: str) -> Any:
             )
         except Exception as e:
             raise ModelError(
-                where, f"ONNX Runtime refuses it: {_line(e)}", "check it with onnx.checker"
+                where, f"ONNX Runtime refuses it: {said(e)}", "check it with onnx.checker"
             ) from None
         return onnx.load_model(str(path))
 
@@ -395,7 +369,10 @@ def _run_once(model: Any, where: str) -> tuple[tuple[TensorSpec, ...], tuple[Ten
         raise ModelError(where, f"does not run: {e.what}") from None
     for output in model.graph.output:
         shape = shapes[output.name]
-        if len(shape) < 2 or shape[0] != 1 or min(shape) < 1:
+        if not depends(model.graph, output.name):
+            what = f"output {output.name!r} is the same for every image"
+            raise ModelError(where, what, "leave it out of the graph's outputs")
+        if not shape or shape[0] != 1 or min(shape) < 1:
             what = f"output {output.name!r} is {shape}: no answer for a batch of one image"
             raise ModelError(where, what, "export it with batch 1, each output (1, ...)")
         dims = output.type.tensor_type.shape

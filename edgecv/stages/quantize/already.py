@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 from edgecv.errors import ModelError
-from edgecv.graph import Graph
+from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import DEFAULT, Options
 
+MULTIPLY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 log = logging.getLogger(__name__)
 TOLD = "comes with integers of its own and keeps them: calibration and its options change nothing"
 
@@ -34,8 +36,19 @@ def keep(source: Graph, context: Context, options: Options, limits: bool) -> Gra
     context.out.mkdir(parents=True, exist_ok=True)
     path = context.out / source.path.name
     shutil.copyfile(source.path, path)
-    facts = {**source.facts, "quantizer": "the file's own", "warnings": [TOLD], "notes": []}
+    facts = {**source.facts, "quantizer": OWN_INTEGERS, "warnings": [TOLD], "notes": [],
+             "float_ends": float_products(path)}  # fmt: skip
     made = replace(source, path=path, facts=facts)
     made.save_facts()
     log.warning("%s: %s", context.where, TOLD)
     return made
+
+
+def float_products(path: Path) -> list[str]:
+    """Layers that the file itself leaves in float, by the names of their nodes."""
+    import onnx
+
+    graph = onnx.load_model(str(path)).graph
+    integers = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    return [n.name or n.output[0] for n in graph.node
+            if n.op_type in MULTIPLY and not integers.issuperset(n.input[:2])]  # fmt: skip

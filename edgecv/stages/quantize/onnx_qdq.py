@@ -27,8 +27,9 @@ from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.errors import EdgecvError, EngineError, ModelError, missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
+from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.draft import Draft
-from edgecv.stages.export.onnx import FILE, is_quantized, strip
+from edgecv.stages.export.onnx import FILE, strip
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve

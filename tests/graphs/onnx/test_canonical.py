@@ -309,6 +309,57 @@ def test_old_resizes_stay_asymmetric(mode: str, opset: int, scale: float) -> Non
     assert ops(after)[-1] == "Resize"
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_old_resizes_inside_a_network_stay_asymmetric(mode: str) -> None:
+    """The converter gives what is no output of the graph a new name."""
+    nodes = [helper.make_node("Upsample", ["x", "s"], ["u"], mode=mode),
+             helper.make_node("Relu", ["u"], ["y"])]  # fmt: skip
+    held = {"s": np.array([1, 1, 3, 3], np.float32)}
+    rewritten(model(nodes, (1, 2, 8, 10), 9, 4, **held), (1, 2, 8, 10))
+
+
+# --- some axes
+
+
+@pytest.mark.parametrize("given", [
+    {"scales": [2.0, 1.5]}, {"sizes": [9, 12]},
+    {"sizes": [24, 20], "keep_aspect_ratio_policy": "not_larger"},
+    {"sizes": [24, 20], "keep_aspect_ratio_policy": "not_smaller"},
+])  # fmt: skip
+def test_a_resize_of_some_axes_is_one_of_all(given: dict[str, Any]) -> None:
+    more = dict(given)
+    name = "scales" if "scales" in more else "sizes"
+    value = np.array(more.pop(name), np.float32 if name == "scales" else np.int64)
+    reads = ["x", "", "v"] if name == "scales" else ["x", "", "", "v"]
+    node = helper.make_node("Resize", reads, ["y"], axes=[2, 3], mode="linear", **more)
+    after = rewritten(model([node], (1, 2, 8, 10), v=value), (1, 2, 8, 10))
+    assert not {"axes", "keep_aspect_ratio_policy"} & {*attributes(after.graph.node[-1])}
+    assert all(list(t.dims) in ([0], [4]) for t in after.graph.initializer)
+
+
+def test_a_ratio_that_leaves_parts_of_pixels_is_refused_by_name() -> None:
+    node = helper.make_node("Resize", ["x", "", "", "v"], ["y"], axes=[2, 3], mode="linear",
+                            keep_aspect_ratio_policy="not_larger", name="resize")  # fmt: skip
+    before = model([node], (1, 2, 8, 10), v=np.array([9, 99], np.int64))
+    with pytest.raises(UnsupportedError, match=r"'resize' .*keeps the ratio"):
+        canonical(before, "net.onnx", learn_shapes)
+
+
+@pytest.mark.parametrize("mode", ["constant", "edge", "reflect", "wrap"])
+def test_pads_of_some_axes_are_pads_of_all(mode: str) -> None:
+    node = helper.make_node("Pad", ["x", "p", "", "a"], ["y"], mode=mode)
+    held = {"p": np.array([1, 2, 3, 0], np.int64), "a": np.array([-1, 2], np.int64)}
+    opset = 19 if mode == "wrap" else 18
+    after = rewritten(model([node], (1, 2, 8, 10), opset, **held), (1, 2, 8, 10))
+    assert all(len(n.input) < 4 for n in after.graph.node if n.op_type == "Pad")
+
+
+def test_a_mean_variance_normalization_says_its_axes() -> None:
+    node = helper.make_node("MeanVarianceNormalization", ["x"], ["y"])
+    after = rewritten(model([node], (1, 2, 8, 10)), (1, 2, 8, 10), near=1e-4)
+    assert attributes(after.graph.node[0])["axes"] == [0, 2, 3]
+
+
 OLD: dict[str, Callable[[], Any]] = {
     "batch norm": lambda: model(
         [helper.make_node("BatchNormalization", ["x", *"gbmv"], ["y"], epsilon=1e-3, momentum=0.8)],

@@ -11,23 +11,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgecv.graphs.onnx.canonical.axes import axes
 from edgecv.graphs.onnx.canonical.contrib import contrib
+from edgecv.graphs.onnx.canonical.functions import functions
 from edgecv.graphs.onnx.canonical.gemm import gemm
 from edgecv.graphs.onnx.canonical.leftovers import leftovers
 from edgecv.graphs.onnx.canonical.masks import masks
 from edgecv.graphs.onnx.canonical.opset import raised
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
+from edgecv.graphs.onnx.canonical.stored import stored
 from edgecv.graphs.onnx.canonical.windows import windows
 from edgecv.graphs.onnx.canonical.wrap import wrap
 from edgecv.graphs.onnx.draft import Draft, Learn
 
 # In this order: each finds what those before it wrote. None edits the model that is given.
 REWRITES: dict[str, Callable[[Draft], Any]] = {
+    "functions": functions,
     "precision": precision,
     "opset": raised,
     "contrib": contrib,
+    "stored": stored,
     "leftovers": leftovers,
+    "axes": axes,
     "masks": masks,
     "wrap": wrap,
     "gemm": gemm,

@@ -34,6 +34,7 @@ def raised(draft: Draft) -> Any:
         return model
     import onnx
 
+    _refuse_training(draft)
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     copy.ir_version = max(copy.ir_version, IR)
@@ -52,14 +53,16 @@ def raised(draft: Draft) -> Any:
     for node in copy.graph.node:
         if node.domain == ASIDE:
             node.domain = ""
-        if node.op_type == "Resize" and node.output[0] in grids:
-            write_attributes(node, grids[node.output[0]])
+    resizes = [n for n in copy.graph.node if n.op_type == "Resize"]
+    if grids:  # in their order: what is no output of the graph gets a new name
+        for node, grid in zip(resizes, grids, strict=True):
+            write_attributes(node, grid)
     return copy
 
 
-def _old_grids(draft: Draft, model: Any, saved: int) -> dict[str, dict[str, str]]:
-    """How Resize must round, by output, for what comes from Upsample or Resize-10."""
-    found = {}
+def _old_grids(draft: Draft, model: Any, saved: int) -> list[dict[str, str]]:
+    """How each Resize must round that comes from Upsample or Resize-10, in their order."""
+    found = []
     for node in model.graph.node:
         if node.domain not in ("", "ai.onnx") or saved > 10:
             continue
@@ -69,11 +72,19 @@ def _old_grids(draft: Draft, model: Any, saved: int) -> dict[str, dict[str, str]
         if scales is None and len(node.input) > 1:
             scales = draft.constant(node.input[1])
         shrinks = scales is not None and bool((np.asarray(scales) < 1).any())
-        found[node.output[0]] = {
+        found.append({
             "coordinate_transformation_mode": "asymmetric",
             "nearest_mode": "ceil" if shrinks else "floor",
-        }
+        })  # fmt: skip
     return found
+
+
+def _refuse_training(draft: Draft) -> None:
+    """Before opset 14 a BatchNormalization of several outputs normalises by the image itself."""
+    for node in draft.nodes("BatchNormalization"):
+        if len([n for n in node.output if n]) > 1 and draft.opset < 14:
+            why = "is in training mode: it also gives the statistics of the image"
+            draft.refuse(node, why, "export it in evaluation mode")
 
 
 def _set_aside(model: Any, saved: int) -> None:

@@ -13,12 +13,20 @@ from edgecv.graphs.onnx.draft import Draft
 
 
 def precision(draft: Draft) -> None:
+    if other_floats(draft.graph):
+        _in_float(draft.graph, _others())
+
+
+def other_floats(graph: Any) -> bool:
+    """Whether anything in the graph is in half, double or bfloat16."""
+    return any(_kinds(graph, _others()))
+
+
+def _others() -> tuple[int, ...]:
     import onnx
 
     proto = onnx.TensorProto
-    others = (proto.FLOAT16, proto.DOUBLE, proto.BFLOAT16)
-    if any(_kinds(draft.graph, others)):
-        _in_float(draft.graph, others)
+    return (proto.FLOAT16, proto.DOUBLE, proto.BFLOAT16)
 
 
 def _kinds(graph: Any, others: tuple[int, ...]) -> Any:

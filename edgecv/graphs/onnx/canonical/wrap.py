@@ -26,10 +26,8 @@ def _joined(draft: Draft, node: Any) -> None:
     pads = draft.constant(node.input[1])
     if pads is None:
         draft.refuse(node, "its pads are computed", "export it with constant pads")
-    axes = draft.constant(node.input[3]) if len(node.input) > 3 and node.input[3] else None
-    over = list(range(len(shape))) if axes is None else [int(a) % len(shape) for a in axes]
-    whole = [(int(b), int(e)) for b, e in zip(pads[: len(over)], pads[len(over) :], strict=True)]
-    todo = [(axis, b, e) for axis, (b, e) in zip(over, whole, strict=True) if b or e]
+    ends = np.asarray(pads).reshape(2, -1).T.tolist()  # of every axis: `axes` wrote them so
+    todo = [(axis, b, e) for axis, (b, e) in enumerate(ends) if b or e]
     out, at = node.output[0], node.input[0]
     made = []
     for place, (axis, b, e) in enumerate(todo):
