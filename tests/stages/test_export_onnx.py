@@ -283,6 +283,11 @@ def old(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
+def reading_both(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.node.append(helper.make_node("Add", ["image", "other"], ["sum"]))
+    return model
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
@@ -293,7 +298,7 @@ def old(model: onnx.ModelProto) -> onnx.ModelProto:
             lambda: user_model((1, 12, 12, 3)),
             r"\(1, 12, 12, 3\): node .* \(Conv\): Input channels C",
         ),
-        (lambda: user_model(extra_input=True), "has 2: 'image', 'other'"),
+        (lambda: reading_both(user_model(extra_input=True)), "has 2: 'image', 'other'"),
         (lambda: nan_weights(user_model()), "w: holds NaN"),
         (lambda: old(user_model()), "opset 6"),
     ],

@@ -26,8 +26,8 @@ def _joined(draft: Draft, node: Any) -> None:
     pads = draft.constant(node.input[1])
     if pads is None:
         draft.refuse(node, "its pads are computed", "export it with constant pads")
-    ends = np.asarray(pads).reshape(2, -1).T.tolist()  # of every axis: `axes` wrote them so
-    todo = [(axis, b, e) for axis, (b, e) in enumerate(ends) if b or e]
+    both = np.asarray(pads).reshape(2, -1).T.tolist()  # of every axis: `axes` wrote them so
+    todo = [(axis, b, e) for axis, (b, e) in enumerate(both) if b or e]
     out, at = node.output[0], node.input[0]
     made = []
     for place, (axis, b, e) in enumerate(todo):
