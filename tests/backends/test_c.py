@@ -420,6 +420,28 @@ def test_an_operator_without_a_kernel_is_named(tmp_path: Path) -> None:
         compile(graph, C, tmp_path / "c")
 
 
+@pytest.mark.parametrize("name", ["a/b:0", "bn;1", 'a.b[0] "x"', "模型 %5"])
+@pytest.mark.parametrize("shape", [(1, 5), (1, 5, 1)])
+def test_tensors_keep_the_names_that_the_file_gives_them(
+    name: str, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    """A bundle calls its answers by them: other names would be other tensors."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    nodes = [helper.make_node("GlobalAveragePool", [f"in {name}"], ["p"]),
+             helper.make_node("Reshape", ["p", "s"], [name])]  # fmt: skip
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info(f"in {name}", kind.FLOAT, (1, 5, 8, 8))],
+        [helper.make_tensor_value_info(name, kind.FLOAT, shape)],
+        [onnx.numpy_helper.from_array(np.array(shape, np.int64), "s")],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "n.onnx")
+    loaded = load_onnx(tmp_path / "n.onnx", tmp_path / "onnx")
+    compiled = compile(loaded, C, tmp_path / "c")
+    session = Session({n: (tmp_path / "c" / n).read_bytes() for n in compiled.files})
+    assert [t.name for t in (*session.inputs, *session.outputs)] == [f"in {name}", name]
+
+
 def test_a_damaged_file_is_an_error_in_a_line(tmp_path: Path) -> None:
     compiled = compile(made("residual", "int8", tmp_path), C, tmp_path / "c")
     files = {n: (tmp_path / "c" / n).read_bytes() for n in compiled.files}

@@ -223,6 +223,12 @@ def _safe(text: str) -> str:
     return re.sub(r"[^\w ./:-]", "_", text)
 
 
+def _literal(name: str) -> str:
+    """A tensor's own name inside a C string: it is how a bundle calls what it gives."""
+    return "".join(c if _safe(c) == c else "".join(f"\\{b:03o}" for b in c.encode())
+                   for c in name)  # fmt: skip
+
+
 def _exact(network: Network) -> bool:
     """Whether outputs are the same bits everywhere: integers and bits to the end."""
     kinds = {s.kind for s in network.steps}
@@ -257,8 +263,8 @@ def _model(network: Network, body: str, outputs: tuple[str, ...]) -> str:
         '#include "model.h"\n\n#include <string.h>\n\n#include "weights.h"\n\n'
         f"{kernels(network)}\n"
         f'const char model_steps[] = "{table}";\n'
-        f'const char model_input[] = "{_safe(network.source)}", '
-        f'model_output[] = "{_safe(outputs[0])}";\n'
+        f'const char model_input[] = "{_literal(network.source)}", '
+        f'model_output[] = "{_literal(outputs[0])}";\n'
         "const int model_dims[] = {MODEL_HEIGHT, MODEL_WIDTH, MODEL_CHANNELS, MODEL_OUTPUTS, "
         "MODEL_ARENA};\n"
         f"const int model_map[] = {{{high}, {wide}, {channels}}};\n"
@@ -275,7 +281,7 @@ def shape_lines(network: Network, outputs: tuple[str, ...]) -> list[str]:
         last = len(shape) == 4 and shape[0] == 1 and not network.tensors[tensor].last
         order = "NHWC" if last else "NC"
         shape = (1, *shape[2:], shape[1]) if last else shape
-        rows.append(f"{order} {','.join(map(str, shape))} {_safe(name)}")
+        rows.append(f"{order} {','.join(map(str, shape))} {name}")
     return rows
 
 
@@ -283,7 +289,8 @@ def _shapes(network: Network, outputs: tuple[str, ...]) -> str:
     """What `run.py` reads where the outputs are not one image or one row."""
     if not network.shapes:
         return ""
-    return 'const char model_shapes[] = "' + "\\n".join(shape_lines(network, outputs)) + '";\n'
+    lines = "\\n".join(map(_literal, shape_lines(network, outputs)))
+    return f'const char model_shapes[] = "{lines}";\n'
 
 
 def _header(name: str, network: Network, source: Tensor, arena: int, flash: int,

@@ -98,6 +98,19 @@ def test_a_gemm_with_a_bias_for_every_row_becomes_a_product_and_a_sum() -> None:
     assert ops(after) == ["Gemm", "Add"]
 
 
+def test_a_weight_that_is_read_both_ways_becomes_two() -> None:
+    nodes = [
+        helper.make_node("Gemm", ["x", "w"], ["a"], transB=1),
+        helper.make_node("Gemm", ["a", "w"], ["b"]),
+        helper.make_node("Gemm", ["b", "w"], ["c"], transB=1),
+        helper.make_node("MatMul", ["c", "w"], ["y"]),
+    ]
+    after = rewritten(model(nodes, (1, 5), w=normal(5, 5)), (1, 5))
+    reads = [n.input[1] for n in after.graph.node]
+    assert reads[0] == reads[2] == "w"
+    assert len(set(reads)) == 3
+
+
 def test_a_gemm_of_two_computed_matrices_becomes_a_matmul() -> None:
     nodes = [
         helper.make_node("Relu", ["x"], ["r"]),

@@ -14,7 +14,7 @@ from typing import Any
 from edgecv.graphs.onnx.canonical.axes import axes
 from edgecv.graphs.onnx.canonical.contrib import contrib
 from edgecv.graphs.onnx.canonical.functions import functions
-from edgecv.graphs.onnx.canonical.gemm import gemm
+from edgecv.graphs.onnx.canonical.gemm import gemm, untied
 from edgecv.graphs.onnx.canonical.leftovers import leftovers
 from edgecv.graphs.onnx.canonical.masks import masks
 from edgecv.graphs.onnx.canonical.opset import raised
@@ -37,6 +37,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "masks": masks,
     "wrap": wrap,
     "gemm": gemm,
+    "untied": untied,
     "windows": windows,
     "pools": pools,
 }

@@ -3,6 +3,9 @@
 α A' B' + β C  =  A' (α B') + (β C)     where B and C are constants, C one row of N values
                =  α · (A' B') + β · C   (MatMul, Mul, Add) where they are not
 
+A weight that is read both as B and as Bᵀ (tied layers) becomes two: in integers it has one scale an
+output channel, which is the other axis there.
+
 A scalar C, or one of shape (1, N) or (1, 1), becomes N values; transA becomes a Transpose.
 Quantizers read a Gemm as x Wᵀ + b: ONNX Runtime's folds β into the *scale* of the bias and
 forgets it.
@@ -46,6 +49,18 @@ def gemm(draft: Draft) -> None:
             row = np.broadcast_to(scaled(bias, beta).reshape(-1), (width,))
             node.input[2] = draft.hold(f"{name}/row", row)
         write_attributes(node, {**PLAIN, "transB": given.get("transB") or None})
+
+
+def untied(draft: Draft) -> None:
+    """Each way of reading a weight reads one of its own."""
+    known: dict[str, dict[tuple[str, int], str]] = {}
+    for node in draft.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        name, way = node.input[1], (node.op_type, attributes(node).get("transB", 0))
+        ways = known.setdefault(name, {})
+        if way not in ways:
+            value = draft.constant(name) if ways else None
+            ways[way] = name if value is None else draft.hold(f"{name}/{len(ways) + 1}", value)
+        node.input[1] = ways[way]
 
 
 def _unpacked(draft: Draft, name: str) -> bool:
