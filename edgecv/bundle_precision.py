@@ -20,10 +20,10 @@ from edgecv.runtime.spec import Layer
 MIN_SHARE = 0.8
 # ONNX Runtime has no integer kernel of these, OpenVINO only for some widths and processors.
 FLOAT_ON_ENGINES = ("ConvTranspose", "Deconvolution")
-# Layers that multiply, in the words of the engines.
+# Layers that multiply, in the words of the engines; generated C lists no others.
 PRODUCTS = (*FLOAT_ON_ENGINES, "Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul",
             "Convolution", "FullyConnected", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV",
-            "FULLY_CONNECTED", "BATCH_MATMUL")  # fmt: skip
+            "FULLY_CONNECTED", "BATCH_MATMUL", "C")  # fmt: skip
 NAMED = 3
 
 

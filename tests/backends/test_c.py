@@ -29,6 +29,7 @@ from edgecv.binary import build  # noqa: E402
 from edgecv.binary.frozen import frozen, one_bit  # noqa: E402
 from edgecv.binary.places import choose  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
+from edgecv.bundle_precision import float_layers  # noqa: E402
 from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402
@@ -440,6 +441,14 @@ def test_tensors_keep_the_names_that_the_file_gives_them(
     compiled = compile(loaded, C, tmp_path / "c")
     session = Session({n: (tmp_path / "c" / n).read_bytes() for n in compiled.files})
     assert [t.name for t in (*session.inputs, *session.outputs)] == [f"in {name}", name]
+
+
+def test_layers_that_run_in_float_have_names(tmp_path: Path) -> None:
+    compiled = compile(made("lenet", "fp32", tmp_path), C, tmp_path / "c")
+    session = Session({n: (tmp_path / "c" / n).read_bytes() for n in compiled.files})
+    names = [layer.layer for layer in float_layers(session)]
+    assert len(names) == session.executed()["fp32"]
+    assert all(names)
 
 
 def test_a_damaged_file_is_an_error_in_a_line(tmp_path: Path) -> None:

@@ -198,3 +198,21 @@ def test_what_a_quantized_file_leaves_in_float_is_known(tmp_path: Path) -> None:
 def graph_layers(graph: Any) -> list[str]:
     nodes = onnx.load(str(graph.path)).graph.node
     return [n.name or n.output[0] for n in nodes if n.op_type in ("Conv", "Gemm")]
+
+
+@pytest.mark.parametrize(("domain", "op", "says"), [
+    ("ai.onnx.contrib", "Inverse", "of domain 'ai.onnx.contrib'"),
+    ("com.microsoft", "GroupNorm", "no kernel of it for a CPU"),
+])  # fmt: skip
+def test_an_operator_that_nobody_here_runs_is_refused_by_name(
+    domain: str, op: str, says: str, tmp_path: Path
+) -> None:
+    given = {"groups": 1, "activation": 0} if op == "GroupNorm" else {}
+    reads = ["x", "g", "g"] if op == "GroupNorm" else ["x"]
+    node = helper.make_node(op, reads, ["m"], domain=domain, name="odd one", **given)
+    path = save(tmp_path / "net.onnx", [node, conv("m"), *LAST], SHAPE, w=normal(4, 3, 3, 3),
+                g=normal(8), **HELD)  # fmt: skip
+    with pytest.raises(ModelError, match=says) as e:
+        load_onnx(path, tmp_path / "out")
+    assert e.value.where == f"net.onnx: node 'odd one' ({op})"
+    assert "operators" in e.value.hint

@@ -25,6 +25,8 @@ _NODE = re.compile(
     r"Non-zero status code returned while running (\w+) node\. Name:'(.*?)' "
     r"Status Message: (?:\S+:\d+ .*?\) )?(.*)"
 )
+_UNKNOWN = re.compile(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
+_NO_KERNEL = re.compile(r"find an implementation for (\w+)\(\d+\) node with name '(.*?)'")
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Taken = Callable[[np.ndarray], np.ndarray]
 
@@ -41,8 +43,7 @@ def plain_runner(model: Any, where: str) -> Run:
             model.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as e:
-        raise ModelError(where, f"ONNX Runtime refuses it: {said(e)}", "check it with onnx.checker"
-                         ) from None  # fmt: skip
+        raise refused(e, model, where) from None
     name, names = session.get_inputs()[0].name, [o.name for o in session.get_outputs()]
 
     def run(image: np.ndarray) -> list[np.ndarray]:
@@ -53,6 +54,27 @@ def plain_runner(model: Any, where: str) -> Run:
                              "check the input's shape") from None  # fmt: skip
 
     return run
+
+
+def refused(error: Exception, model: Any, where: str) -> ModelError:
+    """A file that ONNX Runtime does not open, by the node at fault where that is known."""
+    text = " ".join(str(error).split())
+    if found := _UNKNOWN.search(text):
+        domain, op = found.groups()
+        node = next((n for n in model.graph.node if n.op_type == op and n.domain == domain), None)
+        name = (node.name or node.output[0]) if node else op
+        what = f"is of domain {domain!r}, whose operators are in no library here"
+        return ModelError(
+            f"{where}: node {name!r} ({op})", what, "export it with ONNX's own operators"
+        )
+    if found := _NO_KERNEL.search(text):
+        op, name = found.groups()
+        what = "ONNX Runtime has no kernel of it for a CPU"
+        return ModelError(f"{where}: node {name!r} ({op})", what,
+                          "export it with other operators, or in float32")  # fmt: skip
+    return ModelError(
+        where, f"ONNX Runtime refuses it: {said(error)}", "check it with onnx.checker"
+    )
 
 
 def said(error: Exception) -> str:

@@ -32,7 +32,7 @@ from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._entry import Entry, depends, enter
 from edgecv.stages.export._pads import absorb_paddings
-from edgecv.stages.export._proof import learn_shapes, prove, said
+from edgecv.stages.export._proof import learn_shapes, prove, refused
 from edgecv.stages.export._runnable import explicit_same, make_runnable
 
 if TYPE_CHECKING:
@@ -349,9 +349,7 @@ def _fold(model: Any, where: str) -> Any:
                 model.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:
-            raise ModelError(
-                where, f"ONNX Runtime refuses it: {said(e)}", "check it with onnx.checker"
-            ) from None
+            raise refused(e, model, where) from None
         return onnx.load_model(str(path))
 
 
