@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.parsed import Parsed, function, parse
+from edgecv.parsed_cache import ParsedCache, folder
 from edgecv.versions import of_libraries
 
 NAME = "edgecv"
@@ -46,10 +47,10 @@ class Closure:
 
 
 class Package:
-    """The sources of a package. root: its folder"""
+    """The sources of a package. root: its folder; kept: what was parsed of it before"""
 
-    def __init__(self, root: Path, name: str = NAME) -> None:
-        self.root, self.name = root, name
+    def __init__(self, root: Path, name: str = NAME, kept: ParsedCache | None = None) -> None:
+        self.root, self.name, self.kept = root, name, kept
         self._parsed: dict[str, Parsed] = {}
         self._digests: dict[str, str] = {}
         self._paths: dict[str, Path | None] = {}
@@ -101,6 +102,8 @@ class Package:
             libraries |= {name.partition(".")[0] for name in parsed.imports} | parsed.choices
         libraries -= {self.name, *sys.stdlib_module_names}
         digests = {m: self.digest(m) for m in sorted(seen)}
+        if self.kept is not None:
+            self.kept.save()
         return Closure({m: d for m, d in digests.items() if d}, tuple(sorted(libraries)))
 
     def parsed(self, module: str) -> Parsed:
@@ -110,14 +113,23 @@ class Package:
             if path is None:
                 raise FileNotFoundError(module)
             package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-            self._parsed[module] = parse(path.read_bytes(), module, package)
+            self._parsed[module] = self._parse(path.read_bytes(), module, package)
         return self._parsed[module]
+
+    def _parse(self, source: bytes, module: str, package: str) -> Parsed:
+        if self.kept is None:
+            return parse(source, module, package)
+        found = self.kept.get(module, source)
+        if found is None:
+            found = parse(source, module, package)
+            self.kept.put(module, source, found)
+        return found
 
     def digest(self, module: str) -> str:
         """16 hex digits of a module's code and of the files that it brings; "" without code."""
         if module not in self._digests:
             parsed, path = self.parsed(module), self.path(module)
-            sha = hashlib.sha256(parsed.code)
+            sha = hashlib.sha256(parsed.code.encode())
             files = list(_beside(path)) if parsed.looks_around and path else []
             for file in files:
                 sha.update(file.name.encode() + b"\0" + file.read_bytes())
@@ -186,32 +198,37 @@ def _beside(path: Path) -> Iterator[Path]:
 @cache
 def package() -> Package:
     """Our own sources, read once a process."""
-    return Package(ROOT)
+    return Package(ROOT, kept=ParsedCache(folder()))
 
 
 def code(
     modules: Iterable[str],
     engines: Iterable[str] = (),
     reads: Iterable[str] = (),
-    graph: str = "",
+    graphs: Iterable[str] = (),
 ) -> dict[str, Any]:
     """What a key holds of the code that starts in these modules, and of libraries.
 
-    engines: those that it compiles for or runs; reads: kinds of data source; graph: the one format
-    of graph that it makes, where it is one
+    engines: those that it compiles for or runs; reads: kinds of data source; graphs: the formats of
+    graph that it makes, where it is not any
     """
-    return dict(_code(tuple(modules), tuple(sorted(set(engines))), tuple(reads), graph))
+    return dict(
+        _code(tuple(modules), tuple(sorted(set(engines))), tuple(reads), tuple(sorted(set(graphs))))
+    )
 
 
 @cache
 def _code(
-    modules: tuple[str, ...], engines: tuple[str, ...], reads: tuple[str, ...], graph: str
+    modules: tuple[str, ...],
+    engines: tuple[str, ...],
+    reads: tuple[str, ...],
+    graphs: tuple[str, ...],
 ) -> dict[str, Any]:
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
     choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
     choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
-    choices |= {"for_*": (graph,)} if graph else {}
+    choices |= {"for_*": graphs} if graphs else {}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}
 

@@ -17,7 +17,6 @@ from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
 from edgecv.measuring import facts
-from edgecv.measuring.away import Away
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
 from edgecv.measuring.run import Measuring
 from edgecv.nodes import Expansion, Node
@@ -303,6 +302,8 @@ def _measure(work: Work) -> None:
 
     Where this machine is not the target's and its profile names a device, they are measured there.
     """
+    from edgecv.measuring.away import Away
+
     recipe, target = work.expansion.recipe, work.on
     runnable = []
     for role in sorted(work.inputs, key=int):

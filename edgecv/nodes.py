@@ -280,13 +280,11 @@ def stage_key(
 ) -> Key:
     """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
     format that it writes, which has a reference engine; also: modules that run besides"""
-    engines: set[str] = {target.backend for target in measured}
-    engines |= {REFERENCE[target.graph] for target in measured}
-    if graph:
-        engines.add(REFERENCE[graph])
+    graphs = {target.graph for target in measured} | ({graph} if graph else set())
+    engines = {target.backend for target in measured} | {REFERENCE[g] for g in graphs}
     roots = [*also, type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
-    return key | code(roots, engines, graph="" if measured else graph)
+    return key | code(roots, engines, graphs=graphs)
 
 
 def _made_by(model: ModelSource) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ of local variables that are read nowhere else.
 from __future__ import annotations
 
 import ast
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 class Parsed:
     """A module.
 
-    code:         what it does; b"" where that is nothing
+    code:         SHA-256 of what it does; "" where that is nothing
     imports:      dotted names that its import statements may load
     objects:      of those, what it holds by name: a package's passed on names may be behind it
     words:        strings that could be a module's dotted name
@@ -35,7 +36,7 @@ class Parsed:
     looks_around: it reads files beside it
     """
 
-    code: bytes
+    code: str
     imports: frozenset[str]
     objects: frozenset[str]
     words: frozenset[str]
@@ -52,7 +53,7 @@ def parse(source: bytes | str, module: str, package: str) -> Parsed:
     exports = dict(_exports(tree, package)) if module == package else {}
     reader.write(tree, False, frozenset())
     return Parsed(
-        b"" if reader.code == _EMPTY else bytes(reader.code),
+        "" if reader.code == _EMPTY else hashlib.sha256(reader.code).hexdigest(),
         frozenset(reader.imports - _passed_on(exports)), frozenset(reader.objects),
         frozenset(reader.words), frozenset(reader.patterns),
         frozenset(_constants(tree) if reader.opaque else ()), exports, reader.looks_around,

@@ -34,9 +34,23 @@ READERS = {"pydantic", "pydantic_core", "yaml", "rich", "jinja2"}
 
 
 @cache
-def _distributions() -> Mapping[str, list[str]]:
-    """Top-level import name -> the installed distributions that bring it."""
-    return metadata.packages_distributions()
+def _distributions() -> Mapping[str, list[metadata.Distribution]]:
+    """Top-level import name -> the installed distributions that bring it, as
+    `metadata.packages_distributions` finds them, which reads every word of their metadata."""
+    found: dict[str, list[metadata.Distribution]] = {}
+    for distribution in metadata.distributions():
+        declared = (distribution.read_text("top_level.txt") or "").split()
+        for name in declared or _inferred(distribution):
+            found.setdefault(name, []).append(distribution)
+    return found
+
+
+def _inferred(distribution: metadata.Distribution) -> set[str]:
+    """Top-level names of the Python files that were installed."""
+    record = distribution.read_text("RECORD")
+    files = [str(f) for f in distribution.files or ()] if record is None else record.splitlines()
+    paths = (file.partition(",")[0] for file in files)
+    return {path.removesuffix(".py").partition("/")[0] for path in paths if path.endswith(".py")}
 
 
 def of_libraries(names: Iterable[str]) -> dict[str, str | None]:
@@ -44,7 +58,8 @@ def of_libraries(names: Iterable[str]) -> dict[str, str | None]:
 
     What is not installed is left out: a key changes when it comes.
     """
-    found = {d for name in set(names) - READERS for d in _distributions().get(name, ())}
+    brought = {d for name in set(names) - READERS for d in _distributions().get(name, ())}
+    found = {distribution.name for distribution in brought}
     found |= {plugin for name in found for plugin in PLUGINS.get(name, ())}
     found = {name.lower().replace("_", "-") for name in found}
     return {name: v for name, v in versions(sorted(found)).items() if v is not None}

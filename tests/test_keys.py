@@ -92,6 +92,19 @@ def test_a_graph_hangs_on_its_own_format_alone(shop) -> None:
         assert "int8@tflite" not in told
 
 
+def test_what_measures_hangs_on_the_formats_of_its_own_targets(shop) -> None:
+    onnx = {f"searched@{t}" for t in TARGETS if t != "tflite"}
+    with shop.touched("stages/quantize/onnx_qdq.py"):
+        assert {n for n in shop.own() if n.startswith("searched")} == onnx
+    with shop.upgraded("onnxruntime"):
+        assert "int8@tflite" not in (told := shop.own())
+        assert {n for n in told if n.startswith("searched")} == onnx
+    with shop.touched("stages/export/tflite.py"):
+        told = shop.own()
+    assert {"searched@tflite", "factored"} <= told
+    assert not told & {*onnx, "narrow"}
+
+
 @pytest.mark.parametrize("library", ["onnxruntime", "ai-edge-litert", "openvino", "onnx"])
 def test_no_engine_s_upgrade_trains_a_network_again(shop, library: str) -> None:
     with shop.upgraded(library):

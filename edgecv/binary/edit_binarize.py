@@ -19,9 +19,10 @@ def replay(module: torch.nn.Module, edit: Edit) -> None:
 
 def describe(edit: Edit) -> str:
     """One line of history."""
-    from edgecv.binary import replacing
-
-    return replacing.told(edit)
+    what = f"{edit['weights']} weights, {'real' if edit['real_inputs'] else 'one-bit'} inputs"
+    names = list(edit["layers"])
+    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return f"{edit['step']}: {edit['form']}, {what}: {shown}"
 
 
 def conflicts(edit: Edit, later: Edit) -> tuple[str, str] | None:

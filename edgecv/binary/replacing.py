@@ -45,11 +45,3 @@ def binarize(module: nn.Module, edit: dict[str, Any]) -> None:
             made.norm = norm
         if act is not None and not isinstance(act, RPReLU):
             put(module, act, RPReLU(len(made.weight)))
-
-
-def told(edit: dict[str, Any]) -> str:
-    """One line of history."""
-    what = f"{edit['weights']} weights, {'real' if edit['real_inputs'] else 'one-bit'} inputs"
-    names = list(edit["layers"])
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{edit['step']}: {edit['form']}, {what}: {shown}"

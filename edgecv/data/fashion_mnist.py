@@ -16,7 +16,6 @@ import hashlib
 import os
 import struct
 import tempfile
-import urllib.request
 import zlib
 from pathlib import Path
 
@@ -155,6 +154,8 @@ def _verified(where: str, data: bytes, size_bytes: int, sha256: str) -> bytes:
 
 def _download(name: str, size_bytes: int, sha256: str) -> bytes:
     """Fetch `name` from the first address that has it, verified, and keep it in the cache."""
+    import urllib.request
+
     failures = []
     for base in URLS:
         url = f"{base}{name}.gz"

@@ -19,9 +19,9 @@ def replay(module: torch.nn.Module, edit: Edit) -> None:
 
 def describe(edit: Edit) -> str:
     """One line of history."""
-    from edgecv.lowrank import history
-
-    return history.told(edit)
+    layers = dict(sorted(edit.get("layers", {}).items()))  # as a saved edit has them
+    parts = [f"{n} {m['structure']} of rank {m['rank']}" for n, m in layers.items()]
+    return f"{edit.get('step')}: structured {len(layers)} dense layers: {'; '.join(parts)}"
 
 
 def conflicts(edit: Edit, later: Edit) -> tuple[str, str] | None:

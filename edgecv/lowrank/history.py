@@ -49,19 +49,6 @@ def replay(module: nn.Module, edit: dict[str, Any]) -> None:
         put(module, layer, new)
 
 
-def told(edit: dict[str, Any]) -> str:
-    """One line of history: "low: 2 layers as products: conv2 tucker2 16, 32; fc svd 8"."""
-    layers = dict(sorted(edit.get("layers", {}).items()))  # as a saved edit has them
-    if edit.get("op") == "structured":
-        parts = [f"{n} {m['structure']} of rank {m['rank']}" for n, m in layers.items()]
-        return f"{edit.get('step')}: structured {len(layers)} dense layers: {'; '.join(parts)}"
-    parts = []
-    for name, made in layers.items():
-        groups = f" in {made['groups']} groups" if "groups" in made else ""
-        parts.append(f"{name} {made['form']}{groups} {', '.join(map(str, made['ranks']))}")
-    return f"{edit.get('step')}: {len(layers)} layers as products: {'; '.join(parts)}"
-
-
 def _factors(layer: Any, made: dict[str, Any]) -> nn.Module:
     form = form_of(made["form"], made.get("groups", 1))
     ranks = tuple(int(r) for r in made["ranks"])

@@ -12,20 +12,27 @@ from edgecv.stages.base import Stage
 
 
 @cache
+def _names() -> tuple[str, ...]:
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"))
+
+
+@cache
+def _stage(word: str) -> type[Stage]:
+    """The class in the file of that name; no other file is read."""
+    found = vars(import_module(f"{__name__}.{word}")).values()
+    return next(v for v in found if isinstance(v, type) and issubclass(v, Stage) and v.word == word)
+
+
+@cache
 def words() -> dict[str, type[Stage]]:
     """Stage word -> class, sorted by word."""
-    found = {}
-    for module in sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"):
-        for value in vars(import_module(f"{__name__}.{module}")).values():
-            if isinstance(value, type) and issubclass(value, Stage) and value.word == module:
-                found[module] = value
-    return found
+    return {word: _stage(word) for word in _names()}
 
 
 def find(word: str, where: str) -> type[Stage]:
     """The stage of that word. Raises RecipeError with the nearest known one."""
-    if word not in words():
-        near = difflib.get_close_matches(word, words(), 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(words())}"
+    if word not in _names():
+        near = difflib.get_close_matches(word, _names(), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(_names())}"
         raise RecipeError(where, f"unknown stage {word!r}", hint)
-    return words()[word]
+    return _stage(word)

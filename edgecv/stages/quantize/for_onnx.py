@@ -12,8 +12,9 @@ from edgecv.errors import missing
 from edgecv.graph import Graph
 from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.keep_float import onnx_layers
+from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.options import Options, Sensitivity
 from edgecv.target import Target
 
 
@@ -33,6 +34,28 @@ def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
     """What `keep_float` calls the layers (`keep_float.py`)."""
     del source
     return onnx_layers(measured.model)
+
+
+def sensitivities(
+    source: Graph, quantized: Graph, samples: np.ndarray, how: Sensitivity
+) -> Problem:
+    """What each layer and each activation costs (`sensitivity.py`, `hessian.py`).
+
+    samples: (N, C, H, W) float32
+    """
+    import onnx
+
+    from edgecv.backends.onnxruntime.tensors import with_shapes
+
+    model = with_shapes(onnx.load_model(str(source.path)))
+    made = onnx.load_model(str(quantized.path))
+    if how == "hessian":
+        from edgecv.stages.quantize.hessian import curvatures
+
+        return curvatures(model, made, samples)
+    from edgecv.stages.quantize import sensitivity
+
+    return sensitivity.sensitivities(model, made, samples)
 
 
 def halve(graph: Graph, path: Path, compute: bool) -> dict[str, int]:

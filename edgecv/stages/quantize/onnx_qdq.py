@@ -30,7 +30,7 @@ from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.draft import Draft
 from edgecv.stages.export.onnx import FILE, strip
-from edgecv.stages.quantize import learned
+from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
@@ -75,7 +75,7 @@ def quantize_onnx(
     kept = resolve(onnx_layers(model), options.keep_float)
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL
-        overrides = learned.overrides(graph, grid, rows_and_pairs(model))
+        overrides = onnx_learned.overrides(graph, grid, rows_and_pairs(model))
         if overrides:  # what was learned on a grid is neither equalized nor rounded anew
             options = replace(options, equalization=False, reconstruction="none")
         known = {} if measured is None else measured

@@ -20,6 +20,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -123,26 +124,16 @@ def search(
 def _sensitivities(
     source: Graph, context: Context, samples: int, how: Sensitivity
 ) -> Sensitivities | None:
-    """None where layers cannot stay float, or where the noise is not known by layer (TFLite)."""
-    if source.format != "onnx":
+    """None where the noise is not known by layer (TFLite)."""
+    quantizer = import_module(f"edgecv.stages.quantize.for_{source.format}")
+    if not hasattr(quantizer, "sensitivities"):
         return None
 
     def measure(graph: Graph) -> Problem:
-        import onnx
-
-        from edgecv.backends.onnxruntime.tensors import with_shapes
-
-        model = with_shapes(onnx.load_model(str(source.path)))
         images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)
         into = replace(context.preprocess, layout=source.inputs[0].layout, dtype="float32")
-        quantized = onnx.load_model(str(graph.path))
-        if how == "hessian":
-            from edgecv.stages.quantize.hessian import curvatures
-
-            return curvatures(model, quantized, into.normalise(images))
-        from edgecv.stages.quantize.sensitivity import sensitivities
-
-        return sensitivities(model, quantized, into.normalise(images))
+        found: Problem = quantizer.sensitivities(source, graph, into.normalise(images), how)
+        return found
 
     return measure
 
