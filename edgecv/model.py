@@ -316,6 +316,9 @@ def resolve(reference: str) -> Any:
     except Exception as e:
         raise ModelError(reference, f"{type(e).__name__} at {_place(e)}: {e}") from e
     found = getattr(module, attribute, None)
+    if hasattr(module, attribute) and not callable(found):
+        kind = type(found).__name__
+        raise ModelError(reference, f"{attribute!r} is a {kind}, not a function")
     if not callable(found):
         near = difflib.get_close_matches(attribute, dir(module), 1)
         hint = f"did you mean {near[0]!r}?" if near else ""

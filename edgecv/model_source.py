@@ -10,6 +10,8 @@ from edgecv import zoo
 from edgecv.checking import Where, near, short
 from edgecv.errors import RecipeError
 
+CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".safetensors", ".h5", ".keras")
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -63,6 +65,10 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
         return ModelSource("folder", str(locate(text, folder)), args)
     if ":" in text and not text.startswith("zoo:"):
         return ModelSource("module", text, args)
+    if Path(text).suffix in CHECKPOINTS:
+        what = "is a checkpoint: weights without their network, and a pickle is code, never loaded"
+        hint = "give the module:function that builds the network and loads it, or an .onnx file"
+        raise RecipeError(text, what, hint)
     if "/" in text:
         raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
     return ModelSource("zoo", text.removeprefix("zoo:"), args)

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgecv import checking, recipe
+from edgecv import checking, model_source, recipe
 from edgecv.errors import EdgecvError, RecipeError, TargetError
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
@@ -403,3 +403,10 @@ def test_a_wrong_teacher_or_student_is_an_error(load, old: str, new: str, said: 
     assert TAUGHT.count(old) == 1
     with pytest.raises(RecipeError, match=said):
         load(TAUGHT.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["best.pt", "runs/best.pth", "weights.safetensors"])
+def test_a_checkpoint_is_no_network(name, tmp_path):
+    (tmp_path / Path(name).name).write_bytes(b"")
+    with pytest.raises(RecipeError, match="is a checkpoint: weights without their network"):
+        model_source.source_of(name, {}, tmp_path)

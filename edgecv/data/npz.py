@@ -8,6 +8,9 @@ refused.
 
 from __future__ import annotations
 
+import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +23,13 @@ from edgecv.errors import DataError
 
 PAIRS = (("images", "labels"), ("x", "y"))
 MAX_CLASSES = 100_000  # a label beyond it is a mistake, not a class
+# What numpy and zipfile raise over damaged headers and members.
+BROKEN = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, LookupError, NotImplementedError,
+          RuntimeError, SyntaxError, struct.error, tokenize.TokenError)  # fmt: skip
+MOST, SMALL = (
+    50,
+    64 << 20,
+)  # photographs pack to a third; what unpacks to more than 50 times is none
 KEYS_HINT = "keys are images/labels, x/y, or x_train/y_train/x_test/y_test"
 
 
@@ -55,10 +65,37 @@ def _read(where: str, path: Path) -> dict[str, np.ndarray]:
     if not zipfile.is_zipfile(path):
         raise DataError(where, "not an .npz file, or a truncated one", "numpy.savez writes one")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise DataError(where, f"cannot be read: {error}", KEYS_HINT) from error
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                _check_member(where, archive, member)
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: arrays[key] for key in arrays.files}
+    except OSError as error:
+        raise DataError(where, f"cannot be read: {error.strerror}", KEYS_HINT) from error
+    except BROKEN as error:
+        raise DataError(where, "is damaged, or no .npz file", "numpy.savez writes one") from error
+
+
+def _check_member(where: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    """Raises DataError where an array is not what its file can hold; nothing of it is unpacked."""
+    place = f"{where} {member.filename.removesuffix('.npy')}"
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0,
+                (2, 0): np.lib.format.read_array_header_2_0}.get(version)  # fmt: skip
+        if read is None:
+            raise DataError(place, f"is an array of format {version}", "save it with numpy.savez")
+        shape, _, dtype = read(file)
+        held = member.file_size - file.tell()
+    if dtype.hasobject:
+        hint = "save numbers: np.asarray(labels, np.int64)"
+        raise DataError(place, "holds Python objects, which are code and not loaded", hint)
+    if math.prod(shape) * dtype.itemsize != held:
+        what = f"says {dtype} {shape} and holds {held:,} bytes"
+        raise DataError(place, what, "save it again")
+    if held > SMALL and held > MOST * member.compress_size:
+        what = f"unpacks to {held:,} bytes from {member.compress_size:,}"
+        raise DataError(place, what, "save it with numpy.savez, which packs nothing")
 
 
 def _pair(where: str, arrays: dict[str, np.ndarray], split: str) -> tuple[str, str]:

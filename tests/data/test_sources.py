@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -216,12 +217,22 @@ def test_npz_channels(tmp_path):
         ({"x": X.reshape(6, 2, 10, 5), "y": Y}, "has shape (6, 2, 10, 5)"),
         ({"x": X[:0], "y": Y[:0]}, "holds no images"),
         ({"pictures": X}, "holds pictures"),
-        ({"x": X, "y": np.array([object()] * 6)}, "cannot be read"),
+        ({"x": X, "y": np.array([object()] * 6)}, "y: holds Python objects"),
     ],
 )
 def test_npz_refusals(tmp_path, arrays, says):
     source = save_npz(tmp_path / "d.npz", **arrays)
     assert says in refusal(source, tmp_path / "out")
+
+
+def test_npz_arrays_are_what_their_file_can_hold(tmp_path):
+    head = b"{'descr': '|u1', 'fortran_order': False, 'shape': (99999999999, 32, 32, 3), }"
+    with zipfile.ZipFile(tmp_path / "tall.npz", "w") as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + head.ljust(117) + b"\n")
+    assert "and holds 0 bytes" in refusal(f"npz:{tmp_path}/tall.npz", tmp_path / "out")
+    x = np.zeros((9000, 90, 90), np.uint8)
+    np.savez_compressed(tmp_path / "bomb.npz", x=x, y=np.zeros(9000, np.int64))
+    assert "unpacks to 72,900,000 bytes" in refusal(f"npz:{tmp_path}/bomb.npz", tmp_path / "out")
 
 
 def test_npz_file_refusals(tmp_path):

@@ -86,10 +86,9 @@ def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Gra
         model = onnx.load_model(str(path), load_external_data=False)
         if not model.graph.node:
             raise ValueError("the graph has no nodes")
-    except Exception as e:
-        raise ModelError(
-            where, f"not a whole ONNX file: {_line(e)}", "truncated? copy or export it again"
-        ) from None
+    except Exception:  # protobuf's words say nothing of the file
+        what = "not a whole ONNX file"
+        raise ModelError(where, what, "truncated? copy or export it again") from None
     _inline_external(model, path.parent, where)
     make_runnable(model)
     original = onnx.ModelProto()
