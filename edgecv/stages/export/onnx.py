@@ -271,11 +271,14 @@ def _quiet() -> Iterator[None]:
     log = logging.getLogger("torch.onnx")
     level = log.level
     log.setLevel(logging.ERROR)
-    torch._C._jit_set_onnx_log_output_stream("stderr")  # it prints whole graphs
+    internal: Any = torch._C
+    prints = internal._jit_onnx_log  # whole graphs, of what it cannot export
+    internal._jit_onnx_log = lambda *_: None
     try:
         yield
     finally:
         log.setLevel(level)
+        internal._jit_onnx_log = prints
 
 
 def _inline_external(model: Any, folder: Path, where: str) -> None:
