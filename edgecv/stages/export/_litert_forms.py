@@ -4,6 +4,7 @@
     avg_pool(x, pads that do not count)          = avg_pool(pad(x, 0)) * k / count
     max_pool(x, pads)                            = max_pool(x with its edges repeated)
     adaptive_max_pool(x)                         = max_pool(x), part by part
+    nearest pixels by a given factor             = pixels picked by their places
     elu(x), selu(x), celu(x)                     = relu(x) + a (exp(min(x, 0)) - 1)
     group_norm(x)                                = (x - m) / sqrt(v + eps) * w + b
     c - x                                        = -x + c
@@ -70,6 +71,8 @@ def rewrite(program: GraphModule) -> None:
                 new = _mean_of_windows(program, node)
             elif node.target is _aten.max_pool2d.default:
                 new = _largest_of_windows(program, node)
+            elif node.target is _aten.upsample_nearest2d.vec:
+                new = _picked(program, node)
             elif node.target in _ELUS:
                 new = _elu(program, node)
             elif node.target in (_aten.group_norm.default, _aten.instance_norm.default):
@@ -205,6 +208,27 @@ def _largest_of_parts(program: GraphModule, node: Node) -> None:
             y = call(program, _aten.cat.default, (found, axis + 2), node)
     for user in users:
         replace(user, y)
+
+
+def _picked(program: GraphModule, node: Node) -> Node | None:
+    """Nearest pixels where PyTorch chooses others than floor(i * in / out), which LiteRT does."""
+    x, *rest = _arguments(node)
+    height, width = shape(x)[2:]
+    places = torch.arange(height * width, dtype=torch.float64).reshape(1, 1, height, width)
+    seen = node.target(places, *rest)[0, 0].long()  # type: ignore[operator]
+    axes = ((2, height, seen[:, 0] // width), (3, width, seen[0] % width))
+    if all(torch.equal(_floored(size, len(at)), at) for _, size, at in axes):
+        return None
+    for axis, size, at in axes:
+        if not torch.equal(torch.arange(size), at):
+            args = (x, axis, constant(program, at))
+            x = call(program, _aten.index_select.default, args, node)
+    return x
+
+
+def _floored(size: int, new: int) -> torch.Tensor:
+    """The pixels that LiteRT picks, in float32 as it computes."""
+    return (torch.arange(new) * np.float32(size / new)).floor().long()
 
 
 def _infinite(pad: Node) -> bool:

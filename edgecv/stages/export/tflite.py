@@ -64,6 +64,7 @@ def export_tflite(
     _refuse_composites(model)
     moved = layout.said(model, next(iter(report["suspects"]), ""))
     _in_order(model)
+    _nearest_from_corners(model)
     flatbuffer.tidy(model, ("input",), outputs)
     name_weights(model, module.state_dict())
     flush_tflite(model)
@@ -166,6 +167,15 @@ def _refuse_composites(model: Any) -> None:
         what = f"leaves a {kind or 'graph'} with a graph inside, which only LiteRT itself runs"
         hint = "say it with other operators, or take a target that reads ONNX"
         raise UnsupportedError("export: LiteRT", what, hint)
+
+
+def _nearest_from_corners(model: Any) -> None:
+    """The pixel at floor(i * in / out), as PyTorch's `nearest` has it: the converter writes half
+    pixel centres, which is another one wherever a map is not made a whole number of times larger
+    (its `nearest-exact`, which becomes a gather)."""
+    for op in flatbuffer.graph_of(model).operators:
+        if flatbuffer.op_name(model, op) == "RESIZE_NEAREST_NEIGHBOR":
+            op.builtinOptions.halfPixelCenters = op.builtinOptions.alignCorners = False
 
 
 def _in_order(model: Any) -> None:
