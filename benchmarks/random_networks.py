@@ -26,7 +26,7 @@ from typing import Any
 
 import record
 
-from benchmarks.random_nets.verdicts import CRASH, FAULTS, KEPT, REFUSED, VERDICTS
+from benchmarks.random_nets.verdicts import CRASH, FAULTS, KEPT, LOSSY, REFUSED, VERDICTS
 
 SLOW = ("tflite", "edgetpu")  # conversion takes ten seconds and more: a share of the networks
 SLOW_SHARE = 5
@@ -187,7 +187,7 @@ def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: 
              f"All that was asked for: {record.verdict(len(rows) == asked)}.", "",
              "Judged on: " + ", ".join(f"{t} ({n})" for t, n in trees.most_common()) + ".",
              ""]  # fmt: skip
-    for verdict in (REFUSED, KEPT):
+    for verdict in (REFUSED, KEPT, LOSSY):
         reasons = Counter((r["target"], r["precision"], r["reason"])
                           for r in rows if r["verdict"] == verdict)  # fmt: skip
         if reasons:

@@ -31,6 +31,7 @@ from edgecv.replay import (
 )
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.steadiness import explained
 from edgecv.target import Target
 
 # Other rounding costs a network of integers some decibels against float: told beyond TOLD_DB, an
@@ -65,7 +66,7 @@ def bundle_parity(
         return _bundle_parity(where, graph, floats, target, session, pixels, preprocess, made_up)
     except ParityError as e:
         if graph.precision != "int8" or not files:
-            raise
+            raise explained(e, graph, pixels, preprocess) from None
         raise _blamed(e, graph, target.backend, files, pixels, preprocess) from None
 
 

@@ -26,6 +26,7 @@ from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
 from edgecv.graph import Graph
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
+from edgecv.parity import COMPILE_INT8
 from edgecv.replay import (
     adapted,
     as_rows,
@@ -40,6 +41,7 @@ from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
+LOSSY = "much was lost in int8:"
 GOLDENS = 4
 GOLDEN_BYTES = 1 << 18  # as many goldens as fit, at least one: bundles are downloaded
 FAR, FAR_ONE_BIT = 0.02, 0.05  # of top-1: apart by less is rounding
@@ -114,6 +116,7 @@ def _prove(
             proof["scores"] = _scores(as_rows(answers[0]))
         proof["warnings"] += told
         proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
+        proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(
             session, images.pixels, preprocess
         )
@@ -148,6 +151,18 @@ def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
         yield "the network answers the same for every image: nothing can be judged by it"
     elif parity["answers"] == 1 and parity["samples"] > 1:
         yield "the network gives one class to every image: equal best classes say nothing"
+
+
+def losses(precision: str, against_float: Mapping[str, Any] | None) -> Iterator[str]:
+    """A sentence where integers left little of the answers: more than recipes allow by default may
+    be meant, but is never passed over."""
+    if precision == "int8" and against_float:
+        found = against_float["sqnr_db"]
+        if found < COMPILE_INT8.min_sqnr_db:
+            yield (
+                f"{LOSSY} {found:.1f} dB from float: only accuracy on labelled images can tell "
+                "whether it will do; qat trains it in integers"
+            )
 
 
 def guesses(metric: Mapping[str, Any] | None, classes: int) -> Iterator[str]:

@@ -25,8 +25,8 @@ import torch
 
 from benchmarks.random_nets import onnx_nets, torch_nets
 from benchmarks.random_nets.pictures import MEAN, STD, folder, inputs, pictures
-from benchmarks.random_nets.verdicts import CRASH, KEPT, REFUSED, RIGHT, UNCLEAR, WRONG
-from edgecv import child, exporting
+from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, UNCLEAR, WRONG
+from edgecv import child, exporting, packing
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.runtime import open_bundle
 
@@ -195,6 +195,9 @@ def _compared(network: Network, made: Any, target: str, precision: str) -> dict[
     note = "; ".join(made.facts.notes)[:300]
     verdict = WRONG if not right else KEPT if kept or "float" in note else RIGHT
     reason = normalised(note) if verdict == KEPT else ""
+    lossy = next((w for w in made.facts.warnings if w.startswith(packing.LOSSY)), "")
+    if lossy and not right:
+        verdict, reason = LOSSY, normalised(lossy)
     return {"verdict": verdict, "reason": reason, "figures": figures, "note": note}
 
 

@@ -74,7 +74,9 @@ class Replaced:
         feeds = {}
         for spec in self._session.inputs:
             real = given.get(spec.name.removesuffix(GIVEN))
-            detail = {"shape": spec.shape, "dtype": spec.dtype}
+            # truth values and indices come in as well as floats: none is on a grid here
+            grid = {"scales": [], "zero_points": []}
+            detail = {"shape": spec.shape, "dtype": spec.dtype, "quantization_parameters": grid}
             feeds[spec.name] = integers(x if real is None else real, detail)
         found = self._session.run(feeds)
         return [channels_first(found[t.name], t) for t in self._session.outputs]

@@ -37,11 +37,13 @@ class Export(Stage):
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module), or the Path of a user's .onnx file."""
         from edgecv.binary.frozen import frozen, one_bit
+        from edgecv.errors import ParityError
         from edgecv.lowrank.structured import materialised
         from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.replay import judged, plain_answers, torch_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.stages.export.ends import with_kinds
+        from edgecv.steadiness import explained
 
         module = None if not isinstance(source, tuple) else source[1]
         target = context.target
@@ -59,14 +61,14 @@ class Export(Stage):
         graph = with_kinds(self._export(module, context, target, _named(source)), context.labels)
         images = context.images("train")
         pixels = judged(images.pixels)
-        parity = check(
-            f"export of {context.where} to {target.graph}",
-            torch_answers(module, pixels, context.preprocess),
-            plain_answers(graph, pixels, context.preprocess, keep=True),
-            EXPORT_ONE_BIT if bits else EXPORT,
-            kinds(graph.outputs),
-            images.made_up,
-        )
+        found = plain_answers(graph, pixels, context.preprocess, keep=True)
+        wanted = torch_answers(module, pixels, context.preprocess)
+        where = f"export of {context.where} to {target.graph}"
+        tolerance = EXPORT_ONE_BIT if bits else EXPORT
+        try:
+            parity = check(where, wanted, found, tolerance, kinds(graph.outputs), images.made_up)
+        except ParityError as e:
+            raise explained(e, graph, pixels, context.preprocess) from None
         graph.facts["parity"] = parity.to_json()
         if bits:
             graph.facts["one_bit"] = bits

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import UnsupportedError
+from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.parity import COMPILE_INT8, Parity, Tolerance, check
 from edgecv.replay import (
@@ -30,6 +30,7 @@ from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, far_off
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
+from edgecv.steadiness import explained
 
 log = logging.getLogger(__name__)
 
@@ -74,21 +75,22 @@ class Quantizer:
         Raises ParityError beyond the tolerance, UnsupportedError (such a layer, and a target that
         has no floats), and what the quantizers raise.
         """
-        where = self.context.where
         graph = self._held(options, out, tolerance)
         clipped = notes(self.source)
         if clipped:  # trained to be clipped hard, which the float graph does not do: told only
             tolerance = NONE
         outputs = plain_answers(graph, self._judged, self.context.preprocess, keep=True)
         named = kinds(self.source.outputs)
-        parity = check(
-            f"quantize {where}", self._reference, outputs, tolerance, named, self._made_up
-        )
+        where = f"quantize {self.context.where}"
+        try:
+            parity = check(where, self._reference, outputs, tolerance, named, self._made_up)
+        except ParityError as e:
+            raise explained(e, self.source, self._judged, self.context.preprocess) from None
         graph.facts["parity"] = parity.to_json()
         graph.facts["notes"] = clipped
         if tell:
             for note in (*graph.facts["warnings"], *graph.facts["notes"]):
-                log.warning("%s: %s", where, note)
+                log.warning("%s: %s", self.context.where, note)
         graph.save_facts()
         return graph, parity
 
@@ -112,7 +114,13 @@ class Quantizer:
                 raise UnsupportedError(f"quantize {self.context.where}", what, hint)
             told += [layer.kept for layer in found]
             options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))
-            graph = self._quantized(options, out)
+            try:
+                graph = self._quantized(options, out)
+            except ModelError:  # that there is nothing left
+                what = "no layer of it is sound in int8: each is far off its float self"
+                error = ParityError(f"quantize {self.context.where}", what, "ship it in fp32")
+                preprocess = self.context.preprocess
+                raise explained(error, self.source, self._judged, preprocess) from None
         graph.facts["warnings"] = [*graph.facts["warnings"], *told]
         return graph
 

@@ -99,7 +99,7 @@ def quantize_onnx(
     except Exception as e:
         raise EngineError("quantize", f"ONNX Runtime's quantizer: {_line(e)}") from None
     if not is_quantized(quantized):
-        raise ModelError(graph.path.name, "has no layer that ONNX Runtime can quantize")
+        raise ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     path.write_bytes(quantized.SerializeToString(deterministic=True))

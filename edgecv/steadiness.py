@@ -1,0 +1,65 @@
+"""Whether what a float network answers is its own, or the rounding of float32.
+
+    steadiness = SQNR(f(x), f((1 + 1e-6) x))
+
+A mean right behind a normalisation over the same axes, say, is the same for every image; a layer
+behind it that was fitted to what is left multiplies rounding. Such a network answers differently
+on every engine, and none of them is wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgecv.errors import ParityError
+from edgecv.parity import compare_all
+from edgecv.replay import last_answers, plain_session, sample
+from edgecv.runtime.fidelity import kinds
+
+if TYPE_CHECKING:
+    from edgecv.graph import Graph
+    from edgecv.runtime.preprocess import Preprocess
+
+LEAST_DB = 60.0  # a sound float network: 110 to 140
+IMAGES = 16
+
+
+class Nudged:
+    """A session that sees every float a millionth larger."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self.inputs, self.outputs, self.close = session.inputs, session.outputs, session.close
+
+    def run(self, feeds: dict[str, np.ndarray]) -> Any:
+        """As the session's own."""
+        more = np.float32(1 + 1e-6)
+        return self._session.run({k: v * more if v.dtype == "f4" else v for k, v in feeds.items()})
+
+
+def steadiness(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> float:
+    """In decibel, of the least steady output. graph: a float one. pixels: uint8 (N, H, W, C)"""
+    few = sample(pixels, IMAGES)
+    first = last_answers(plain_session(graph), few, preprocess)
+    again = last_answers(Nudged(plain_session(graph)), few, preprocess)
+    found = compare_all(list(first), list(again), kinds(graph.outputs), LEAST_DB)
+    return min(one.sqnr_db for one in (found.outputs.values() or (found,)))
+
+
+def explained(
+    error: ParityError, graph: Graph, pixels: np.ndarray, preprocess: Preprocess
+) -> ParityError:
+    """The same error; of a network whose answers are rounding, one that says so."""
+    if graph.precision != "fp32" or graph.inputs[0].dtype != "float32":
+        return error
+    found = steadiness(graph, pixels, preprocess)
+    if found >= LEAST_DB:
+        return error
+    what = (
+        f"{error.what}; its answers are rounding: {found:.1f} dB from its own where every pixel is "
+        "a millionth larger"
+    )
+    hint = "a mean behind a normalisation over the same axes leaves nothing else: mend the network"
+    return ParityError(error.where, what, hint)
