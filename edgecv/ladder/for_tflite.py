@@ -75,7 +75,7 @@ class Replaced:
         for spec in self._session.inputs:
             real = given.get(spec.name.removesuffix(GIVEN))
             # truth values and indices come in as well as floats: none is on a grid here
-            grid = {"scales": [], "zero_points": []}
+            grid: dict[str, list[float]] = {"scales": [], "zero_points": []}
             detail = {"shape": spec.shape, "dtype": spec.dtype, "quantization_parameters": grid}
             feeds[spec.name] = integers(x if real is None else real, detail)
         found = self._session.run(feeds)

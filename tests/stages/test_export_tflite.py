@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.backends.tflite.run import Session
+from edgecv.backends.tflite.run import Session, plain
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.stages.export._nhwc import keep_channels_last, suspects
@@ -117,6 +117,25 @@ def test_networks_that_cannot_be_exported(then, error, what, tmp_path: Path):
     with pytest.raises(error, match=what):
         export_tflite(Forward(then), IMAGE, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_nearest_pixels_are_those_that_torch_picks(tmp_path: Path):
+    """Made smaller, and larger by no whole number, floor(i * in / out) is not the pixel whose
+    centre is nearest."""
+
+    def several(_, x):
+        sizes = [(12, 12), (7, 31), (48, 24)]
+        return tuple(nn.functional.interpolate(x, size) for size in sizes)
+
+    module, image = Forward(several).eval(), torch.randn(1, 3, 24, 24)
+    graph = export_tflite(module, image, tmp_path)
+    assert graph.facts["ops"]["RESIZE_NEAREST_NEIGHBOR"] == 3
+    session = plain({"model.tflite": graph.path.read_bytes()})
+    found = session.run({"input": image.numpy().transpose(0, 2, 3, 1).copy()})
+    with torch.no_grad():
+        for i, want in enumerate(module(image)):
+            got = found[f"output{i}"].transpose(0, 3, 1, 2)
+            np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 24, 24), (3, 24, 24)])

@@ -55,6 +55,17 @@ def test_transposed_convolutions(seed):
     assert all(len(c.args) < 5 or not any(c.args[4]) for c in found)
 
 
+@pytest.mark.parametrize(("how", "picked"), [
+    ({"scale_factor": 0.5}, 0), ({"size": (5, 11)}, 0), ({"scale_factor": 2}, 0),
+    ({"scale_factor": 0.7}, 2), ({"scale_factor": (1.3, 1.0)}, 1),
+])  # fmt: skip
+def test_nearest_pixels(how, picked):
+    """Of a factor that is not out / in, torch takes others than LiteRT: picked by their places."""
+    program = rewritten(lambda x: F.interpolate(x, **how))
+    assert len(calls(program, ATEN.index_select.default)) == picked
+    assert len(calls(program, ATEN.upsample_nearest2d.vec)) == (not picked)
+
+
 def test_a_transposed_convolution_that_litert_knows_is_left():
     program = rewritten(nn.ConvTranspose2d(4, 8, 2, 2))
     assert not calls(program, ATEN.slice.Tensor)

@@ -228,7 +228,7 @@ def _picked(program: GraphModule, node: Node) -> Node | None:
 
 def _floored(size: int, new: int) -> torch.Tensor:
     """The pixels that LiteRT picks, in float32 as it computes."""
-    return (torch.arange(new) * np.float32(size / new)).floor().long()
+    return torch.arange(new).mul(float(np.float32(size / new))).floor().long()
 
 
 def _infinite(pad: Node) -> bool:
