@@ -65,8 +65,9 @@ def bundle_parity(
     try:
         return _bundle_parity(where, graph, floats, target, session, pixels, preprocess, made_up)
     except ParityError as e:
-        if graph.precision != "int8" or not files:
-            raise explained(e, graph, pixels, preprocess) from None
+        known = explained(e, graph, pixels, preprocess)
+        if known is not e or not files:
+            raise known from None
         raise _blamed(e, graph, target.backend, files, pixels, preprocess) from None
 
 
@@ -85,11 +86,15 @@ def _blamed(
     xs = [into.normalise(image[None]) for image in sample(pixels, IMAGES)]
     found = first_wrong_layer(graph, engine, files, xs)
     if found is None:
-        return ParityError(error.where, error.what, "ship it in fp32, or on another engine")
+        fp32 = "" if graph.precision == "fp32" else "ship it in fp32, or "
+        return ParityError(error.where, error.what, f"{fp32}take another engine")
     name = called(found)
     reads = f", what it reads {found.inputs_db:.1f} dB" if found.inputs_db is not None else ""
     what = f"{error.what}; first at layer {name!r} ({found.energy.sqnr_db:.1f} dB{reads})"
-    return ParityError(error.where, what, f"keep it in float: --keep-float {name} ({IN_RECIPES})")
+    hint = f"keep it in float: --keep-float {name} ({IN_RECIPES})"
+    if graph.precision == "fp32":
+        hint = "the engine computes it otherwise: say it with other operators, or take another"
+    return ParityError(error.where, what, hint)
 
 
 def _bundle_parity(

@@ -16,7 +16,8 @@ from edgecv.backends import compile_module, run_module
 from edgecv.bundle_parity import bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.runtime.fidelity import compare
-from edgecv.stages.export.onnx import export_onnx
+from edgecv.runtime.preprocess import Preprocess
+from edgecv.stages.export.onnx import export_onnx, load_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import Grid
 from tests import networks as nets
@@ -81,3 +82,41 @@ def test_the_layer_is_named_at_which_the_engine_leaves_the_graph(
         bundle_parity("net", graph, source, profile, session, pixels, context.preprocess,
                       files=files)  # fmt: skip
     assert refused.value.hint.startswith("keep it in float: --keep-float stage2.0.conv2")
+
+
+def test_a_float_layer_that_the_engine_computes_otherwise_is_named(tmp_path: Path) -> None:
+    """OpenVINO's linear resize knows no antialiasing."""
+    pytest.importorskip("openvino")
+    rng = np.random.default_rng(0)
+    held = {
+        "w": rng.normal(0, 0.3, (4, 3, 3, 3)).astype(np.float32),
+        "scales": np.array([1, 1, 0.5, 0.5], np.float32),
+        "head": rng.normal(0, 0.1, (4 * 8 * 8, 5)).astype(np.float32),
+    }
+    nodes = [
+        onnx.helper.make_node("Conv", ["image", "w"], ["a"], pads=[1] * 4, name="first"),
+        onnx.helper.make_node(
+            "Resize", ["a", "", "scales"], ["b"], mode="linear", antialias=1, name="smaller"
+        ),
+        onnx.helper.make_node("Flatten", ["b"], ["c"]),
+        onnx.helper.make_node("MatMul", ["c", "head"], ["logits"], name="last"),
+    ]
+    kinds = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        nodes, "net",
+        [onnx.helper.make_tensor_value_info("image", kinds, [1, 3, 16, 16])],
+        [onnx.helper.make_tensor_value_info("logits", kinds, [1, 5])],
+        [numpy_helper.from_array(v, k) for k, v in held.items()],
+    )  # fmt: skip
+    opset = [onnx.helper.make_opsetid("", 18)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "n.onnx")
+    source = load_onnx(tmp_path / "n.onnx", tmp_path / "graph")
+    intel = target.load("openvino")
+    compiled = compile_module("openvino").compile(source, intel, tmp_path / "engine")
+    files = {name: (tmp_path / "engine" / name).read_bytes() for name in compiled.files}
+    pixels = rng.integers(0, 256, (40, 16, 16, 3), np.uint8)
+    takes = Preprocess((16, 16), 3, (127.0,), (64.0,), 1.0)
+    session = run_module("openvino").Session(files, threads=1)
+    with pytest.raises(ParityError, match=r"first at layer '[^']*smaller'") as said:
+        bundle_parity("net", source, None, intel, session, pixels, takes, files=files)
+    assert "say it with other operators" in said.value.hint

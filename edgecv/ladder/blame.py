@@ -22,7 +22,8 @@ from edgecv.runtime.fidelity import BEST_DB
 from edgecv.runtime.layers import from_scope
 
 LOOKED_INTO = ("onnxruntime", "openvino", "tflite")
-LEVELS_DB = (10.0, 15.0, 20.0, 30.0)  # of the layers found at each, the one that loses most
+# Of the layers found at each, the one that loses most.
+LEVELS_DB = {"int8": (10.0, 15.0, 20.0, 30.0), "fp32": (20.0, 40.0, 60.0, 80.0)}
 
 
 def first_wrong_layer(
@@ -30,7 +31,7 @@ def first_wrong_layer(
 ) -> Divergence | None:
     """files: of the bundle. xs: float32 (1, C, H, W), normalised. None where no layer stands out,
     or the engine cannot be looked into."""
-    if engine not in LOOKED_INTO:
+    if engine not in LOOKED_INTO or graph.precision not in LEVELS_DB:
         return None
     forms: list[Form] = []
     try:
@@ -39,7 +40,7 @@ def first_wrong_layer(
         forms.append(a)
         b = _inside(engine).opened(files, "bundle")
         forms.append(b)
-        found = [first_divergence(a, b, xs, db) for db in LEVELS_DB]
+        found = [first_divergence(a, b, xs, db) for db in LEVELS_DB[graph.precision]]
         return max((d for d in found if d is not None), key=_drop, default=None)
     except EdgecvError:
         return None  # what is to be said is said without a name
