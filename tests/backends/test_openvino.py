@@ -125,6 +125,19 @@ def test_two_processes_write_the_same_bytes(int8: Graph, tmp_path: Path) -> None
     assert b"conversion_parameters" not in mine["model.xml"]
 
 
+def test_the_converter_reports_to_nobody(
+    fp32: Graph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It forks a process for that and waits for it, and that one may hang."""
+    from openvino.tools.ovc import convert_impl, telemetry_utils, utils
+
+    asked: list[object] = []
+    for module in (convert_impl, telemetry_utils, utils):
+        monkeypatch.setattr(module, "tm", SimpleNamespace(Telemetry=asked.append))
+    files(fp32, tmp_path)
+    assert not asked
+
+
 def test_compile_refuses_another_format(fp32: Graph, tmp_path: Path) -> None:
     tflite = Graph(fp32.path, "tflite", "fp32", fp32.inputs, fp32.outputs)
     with pytest.raises(UnsupportedError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,7 @@ def _read(path: Path) -> Any:
     """The ov.Model of an .onnx file. Raises UnsupportedError naming a node that it cannot read."""
     import openvino as ov
 
+    _report_nothing()
     try:
         return ov.convert_model(str(path))
     except Exception as e:
@@ -117,3 +119,13 @@ def _read(path: Path) -> Any:
         name = next((n.name for n in nodes if made in n.output and n.name), made)
         what = f"OpenVINO cannot read node {name!r} ({op}) as it stands"
         raise UnsupportedError(ENGINE, what, "another target runs it") from None
+
+
+def _report_nothing() -> None:
+    """The converter tells its maker of every use, from a process that it forks and waits for, and
+    that has hung. Its own stand-in for a missing reporter takes that one's place."""
+    with suppress(ImportError):
+        from openvino.tools.ovc import convert_impl, telemetry_stub, telemetry_utils, utils
+
+        for module in (convert_impl, telemetry_utils, utils):
+            module.tm = telemetry_stub
