@@ -34,12 +34,12 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_a_named_module_imports_its_neighbours(folder):
-    (folder / "mynet.py").write_text(NET)
+    (folder / "mynet_here.py").write_text(NET)
     (folder / "own_part.py").write_text("INPUTS = 12\n")
     (folder / "own_later.py").write_text("WIDTH = 3\n")
-    check_reference("mynet:make", {})
-    assert source_digest("mynet:make")
-    assert Model("mynet:make").build()[1].weight.shape == (3, 12)
+    check_reference("mynet_here:make", {})
+    assert source_digest("mynet_here:make")
+    assert Model("mynet_here:make").build()[1].weight.shape == (3, 12)
 
 
 def test_a_named_package_and_a_folder_beside_the_recipe(folder):

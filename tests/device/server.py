@@ -57,7 +57,7 @@ PYTHON = open_python()
 KIND = "own-account" if os.getuid() == 0 and USERADD and PYTHON else "this-user"
 
 
-def wait(until: Callable[[], Any], seconds: float = 10.0) -> Any:
+def wait(until: Callable[[], Any], seconds: float = 60.0) -> Any:
     """What `until` returns once it is true; fails when it does not become so."""
     end = time.monotonic() + seconds
     while not (found := until()):
