@@ -48,6 +48,12 @@ def judged(pixels: np.ndarray, calibrated: int = 0) -> np.ndarray:
     return pixels[rest[_spread(len(rest), JUDGED)]]
 
 
+def seen(pixels: np.ndarray, calibrated: int) -> bool:
+    """Whether what `judged` gives was calibrated on."""
+    rest = len(pixels) - len(_calibrating(len(pixels), calibrated))
+    return rest < JUDGED
+
+
 def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
     """Images that `calibration_sample(pixels, used)` left out; all where it could leave none."""
     rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), used))

@@ -106,6 +106,6 @@ def test_answers_that_cannot_be_judged_are_told() -> None:
 
 def test_what_int8_lost_is_told():
     assert "12.4 dB" in next(packing.losses("int8", {"sqnr_db": 12.4}))
-    assert not list(packing.losses("int8", {"sqnr_db": 15.0}))
+    assert not list(packing.losses("int8", {"sqnr_db": 18.0}))
     assert not list(packing.losses("fp16", {"sqnr_db": 12.4}))
     assert not list(packing.losses("int8", None))

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.graph import Graph
-from edgecv.parity import COMPILE_INT8, Parity, Tolerance, check
+from edgecv.parity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
 from edgecv.replay import (
     JUDGED,
     Answers,
@@ -23,6 +23,7 @@ from edgecv.replay import (
     held_back,
     plain_answers,
     sample,
+    seen,
 )
 from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
@@ -63,6 +64,7 @@ class Quantizer:
         self._samples = float_input.normalise(calibration_sample(pixels, samples))
         others = held_back(pixels, samples, HELD_BACK)
         self._judged = others if unseen else sample(judged_images(pixels, samples), judged)
+        self._seen = not unseen and seen(pixels, samples)
         self._measured: dict[bool, Any] = {}
 
     def make(
@@ -101,7 +103,7 @@ class Quantizer:
             return graph
         floats, least = self.target.backend != "edgetpu", tolerance.min_sqnr_db
         if floats and tolerance != NONE and options.weight_bits == 8:
-            least = max(least, COMPILE_INT8.min_sqnr_db)
+            least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if self._seen else 0.0))
         for _ in range(ROUNDS):
             found = far_off(self._floats(options), graph, self._few, least)
             new = self._named.difference(options.keep_float)
