@@ -6,6 +6,7 @@ argparse, so that `edgecv bench` and `edgecv verify` work on a device that has n
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 import traceback
@@ -20,10 +21,28 @@ Handler = Callable[[argparse.Namespace], int]
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line too; argparse puts the usage before them."""
+    """argparse whose errors are one line too; argparse puts the usage before them. It would also
+    take the beginning of an option for the option: --size for --size-mb, a limit nobody set."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, allow_abbrev=False, **named)
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {self.prog}: {message} (see {self.prog} --help)\n")
+        near = self._near(message)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"see {self.prog} --help"
+        self.exit(2, f"error: {self.prog}: {message} ({hint})\n")
+
+    def _near(self, message: str) -> list[str]:
+        """Options like the one that is in no command."""
+        said = message.partition("unrecognized arguments: --")[2].split()
+        if not said or not self._subparsers:
+            return []
+        option = said[0].partition("=")[0]
+        commands = self._subparsers._group_actions[0].choices or {}
+        known = {o.removeprefix("--") for c in dict(commands).values()
+                 for o in c._option_string_actions if o.startswith("--")}  # fmt: skip
+        held = sorted(o for o in known if option in o.split("-"))
+        return [f"--{o}" for o in held or difflib.get_close_matches(option, known, 1)][:3]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from edgecv import __version__
+from edgecv.cli import main
 
 COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "targets",
             "stages", "doctor", "completion")  # fmt: skip
@@ -384,3 +385,14 @@ def test_a_reader_that_has_enough_is_no_error(edgecv: Callable) -> None:
     process.stdout.close()
     assert process.stderr.read() == b""
     assert process.wait() == 0
+
+
+def test_the_beginning_of_an_option_is_not_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    """--size would set a limit of so many MB."""
+    for given, near in (("--size", "--input-size"), ("--calibraton", "--calibration")):
+        with pytest.raises(SystemExit) as ended:
+            main(["export", "net.onnx", "--target", "cpu", "--out", "out", given, "48"])
+        assert ended.value.code == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert f"{given} 48 (did you mean {near}" in said
