@@ -25,7 +25,7 @@ class Parser(argparse.ArgumentParser):
     take the beginning of an option for the option: --size for --size-mb, a limit nobody set."""
 
     def __init__(self, *args: Any, **named: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **named)
+        super().__init__(*args, **{**named, "allow_abbrev": False})
 
     def error(self, message: str) -> NoReturn:
         near = self._near(message)
