@@ -103,7 +103,9 @@ class Quantizer:
             return graph
         floats, least = self.target.backend != "edgetpu", tolerance.min_sqnr_db
         if floats and tolerance != NONE and options.weight_bits == 8:
-            least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if self._seen else 0.0))
+            # layers of one bit are noise enough: what is rounded between them is not to blame
+            fitted = self._seen and not self.source.facts.get("one_bit")
+            least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if fitted else 0.0))
         for _ in range(ROUNDS):
             found = far_off(self._floats(options), graph, self._few, least)
             new = self._named.difference(options.keep_float)
