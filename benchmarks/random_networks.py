@@ -4,10 +4,11 @@
 
 Torch modules, ONNX files of opsets 7 to 22 and torch's own exports (`random_nets/`), fp32 and int8,
 judged against torch or ONNX Runtime unoptimised on 128 pictures: at least 60 dB in fp32 (50 on
-tflite), 15 dB in int8, and 7 of 8 best classes the same where float's margin is clear. One JSON
-line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped, `--again VERDICT`
-takes rows of that verdict once more. `--only N` repeats one network, engines in processes of their
-own. Exits 1 with anything silently wrong, a crash, or a refusal that shows no way out.
+tflite), 15 dB in int8, and 7 of 8 best classes the same where float's margin is clear. int8 below
+that is "lossy, and told" where the export warned of it with a figure at most 3 dB too good. One
+JSON line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped, `--again
+VERDICT` takes rows of that verdict once more. `--only N` repeats one network, engines in processes
+of their own. Exits 1 with anything silently wrong, a crash, or a refusal that shows no way out.
 Writes benchmarks/results/random_networks.{json,md}.
 """
 

@@ -21,8 +21,8 @@ from edgecv.limits import Limits
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
-from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe, Step
-from edgecv.recipe_flow import offers
+from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe
+from edgecv.recipe_flow import Step, offers
 from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize

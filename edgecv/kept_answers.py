@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgecv.store import digest, file_sha256
-from edgecv.versions import version
 
 if TYPE_CHECKING:
     from edgecv.graph import Graph
@@ -22,23 +21,20 @@ if TYPE_CHECKING:
 
 FILE = "answers.npz"
 LARGEST = 1 << 23  # bytes: a network that answers with images is asked again
-LIBRARIES = {"onnx": "onnxruntime", "tflite": "ai-edge-litert"}
 
 
-def question(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> str:
-    """Digest of all that the answers hang on."""
+def question(graph: Graph, pixels: np.ndarray, preprocess: Preprocess, version: str | None) -> str:
+    """Digest of all that the answers hang on. version: of the engine that answers"""
     seen = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    library = LIBRARIES[graph.format]
-    asked = [file_sha256(graph.path), seen, pixels.shape, asdict(preprocess), version(library)]
-    return digest(asked)
+    return digest([file_sha256(graph.path), seen, pixels.shape, asdict(preprocess), version])
 
 
 def keep(graph: Graph, asked: str, answers: tuple[np.ndarray, ...]) -> None:
     """Keep them with the graph. Only for the step that writes the graph's folder."""
     if sum(a.nbytes for a in answers) > LARGEST:
         return
-    rows = {f"output_{i}": a for i, a in enumerate(answers)}
-    np.savez(graph.path.with_name(FILE), allow_pickle=False, question=np.array(asked), **rows)
+    rows: dict[str, Any] = {f"output_{i}": a for i, a in enumerate(answers)}
+    np.savez(graph.path.with_name(FILE), question=np.array(asked), **rows)
 
 
 def kept(graph: Graph, asked: str) -> tuple[np.ndarray, ...] | None:

@@ -30,7 +30,8 @@ from edgecv.edits import kinds
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.model_source import ModelSource, locate
-from edgecv.recipe import Recipe, Step
+from edgecv.recipe import Recipe
+from edgecv.recipe_flow import Step
 from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export

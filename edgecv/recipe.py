@@ -27,6 +27,7 @@ from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
+from edgecv.recipe_flow import Step
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
 from edgecv.zoo import published
@@ -96,23 +97,6 @@ class Bench(_Checked):
     )
     budget_s: float = Field(default=15.0, gt=0, description="seconds after which it ends anyway")
     burst_ms: float = Field(default=5.0, gt=0, description="one bundle's turn in a round")
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage with its name and the name of the step it reads ("model" is the input).
-
-    teacher:      the step that teaches it, or ""
-    teacher_file: the Model folder or .onnx file that teaches it, or None
-    student:      the network that it trains instead of the one it reads, or None
-    """
-
-    name: str
-    source: str
-    stage: Stage
-    teacher: str = ""
-    teacher_file: Path | None = None
-    student: ModelSource | None = None
 
 
 @dataclass(frozen=True)
@@ -247,7 +231,7 @@ def check(
         listed=tuple(listed),
         notes=notes,
     )
-    recipe_flow.check(recipe, where)
+    recipe_flow.check(model, recipe.steps, recipe.targets, recipe.ships, where)
     return recipe
 
 

@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgecv.checking import Where
 from edgecv.edits import Edit, conflict
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.model_source import ModelSource
+from edgecv.stages.base import Stage
 from edgecv.target import Target
 
-if TYPE_CHECKING:
-    from edgecv.recipe import Recipe
+
+@dataclass(frozen=True)
+class Step:
+    """One stage with its name and the name of the step it reads ("model" is the input).
+
+    teacher:      the step that teaches it, or ""
+    teacher_file: the Model folder or .onnx file that teaches it, or None
+    student:      the network that it trains instead of the one it reads, or None
+    """
+
+    name: str
+    source: str
+    stage: Stage
+    teacher: str = ""
+    teacher_file: Path | None = None
+    student: ModelSource | None = None
 
 
-def check(recipe: Recipe, where: Where) -> None:
-    """Whether every step can read what it reads, and every target offer what is asked of it."""
-    for i, step in enumerate(recipe.steps):
+def check(
+    model: ModelSource,
+    steps: Sequence[Step],
+    targets: Sequence[Target],
+    ships: Callable[[str], bool],
+    where: Where,
+) -> None:
+    """Whether every step can read what it reads, and every target offer what is asked of it.
+
+    ships: whether the step of that name is compiled
+    """
+    stages = {step.name: step.stage for step in steps}
+    for i, step in enumerate(steps):
         place = where("stages", i, step.stage.word)
-        gives = "model" if recipe.model.kind != "onnx" else "graph"
+        gives = "model" if model.kind != "onnx" else "graph"
         if step.source != "model":
-            before = recipe.step(step.source).stage
+            before = stages[step.source]
             gives = before.produces
             if before.word == step.stage.word == "quantize":
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
@@ -35,21 +62,21 @@ def check(recipe: Recipe, where: Where) -> None:
                 f"needs a PyTorch network, and {step.source!r} is a graph file",
                 "an .onnx file joins at quantize or export; use module:function to train or prune",
             )
-        if recipe.ships(step.name):
-            for profile in recipe.targets:
+        if ships(step.name):
+            for profile in targets:
                 precision = getattr(step.stage, "precision", "fp32")
                 offers(profile, precision, place)
                 verdict = step.stage.check(profile)
                 if not verdict:
                     reasons = "; ".join(verdict.reasons)
                     raise TargetError(place, f"target {profile.name!r}: {reasons}")
-    _check_edits(recipe, where)
+    _check_edits(model, steps, where)
 
 
-def _check_edits(recipe: Recipe, where: Where) -> None:
+def _check_edits(model: ModelSource, steps: Sequence[Step], where: Where) -> None:
     """Whether what a step changes in a network can stand on what the steps before it changed."""
-    made = {"model": _made(recipe.model)}  # step -> edits of its network, one of each like
-    for i, step in enumerate(recipe.steps):
+    made = {"model": _made(model)}  # step -> edits of its network, one of each like
+    for i, step in enumerate(steps):
         before = made[step.source] if step.student is None else _made(step.student)
         made[step.name] = before
         if edit := step.stage.planned(step.name):

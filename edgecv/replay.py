@@ -123,7 +123,8 @@ def plain_answers(
 
     keep: beside the graph, for the steps after (the step that writes its folder alone may)
     """
-    asked = kept_answers.question(graph, pixels, preprocess)
+    version = run_module(REFERENCE[graph.format]).probe().version
+    asked = kept_answers.question(graph, pixels, preprocess, version)
     known = kept_answers.kept(graph, asked)
     if known is not None:
         return known

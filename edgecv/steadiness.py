@@ -40,10 +40,15 @@ class Nudged:
 
 
 def steadiness(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> float:
-    """In decibel, of the least steady output. graph: a float one. pixels: uint8 (N, H, W, C)"""
+    """In decibel, of the least steady output; infinite where one holds NaN, which is another fault.
+
+    graph: a float one. pixels: uint8 (N, H, W, C)
+    """
     few = sample(pixels, IMAGES)
     first = last_answers(plain_session(graph), few, preprocess)
     again = last_answers(Nudged(plain_session(graph)), few, preprocess)
+    if not all(np.isfinite(v).all() for v in (*first, *again)):
+        return np.inf
     found = compare_all(list(first), list(again), kinds(graph.outputs), LEAST_DB)
     return min(one.sqnr_db for one in (found.outputs.values() or (found,)))
 
@@ -52,8 +57,8 @@ def explained(
     error: ParityError, graph: Graph, pixels: np.ndarray, preprocess: Preprocess
 ) -> ParityError:
     """The same error; of a network whose answers are rounding, one that says so."""
-    if graph.precision != "fp32" or graph.inputs[0].dtype != "float32":
-        return error
+    if graph.precision != "fp32" or graph.inputs[0].dtype != "float32" or "one_bit" in graph.facts:
+        return error  # a sign that turns is a step, not rounding
     found = steadiness(graph, pixels, preprocess)
     if found >= LEAST_DB:
         return error
@@ -61,5 +66,5 @@ def explained(
         f"{error.what}; its answers are rounding: {found:.1f} dB from its own where every pixel is "
         "a millionth larger"
     )
-    hint = "a mean behind a normalisation over the same axes leaves nothing else: mend the network"
+    hint = "look for a mean behind a normalisation over the same axes, which leaves nothing else"
     return ParityError(error.where, what, hint)

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from edgecv import kept_answers, replay
+from edgecv.backends.tflite import run
 from edgecv.graph import Graph
 from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import Probe
 from tests.backends.tflite_graphs import float_graph, images, int8_graph
 
 TAKES = Preprocess((24, 24), 3, (127.0,), (64.0,), 1.0, layout="NHWC")
@@ -51,7 +53,7 @@ def test_another_question_is_asked_anew(graph: Graph, monkeypatch: pytest.Monkey
     plain_answers(graph, pixels[::-1], TAKES)
     plain_answers(graph, pixels, replace(TAKES, mean=(3.0,)))
     with monkeypatch.context() as patch:
-        patch.setattr(kept_answers, "version", lambda _: "0.1")
+        patch.setattr(run, "probe", lambda: Probe("tflite", True, "0.1"))
         plain_answers(graph, pixels, TAKES)
     assert len(asked) == 4
     graph.path.write_bytes(int8_graph().path.read_bytes())

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from edgecv.errors import ParityError
+from edgecv.graph import Graph
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.steadiness import LEAST_DB, explained, steadiness
@@ -30,6 +31,19 @@ class Means(nn.Module):
         return self.head(1e9 * self.norm(self.conv(x)).mean((2, 3)))
 
 
+def with_nan(out: Path) -> Graph:
+    """Logarithms of what is negative for every image."""
+    net = Means(normalised=False)
+    net.norm = nn.Threshold(1e9, -1.0)
+    module = nn.Sequential(net.conv, net.norm, Log(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    return export_onnx(module.eval(), torch.zeros(1, 3, 12, 12), out)
+
+
+class Log(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.log(x)
+
+
 def test_a_mean_behind_its_normalisation_is_rounding(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (20, 12, 12, 3), np.uint8)
     sound, noise = (
@@ -39,6 +53,7 @@ def test_a_mean_behind_its_normalisation_is_rounding(tmp_path: Path) -> None:
     assert steadiness(sound, pixels, TAKES) > 100
     assert explained(ERROR, sound, pixels, TAKES) is ERROR
     assert steadiness(noise, pixels, TAKES) < LEAST_DB / 2
+    assert explained(ERROR, with_nan(tmp_path / "nan"), pixels, TAKES) is ERROR
     said = explained(ERROR, noise, pixels, TAKES)
     assert said.where == ERROR.where
     assert said.what.startswith("SQNR 3 dB; its answers are rounding")

@@ -26,10 +26,8 @@ MAX_CLASSES = 100_000  # a label beyond it is a mistake, not a class
 # What numpy and zipfile raise over damaged headers and members.
 BROKEN = (ValueError, EOFError, zipfile.BadZipFile, zlib.error, LookupError, NotImplementedError,
           RuntimeError, SyntaxError, struct.error, tokenize.TokenError)  # fmt: skip
-MOST, SMALL = (
-    50,
-    64 << 20,
-)  # photographs pack to a third; what unpacks to more than 50 times is none
+# Photographs pack to a third: beyond this many bytes, what unpacks to 50 times as many is none.
+SMALL, MOST_TIMES = 64 << 20, 50
 KEYS_HINT = "keys are images/labels, x/y, or x_train/y_train/x_test/y_test"
 
 
@@ -93,7 +91,7 @@ def _check_member(where: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo)
     if math.prod(shape) * dtype.itemsize != held:
         what = f"says {dtype} {shape} and holds {held:,} bytes"
         raise DataError(place, what, "save it again")
-    if held > SMALL and held > MOST * member.compress_size:
+    if held > SMALL and held > MOST_TIMES * member.compress_size:
         what = f"unpacks to {held:,} bytes from {member.compress_size:,}"
         raise DataError(place, what, "save it with numpy.savez, which packs nothing")
 

@@ -65,13 +65,13 @@ class Export(Stage):
         wanted = torch_answers(module, pixels, context.preprocess)
         where = f"export of {context.where} to {target.graph}"
         tolerance = EXPORT_ONE_BIT if bits else EXPORT
+        if bits:
+            graph.facts["one_bit"] = bits
         try:
             parity = check(where, wanted, found, tolerance, kinds(graph.outputs), images.made_up)
         except ParityError as e:
             raise explained(e, graph, pixels, context.preprocess) from None
         graph.facts["parity"] = parity.to_json()
-        if bits:
-            graph.facts["one_bit"] = bits
         if trained:
             graph.facts["learned"] = trained.table(graph, pixels[len(pixels) // 2], context)
         graph.save_facts()
