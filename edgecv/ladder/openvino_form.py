@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.openvino.chains import BETWEEN
 from edgecv.backends.openvino.run import _config, _spec, wish
 from edgecv.errors import EngineError, ModelError, missing
 from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed
@@ -123,6 +124,9 @@ class OpenVinoForm:
                 elif names:
                     self._read_at[INPUT], self.input_grid = names[0], _grid(op)
                     self.precision = "int8"
+                continue
+            if kind == BETWEEN and not names:
+                root[me] = reads[0]
                 continue
             maker, inputs = op, tuple(reads)
             if kind == "Add" and sources[0] in pending:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.openvino.chains import BETWEEN
 from edgecv.errors import EngineError, missing
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import layer_of
@@ -28,7 +29,9 @@ PRODUCTS = {"Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense"
 COUNTED = "BinaryConvolution"
 _LAYERS = {*PRODUCTS, COUNTED}
 _THROUGH = frozenset(("Convert", "Multiply", "Reshape", "Subtract", "Transpose", "FakeQuantize"))
-_GRID_STAYS = frozenset(("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat"))
+_GRID_STAYS = frozenset(
+    ("MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat", BETWEEN)
+)
 _FAR = 8
 
 

@@ -1,7 +1,8 @@
 """ONNX → OpenVINO IR (model.xml, model.bin), host side. Weights keep their precision.
 
 Convolutions of ±1 become OpenVINO's own BinaryConvolution where that is exact
-(`edgecv.backends.openvino.one_bit`).
+(`edgecv.backends.openvino.one_bit`); integer dense layers behind each other are kept apart
+(`edgecv.backends.openvino.chains`).
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
 
+    from edgecv.backends.openvino import chains
     from edgecv.backends.openvino.one_bit import lower, parted
 
     try:
@@ -85,6 +87,8 @@ def _convert(graph: Graph, xml: Path) -> int:
         model = _read(path)
         if one_bit:
             counted = lower(model)
+        if graph.precision == "int8":
+            chains.parted(model)
         for port, spec in (
             *zip(model.inputs, graph.inputs, strict=True),
             *zip(model.outputs, graph.outputs, strict=True),
