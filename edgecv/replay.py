@@ -36,22 +36,14 @@ def sample(pixels: np.ndarray, count: int) -> np.ndarray:
     return pixels[_spread(len(pixels), count)]
 
 
-def judged(pixels: np.ndarray, calibrated: int = 0) -> np.ndarray:
-    """The images that a comparison is made on: all that there are up to JUDGED.
-
-    Where more are there, those that `calibration_sample(pixels, calibrated)` left out, if they are
-    enough.
-    """
-    rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), calibrated))
-    if not calibrated or len(rest) < JUDGED:
-        return sample(pixels, JUDGED)
-    return pixels[rest[_spread(len(rest), JUDGED)]]
+def judged(pixels: np.ndarray) -> np.ndarray:
+    """The images that a comparison is made on: all that there are up to JUDGED."""
+    return sample(pixels, JUDGED)
 
 
 def seen(pixels: np.ndarray, calibrated: int) -> bool:
     """Whether what `judged` gives was calibrated on."""
-    rest = len(pixels) - len(_calibrating(len(pixels), calibrated))
-    return rest < JUDGED
+    return len(pixels) - calibrated < JUDGED
 
 
 def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
@@ -61,11 +53,15 @@ def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
 
 
 def calibration_sample(pixels: np.ndarray, count: int) -> np.ndarray:
-    """`count` images to calibrate on; of a small set, a tenth is held back for checking."""
+    """`count` images to calibrate on: others than those that are judged on where there are enough
+    of both. Of a small set, a tenth is held back for checking."""
     return pixels[_calibrating(len(pixels), count)]
 
 
 def _calibrating(total: int, count: int) -> np.ndarray:
+    if total - JUDGED >= count:
+        rest = np.setdiff1d(np.arange(total), _spread(total, JUDGED))
+        return rest[_spread(len(rest), count)]
     if total < 40 or count <= total - total // 10:
         return _spread(total, count)
     return np.setdiff1d(np.arange(total), np.arange(5, total, 10))

@@ -43,16 +43,17 @@ def columns(
 
     x: one image's input (C, H, W). pads: top, left, bottom, right. At most PLACES places.
     """
-    (kh, kw), (dh, dw) = kernel, dilations
-    if any(pads):
-        x = np.pad(x, ((0, 0), (pads[0], pads[2]), (pads[1], pads[3])))
-    window = ((kh - 1) * dh + 1, (kw - 1) * dw + 1)
-    every = np.lib.stride_tricks.sliding_window_view(x, window, (1, 2))
-    every = every[:, :: strides[0], :: strides[1], ::dh, ::dw]
-    high, wide = every.shape[1:3]
+    (kh, kw), (dh, dw), (top, left, bottom, right) = kernel, dilations, pads
+    channels, height, width = x.shape
+    high = (height + top + bottom - (kh - 1) * dh - 1) // strides[0] + 1
+    wide = (width + left + right - (kw - 1) * dw - 1) // strides[1] + 1
     picked = np.linspace(0, high * wide - 1, min(high * wide, PLACES)).astype(int)
-    seen = every[:, picked // wide, picked % wide]  # (C, places, kh, kw)
-    return seen.transpose(0, 2, 3, 1).reshape(groups, -1, len(picked))
+    rows = (picked // wide * strides[0] - top) + np.arange(kh)[:, None, None] * dh
+    across = (picked % wide * strides[1] - left) + np.arange(kw)[None, :, None] * dw
+    inside = (rows >= 0) & (rows < height) & (across >= 0) & (across < width)
+    at = np.where(inside, rows * width + across, 0)  # (kh, kw, places)
+    seen = x.reshape(channels, -1)[:, at.reshape(-1)].reshape(channels, *at.shape)
+    return np.where(inside, seen, x.dtype.type(0)).reshape(groups, -1, len(picked))
 
 
 class Moments:
