@@ -1,4 +1,4 @@
-"""Integer dense layers behind each other: right on processors with VNNI too, and still integers."""
+"""Where OpenVINO's one kernel for two operators errs, they are parted, and stay integers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ov = pytest.importorskip("openvino")
 from torch import nn  # noqa: E402
 
 from edgecv.backends.onnxruntime.run import Session as Reference  # noqa: E402
-from edgecv.backends.openvino.chains import BETWEEN  # noqa: E402
+from edgecv.backends.openvino.between import BETWEEN  # noqa: E402
 from edgecv.backends.openvino.compile import FILES, compile  # noqa: E402
 from edgecv.backends.openvino.run import Session  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
@@ -46,6 +46,19 @@ class Excited(nn.Module):
         return self.head(x * weight[:, :, None, None]).mean((2, 3))
 
 
+class Extreme(nn.Module):
+    """The largest and the smallest of a map of floats (softsign has no integer kernel)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.stem, self.head = nn.Conv2d(3, 16, 3), nn.Linear(16, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = nn.functional.softsign(self.stem(x) + 1)
+        return self.head(x.amax((2, 3)) + x.amin(3).amin(2))
+
+
 NETS = {
     "first without bias": chain(nn.Linear(16, 24, bias=False), nn.ReLU(), nn.Linear(24, 10)),
     "last without bias": chain(nn.Linear(16, 24), nn.Tanh(), nn.Linear(24, 10, bias=False)),
@@ -54,6 +67,7 @@ NETS = {
         nn.Linear(30, 10, bias=False),
     ),
     "squeeze and excite": Excited().eval(),
+    "largest and smallest": Extreme().eval(),
 }  # fmt: skip
 
 
