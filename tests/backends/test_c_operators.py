@@ -303,6 +303,8 @@ def functions(w: Written) -> Iterator[str]:
         ):  # fmt: skip
             yield w(op, value, **how)
         yield w("Clip", value, np.float32(-0.5), np.float32(0.5))
+    ends = [w("DequantizeLinear", np.int8(q), np.float32(0.005), np.int8(1)) for q in (-99, 61)]
+    yield w("Clip", "x", *ends)
     for op in ("Log", "Sqrt", "Reciprocal"):
         yield w(op, positive)
     yield w("Round", w("Mul", w("Round", w("Mul", "x", np.float32(4))), np.float32(0.5)))

@@ -101,9 +101,13 @@ class Held:
             values.reshape(channels, high, wide).transpose(1, 2, 0)
         ).reshape(-1)
 
-    def _constant(self, name: str, channels: int) -> np.ndarray:
+    def _value(self, name: str) -> np.ndarray | None:
+        """A constant, as it is or on a grid of one scale."""
         held = self._integers(name)
-        value = self.values.get(name) if held is None else held[0].astype(np.float64) * held[1]
+        return self.values.get(name) if held is None else held[0].astype(np.float64) * held[1]
+
+    def _constant(self, name: str, channels: int) -> np.ndarray:
+        value = self._value(name)
         if value is None or value.size not in (1, channels):
             raise UnsupportedError(self.where, f"{name} is no constant by channel")
         return np.broadcast_to(np.asarray(value, np.float32).reshape(-1), channels)
@@ -170,12 +174,15 @@ class Held:
         """What Relu and Clip clip to."""
         if node.op_type == "Relu":
             return 0.0, INFINITY
-        if node.op_type != "Clip" or any(n and n not in self.values for n in node.input[1:3]):
+        if node.op_type != "Clip":
             return None
-        ends = [float(self.values[n].reshape(())) if n else None
-                for n in (*node.input[1:3], "", "")[:2]]  # fmt: skip
-        return (-INFINITY if ends[0] is None else ends[0],
-                INFINITY if ends[1] is None else ends[1])  # fmt: skip
+        ends = [-INFINITY, INFINITY]
+        for i, name in enumerate(node.input[1:3]):
+            value = self._value(name) if name else ends[i]
+            if value is None:
+                return None
+            ends[i] = float(np.asarray(value).reshape(()))
+        return ends[0], ends[1]
 
     def _integer(self, node: Any, inputs: list[str]) -> tuple[Any, Grid, int, int] | None:
         """(the value that it makes, its grid, lowest, highest) of a node that runs in integers."""
