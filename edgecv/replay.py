@@ -42,13 +42,16 @@ def judged(pixels: np.ndarray) -> np.ndarray:
 
 
 def seen(pixels: np.ndarray, calibrated: int) -> bool:
-    """Whether what `judged` gives was calibrated on."""
+    """Whether some of what `judged` gives was calibrated on."""
     return len(pixels) - calibrated < JUDGED
 
 
 def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
-    """Images that `calibration_sample(pixels, used)` left out; all where it could leave none."""
+    """Images that `calibration_sample(pixels, used)` left out, and `judged` too where there are
+    enough; all where calibration could leave none."""
     rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), used))
+    others = np.setdiff1d(rest, _spread(len(pixels), JUDGED))
+    rest = others if len(others) >= count else rest
     return pixels[rest[_spread(len(rest), count)]] if len(rest) else sample(pixels, count)
 
 

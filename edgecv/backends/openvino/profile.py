@@ -29,7 +29,8 @@ COMPILED = 3  # compilations
 HELD = frozenset(("Input", "Output", "Const"))
 MOVES = frozenset((
     "Broadcast", "Concatenation", "Convert", "Gather", "Memory", "Pad", "Reorder", "Reshape",
-    "ShapeOf", "Split", "Squeeze", "StridedSlice", "Tile", "Transpose", "Unsqueeze",
+    "ShapeOf", "ShuffleChannels", "Split", "Squeeze", "StridedSlice", "Tile", "Transpose",
+    "Unsqueeze",
 ))  # fmt: skip
 
 

@@ -25,6 +25,7 @@ from edgecv.replay import (
     sample,
     seen,
 )
+from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, far_off
@@ -62,7 +63,7 @@ class Quantizer:
         float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
         self._samples = float_input.normalise(calibration_sample(pixels, samples))
         others = held_back(pixels, samples, HELD_BACK)
-        self._judged = others if unseen else sample(pixels, judged)
+        self._judged = others if unseen else sample(judged_images(pixels), judged)
         self._seen = not unseen and seen(pixels, samples)
         self._measured: dict[bool, Any] = {}
 
