@@ -22,6 +22,8 @@ if TYPE_CHECKING:  # the command line reads this module at every start
 
 Figures = Mapping[str, float | None]
 
+ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -43,6 +45,7 @@ class Limits:
     def missed(self, figures: Figures) -> dict[str, float]:
         """By how much each limit is exceeded, as a share of it; infinite where nothing is known.
 
+        What exceeds one by less than rounding does (a drop of 0.3 is 0.30000000000000004) meets it.
         Drops are shares of 0.1 point at the least, so that a limit of 0 has a nearest too.
         """
         found = {}
@@ -50,7 +53,7 @@ class Limits:
             value = figures.get(name)
             if value is None:
                 found[name] = math.inf
-            elif value > limit + 1e-9:
+            elif value > limit + ROUNDING:
                 found[name] = (value - limit) / max(limit, 0.1 if name == "accuracy_drop" else 1e-9)
         return found
 

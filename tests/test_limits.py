@@ -7,19 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from edgecv.limits import NAMES, Limits, expected_drop, figures_of, judge, sentence
+from edgecv.limits import NAMES, ROUNDING, Limits, expected_drop, figures_of, judge, sentence
 
 amounts = st.one_of(st.none(), st.floats(0.01, 100.0))
 some = st.fixed_dictionaries(dict.fromkeys(NAMES, amounts))
 
 
+ONE_DROP = {**dict.fromkeys(NAMES), "accuracy_drop": 100.0}
+
+
 @given(some, some)
+@example({**ONE_DROP, "accuracy_drop": float(np.nextafter(100, 0))}, ONE_DROP)
 def test_met_is_every_figure_known_and_within(limits: dict, figures: dict) -> None:
     asked = {k: v for k, v in limits.items() if v is not None}
-    met = all(figures[k] is not None and figures[k] <= v for k, v in asked.items())
+    met = all(figures[k] is not None and figures[k] <= v + ROUNDING for k, v in asked.items())
     found = Limits(**limits)
     assert (found.distance(figures) == 0.0) == met
     assert bool(found) == bool(asked)
