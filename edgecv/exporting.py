@@ -1,4 +1,4 @@
-"""One network to one bundle, with no recipe: what `edgecv export` does.
+"""One network to a bundle for each target, with no recipe: what `edgecv export` does.
 
 The command's options become a recipe of one step, so that export and run share every line of code
 that matters; its results live in a temporary store and what is asked for is copied out.
@@ -16,8 +16,8 @@ from typing import Any
 
 from edgecv import pipeline, results, target
 from edgecv.checking import checked
-from edgecv.errors import BundleError, DataError, ModelError, RecipeError
-from edgecv.limits import Limits
+from edgecv.errors import BundleError, DataError, EdgecvError, ModelError, RecipeError
+from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
@@ -45,6 +45,7 @@ class Request:
     """What to export and how images become its input.
 
     model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
+    targets: device profiles; what they can share is done once
     mean, std: in units of 0..255 pixels; None takes the Model folder's own, or what published
            weights of the zoo expect, else 0 and 255
     size:  input side in pixels; None takes what the model says, else 224
@@ -54,7 +55,7 @@ class Request:
     """
 
     model: str
-    target: str
+    targets: tuple[str, ...]
     precision: str = "fp32"
     calibration: Path | None = None
     size: tuple[int, int] | None = None
@@ -92,11 +93,12 @@ def export(
     out: Path,
     reporter: pipeline.Reporter | None = None,
     store: Path | None = None,
-) -> Exported:
-    """Export, quantize, compile, prove, and write one bundle with the engine's files beside it.
+) -> dict[str, Exported | EdgecvError]:
+    """Export, quantize, compile, prove, and write a bundle with the engine's files beside it for
+    each target: what was written, or why it could not be, by target in the order asked for.
 
     store: a folder that keeps the steps for the exports to come; without it nothing is kept
-    Raises EdgecvError; nothing is written to `out` unless everything went well.
+    Raises EdgecvError where no target got a bundle; nothing is written to `out` then.
     """
     pipeline.check_space(out)
     recipe = _recipe(request)
@@ -104,28 +106,40 @@ def export(
         compare = bool(request.limits)
         kept_in = Store(store or Path(room))
         outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
-        for failure in outcome.failures.values():
-            raise failure
         (step,) = recipe.steps
-        node = outcome.expansion.nodes[f"bundle:{step.name}@{recipe.targets[0].name}"]
-        verdicts = results.collect(outcome)["limits"] if compare else []
-        written = _write(outcome.folders[node.id], _file_name(request, recipe, out), out)
-        if request.std is None and recipe.data.std == (1.0 / 255.0,):
-            written = replace(written, as_they_are=True)
-        return replace(written, verdict=verdicts[0]) if verdicts else written
+        ends = {t.name: f"bundle:{step.name}@{t.name}" for t in recipe.targets}
+        failed = {t: outcome.failures[end] for t, end in ends.items() if end in outcome.failures}
+        if len(failed) == len(ends):
+            raise next(iter(failed.values()))
+        rows = results.collect(outcome)["results"] if compare else []
+        names = {t: _file_name(request, recipe, t, out) for t in ends}
+        found: dict[str, Exported | EdgecvError] = {}
+        for t, end in ends.items():
+            if t in failed:
+                found[t] = failed[t]
+                continue
+            written = _write(outcome.folders[end], names[t], out)
+            own = [r for r in rows if (r["step"], r["target"]) == (step.name, t)]
+            found[t] = replace(
+                written,
+                as_they_are=request.std is None and recipe.data.std == (1.0 / 255.0,),
+                verdict=judge(request.limits, own) if compare else None,
+            )
+        return found
 
 
-def _file_name(request: Request, recipe: Recipe, out: Path) -> str:
+def _file_name(request: Request, recipe: Recipe, target: str, out: Path) -> str:
     """What the files are called: with the target's name where files for several share the folder.
 
-    A name of the user's own is taken as it is, unless another target's bundle has it already.
+    A name of the user's own is taken as it is for one target, unless another target's bundle has
+    it already.
     """
-    if request.name is None:
-        return f"{recipe.name}.{recipe.targets[0].name}"
+    if request.name is None or len(recipe.targets) > 1:
+        return f"{recipe.name}.{target}"
     path = out / f"{request.name}.edgecv"
-    if not path.exists() or _target_of(path) == recipe.targets[0].name:
+    if not path.exists() or _target_of(path) == target:
         return request.name
-    return f"{request.name}.{recipe.targets[0].name}"
+    return f"{request.name}.{target}"
 
 
 def _target_of(bundle: Path) -> str | None:
@@ -154,8 +168,9 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
 
 def _recipe(request: Request) -> Recipe:
     """The recipe of one step that the request amounts to."""
-    profile = target.load(request.target)
-    offers(profile, request.precision, "--precision")
+    profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
+    for profile in profiles:
+        offers(profile, request.precision, "--precision")
     source = source_of(request.model, request.args, Path())
     known = _known(source, request.size)
     if known.get("precision") == "int8" and request.precision != "int8":
@@ -189,7 +204,7 @@ def _recipe(request: Request) -> Recipe:
         threads=1,
         bench=Bench(),
         steps=(Step(name, "model", stage),),
-        targets=(profile,),
+        targets=profiles,
         labels=_labels(request.labels) or known.get("labels"),
         limits=request.limits,
     )

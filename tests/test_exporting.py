@@ -43,7 +43,7 @@ def test_of_two_names_without_a_letter_none_is_lost() -> None:
 
 def named(path: Path, target: str, name: str | None = "net") -> str:
     recipe = SimpleNamespace(name="net-fp32", targets=[SimpleNamespace(name=target)])
-    return _file_name(Request("net.onnx", target, name=name), recipe, path.parent)
+    return _file_name(Request("net.onnx", (target,), name=name), recipe, target, path.parent)
 
 
 def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[..., Path]) -> None:
@@ -58,9 +58,9 @@ def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[...,
 
 
 def test_layers_stay_float_by_name_where_int8_is_asked_for(tmp_path: Path) -> None:
-    kept = Request("resnet8", "cpu", "int8", calibration=tmp_path, keep_float=("stem", "head"))
+    kept = Request("resnet8", ("cpu",), "int8", calibration=tmp_path, keep_float=("stem", "head"))
     (step,) = _recipe(kept).steps
     assert step.stage.keep_float == ("stem", "head")
     with pytest.raises(RecipeError, match="float") as refused:
-        _recipe(Request("resnet8", "cpu", "fp32", keep_float=("stem",)))
+        _recipe(Request("resnet8", ("cpu",), "fp32", keep_float=("stem",)))
     assert refused.value.where == "--keep-float"

@@ -134,17 +134,18 @@ def judged(network: Network, target: str, precision: str, room: Path,
                               "tree": tree()}  # fmt: skip
     size = (network.side, network.side) if network.kind == "torch" else None
     request = exporting.Request(
-        model=network.model, args=network.args, target=target, precision=precision, size=size,
+        model=network.model, args=network.args, targets=(target,), precision=precision, size=size,
         calibration=folder(room, network.side), crop_pct=1.0, mean=(MEAN,), std=(STD,),
         interpolation="bilinear",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
         try:
             if apart:
-                made = exporting.export(request, Path(out), store=network.store)
+                found = exporting.export(request, Path(out), store=network.store)
             else:
                 with in_process():
-                    made = exporting.export(request, Path(out), store=network.store)
+                    found = exporting.export(request, Path(out), store=network.store)
+            (made,) = found.values()
             return {**result, **_compared(network, made, target, precision)}
         except EdgecvError as e:
             return {**result, **_refusal(e)}

@@ -1,25 +1,32 @@
-"""`edgecv export`: a network to a bundle, with no recipe."""
+"""`edgecv export`: a network to a bundle for each target, with no recipe."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecv.commands.common import add_limits, add_trust, limits_of
-from edgecv.errors import RecipeError, missing
+from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import sentence
+from edgecv.tables import table
 from edgecv.terminal import print_json
 
 if TYPE_CHECKING:
+    from edgecv.exporting import Exported
     from edgecv.measuring.facts import BundleFacts
 
 
 def register(command: Any) -> None:
-    made = command("export", export, "Export, quantize and compile one network for one target.")
+    made = command(
+        "export", export, "Export, quantize and compile one network for one target or several."
+    )
     made.add_argument("model", help="Model folder, .onnx file, package.module:function or zoo name")
-    made.add_argument("--target", required=True, help="a device profile (`edgecv targets`)")
+    made.add_argument(
+        "--target", required=True, metavar="NAME[,NAME]",
+        help="device profiles (`edgecv targets`); what several can share is done once",
+    )  # fmt: skip
     made.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8"),
@@ -59,7 +66,6 @@ def register(command: Any) -> None:
 
 
 def export(options: argparse.Namespace) -> int:
-
     try:
         from edgecv import zoo
         from edgecv.console import Progress
@@ -69,7 +75,7 @@ def export(options: argparse.Namespace) -> int:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
     request = Request(
         model=options.model,
-        target=options.target,
+        targets=_targets(options.target),
         precision=options.precision or ("int8" if options.calibration else "fp32"),
         calibration=options.calibration,
         size=_size(options.input_size),
@@ -88,38 +94,98 @@ def export(options: argparse.Namespace) -> int:
         args=_arguments(options.arg),
     )
     with Progress(quiet=options.json) as progress:
-        exported = export(request, options.out, progress)
-    facts, verdict = exported.facts, exported.verdict
-    code = 1 if verdict and not verdict["met"] else 0
+        found = export(request, options.out, progress)
+    code = max(map(_code, found.values()))
     if options.json:
-        files = [str(p) for p in exported.files]
-        print_json(
-            {**facts.to_json(), "bundle": str(exported.bundle), "files": files, "limits": verdict}
-        )
+        shown = [{"target": name, **_shown(one)} for name, one in found.items()]
+        print_json(shown[0] if len(shown) == 1 else {"targets": shown})
         return code
-    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts.executed.items()))
-    print(f"{exported.bundle}  {facts.size_bytes:,} bytes")
-    for path in exported.files:
-        print(f"{path}  {path.stat().st_size:,} bytes")
-    print(f"ran: {ran}" if ran else f"not run here: {facts.reason}")
-    for line in _fidelity(facts):
-        print(line)
-    if metric := facts.metric:
-        print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
-    for note in dict.fromkeys((*facts.notes, *facts.warnings)):
-        print(f"note: {note}")
+    made = {name: one for name, one in found.items() if not isinstance(one, EdgecvError)}
+    if len(found) == 1:
+        _tell(next(iter(made.values())))
+    else:
+        _table(found)
+    for note in _notes(made):
+        print(note)
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")
     name = options.model.removeprefix("zoo:")
     if expected := published.of(name, request.args):
         print(f"note: what is not given is as {name}'s weights were {expected.sentence()}")
-    elif not exported.as_they_are and (
+    elif not any(one.as_they_are for one in made.values()) and (
         options.mean is None and options.std is None and "model.json" not in _inside(options.model)
     ):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
-    if verdict:
-        print(sentence(verdict))
+    for one in made.values():
+        if one.verdict:
+            print(sentence(one.verdict))
     return code
+
+
+def _code(found: Exported | EdgecvError) -> int:
+    """What one target's outcome would end the command with."""
+    if isinstance(found, EdgecvError):
+        return found.exit_code
+    return 1 if found.verdict and not found.verdict["met"] else 0
+
+
+def _shown(found: Exported | EdgecvError) -> dict[str, Any]:
+    """One target's outcome for --json."""
+    if isinstance(found, EdgecvError):
+        return {"error": str(found), "exit_code": found.exit_code}
+    files = [str(p) for p in found.files]
+    more = {"bundle": str(found.bundle), "files": files, "limits": found.verdict}
+    return {**found.facts.to_json(), **more}
+
+
+def _tell(made: Exported) -> None:
+    """The files of one target, and what is known of them."""
+    facts = made.facts
+    print(f"{made.bundle}  {facts.size_bytes:,} bytes")
+    for path in made.files:
+        print(f"{path}  {path.stat().st_size:,} bytes")
+    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts.executed.items()))
+    print(f"ran: {ran}" if ran else f"not run here: {facts.reason}")
+    for line in _fidelity(facts):
+        print(line)
+    if metric := facts.metric:
+        print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
+
+
+def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
+    """A row for each target; why one got no bundle below."""
+    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", "top-1")
+    rows = []
+    for name, one in found.items():
+        if isinstance(one, EdgecvError):
+            rows.append((name, "none", "", "", "", ""))
+            continue
+        facts = one.facts
+        against = facts.parity["float"] or facts.parity["graph"]
+        ran = ", ".join(f"{n} {precision}" for precision, n in sorted(facts.executed.items()))
+        rows.append((
+            name, one.bundle.name, f"{facts.size_bytes:,}", ran or "not run here",
+            f"{against['sqnr_db']:.1f}" if against else "",
+            f"{100 * facts.metric['value']:.2f}" if facts.metric else "",
+        ))  # fmt: skip
+    table(head, rows, right=(2, 4, 5))
+    for name, one in found.items():
+        if isinstance(one, EdgecvError):
+            print(f"no bundle for {name}: {one}")
+
+
+def _notes(made: Mapping[str, Exported]) -> Iterator[str]:
+    """What was found on the way, once each; with its targets where not all of several share it."""
+    of: dict[str, list[str]] = {}
+    for name, one in made.items():
+        said = (*one.facts.notes, *one.facts.warnings)
+        if len(made) > 1 and not any(note in one.facts.reason for note in said):
+            said += (one.facts.reason,) if one.facts.reason else ()
+        for note in dict.fromkeys(said):
+            of.setdefault(note, []).append(name)
+    for note, names in of.items():
+        whose = "" if len(names) == len(made) else f" ({', '.join(names)})"
+        yield f"note{whose}: {note}"
 
 
 def _fidelity(facts: BundleFacts) -> Iterator[str]:
@@ -134,6 +200,13 @@ def _fidelity(facts: BundleFacts) -> Iterator[str]:
         yield f"the engine against {file}, node by node: {fidelity(ran, made_up)}"
     elif graph := parity["graph"]:
         yield f"the graph, not the engine, against float: {fidelity(graph, made_up)}"
+
+
+def _targets(text: str) -> tuple[str, ...]:
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise RecipeError("--target", f"{text!r} names no target", "cpu, or cpu,openvino,tflite")
+    return tuple(names)
 
 
 def _inside(text: str) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -178,3 +179,42 @@ def test_exporting_again_replaces_what_was_there(
         "net-fp32.cpu.edgecv",
         "net-fp32.cpu.onnx",
     ]
+
+
+def test_several_targets_share_what_they_can_and_end_in_a_table(
+    edgecv: Callable, project: Path, onnx_file: Path, tmp_path: Path
+) -> None:
+    def exported(targets: str, out: Path, *more: str) -> Any:
+        return edgecv(
+            "export", onnx_file, *PIXELS, "--target", targets, "--precision", "int8",
+            "--calibration", "images/train", "--out", out, *more, cwd=project,
+        )  # fmt: skip
+
+    done = exported("openvino,cpu", tmp_path / "both")
+    assert done.code == 0, done.err
+    assert done.err.count("model.onnx") == 1
+    rows = [line.split()[0] for line in done.out.splitlines() if ".edgecv" in line]
+    assert rows == ["openvino", "cpu"]
+    for target in rows:
+        assert exported(target, tmp_path / target).code == 0
+        name = f"net-int8.{target}.edgecv"
+        assert (tmp_path / "both" / name).read_bytes() == (tmp_path / target / name).read_bytes()
+    told = json.loads(exported("cpu,openvino", tmp_path / "json", "--json").out)["targets"]
+    assert [row["target"] for row in told] == ["cpu", "openvino"]
+    assert all(Path(row["bundle"]).is_file() for row in told)
+
+
+def test_a_target_that_gets_no_bundle_leaves_the_others_theirs(
+    edgecv: Callable, tmp_path: Path
+) -> None:
+    given = ("export", "resnet8", "--arg", "width=16", "--input-size", "96", "--trust", "--out")
+    done = edgecv(*given, tmp_path, "--target", "cortex-m4,cpu")
+    assert done.code == 2
+    assert "no bundle for cortex-m4: cortex-m4: needs" in done.out
+    assert [p.name for p in tmp_path.glob("*.edgecv")] == ["resnet8-fp32.cpu.edgecv"]
+    alone = edgecv(*given, tmp_path / "alone", "--target", "cortex-m4")
+    assert (alone.code, alone.err.count("error: cortex-m4: needs")) == (2, 1)
+    assert not (tmp_path / "alone").exists()
+    for wrong, told in (("cpu,,c", "names no target"), ("cpu,nonesuch", "unknown target")):
+        done = edgecv(*given, tmp_path / "wrong", "--target", wrong)
+        assert (done.code, done.err.count(told)) == (2, 1)

@@ -37,7 +37,7 @@ def loaded(tmp_path, pretrained="true", more=""):
 )
 def test_an_export_that_says_nothing_normalises_as_the_weights_were_trained(name, side, crop):
     """The published evaluation: (pixel - 127) / 128 on the centre, 32 pixels of border cut."""
-    made = _recipe(Request(name, "cpu", args={"pretrained": True}))
+    made = _recipe(Request(name, ("cpu",), args={"pretrained": True}))
     assert made.data.height_width == (side, side)
     assert np.allclose([255 * v for v in (*made.data.mean, *made.data.std)], [127, 128])
     assert made.data.crop_pct == pytest.approx(crop, abs=1e-4)
@@ -48,7 +48,7 @@ def test_an_export_that_says_nothing_normalises_as_the_weights_were_trained(name
 
 def test_what_the_user_says_holds():
     request = Request(
-        "efficientnet_lite0", "cpu", size=(192, 160), mean=(0.0,), std=(255.0,), crop_pct=1.0,
+        "efficientnet_lite0", ("cpu",), size=(192, 160), mean=(0.0,), std=(255.0,), crop_pct=1.0,
         interpolation="bilinear", args={"pretrained": True, "classes": 7},
     )  # fmt: skip
     made = _recipe(request)
@@ -59,7 +59,7 @@ def test_what_the_user_says_holds():
 
 
 def test_without_weights_nothing_is_published():
-    made = _recipe(Request("efficientnet_lite0", "cpu"))
+    made = _recipe(Request("efficientnet_lite0", ("cpu",)))
     assert (made.data.mean, made.data.std, made.labels) == ((0.0,), (1.0,), None)
 
 
