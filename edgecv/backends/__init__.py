@@ -1,5 +1,6 @@
-"""One folder per engine, the same two files in each.
+"""One folder per engine, the same files in each.
 
+__init__.py what the engine says of itself: FACTS
 compile.py  host side:   compile(graph, target, out) -> Compiled
 run.py      device side: probe() -> Probe and Session(files, threads) (numpy in, numpy out)
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pkgutil import iter_modules
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,7 +23,21 @@ if TYPE_CHECKING:  # the runtime imports this module
 
     from edgecv.runtime.spec import Profile, TensorSpec
 
-ENGINES = ("onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt", "c")
+ENGINES = tuple(sorted(m.name for m in iter_modules(__path__) if m.ispkg))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an engine says of itself.
+
+    label:  as pages write it
+    absent: what is lost where it cannot run
+    alone:  whether single layers can be run and timed on it here
+    """
+
+    label: str
+    absent: str
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,12 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the engine's memory; a second close does nothing."""
+
+
+def facts(engine: str) -> Facts:
+    """What an engine says of itself."""
+    found: Facts = import_module(f"edgecv.backends.{engine}").FACTS
+    return found
 
 
 def run_module(engine: str) -> ModuleType:

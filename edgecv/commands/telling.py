@@ -10,15 +10,6 @@ from edgecv.bench.machine import INTEGER_DOT
 from edgecv.errors import missing
 from edgecv.terminal import print_json
 
-# What each engine's absence costs, for `doctor`.
-COSTS = {
-    "onnxruntime": "targets cpu and x86-*, quantization and checks of ONNX graphs",
-    "openvino": "targets openvino and nuc",
-    "tflite": "targets tflite and rpi*, checks of TFLite graphs",
-    "edgetpu": "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled",
-    "tensorrt": "running on an NVIDIA GPU",
-    "c": "targets c and cortex-*: their code is written, not run",
-}
 TOOLS = {
     "torch": ("compress", "training, pruning, export"),
     "torch-pruning": ("compress", "the prune stage"),
@@ -87,7 +78,7 @@ def stages(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from edgecv.backends import ENGINES, run_module
+    from edgecv.backends import ENGINES, facts, run_module
     from edgecv.bench.machine import machine
     from edgecv.binary import library
     from edgecv.tables import table
@@ -115,7 +106,7 @@ def doctor(options: argparse.Namespace) -> int:
             p.engine,
             "yes" if p.available else "no",
             p.version or "",
-            "" if p.available else COSTS[p.engine],
+            "" if p.available else facts(p.engine).absent,
             _cure(p),
         ]
         for p in engines

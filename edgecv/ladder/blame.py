@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ from edgecv.replay import REFERENCE
 from edgecv.runtime.fidelity import BEST_DB
 from edgecv.runtime.layers import from_scope
 
-LOOKED_INTO = ("onnxruntime", "openvino", "tflite")
 # Of the layers found at each, the one that loses most.
 LEVELS_DB = {"int8": (10.0, 15.0, 20.0, 30.0), "fp32": (20.0, 40.0, 60.0, 80.0)}
 
@@ -31,7 +31,7 @@ def first_wrong_layer(
 ) -> Divergence | None:
     """files: of the bundle. xs: float32 (1, C, H, W), normalised. None where no layer stands out,
     or the engine cannot be looked into."""
-    if engine not in LOOKED_INTO or graph.precision not in LEVELS_DB:
+    if not _can_be_opened(engine) or graph.precision not in LEVELS_DB:
         return None
     forms: list[Form] = []
     try:
@@ -53,6 +53,10 @@ def _drop(found: Divergence) -> float:
     """dB that the layer loses on what it reads."""
     reads = BEST_DB if found.inputs_db is None else found.inputs_db
     return reads - found.energy.sqnr_db
+
+
+def _can_be_opened(engine: str) -> bool:
+    return find_spec(f"edgecv.backends.{engine}.inside") is not None
 
 
 def _inside(engine: str) -> Any:

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from edgecv.backends import run_module
+from edgecv.backends import facts, run_module
 from edgecv.bench.machine import cpu_features
 from edgecv.lowrank.form import Shape
 from edgecv.measuring.jobs import RowsJob, Times
 from edgecv.measuring.product import Product
 from edgecv.stages.base import Context
 from edgecv.target import Target
-
-ENGINES = ("onnxruntime", "openvino", "tflite")  # those that a layer can be measured alone on
 
 Options = Sequence[Sequence[Shape]]  # a layer's candidates, the first is the layer as it is
 
@@ -26,7 +24,7 @@ def measurable(targets: Sequence[Target]) -> tuple[list[Target], dict[str, str]]
     usable, reasons = [], {}
     for target in targets:
         reason = target.not_here(cpu_features())
-        if not reason and target.backend not in ENGINES:
+        if not reason and not facts(target.backend).alone:
             reason = f"layers are not measured alone on {target.backend}"
         if not reason:
             reason = run_module(target.backend).probe().reason

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgecv.backends import facts
 from edgecv.bench.machine import machine
 from edgecv.errors import TargetError
 from edgecv.target import Target, load
-
-LOCAL = ("onnxruntime", "openvino", "tflite")
 
 
 def here(targets: Sequence[Target], on: str | None, where: str) -> Target:
@@ -20,7 +19,7 @@ def here(targets: Sequence[Target], on: str | None, where: str) -> Target:
             raise TargetError(where, f"on: {on}: {reason}", "name a target that runs here")
         return named
     for target in targets:
-        if not target.not_here(features) and target.backend in LOCAL:
+        if not target.not_here(features) and facts(target.backend).alone:
             return target
     hint = "add `on: cpu`, or prune by macs, size_mb or ratio"
     raise TargetError(where, "no target of the recipe runs on this machine", hint)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgecv.backends import ENGINES, facts
 from edgecv.errors import missing
 from edgecv.report import flow, pictures, plots, words
 from edgecv.report.folder import Run
@@ -26,10 +27,6 @@ SECTIONS = (
 )
 # What is there where the data has something for it: id -> key of the data.
 SOMETIMES = {"search": "searches", "models": "models"}
-ENGINES = {
-    "onnxruntime": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT",
-    "edgetpu": "Edge TPU", "tensorrt": "TensorRT", "c": "C",
-}  # fmt: skip
 
 
 def check_libraries() -> None:
@@ -74,7 +71,7 @@ def html(run_dir: Path, data: Data) -> str:
         sections=[s for s in SECTIONS if s[0] not in SOMETIMES or data[SOMETIMES[s[0]]]],
         searches=data["searches"],
         models=data["models"],
-        engines=ENGINES,
+        engines={name: facts(name).label for name in ENGINES},
         charts=_charts(data, rows, colours),
         colours=colours,
         pairs=_pairs(Run(run_dir, data), data),

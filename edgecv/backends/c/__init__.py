@@ -1,5 +1,9 @@
 """Plain C99: microcontrollers, and any device with a compiler."""
 
+from edgecv.backends import Facts
+
+FACTS = Facts("C", "targets c and cortex-*: their code is written, not run")
+
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""

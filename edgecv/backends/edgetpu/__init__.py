@@ -3,6 +3,12 @@
 import os
 import shutil
 
+from edgecv.backends import Facts
+
+FACTS = Facts(
+    "Edge TPU", "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled"
+)
+
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""

@@ -1,5 +1,11 @@
 """ONNX Runtime: CPUs, everywhere."""
 
+from edgecv.backends import Facts
+
+FACTS = Facts(
+    "ONNX Runtime", "targets cpu and x86-*, quantization and checks of ONNX graphs", alone=True
+)
+
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "onnxruntime"
 

@@ -1,5 +1,9 @@
 """OpenVINO: Intel CPUs, and other x86-64 ones."""
 
+from edgecv.backends import Facts
+
+FACTS = Facts("OpenVINO", "targets openvino and nuc", alone=True)
+
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "openvino"
 BINARY = "BinaryConvolution"

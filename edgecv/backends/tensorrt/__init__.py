@@ -2,6 +2,10 @@
 
 from pathlib import Path
 
+from edgecv.backends import Facts
+
+FACTS = Facts("TensorRT", "running on an NVIDIA GPU")
+
 
 def environment() -> dict[str, object]:
     """What of this machine decides how far a bundle gets."""
