@@ -105,7 +105,7 @@ def export(options: argparse.Namespace) -> int:
         _tell(next(iter(made.values())))
     else:
         _table(found)
-    for note in _notes(made):
+    for note in _notes(made, several=len(found) > 1):
         print(note)
     if options.model in zoo.names() and not request.args.get("pretrained"):
         print("note: a zoo network without --arg pretrained=true has random weights")
@@ -174,13 +174,14 @@ def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
             print(f"no bundle for {name}: {one}")
 
 
-def _notes(made: Mapping[str, Exported]) -> Iterator[str]:
+def _notes(made: Mapping[str, Exported], several: bool) -> Iterator[str]:
     """What was found on the way, once each; with its targets where not all of several share it."""
     of: dict[str, list[str]] = {}
     for name, one in made.items():
         said = (*one.facts.notes, *one.facts.warnings)
-        if len(made) > 1 and not any(note in one.facts.reason for note in said):
-            said += (one.facts.reason,) if one.facts.reason else ()
+        reason = one.facts.reason if several else ""  # of one target it stands above
+        if reason and not any(note in reason for note in said):
+            said += (reason,)
         for note in dict.fromkeys(said):
             of.setdefault(note, []).append(name)
     for note, names in of.items():

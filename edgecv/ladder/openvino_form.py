@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.between import BETWEEN
+from edgecv.backends.openvino.fusion_faults import BETWEEN
 from edgecv.backends.openvino.run import _config, _spec, wish
 from edgecv.errors import EngineError, ModelError, missing
 from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed

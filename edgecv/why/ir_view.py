@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.between import BETWEEN
+from edgecv.backends.openvino.fusion_faults import BETWEEN
 from edgecv.errors import EngineError, missing
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import layer_of

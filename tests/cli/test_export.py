@@ -218,3 +218,19 @@ def test_a_target_that_gets_no_bundle_leaves_the_others_theirs(
     for wrong, told in (("cpu,,c", "names no target"), ("cpu,nonesuch", "unknown target")):
         done = edgecv(*given, tmp_path / "wrong", "--target", wrong)
         assert (done.code, done.err.count(told)) == (2, 1)
+
+
+def test_a_measurement_that_fails_is_the_error_and_not_a_limit_missed(
+    edgecv: Callable, onnx_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "targets").mkdir()
+    away = "extends: cpu\nruns_on_host: false\ndevice: ssh://nobody@127.0.0.1:9\n"
+    (tmp_path / "targets" / "far.yaml").write_text(away)
+    done = edgecv(
+        "export", onnx_file, *PIXELS, "--target", "far", "--latency-ms", "5",
+        "--out", tmp_path / "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code != 0
+    assert "error:" in done.err
+    assert "127.0.0.1" in done.err
+    assert not (tmp_path / "out").exists()

@@ -1,8 +1,8 @@
 """ONNX → OpenVINO IR (model.xml, model.bin), host side. Weights keep their precision.
 
 Convolutions of ±1 become OpenVINO's own BinaryConvolution where that is exact
-(`edgecv.backends.openvino.one_bit`); integer dense layers behind each other are kept apart
-(`edgecv.backends.openvino.between`).
+(`edgecv.backends.openvino.one_bit`); operators whose fused kernels err in int8 are kept apart
+(`edgecv.backends.openvino.fusion_faults`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
 
-    from edgecv.backends.openvino import between
+    from edgecv.backends.openvino import fusion_faults
     from edgecv.backends.openvino.one_bit import lower, parted
 
     try:
@@ -88,7 +88,7 @@ def _convert(graph: Graph, xml: Path) -> int:
         if one_bit:
             counted = lower(model)
         if graph.precision == "int8":
-            between.parted(model)
+            fusion_faults.keep_apart(model)
         for port, spec in (
             *zip(model.inputs, graph.inputs, strict=True),
             *zip(model.outputs, graph.outputs, strict=True),

@@ -11,8 +11,8 @@ ov = pytest.importorskip("openvino")
 from torch import nn  # noqa: E402
 
 from edgecv.backends.onnxruntime.run import Session as Reference  # noqa: E402
-from edgecv.backends.openvino.between import BETWEEN  # noqa: E402
 from edgecv.backends.openvino.compile import FILES, compile  # noqa: E402
+from edgecv.backends.openvino.fusion_faults import BETWEEN  # noqa: E402
 from edgecv.backends.openvino.run import Session  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.ladder.openvino_form import OpenVinoForm  # noqa: E402
