@@ -50,6 +50,12 @@ class Graph:
         text = json.dumps(data, indent=1, sort_keys=True) + "\n"
         (self.path.parent / "graph.json").write_text(text)
 
+    @property
+    def bounds(self) -> dict[str, float]:
+        """The largest magnitude of each output whose operator says one (a sigmoid: 1)."""
+        found: dict[str, float] = self.facts.get("bounds", {})
+        return found
+
     def told(self, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
         """Another form's outputs, which come in the same order, with what they hold."""
         if len(outputs) != len(self.outputs):

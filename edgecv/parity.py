@@ -22,23 +22,31 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What a step may change. Both must hold."""
+    """What a step may change. Both must hold, except where rounding is all that there is.
+
+    rounding: an output of a known range (a sigmoid's) may be off by this share of it, whatever that
+    is to its own numbers: on an image of nothing they are 1e-7, which no kernel keeps
+    """
 
     min_sqnr_db: float
     min_agreement: float
+    rounding: float = 0.0
 
 
-EXPORT = Tolerance(min_sqnr_db=50.0, min_agreement=0.98)
+KERNEL_ROUNDING = 1e-6  # of float32 kernels that approximate
+INT8_ROUNDING = 1 / 512  # half of a step of 8 bits over the whole range
+
+EXPORT = Tolerance(50.0, 0.98, KERNEL_ROUNDING)
 # A sign turns where a sum lies within a rounding of its border, and all behind it changes a little.
 EXPORT_ONE_BIT = Tolerance(min_sqnr_db=20.0, min_agreement=0.95)
-COMPILE_FP32 = Tolerance(min_sqnr_db=50.0, min_agreement=0.98)
+COMPILE_FP32 = Tolerance(50.0, 0.98, KERNEL_ROUNDING)
 # The same integers, rounded by another engine's kernels.
-COMPILE_INT8 = Tolerance(min_sqnr_db=15.0, min_agreement=0.9)
+COMPILE_INT8 = Tolerance(15.0, 0.9, INT8_ROUNDING)
 SEEN_DB = 3.0  # that integers may lose on other images than those they were calibrated on
 COMPILE = {
     "fp32": COMPILE_FP32,
-    "fp16": Tolerance(min_sqnr_db=35.0, min_agreement=0.98),
-    "bf16": Tolerance(min_sqnr_db=20.0, min_agreement=0.95),
+    "fp16": Tolerance(35.0, 0.98, 2**-10),
+    "bf16": Tolerance(20.0, 0.95, 2**-7),
     "int8": COMPILE_INT8,
 }
 
@@ -50,12 +58,13 @@ def check(
     tolerance: Tolerance,
     kinds: Mapping[str, str | None] | None = None,
     made_up: bool = False,
+    bounds: Mapping[str, float] | None = None,
 ) -> Parity:
     """Compare, and raise ParityError naming the step when it changed more than it may.
 
     reference, outputs: (N, ...) channels first, or one such array for each output of kinds (name ->
     kind, as `edgecv.runtime.fidelity.kind_of`). made_up: the images were, and so only the distance
-    counts
+    counts. bounds: the largest magnitude of outputs whose operator says one (`Graph.bounds`)
     """
     refs = [reference] if isinstance(reference, np.ndarray) else list(reference)
     outs = [outputs] if isinstance(outputs, np.ndarray) else list(outputs)
@@ -66,15 +75,20 @@ def check(
     named = kinds or {str(i): None for i in range(len(refs))}
     parity = compare_all(refs, outs, named, tolerance.min_sqnr_db)
     parity = without_agreement(parity) if made_up else parity
-    require(where, parity, tolerance)
+    only = next(iter(named))
+    require(where, parity, tolerance, {"" if len(named) == 1 and name == only else name: bound
+                                       for name, bound in (bounds or {}).items()})  # fmt: skip
     return parity
 
 
-def require(where: str, parity: Parity, tolerance: Tolerance) -> None:
+def require(
+    where: str, parity: Parity, tolerance: Tolerance, bounds: Mapping[str, float] | None = None
+) -> None:
     """Raise ParityError naming the step, and the output where there are several, when it changed
-    more than it may."""
+    more than it may. bounds: by output, "" where there is one"""
     for name, one in (parity.outputs or {"": parity}).items():
-        if holds(one, tolerance):
+        rounding = tolerance.rounding * (bounds or {}).get(name, 0.0)
+        if holds(one, tolerance) or one.max_abs_error <= rounding:
             continue
         agreement = one.clear_agreement
         agrees = (

@@ -68,7 +68,8 @@ class Export(Stage):
         if bits:
             graph.facts["one_bit"] = bits
         try:
-            parity = check(where, wanted, found, tolerance, kinds(graph.outputs), images.made_up)
+            named, made_up = kinds(graph.outputs), images.made_up
+            parity = check(where, wanted, found, tolerance, named, made_up, graph.bounds)
         except ParityError as e:
             raise explained(e, graph, pixels, context.preprocess) from None
         graph.facts["parity"] = parity.to_json()

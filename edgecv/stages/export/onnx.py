@@ -26,6 +26,7 @@ import numpy as np
 
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.subnormals import flush_onnx
@@ -137,6 +138,7 @@ def write_clean(
         facts={
             "opset": opset,
             "ops": dict(sorted(ops.items())),
+            **({"bounds": bounds} if (bounds := bounded(model.graph)) else {}),
             **(entry.facts() if entry else {}),
         },
     )

@@ -110,9 +110,9 @@ class Quantize(Limited):
 
     def run(self, source: Any, context: Context) -> None:
         """source: the float Graph of the target's format."""
-        from edgecv.parity import Tolerance
+        from edgecv.parity import INT8_ROUNDING, Tolerance
 
-        tolerance = Tolerance(self.min_sqnr_db, self.min_agreement)
+        tolerance = Tolerance(self.min_sqnr_db, self.min_agreement, INT8_ROUNDING)
         if self.precision != "int8":
             self._halve(source, context, tolerance)
             return
@@ -150,7 +150,7 @@ class Quantize(Limited):
         before = plain_answers(source, pixels, context.preprocess)
         after = plain_answers(graph, pixels, context.preprocess, keep=True)
         where = f"quantize {context.where}"
-        parity = check(where, before, after, tolerance, named, images.made_up)
+        parity = check(where, before, after, tolerance, named, images.made_up, graph.bounds)
         graph.facts["parity"] = parity.to_json()
         graph.save_facts()
 

@@ -85,7 +85,9 @@ class Quantizer:
         named = kinds(self.source.outputs)
         where = f"quantize {self.context.where}"
         try:
-            parity = check(where, self._reference, outputs, tolerance, named, self._made_up)
+            parity = check(
+                where, self._reference, outputs, tolerance, named, self._made_up, self.source.bounds
+            )
         except ParityError as e:
             raise explained(e, self.source, self._judged, self.context.preprocess) from None
         graph.facts["parity"] = parity.to_json()
