@@ -17,6 +17,7 @@ from typing import Any
 from edgecv import pipeline, results, target
 from edgecv.checking import checked
 from edgecv.errors import BundleError, DataError, EdgecvError, ModelError, RecipeError
+from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
@@ -52,6 +53,7 @@ class Request:
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
     limits:   what the result must meet; it is then compared with fp32, and timed
+    pins:     what an .onnx file leaves open, and where it is cut; its size is `size`
     """
 
     model: str
@@ -72,6 +74,7 @@ class Request:
     evaluate: str | None = None
     limits: Limits = NO_LIMITS
     args: dict[str, Any] = field(default_factory=dict)
+    pins: Pins = field(default_factory=Pins)
 
 
 @dataclass(frozen=True)
@@ -174,7 +177,7 @@ def _recipe(request: Request) -> Recipe:
     profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
     for profile in profiles:
         offers(profile, request.precision, "--precision")
-    source = source_of(request.model, request.args, Path())
+    source = _source(request)
     known = _known(source, request.size)
     if known.get("precision") == "int8" and request.precision != "int8":
         raise RecipeError("--precision", f"{source.name} comes quantized (Q/DQ nodes)",
@@ -213,6 +216,16 @@ def _recipe(request: Request) -> Recipe:
     )
 
 
+def _source(request: Request) -> ModelSource:
+    """What the request names, with its pins. Raises RecipeError where it is no .onnx file."""
+    source, said = source_of(request.model, request.args, Path()), request.pins.to_json()
+    if source.kind != "onnx" and (said := {k: v for k, v in said.items() if v != "NCHW"}):
+        word = next(iter(said))
+        raise RecipeError(f"--{word}", f"is for .onnx files, and {request.model} is none",
+                          "leave it out, or export the network to ONNX first")  # fmt: skip
+    return replace(source, pins=request.pins)
+
+
 def _stem(source: ModelSource) -> str:
     """A file name from "zoo", "pkg.mod:make", "net.onnx" or a Model folder."""
     if source.kind in ("onnx", "folder"):
@@ -241,7 +254,7 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         from edgecv.stages.export.onnx import load_onnx
 
         with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
-            graph = load_onnx(Path(source.name), Path(room), size)
+            graph = load_onnx(Path(source.name), Path(room), replace(source.pins, size=size))
         _, channels, height, width = graph.inputs[0].shape
         if channels not in (1, 3):
             raise ModelError(source.name, f"takes {channels} channels", "images have 1 or 3")

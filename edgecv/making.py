@@ -16,6 +16,7 @@ from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
+from edgecv.graphs.onnx.pins import Pins
 from edgecv.measuring import facts
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
 from edgecv.measuring.run import Measuring
@@ -114,7 +115,7 @@ def _model(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
     source = work.node.facts["model"]
     if source.kind == "onnx":
-        _onnx_model(work, Path(source.name))
+        _onnx_model(work, Path(source.name), source.pins)
         return
     import torch
 
@@ -191,13 +192,13 @@ def _timed_in_float(recipe: Recipe) -> Iterator[str]:
             yield step.name
 
 
-def _onnx_model(work: Work, path: Path) -> None:
+def _onnx_model(work: Work, path: Path, pins: Pins) -> None:
     """A clean copy and not the file: weights that lie beside it come along, and what is wrong
     with it is said under its own name."""
     from edgecv.stages.export.onnx import load_onnx
 
     preprocess = work.preprocess()
-    graph = load_onnx(path, work.out, preprocess.size)
+    graph = load_onnx(path, work.out, replace(pins, size=preprocess.size))
     _check_normalisation(path.name, graph, preprocess)
     classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
     shape = graph.outputs[0].shape

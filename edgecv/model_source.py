@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from edgecv import zoo
 from edgecv.checking import Where, near, short
 from edgecv.errors import RecipeError
+from edgecv.graphs.onnx import pins
+from edgecv.graphs.onnx.pins import Pins
 
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".safetensors", ".h5", ".keras")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `model:` names. kind is "zoo", "module", "onnx" or "folder"."""
+    """What `model:` names. kind is "zoo", "module", "onnx" or "folder".
+
+    pins: what the recipe says of an .onnx file that leaves its shapes open, or is cut
+    """
 
     kind: str
     name: str
     args: dict[str, Any]
+    pins: Pins = field(default_factory=Pins)
 
 
 def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
@@ -35,9 +41,13 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
             name = str(value[named[0]])
             if named[0] in ("onnx", "folder"):
                 name = str(locate(name, folder))
+                words = pins.WORDS if named[0] == "onnx" else ()
                 for key in args:
-                    what = f"unknown key {key!r}: a file takes no arguments"
-                    raise RecipeError(where(*place, key), what)
+                    if key not in words:
+                        what = f"unknown key {key!r}: a file takes no arguments"
+                        raise RecipeError(where(*place, key), what, near(key, words))
+                said = pins.read(args, lambda *keys: where(*place, *keys))
+                return ModelSource(named[0], name, {}, said)
             return _in_zoo(ModelSource(named[0], name, args), where, *place)
     what = f"give one of {', '.join(kinds)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")

@@ -35,6 +35,7 @@ from edgecv.recipe_flow import Step
 from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
+from edgecv.stages.export._onnx_file import beside
 from edgecv.store import Key, digest
 from edgecv.target import Target
 
@@ -126,6 +127,7 @@ class Expansion:
                 key["network"] = source_digest(builder)
         else:
             key["content"] = file_digest(Path(model.name))
+            key |= {"pins": said} if (said := model.pins.to_json()) else {}
         return self._add(Node(name, "model", inputs, key, facts={"model": model}))
 
     def input(self) -> dict[str, Any]:
@@ -322,7 +324,7 @@ def file_digest(path: Path) -> str:
     """
     files = [path / "model.json", path / "weights.safetensors"]
     if not path.is_dir():
-        files = [path, *_beside(path)]
+        files = [path, *beside(path)]
     sha = hashlib.sha256()
     for file in files:
         if not file.is_file():
@@ -331,17 +333,3 @@ def file_digest(path: Path) -> str:
             while block := f.read(1 << 20):
                 sha.update(block)
     return sha.hexdigest()
-
-
-def _beside(path: Path) -> list[Path]:
-    """The files beside an .onnx file that hold its weights; none when it cannot be read."""
-    try:
-        import onnx
-
-        model = onnx.load_model(str(path), load_external_data=False)
-    except Exception:  # whatever is wrong with the file is said when the model is made
-        return []
-    kept = [
-        e.value for t in model.graph.initializer for e in t.external_data if e.key == "location"
-    ]
-    return [path.parent / name for name in sorted(set(kept))]

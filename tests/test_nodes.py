@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 from edgecv import recipe
+from edgecv.errors import RecipeError
 from edgecv.nodes import Expansion, file_digest
 from edgecv.pipeline import explain, plan
 from edgecv.store import Store
@@ -311,3 +312,23 @@ def test_factors_depend_on_the_recipes_own_targets(project: Path) -> None:
     before = digests(project)["small"]
     (project / "my.yaml").write_text(text.replace("[cpu, openvino,", "[cpu,"))
     assert digests(project)["small"] != before
+
+
+def test_what_is_pinned_of_an_onnx_file_is_part_of_its_key(project: Path) -> None:
+    (project / "net.onnx").write_bytes(b"one network")
+    text = """
+model: {onnx: net.onnx, input: {x: 1x3x8x8}, output: [a, b], layout: NHWC}
+data: {train: 'npz:set.npz', test: 'npz:set.npz', size: 8, crop_pct: 1.0}
+stages: [quantize]
+targets: [cpu]
+"""
+    (project / "my.yaml").write_text(text)
+    key = nodes(project)["model"].key
+    assert key["pins"] == {"input": {"x": [1, 3, 8, 8]}, "output": ["a", "b"], "layout": "NHWC"}
+    before = digests(project)
+    for setting in ("model.until=neck", "model.batch=2", "model.output=a", "model.layout=NCHW"):
+        assert digests(project, setting)["model"] != before["model"]
+    with pytest.raises(RecipeError, match=r"unknown key 'untill'.*did you mean 'until'"):
+        nodes(project, "model.untill=neck")
+    with pytest.raises(RecipeError, match=r"model\.input\.x: '3xHxW' is no shape"):
+        nodes(project, "model.input={x: 3xHxW}")

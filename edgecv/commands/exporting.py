@@ -15,6 +15,7 @@ from edgecv.terminal import print_json
 
 if TYPE_CHECKING:
     from edgecv.exporting import Exported
+    from edgecv.graphs.onnx.pins import Pins
     from edgecv.measuring.facts import BundleFacts
 
 
@@ -53,7 +54,28 @@ def register(command: Any) -> None:
     made.add_argument(
         "--interpolation", choices=("bicubic", "bilinear", "nearest"), help="default: bicubic"
     )
-    made.add_argument("--layout", choices=("NCHW",), default="NCHW", help="of the model's input")
+    made.add_argument(
+        "--layout", choices=("NCHW", "NHWC"),
+        help="of an .onnx file's image, where its shape does not tell (default NCHW)",
+    )  # fmt: skip
+    made.add_argument(
+        "--input", action="append", default=[], metavar="NAME:SHAPE",
+        help="shape of an .onnx file's input that is open, images:1x3x640x640",
+    )  # fmt: skip
+    made.add_argument(
+        "--output", action="append", default=[], metavar="NAME",
+        help="an output of an .onnx file that stays (default: all)",
+    )  # fmt: skip
+    made.add_argument(
+        "--until", action="append", default=[], metavar="NAME",
+        help="a tensor or node at which an .onnx file is cut: it becomes an output",
+    )  # fmt: skip
+    made.add_argument(
+        "--batch",
+        type=int,
+        metavar="N",
+        help="images at once, where an .onnx file leaves it open (1)",
+    )
     made.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
     made.add_argument("--opset", type=int, default=18, help="ONNX opset (18)")
     made.add_argument(
@@ -92,6 +114,7 @@ def export(options: argparse.Namespace) -> int:
         evaluate=options.evaluate,
         limits=limits_of(options),
         args=_arguments(options.arg),
+        pins=_pins(options),
     )
     with Progress(quiet=options.json) as progress:
         found = export(request, options.out, progress)
@@ -232,6 +255,24 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
     except ValueError:
         hint = "127 or 123.7,116.3,103.5"
         raise RecipeError(name, f"{text!r} is no list of numbers", hint) from None
+
+
+def _pins(options: argparse.Namespace) -> Pins:
+    """What the options say of an .onnx file."""
+    from edgecv.graphs.onnx import pins
+
+    shapes: dict[str, str] = {}
+    for item in options.input:
+        name, _, shape = item.rpartition(":")  # a name may hold one itself
+        if not name or name in shapes:
+            what = "is given twice" if name else "names no input"
+            raise RecipeError(f"--input {item}", what, "--input images:1x3x640x640")
+        shapes[name] = shape
+    values = {
+        "input": shapes, "output": options.output, "until": options.until,
+        "batch": options.batch, "layout": options.layout,
+    }  # fmt: skip
+    return pins.read(values, lambda *keys: f"--{' '.join(keys)}")
 
 
 def _arguments(items: list[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import UnsupportedError
+from edgecv.graphs.onnx.pins import Pins
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import load_onnx
 
@@ -30,7 +31,7 @@ def load(path: Path, preprocess: Preprocess) -> tuple[nn.Module, Preprocess]:
     from edgecv.importing import onnx_to_torch
 
     with tempfile.TemporaryDirectory(prefix="edgecv-teacher-") as room:
-        graph = load_onnx(path, Path(room), preprocess.size)
+        graph = load_onnx(path, Path(room), Pins(size=preprocess.size))
         taken = preprocess
         if graph.facts.get("takes") == "bytes":
             taken = replace(preprocess, mean=(0.0,), std=(1.0,))

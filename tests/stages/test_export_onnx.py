@@ -285,6 +285,7 @@ def old(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def reading_both(model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.node.append(helper.make_node("Add", ["image", "other"], ["sum"]))
+    model.graph.output.append(helper.make_tensor_value_info("sum", TensorProto.FLOAT, None))
     return model
 
 

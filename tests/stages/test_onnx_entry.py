@@ -16,6 +16,7 @@ from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.draft import attributes
+from edgecv.graphs.onnx.pins import Pins
 from edgecv.stages.export import _proof
 from edgecv.stages.export.onnx import load_onnx
 from edgecv.stages.quantize.onnx_measured import Measured
@@ -99,7 +100,7 @@ def test_floats_that_are_channels_last_go_in_as_any_image(tmp_path: Path) -> Non
     nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
              helper.make_node("Conv", ["t", "w"], ["c"]), *last]  # fmt: skip
     path = save(tmp_path / "last.onnx", nodes, (1, "H", "W", 3), w=normal(4, 3, 3, 3), **held)
-    graph = load_onnx(path, tmp_path / "out", (8, 6))
+    graph = load_onnx(path, tmp_path / "out", Pins(size=(8, 6)))
     assert graph.inputs[0].shape == (1, 3, 8, 6)
     assert "Transpose" not in graph.facts["ops"]
     x = normal(1, 8, 6, 3)
@@ -111,7 +112,7 @@ def test_open_sides_take_the_size_that_is_given_and_ask_for_one(tmp_path: Path) 
     last, held = head("c", 4)
     nodes = [helper.make_node("Conv", ["x", "w"], ["c"], auto_pad="SAME_UPPER"), *last]
     path = save(tmp_path / "open.onnx", nodes, ("N", 3, "H", "W"), w=normal(4, 3, 3, 3), **held)
-    assert load_onnx(path, tmp_path / "out", (7, 9)).inputs[0].shape == (1, 3, 7, 9)
+    assert load_onnx(path, tmp_path / "out", Pins(size=(7, 9))).inputs[0].shape == (1, 3, 7, 9)
     with pytest.raises(ModelError, match=r"dimension H is dynamic \('H'\).*--input-size"):
         load_onnx(path, tmp_path / "out")
 

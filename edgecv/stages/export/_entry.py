@@ -1,8 +1,7 @@
 """How a user's .onnx file begins: one image, static, float32 (1, C, H, W) for all that follows.
 
-A dynamic batch becomes 1, dynamic sides become the size that the user gives. A file that takes its
-image channels-last, or as bytes, keeps doing so behind a Transpose; the image goes in as
-(1, C, H, W) all the same, bytes as floats of 0 to 255.
+A file that takes its image channels-last, or as bytes, keeps doing so behind a Transpose; the image
+goes in as (1, C, H, W) all the same, bytes as floats of 0 to 255.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ from edgecv.graphs.onnx.draft import body_reads
 
 # What only arranges values, whatever their type.
 MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Split")
-CHANNELS = (1, 3, 4)
 
 
 @dataclass(frozen=True)
@@ -37,11 +35,11 @@ class Entry:
         return {"takes": "bytes"} if self.bytes else {}
 
 
-def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
-    """Make the model take one static float32 image (1, C, H, W), in place.
+def enter(model: Any, where: str, layout: str | None = None) -> Entry:
+    """Make the model, whose inputs are static, take one float32 image (1, C, H, W), in place.
 
-    size: (height, width) where the file leaves them open
-    Raises ModelError: several inputs, no output, no image, dynamic channels, a batch of several.
+    layout: of its image, "NCHW" or "NHWC"
+    Raises ModelError: several inputs, no image, a batch of several.
     """
     import onnx
 
@@ -55,8 +53,6 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
         raise ModelError(where, f"needs one input, has {len(graph.input)}: {names}",
                          "export it with the image alone (onnx.utils.extract_model cuts the part "
                          "that reads it; make the others constants)")  # fmt: skip
-    if not graph.output:
-        raise ModelError(where, "has no output", "export it again")
     if any(o.name == graph.input[0].name for o in graph.output):
         raise ModelError(f"{where}: output {graph.input[0].name!r}", "is the image that came in",
                          "leave it out of the graph's outputs")  # fmt: skip
@@ -67,7 +63,9 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
     if tensor.elem_type not in kinds or len(tensor.shape.dim) != 4:
         raise ModelError(place, "must be one image of shape (1, C, H, W) or (1, H, W, C), floats "
                          "or uint8")  # fmt: skip
-    last = _static(tensor.shape.dim, place, size)
+    if (batch := tensor.shape.dim[0].dim_value) != 1:
+        raise ModelError(place, f"batch is fixed to {batch}", "export with batch 1")
+    last = layout == "NHWC"
     entry = Entry(
         tensor.elem_type == onnx.TensorProto.UINT8,
         last,
@@ -83,27 +81,6 @@ def enter(model: Any, where: str, size: tuple[int, int] | None = None) -> Entry:
             dim.ClearField("dim_value")
             dim.ClearField("dim_param")
     return entry
-
-
-def _static(dims: Any, place: str, size: tuple[int, int] | None) -> bool:
-    """Write batch, height and width where they are open; whether channels come last."""
-    known = [d.dim_value for d in dims]
-    last = known[3] in CHANNELS and known[1] not in CHANNELS
-    order = "NHWC" if last else "NCHW"
-    for axis, dim in zip(order, dims, strict=True):
-        name = dim.dim_param or "unknown"
-        if axis == "N":
-            if dim.dim_value > 1:
-                raise ModelError(place, f"batch is fixed to {dim.dim_value}", "export with batch 1")
-            dim.dim_value = 1
-        elif dim.dim_value <= 0 and axis in "HW" and size:
-            dim.dim_value = size["HW".index(axis)]
-        elif dim.dim_value <= 0:
-            hint = (
-                "give --input-size (data.size in a recipe)" if axis in "HW" else "export it fixed"
-            )
-            raise ModelError(place, f"dimension {axis} is dynamic ({name!r})", hint)
-    return last
 
 
 def _adapt(graph: Any, source: Any, entry: Entry) -> None:

@@ -64,8 +64,11 @@ def refused(error: Exception, model: Any, where: str) -> ModelError:
         node = next((n for n in model.graph.node if n.op_type == op and n.domain == domain), None)
         name = (node.name or node.output[0]) if node else op
         what = f"is of domain {domain!r}, whose operators are in no library here"
+        made = {n for other in model.graph.node for n in other.output if n}
+        cut = next((n for n in node.input if n in made), "") if node else ""
+        way = f", or end the graph in front of it (--until {cut})" if cut else ""
         return ModelError(
-            f"{where}: node {name!r} ({op})", what, "export it with ONNX's own operators"
+            f"{where}: node {name!r} ({op})", what, f"export it with ONNX's own operators{way}"
         )
     if found := _NO_KERNEL.search(text):
         op, name = found.groups()

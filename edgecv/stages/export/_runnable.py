@@ -1,7 +1,6 @@
 """What valid ONNX says in ways that ONNX Runtime does not run, said so that it does.
 
 - Two nodes of one name: the second gets a number behind it.
-- An input that nothing reads (a detector's `im_shape` after its end was cut off) goes.
 - SAME of a dilated convolution with stride 1, whatever the image's size:
   total = (k - 1) d, the odd one at the end for SAME_UPPER, at the beginning for SAME_LOWER
 """
@@ -11,13 +10,12 @@ from __future__ import annotations
 from typing import Any
 
 from edgecv.graphs.onnx.canonical.windows import SAME, halved
-from edgecv.graphs.onnx.draft import attributes, bodies, inner_reads, write_attributes
+from edgecv.graphs.onnx.draft import attributes, bodies, write_attributes
 
 
 def make_runnable(model: Any) -> None:
     """Edit an onnx.ModelProto in place; what it answers stays."""
     _name_apart(model.graph, set())
-    _drop_unread_inputs(model.graph)
     explicit_same(model, dilated=True)
 
 
@@ -50,17 +48,3 @@ def _name_apart(graph: Any, taken: set[str]) -> None:
             taken.add(node.name)
         for inner in bodies(node):
             _name_apart(inner, set())
-
-
-def _drop_unread_inputs(graph: Any) -> None:
-    """One input stays, read or not: then it is the image that is not read."""
-    weights = {t.name for t in graph.initializer}
-    read = {o.name for o in graph.output} | inner_reads(graph)
-    read |= {n for node in graph.node for n in node.input}
-    inputs = [i for i in graph.input if i.name not in weights]
-    kept = [i for i in inputs if i.name in read]
-    if len(inputs) > 1 and kept:
-        dropped = {i.name for i in inputs} - {i.name for i in kept}
-        every = [i for i in graph.input if i.name not in dropped]
-        del graph.input[:]
-        graph.input.extend(every)

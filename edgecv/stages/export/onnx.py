@@ -29,9 +29,12 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
+from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
+from edgecv.graphs.onnx.valid import check, check_domains
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._entry import Entry, depends, enter
+from edgecv.stages.export._onnx_file import inline_external, read_file, tensors
 from edgecv.stages.export._pads import absorb_paddings
 from edgecv.stages.export._proof import learn_shapes, prove, refused
 from edgecv.stages.export._runnable import explicit_same, make_runnable
@@ -68,33 +71,29 @@ def export_onnx(
     return write_clean(model, out, where)
 
 
-def load_onnx(path: Path, out: Path, size: tuple[int, int] | None = None) -> Graph:
+def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     """Check a user's .onnx file and write a clean copy in canonical form, out/model.onnx.
 
-    size: (height, width) where the file leaves them open
+    pins: what the user says of it: where it ends, and what it leaves open
     A dynamic batch becomes 1, external weights (from the file's own folder) are inlined, an image
     that is channels-last or bytes goes in as float32 (1, C, H, W); facts["takes"] says "bytes"
     where pixels go in as they are. Opsets 7 to 17 become 18.
-    Raises ModelError: no such file, truncated, several inputs, no image in or no answer
-    for a batch of one out, dynamic channels, NaN or infinite weights, weights outside the folder, a
-    rewrite that would change what it answers; UnsupportedError: a node that cannot be read.
+    Raises ModelError: no such file, no ONNX file, no sound graph (`graphs.onnx.valid`), pins that
+    do not fit it, a dimension that is open, several inputs, no image in or no answer for a batch of
+    one out, NaN or infinite weights, weights outside the folder, a rewrite that would change what
+    it answers; UnsupportedError: a node that cannot be read.
     """
     onnx = _onnx()
     where = path.name
-    if not path.is_file():
-        raise ModelError(where, "no such file", "looked up in the working folder")
-    try:
-        model = onnx.load_model(str(path), load_external_data=False)
-        if not model.graph.node:
-            raise ValueError("the graph has no nodes")
-    except Exception:  # protobuf's words say nothing of the file
-        what = "not a whole ONNX file"
-        raise ModelError(where, what, "truncated? copy or export it again") from None
-    _inline_external(model, path.parent, where)
+    model = read_file(path)
+    check(model, where)
+    layout = pin(model, pins or Pins(), where)
+    check_domains(model, where)
+    inline_external(model, path.parent, where)
     make_runnable(model)
     original = onnx.ModelProto()
     original.CopyFrom(model)
-    entry = enter(model, where, size)
+    entry = enter(model, where, layout)
     return write_clean(model, out, where, original, entry)
 
 
@@ -283,51 +282,12 @@ def _quiet() -> Iterator[None]:
         internal._jit_onnx_log = prints
 
 
-def _inline_external(model: Any, folder: Path, where: str) -> None:
-    """Read external weights in place; they may not lie outside the model's folder."""
-    from onnx import external_data_helper as external
-
-    root = folder.resolve()
-    for tensor in _tensors(model.graph):
-        if not external.uses_external_data(tensor):
-            continue
-        name = next((e.value for e in tensor.external_data if e.key == "location"), "")
-        path = (root / name).resolve()
-        if not path.is_relative_to(root):
-            raise ModelError(
-                f"{where}: {tensor.name}",
-                f"its weights are outside the model's folder: {name!r}",
-                "put the data file beside the .onnx file",
-            )
-        try:
-            external.load_external_data_for_tensor(tensor, str(root))
-        except Exception as e:
-            raise ModelError(
-                f"{where}: {tensor.name}", f"cannot read its weights from {name!r}: {_line(e)}"
-            ) from None
-        tensor.data_location = type(tensor).DEFAULT
-        del tensor.external_data[:]
-
-
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Every weight: initializers and Constant attributes, subgraphs included."""
-    yield from graph.initializer
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                attribute.t.name = attribute.t.name or node.output[0]
-                yield attribute.t
-            yield from attribute.tensors
-            for sub in (*attribute.graphs, *((attribute.g,) if attribute.HasField("g") else ())):
-                yield from _tensors(sub)
-
-
 def _check_finite(model: Any, where: str, masked: bool = False) -> None:
     """Raises ModelError naming a constant that holds NaN or infinity. masked: -inf may stand there,
     which the canonical form takes out of masks."""
     from onnx import numpy_helper
 
-    for tensor in _tensors(model.graph):
+    for tensor in tensors(model.graph):
         try:
             values = numpy_helper.to_array(tensor)
         except Exception as e:

@@ -1,0 +1,131 @@
+"""Files that are no network, or not whole, and pins of a whole file: from the disk to a graph."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from edgecv.errors import ModelError, RecipeError
+from edgecv.exporting import Request, export
+from edgecv.graphs.onnx.pins import Pins
+from edgecv.nodes import file_digest
+from edgecv.stages.export._onnx_file import read_file
+from edgecv.stages.export.onnx import load_onnx
+from tests.stages.test_onnx_entry import answer, head, normal, save
+
+LAST, HELD = head("c", 4)
+
+
+def network(path: Path, shape: tuple[Any, ...] = (1, 3, 8, 8), **given: Any) -> Path:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"], "stem", pads=[1, 1, 1, 1]), *LAST]
+    return save(path, nodes, shape, w=normal(4, 3, 3, 3), **HELD, **given)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "Git LFS pointer"),
+        (b"\n<!DOCTYPE html><html>not found</html>", "web page"),
+        (b'{"message": "Not Found"}', "JSON"),
+        (b"PK\x03\x04" + bytes(40), "zip archive, as PyTorch"),
+        (b"\x80\x02}q\x00.", "pickle"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(40), "TFLite"),
+        (b"\x40\x00\x00\x00\x00\x00\x00\x00" + b'{"w":{}}', "safetensors"),
+        (b"\x89HDF\r\n", "HDF5"),
+        (b"", "not a whole ONNX file"),
+        (b"\x00\xff" * 40, "not a whole ONNX file"),
+    ],
+)
+def test_a_file_that_is_no_onnx_says_what_it_is(tmp_path: Path, content: bytes, says: str) -> None:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=says) as e:
+        load_onnx(path, tmp_path / "out")
+    assert "\n" not in str(e.value)
+    assert e.value.exit_code == 2
+    assert not (tmp_path / "out").exists()
+
+
+def test_three_gigabytes_are_refused_without_being_read(tmp_path: Path) -> None:
+    """Sparse files: neither takes room on the disk, and reading one would take minutes."""
+    path = tmp_path / "large.onnx"
+    with path.open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ModelError, match=r"large\.onnx: is 3\.2 GB"):
+        read_file(path)
+
+    path = network(tmp_path / "net.onnx")
+    model = onnx.load(str(path))
+    onnx.external_data_helper.set_external_data(model.graph.initializer[0], "net.data")
+    model.graph.initializer[0].ClearField("raw_data")
+    onnx.save(model, str(path))
+    with (tmp_path / "net.data").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(ModelError, match=r"net\.onnx: holds 3\.2 GB of weights"):
+        load_onnx(path, tmp_path / "out")
+
+
+def test_weights_that_are_not_beside_the_file_are_named(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.onnx")
+    model = onnx.load(str(path))
+    onnx.save(model, str(path), save_as_external_data=True, location="net.data", size_threshold=0)
+    before = file_digest(path)
+    whole = (tmp_path / "net.data").read_bytes()
+    (tmp_path / "net.data").write_bytes(whole[:-4])
+    assert file_digest(path) != before
+    with pytest.raises(ModelError, match=r"its weights are not in 'net\.data', which has"):
+        load_onnx(path, tmp_path / "out")
+    (tmp_path / "net.data").unlink()
+    with pytest.raises(ModelError, match=r"in 'net\.data', and there is no such file"):
+        load_onnx(path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_operator_of_another_domain_goes_where_the_graph_is_cut(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]),
+             helper.make_node("Decode", ["c"], ["y"], "decode", domain="my.own")]  # fmt: skip
+    path = save(tmp_path / "net.onnx", nodes, (1, 3, 8, 8), w=normal(4, 3, 3, 3))
+    with pytest.raises(ModelError, match=r"'decode' \(Decode\): is of domain 'my.own'.*--until c"):
+        load_onnx(path, tmp_path / "out")
+    graph = load_onnx(path, tmp_path / "out", Pins(until=("c",)))
+    assert [(t.name, t.shape) for t in graph.outputs] == [("c", (1, 4, 6, 6))]
+    assert (graph.inputs[0].name, graph.facts["ops"]) == ("x", {"Conv": 1})
+
+
+def test_an_image_whose_layout_the_shape_does_not_tell_is_what_the_user_says(
+    tmp_path: Path,
+) -> None:
+    nodes = [helper.make_node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+             helper.make_node("Conv", ["t", "w"], ["c"]), *LAST]  # fmt: skip
+    path = save(tmp_path / "last.onnx", nodes, (1, 4, 4, 4), w=normal(4, 4, 3, 3), **HELD)
+    x = normal(1, 4, 4, 4)
+    for layout, given in (("NHWC", x.transpose(0, 3, 1, 2)), ("NCHW", x)):
+        graph = load_onnx(path, tmp_path / layout, Pins(layout=layout))
+        assert ("Transpose" in graph.facts["ops"]) == (layout == "NCHW")
+        got = answer(graph.path, np.ascontiguousarray(given))
+        np.testing.assert_allclose(got, answer(path, x), rtol=1e-4, atol=1e-5)
+
+
+def test_pins_are_for_onnx_files(tmp_path: Path) -> None:
+    request = Request("resnet8", ("cpu",), pins=Pins(until=("x",)))
+    with pytest.raises(RecipeError, match=r"--until: is for .onnx files"):
+        export(request, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cut_graph_is_exported_under_its_own_names(tmp_path: Path) -> None:
+    path = network(tmp_path / "net.onnx", ("N", 3, "H", "W"))
+    request = Request(str(path), ("cpu",), pins=Pins({"x": (1, 3, 8, 8)}, until=("pooled",)))
+    (made,) = export(request, tmp_path / "out").values()
+    assert not isinstance(made, Exception)
+    (file,) = made.files
+    engine = onnx.load(str(file))
+    assert [i.name for i in engine.graph.input] == ["x"]
+    assert [o.name for o in engine.graph.output] == ["pooled"]
+    kinds = [o.type.tensor_type.elem_type for o in engine.graph.output]
+    assert kinds == [TensorProto.FLOAT]
