@@ -28,6 +28,7 @@ from edgecv.ladder.apart import open_apart
 from edgecv.ladder.layers import Grid, Layer
 from edgecv.ladder.matching import Pair, match
 from edgecv.ladder.replaced import Replaced
+from edgecv.parity import BEST_DB, INT8_ROUNDING
 from edgecv.replay import Answers
 from edgecv.runtime.fidelity import Energy, compare_all, kinds
 from edgecv.runtime.layers import from_scope
@@ -76,18 +77,18 @@ def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: floa
     """
     open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
     a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
-    ends = kinds(made.outputs)
+    ends, bounds = kinds(made.outputs), made.bounds
     try:
         pairs = {p.b.tensor: p for p in match(a, b)[0] if p.b.kind != "reshape"}
         own = _own_db(a, b, pairs, xs[:IMAGES])
         refs = [a.answers(x) for x in xs[:IMAGES]]
         outs = [b.answers(x) for x in xs[:IMAGES]]
-        near = _compared(list(zip(refs, outs, strict=True)), ends) >= least_db
+        near = _compared(list(zip(refs, outs, strict=True)), ends, bounds) >= least_db
         suspects = {t: pairs[t] for t, db in own.items() if db < OWN_DB or not near}
         if not suspects:
             return []
         runs = list(_runs(a, b, suspects, xs[:FEW]))
-        harm = {t: _harm(a, p, runs, refs[:FEW], ends) for t, p in suspects.items()}
+        harm = {t: _harm(a, p, runs, refs[:FEW], ends, bounds) for t, p in suspects.items()}
     finally:
         a.close()
         b.close()
@@ -131,7 +132,12 @@ def _as_read(pair: Pair, values: np.ndarray) -> np.ndarray:
 
 
 def _harm(
-    a: Any, pair: Pair, runs: Sequence[Run], refs: Sequence[Answers], ends: Mapping[str, str]
+    a: Any,
+    pair: Pair,
+    runs: Sequence[Run],
+    refs: Sequence[Answers],
+    ends: Mapping[str, str],
+    bounds: Mapping[str, float],
 ) -> tuple[float, float]:
     """dB of the float network's answers where a layer's own answer stands for its float self, and
     where the float one does, put on the grid of its result. refs: what it answers by itself"""
@@ -145,17 +151,26 @@ def _harm(
     finally:
         net.close()
     pairs = (list(zip(refs, outs, strict=True)) for outs in (own, put))
-    whole, rounding = (_compared(p, ends) for p in pairs)
+    whole, rounding = (_compared(p, ends, bounds) for p in pairs)
     return whole, rounding
 
 
-def _compared(pairs: Sequence[tuple[Answers, Answers]], ends: Mapping[str, str]) -> float:
-    """dB of the worst output. pairs: (float answers, others) by image"""
+def _compared(
+    pairs: Sequence[tuple[Answers, Answers]], ends: Mapping[str, str], bounds: Mapping[str, float]
+) -> float:
+    """dB of the worst output that is off by more than rounding of the range it has (`bounds`).
+
+    pairs: (float answers, others) by image
+    """
     before, after = (
         [np.concatenate(column) for column in zip(*rows, strict=True)]
         for rows in zip(*pairs, strict=True)
     )
-    return compare_all(before, after, ends).sqnr_db
+    found = compare_all(before, after, ends)
+    return min(
+        BEST_DB if one.max_abs_error <= INT8_ROUNDING * bounds.get(name, 0.0) else one.sqnr_db
+        for name, one in (found.outputs or {next(iter(ends)): found}).items()
+    )
 
 
 def _on(values: np.ndarray, grid: Grid) -> np.ndarray:
