@@ -32,6 +32,11 @@ class Tolerance:
     min_agreement: float
     rounding: float = 0.0
 
+    @property
+    def min_same(self) -> float:
+        """The least share of equal whole numbers: float kernels turn near ties alone."""
+        return max(self.min_agreement, 0.999) if self.min_sqnr_db >= 50 else self.min_agreement
+
 
 KERNEL_ROUNDING = 1e-6  # of float32 kernels that approximate
 INT8_ROUNDING = 1 / 512  # half of a step of 8 bits over the whole range
@@ -91,6 +96,15 @@ def require(
         if holds(one, tolerance) or one.max_abs_error <= rounding:
             continue
         agreement = one.clear_agreement
+        if one.indices and agreement is not None:
+            what = (
+                f"{100 * agreement:.2f} % of its whole numbers are equal on {one.samples} images, "
+                f"against at least {100 * tolerance.min_same:.1f} %"
+            )
+            place = f"{where}: output {name!r}" if name else where
+            raise ParityError(
+                place, what, "this step broke the network: inspect it before shipping"
+            )
         agrees = (
             ""
             if agreement is None
@@ -106,9 +120,12 @@ def require(
 
 
 def holds(parity: Parity, tolerance: Tolerance) -> bool:
-    """Whether every output is within the tolerance. Best classes count where they are clear."""
+    """Whether every output is within the tolerance. Best classes count where they are clear; of
+    whole numbers, how many are equal."""
     return all(
-        one.sqnr_db >= tolerance.min_sqnr_db
+        (one.clear_agreement or 0.0) >= tolerance.min_same
+        if one.indices and one.clear
+        else one.sqnr_db >= tolerance.min_sqnr_db
         and (one.clear_agreement is None or one.clear_agreement >= tolerance.min_agreement)
         for one in (parity.outputs.values() or (parity,))
     )

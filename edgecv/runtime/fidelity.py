@@ -28,7 +28,8 @@ FEW = 4  # images, below which a mean over them says too little
 FLAT = 1e-8  # of the reference's energy: less variation than that is none
 TIE_DB = 25.0  # the noise that best classes are compared under where a tolerance allows more
 CLEAR = 4.0  # margins of this many standard deviations of the allowed noise are clear
-KINDS = ("classes", "map", "values")
+_INDICES = "indices"
+KINDS = ("classes", "map", "values", "indices")
 
 
 def kind_of(shape: Sequence[int]) -> str:
@@ -44,8 +45,14 @@ def kind_of(shape: Sequence[int]) -> str:
 
 
 def kinds(outputs: Sequence[TensorSpec]) -> dict[str, str]:
-    """What each output holds, by its name: as it says, or by its shape."""
-    return {t.name: t.kind or kind_of(_first_shape(t)) for t in outputs}
+    """What each output holds, by its name: as it says, or by its type and shape."""
+    return {t.name: t.kind or (_INDICES if _whole(t) else kind_of(_first_shape(t)))
+            for t in outputs}  # fmt: skip
+
+
+def _whole(spec: TensorSpec) -> bool:
+    """Whether its numbers are no quantities: integers of no scale, wider than pixels; booleans."""
+    return spec.scale is None and spec.dtype in ("int32", "int64", "uint32", "uint64", "bool")
 
 
 def width(spec: TensorSpec) -> int:
@@ -129,6 +136,7 @@ class Parity:
     clear, agreed:  images (pixels) whose best class is clear, and those of them that agree
     answers:        how many classes the reference gave; None as above
     flat:           the reference answers the same for every image
+    indices:        whole numbers are compared: the agreement is the share of equal ones
     outputs:        each output's own figures by its name, where there are several; the fields
                     above are then the worst of them
     """
@@ -142,6 +150,7 @@ class Parity:
     agreed: int = 0
     answers: int | None = None
     flat: bool = False
+    indices: bool = False
     outputs: Mapping[str, Parity] = field(default_factory=dict)
 
     @property
@@ -153,6 +162,8 @@ class Parity:
         """Plain JSON; a number that is not finite is null."""
         data = {k: _plain(v) for k, v in asdict(replace(self, outputs={})).items()}
         del data["outputs"]
+        if not self.indices:
+            del data["indices"]
         if self.outputs:
             data["outputs"] = {name: one.to_json() for name, one in self.outputs.items()}
         return data
@@ -167,6 +178,8 @@ def compare(
     within which either of two classes may win
     """
     kind = kind or kind_of((1, *reference.shape[1:]))
+    if kind == _INDICES:
+        return _same(reference.reshape(len(reference), -1), outputs.reshape(len(outputs), -1))
     ref, out = _rows(reference, kind), _rows(outputs, kind)
     energy = Energy()
     offsets = kind == "classes"  # what softmax does not see
@@ -179,6 +192,25 @@ def compare(
         flat=energy.flat,
     )  # fmt: skip
     return found if kind == "values" else _agreeing(found, ref, out, energy, tie_db)
+
+
+def _same(ref: np.ndarray, out: np.ndarray) -> Parity:
+    """Whole numbers, (N, values): which are equal."""
+    equal = ref == out
+    share = float(equal.mean()) if equal.size else 1.0
+    apart = np.abs(ref.astype(np.float64) - out.astype(np.float64))
+    return Parity(
+        cosine=share,
+        max_abs_error=float(apart.max(initial=0.0)),
+        sqnr_db=BEST_DB if share == 1.0 else float(-10 * np.log10(2 * (1 - share))),
+        top1_agreement=share,
+        samples=len(ref),
+        clear=equal.size,
+        agreed=int(equal.sum()),
+        answers=len(np.unique(ref)),
+        flat=len(ref) > 1 and bool((ref == ref[0]).all()),
+        indices=True,
+    )
 
 
 def compare_all(
@@ -206,12 +238,15 @@ def compare_all(
         agreed=least.agreed if least else 0,
         answers=least.answers if least else None,
         flat=all(p.flat for p in every),
+        indices=all(p.indices for p in every),
         outputs=found,
     )
 
 
 def without_agreement(parity: Parity) -> Parity:
-    """The distance alone: of made-up images, best classes say nothing."""
+    """The distance alone: of made-up images, best classes say nothing (whole numbers do)."""
+    if parity.indices:
+        return parity
     parts = {name: without_agreement(p) for name, p in parity.outputs.items()}
     return replace(parity, top1_agreement=None, clear=0, agreed=0, answers=None, outputs=parts)
 
