@@ -165,17 +165,12 @@ def check_runs(module: nn.Module, x: Tensor, where: str, done: str) -> Shapes:
 
 
 def tensors(result: Any) -> Iterator[Tensor]:
-    """The tensors in what a network returns: alone, or in tuples, lists and dicts."""
+    """The tensors in what a network returns: alone, or in containers."""
     import torch
 
-    if isinstance(result, torch.Tensor):
-        yield result
-    elif isinstance(result, dict):
-        for value in result.values():
-            yield from tensors(value)
-    elif isinstance(result, list | tuple):
-        for value in result:
-            yield from tensors(value)
+    from edgecv.outputs import members
+
+    yield from (value for _, value in members(result) if isinstance(value, torch.Tensor))
 
 
 def _first(module: nn.Module, a: dict[str, list[Tensor]], b: dict[str, list[Tensor]]) -> str:

@@ -137,7 +137,9 @@ def _model(work: Work) -> None:
         model = Model(builder, args)
         module = model.build()
     check_finite(module, model.builder)
-    check_outputs(module, model.builder, preprocess.size, preprocess.channels, classes)
+    trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
+    size, channels = preprocess.size, preprocess.channels
+    check_outputs(module, model.builder, size, channels, classes, trains)
     mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
     if mixes:
         model = model.with_facts("model", {"mixes": mixes})

@@ -351,43 +351,49 @@ def check_finite(module: torch.nn.Module, where: str) -> None:
 
 
 def check_outputs(
-    module: torch.nn.Module, where: str, size: tuple[int, int], channels: int, classes: int | None
-) -> int:
-    """Run one zero image through; return the number of classes.
+    module: torch.nn.Module,
+    where: str,
+    size: tuple[int, int],
+    channels: int,
+    classes: int | None,
+    trains: bool = True,
+) -> None:
+    """Run one zero image through: what it returns can be exported, and holds the data's classes.
 
-    Raises ModelError: the forward pass fails, returns a tuple or dict, is not (1, classes), or has
-    another class count than the data.
+    trains: steps that train follow, which take logits alone; else any tensors will do
+            (`edgecv.outputs`), of which the first has the classes where the data has any
+    Raises ModelError: the forward pass fails, returns what has no such form, or has another class
+    count than the data.
     """
     import torch
 
     from edgecv.behaviour import tracking
+    from edgecv.outputs import outputs_of
 
     was = module.training
     module.eval()
     try:
         with torch.inference_mode(), tracking(module) as inside:
-            out = module(torch.zeros(1, channels, *size))
+            result = module(torch.zeros(1, channels, *size))
     except Exception as e:
         shape, at = f"1x{channels}x{size[0]}x{size[1]}", inside() or _place(e)
         hint = "check data.size and the channels, or run its forward on such a tensor"
         raise ModelError(where, f"fails on a {shape} input, at {at}", hint) from e
     finally:
         module.train(was)
-    if not isinstance(out, torch.Tensor):
-        kind = type(out).__name__
-        raise ModelError(
-            where, f"returns a {kind}, not one tensor", "wrap it so that forward returns the logits"
-        )
-    if out.dtype != torch.float32:
+    out = outputs_of(result, where).values[0]
+    if trains and result is not out:
+        what = f"returns a {type(result).__name__}, not one tensor"
+        hint = "return the logits alone in eval mode, or only quantize and export it"
+        raise ModelError(where, what, hint)
+    if trains and (out.ndim != 2 or out.dtype != torch.float32):
         kind = str(out.dtype).removeprefix("torch.")
-        raise ModelError(where, f"answers in {kind}, not in float32", "return float32 logits")
-    if out.ndim != 2:
-        hint = "x.flatten(1), or bring it as an .onnx file, which may answer in any shape"
-        raise ModelError(where, f"returns shape {tuple(out.shape)}, expected (1, classes)", hint)
-    if classes is not None and out.shape[1] != classes:
+        what = f"returns {kind} {tuple(out.shape)}, expected float32 (1, classes)"
+        raise ModelError(where, what, "x.flatten(1), or only quantize and export it")
+    found = 1 if out.ndim < 2 else out.shape[1] if out.ndim in (2, 4) else out.shape[-1]
+    if classes is not None and found != classes:
         raise ModelError(
             where,
-            f"has {out.shape[1]} outputs and the data {classes} classes",
+            f"has {found} outputs and the data {classes} classes",
             "give the builder the class count of the data",
         )
-    return int(out.shape[1])

@@ -180,14 +180,15 @@ def torch_answers(module: torch.nn.Module, pixels: np.ndarray, preprocess: Prepr
     """Answers of a torch network, one image at a time, in eval mode."""
     import torch
 
+    from edgecv.outputs import outputs_of
+
     into = replace(preprocess, layout="NCHW", dtype="float32")
     module.eval()
     rows = []
     with torch.inference_mode():
         for image in pixels:
             found = module(torch.from_numpy(into.normalise(image[None])))
-            many = found if isinstance(found, tuple | list) else (found,)
-            rows.append([t.numpy()[0] for t in many])
+            rows.append([t.numpy()[0] for t in outputs_of(found).values])
     return tuple(np.stack(column) for column in zip(*rows, strict=True))
 
 

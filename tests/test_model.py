@@ -288,7 +288,7 @@ class Returns(nn.Module):
     [
         (lambda x: (x, x), "returns a tuple, not one tensor"),
         (lambda x: {"logits": x}, "returns a dict, not one tensor"),
-        (lambda x: x, r"returns shape \(1, 3, 8, 8\)"),
+        (lambda x: x, r"returns float32 \(1, 3, 8, 8\), expected float32 \(1, classes\)"),
         (lambda x: x.mean((2, 3)), "has 3 outputs and the data 4 classes"),
         (lambda x: x @ torch.zeros(5, 5), "fails on a 1x3x8x8 input"),
     ],
@@ -300,5 +300,20 @@ def test_outputs_that_are_no_logits_are_named(what, said: str) -> None:
 
 def test_checking_outputs_leaves_the_mode_alone() -> None:
     module = Returns(lambda x: x.mean((2, 3))).train()
-    assert check_outputs(module, "mine:make", (8, 8), 3, None) == 3
+    check_outputs(module, "mine:make", (8, 8), 3, None)
     assert module.training
+
+
+@pytest.mark.parametrize("what", [lambda x: (x.mean((2, 3)), x), lambda x: {"map": x, "none": None},
+                                  lambda x: x.sum()])  # fmt: skip
+def test_any_tensors_will_do_where_nothing_is_trained(what) -> None:
+    check_outputs(Returns(what), "mine:make", (8, 8), 3, None, trains=False)
+    with pytest.raises(ModelError, match="only quantize and export it"):
+        check_outputs(Returns(what), "mine:make", (8, 8), 3, None)
+
+
+def test_the_first_output_has_the_classes_of_the_data() -> None:
+    several = Returns(lambda x: (x.mean((2, 3)), x))
+    check_outputs(several, "mine:make", (8, 8), 3, 3, trains=False)
+    with pytest.raises(ModelError, match="has 3 outputs and the data 4 classes"):
+        check_outputs(several, "mine:make", (8, 8), 3, 4, trains=False)

@@ -8,6 +8,7 @@ wrong for others without a word. Shapes may be asked for: they are the same for 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,10 @@ ROOM, LIBRARY = Path(__file__).parents[2], Path(torch.__file__).parent
 class _Asked(TorchFunctionMode):
     """Follows what is computed from the input, and notes the first place that reads its values."""
 
-    def __init__(self, x: Tensor) -> None:
+    def __init__(self, given: Sequence[Tensor]) -> None:
         super().__init__()
-        self.known, self.alive, self.found = {id(x)}, [x], ""  # an id is a tensor's while it lives
+        # an id is a tensor's while it lives
+        self.known, self.alive, self.found = set(map(id, given)), list(given), ""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -47,13 +49,13 @@ class _Asked(TorchFunctionMode):
         return result
 
 
-def decision(module: nn.Module, x: Tensor) -> str:
-    """Where a forward in eval mode reads values of x (1, C, H, W), or "".
+def decision(module: nn.Module, *given: Tensor) -> str:
+    """Where a forward in eval mode reads values of its inputs, or "".
 
     As "net.py:12 (`if x.sum() > 0:`)".
     """
-    with torch.no_grad(), _Asked(x) as asked:
-        module(x)
+    with torch.no_grad(), _Asked(given) as asked:
+        module(*given)
     return asked.found
 
 

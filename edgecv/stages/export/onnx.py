@@ -18,7 +18,7 @@ import tempfile
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,33 +42,48 @@ from edgecv.stages.export._runnable import explicit_same, make_runnable
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.stages.export._example import Example
+
 OPSET = 18  # the oldest that torch 2.13 writes by both routes
 FILE = "model.onnx"
-_OR_ONNX = "or bring it as an .onnx file, which may answer in any shape"
 
 
 def export_onnx(
-    module: torch.nn.Module, example: torch.Tensor, out: Path, opset: int = OPSET, where: str = ""
+    module: torch.nn.Module, example: Example, out: Path, opset: int = OPSET, where: str = ""
 ) -> Graph:
-    """Write out/model.onnx: input "input" (1, C, H, W) float32, output "logits" (1, classes).
+    """Write out/model.onnx: input "input" (1, C, H, W) float32, output "logits" (1, classes), or
+    what the network returns under the names that `edgecv.outputs` gives.
 
     module:  traced in eval mode on the CPU; its own mode is restored
-    example: one image (1, C, H, W), float32; its values do not matter
+    example: one image (1, C, H, W), float32; of several inputs a tensor each, in forward's order or
+             by its arguments' names, which are then the graph's. Its values do not matter
     where:   what errors call it; default: its class
-    Raises ModelError: several outputs, an output that is not (1, classes), NaN or infinite
+    facts["notes"] says what of its return is left out.
+    Raises ModelError: a return that holds no tensors, or other things than tensors, NaN or infinite
     weights, a layer that cannot be exported, a forward that decides by the values of the image,
     an opset that the exporter did not honour.
     """
+    from edgecv.outputs import flat
+    from edgecv.stages.export._example import example_of
+    from edgecv.stages.export._outputs import answered, evaluating
+
     where = where or type(module).__name__
-    _check_module(module, example, where)
-    with _evaluating(module):
-        model = explicit_same(_trace(module, example, opset, where))
+    given = example_of(module, example, where)
+    _check_layers(module, where)
+    outputs, alone = answered(module, given, where)
+    with evaluating(module), nullcontext() if alone else flat(module):
+        names = tuple(given), tuple(outputs.tensors)
+        model = explicit_same(_trace(module, tuple(given.values()), names, opset, where))
     saved = next((o.version for o in model.opset_import if o.domain == ""), None)
     if saved != opset:
         raise ModelError(
             "export", f"asked for opset {opset}, the exporter wrote {saved}", f"use opset {OPSET}"
         )
-    return write_clean(model, out, where)
+    graph = write_clean(model, out, where)
+    if outputs.notes:
+        graph.facts["notes"] = list(outputs.notes)
+        graph.save_facts()
+    return graph
 
 
 def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
@@ -176,43 +191,26 @@ def _annotated(graph: Any) -> Iterator[Any]:
                 yield from _annotated(sub)
 
 
-def _check_module(module: torch.nn.Module, example: torch.Tensor, where: str) -> None:
+def _check_layers(module: torch.nn.Module, where: str) -> None:
     import torch
 
-    from edgecv.behaviour import tracking
     from edgecv.model import check_finite
-    from edgecv.stages.export._forward import decision
 
     check_finite(module, where)
-    if example.ndim != 4 or example.shape[0] != 1:
-        raise ModelError(where, f"example is {tuple(example.shape)}, not (1, C, H, W)")
     for name, part in module.named_modules():
         if isinstance(part, torch.nn.LSTM) and part.proj_size:
             what = "projects its state (proj_size), which has no form in ONNX"
             raise ModelError(f"{where}: layer {name!r} (LSTM)", what, "put a Linear behind it")
-    try:
-        with torch.no_grad(), _evaluating(module), tracking(module) as inside:
-            y = module(example)
-            place = decision(module, example)
-    except Exception as e:
-        at = f", at {inside()}" if inside() else ""
-        what = f"fails on an input of {tuple(example.shape)}{at}"
-        raise ModelError(where, what, "check data.size") from e
-    if place:
-        what = f"its forward reads the values of an image, at {place}: a graph holds one answer"
-        raise ModelError(where, what, "decide with torch.where, compute with torch")
-    if not isinstance(y, torch.Tensor):
-        raise ModelError(
-            where,
-            f"returns a {type(y).__name__}, not one tensor",
-            f"wrap it: return the logits only, {_OR_ONNX}",
-        )
-    if y.ndim != 2 or y.shape[0] != 1:
-        raise ModelError(where, f"returns shape {tuple(y.shape)}, not (1, classes)", _OR_ONNX)
 
 
-def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int, where: str) -> Any:
-    """The network as an onnx.ModelProto, by the first exporter that can."""
+def _trace(
+    module: torch.nn.Module,
+    example: tuple[torch.Tensor, ...],
+    names: tuple[tuple[str, ...], tuple[str, ...]],
+    opset: int,
+    where: str,
+) -> Any:
+    """The network as an onnx.ModelProto, by the first exporter that can. names: inputs, outputs."""
     import torch
 
     onnx = _onnx()
@@ -224,10 +222,10 @@ def _trace(module: torch.nn.Module, example: torch.Tensor, opset: int, where: st
             try:
                 torch.onnx.export(
                     module,
-                    (example,),
+                    example,
                     str(path),
-                    input_names=["input"],
-                    output_names=["logits"],
+                    input_names=list(names[0]),
+                    output_names=list(names[1]),
                     opset_version=opset,
                     dynamo=dynamo,
                     external_data=False,
@@ -250,18 +248,6 @@ def _why_not(error: Exception) -> str:
     name = operator[1].partition("::")[2] if operator else ""
     what = f"operator {name!r} has no form there" if name else "the exporter stopped"
     return what + (f", at {lines[0]}" if lines else "")
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode inside; every submodule's own mode after (a frozen BatchNorm stays frozen)."""
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,11 @@ from edgecv import child, lifeline
 from edgecv.backends.tflite import flatbuffer, layout
 from edgecv.backends.tflite.run import Session
 from edgecv.backends.tflite.subnormals import flush_tflite
-from edgecv.behaviour import tracking
-from edgecv.errors import MissingExtraError, ModelError, UnsupportedError
+from edgecv.errors import MissingExtraError, UnsupportedError
 from edgecv.graph import Graph
-from edgecv.stages.export._forward import decision
+from edgecv.outputs import flat
+from edgecv.stages.export._example import example_of
+from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights
 
 TIMEOUT_S = 1800
@@ -42,19 +43,17 @@ def export_tflite(
     """Write out/model.tflite and out/graph.json: float32, input "input" NHWC, output "logits".
 
     example: float32 (1, C, H, W); its values do not matter. where: what errors call the module. It
-    is traced in eval mode and left as it was. Several outputs are "output0", "output1" and so on;
+    is traced in eval mode and left as it was. Other outputs are called as `edgecv.outputs` says;
     maps are NHWC. Same module, same bytes. facts: {"ops": counts, "versions": ..., "transposes": a
     sentence or ""}.
 
-    Raises ModelError (the module fails on the example, decides by its values, or returns anything
-    but tensors) and
+    Raises ModelError (the module fails on the example, decides by its values, or returns what
+    holds no tensors) and
     UnsupportedError (an operator that LiteRT cannot run, or only as a composite of its own).
     """
-    if example.ndim != 4 or example.shape[0] != 1 or example.dtype != torch.float32:
-        what = f"is {example.dtype} {tuple(example.shape)}"
-        raise ModelError("export: the example input", what, "float32 (1, C, H, W)")
-    with _evaluating(module), torch.no_grad():
-        outputs = _outputs(module, example, where)
+    found, alone = answered(module, example_of(module, example, where), where)
+    outputs = tuple(found.tensors)
+    with evaluating(module), torch.no_grad(), nullcontext() if alone else flat(module):
         program = _trace(module, example, where)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
@@ -70,37 +69,16 @@ def export_tflite(
     flush_tflite(model)
     flatbuffer.write(model, path)
     session = Session({path.name: path.read_bytes()})
+    slower = [f"{moved}: on a CPU it is slower, never wrong"] if moved else []
     facts = {
         "ops": flatbuffer.op_counts(model),
         "versions": report["versions"],
         "transposes": moved,
-        "notes": [f"{moved}: on a CPU it is slower, never wrong"] if moved else [],
+        "notes": [*found.notes, *slower],
     }
     graph = Graph(path, "tflite", "fp32", session.inputs, session.outputs, facts)
     graph.save_facts()
     return graph
-
-
-def _outputs(module: torch.nn.Module, example: torch.Tensor, where: str) -> tuple[str, ...]:
-    """The names of what the module answers."""
-    try:
-        with tracking(module) as inside:
-            result = module(example)
-            place = decision(module, example)
-    except Exception as e:
-        at = f", at {inside()}" if inside() else ""
-        what = f"fails on an input of {tuple(example.shape)}{at}"
-        raise ModelError(where, what, "check data.size") from e
-    if place:
-        what = f"its forward reads the values of an image, at {place}: a graph holds one answer"
-        raise ModelError(where, what, "decide with torch.where, compute with torch")
-    if isinstance(result, torch.Tensor):
-        return ("logits",)
-    tensors = isinstance(result, (tuple, list)) and all(isinstance(r, torch.Tensor) for r in result)
-    if not tensors or not result:
-        hint = "wrap it in a module that returns the logits alone"
-        raise ModelError(where, f"returns a {type(result).__name__}, not a tensor", hint)
-    return tuple(f"output{i}" for i in range(len(result))) if len(result) > 1 else ("logits",)
 
 
 def _trace(
@@ -185,18 +163,6 @@ def _in_order(model: Any) -> None:
     order = [named.get(f"output_{i}") for i in range(len(named))]
     if None not in order and len(order) == len(model.subgraphs[0].outputs):
         model.subgraphs[0].outputs = order
-
-
-@contextmanager
-def _evaluating(module: torch.nn.Module) -> Iterator[None]:
-    """Eval mode, and every submodule's own mode again afterwards."""
-    before = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
 
 
 def _line_of(error: BaseException) -> str:

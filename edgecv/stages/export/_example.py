@@ -1,0 +1,55 @@
+"""What a network is traced on: a tensor for each of its inputs, by name, in its forward's order."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from edgecv.errors import ModelError
+
+Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
+
+
+def example_of(module: nn.Module, example: Example, where: str) -> dict[str, Tensor]:
+    """One tensor is the image, called "input"; of several each is called as forward's argument.
+
+    Raises ModelError: an image that is not float32 (1, C, H, W), an argument that forward does not
+    take, one without a value that stands before one with it.
+    """
+    if isinstance(example, Tensor):
+        if example.ndim != 4 or example.shape[0] != 1 or example.dtype != torch.float32:
+            what = f"is {str(example.dtype).removeprefix('torch.')} {tuple(example.shape)}"
+            raise ModelError(f"{where}: the example input", what, "float32 (1, C, H, W)")
+        return {"input": example}
+    taken = arguments(module)
+    if not isinstance(example, Mapping):
+        if len(example) > len(taken):
+            what = f"takes {len(taken)} inputs, {len(example)} given"
+            raise ModelError(where, what, f"its forward has {', '.join(taken)}")
+        return dict(zip(taken, example, strict=False))
+    for name in example:
+        if name not in taken:
+            what = f"its forward takes no input {name!r}"
+            raise ModelError(where, what, f"it takes {', '.join(taken) or 'none'}")
+    wanted = [name for name in taken if name in example]
+    if missing := [n for n in list(taken)[: len(wanted)] if n not in example]:
+        what = f"input {missing[0]!r} has no shape, and stands before {wanted[-1]!r}"
+        raise ModelError(where, what, f"give it too: --input {missing[0]}:1x3x224x224")
+    return {name: example[name] for name in wanted}
+
+
+def zeros(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> dict[str, Tensor]:
+    """Float32 zeros of the shapes that the user gives by name, in forward's order."""
+    given = {name: torch.zeros(*shape) for name, shape in shapes.items()}
+    return example_of(module, given, where)
+
+
+def arguments(module: nn.Module) -> dict[str, Any]:
+    """forward's positional arguments and their defaults (`inspect.Parameter.empty`: none)."""
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    found = inspect.signature(module.forward).parameters.values()
+    return {p.name: p.default for p in found if p.kind in kinds}
