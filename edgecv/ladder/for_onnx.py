@@ -128,4 +128,18 @@ def _reading(form: OnnxForm, tensors: Sequence[str]) -> tuple[Any, tuple[str, ..
     for name in tensors:
         real, shape = onnx.TensorProto.FLOAT, shapes[name]
         model.graph.input.append(onnx.helper.make_tensor_value_info(name + GIVEN, real, shape))
+    _drop_unread(model.graph)  # ONNX Runtime would compute it
     return session(model, form.title), tuple(o.name for o in model.graph.output)
+
+
+def _drop_unread(graph: Any) -> None:
+    """Take out the nodes that no output hangs on, in place."""
+    from edgecv.graphs.onnx.draft import body_reads
+
+    wanted, kept = {o.name for o in graph.output}, []
+    for node in reversed(graph.node):
+        if wanted.intersection(node.output):
+            wanted |= {*node.input} | body_reads(node)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(reversed(kept))

@@ -29,6 +29,7 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
+from edgecv.graphs.onnx.growing import refuse_growing
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.onnx.valid import check, check_domains
@@ -130,6 +131,7 @@ def write_clean(
         model = canonical(_fold(model, where), where, learn_shapes)
         absorb_paddings(model)
         flush_onnx(model)  # a folded batch norm may leave some
+    refuse_growing(model, where)
     prove(original, model, where, lambda name: canonical(entered, where, learn_shapes, name),
           entry.taken if entry else None)  # fmt: skip
     strip(model)
