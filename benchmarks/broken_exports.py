@@ -117,7 +117,7 @@ def onnx_corrupted(content: bytes, index: int, seed: int = 0) -> tuple[bytes, st
 
 def tflite_turned(content: bytes) -> bytes:
     """A TRANSPOSE in front that exchanges height and width."""
-    from edgecv.backends.tflite import flatbuffer
+    from edgecv.graphs.tflite import flatbuffer
 
     model = flatbuffer.parse(content, "model.tflite")
     graph = flatbuffer.graph_of(model)
@@ -142,7 +142,7 @@ def tflite_turned(content: bytes) -> bytes:
 
 def tflite_corrupted(content: bytes, index: int, seed: int = 0) -> tuple[bytes, str]:
     """As `onnx_corrupted`."""
-    from edgecv.backends.tflite import flatbuffer
+    from edgecv.graphs.tflite import flatbuffer
 
     model = flatbuffer.parse(content, "model.tflite")
     graph = flatbuffer.graph_of(model)
@@ -187,7 +187,7 @@ def _other(weight: np.ndarray, axis: int, seed: int) -> np.ndarray:
 
 
 def _tflite(model: Any) -> bytes:
-    from edgecv.backends.tflite import flatbuffer
+    from edgecv.graphs.tflite import flatbuffer
 
     with tempfile.TemporaryDirectory() as room:
         path = Path(room) / "model.tflite"

@@ -25,9 +25,9 @@ from library_defaults import LIBRARIES, Library
 from photographs import SURE, Judged, described, halves, judge, share, unpack
 from record import RESULTS, circumstances, export, load_average, table, verdict, write
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.bench.measure import Plan, measure
 from edgecv.data.decode import calibration_images, decode
+from edgecv.graphs.tflite import flatbuffer
 
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
 INPUT = ("--arg", "pretrained=true", "--input-size", "224", "--mean", "127", "--std", "128")

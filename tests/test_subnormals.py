@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.graphs.onnx.subnormals import flush_onnx
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.measuring.flushing import flushing, possible
 from edgecv.model import Model
 from edgecv.stages.export.onnx import export_onnx
@@ -92,7 +92,7 @@ def test_flush_onnx() -> None:
 
 def test_flush_tflite() -> None:
     pytest.importorskip("ai_edge_litert")
-    from edgecv.backends.tflite import flatbuffer
+    from edgecv.graphs.tflite import flatbuffer
     from edgecv.measuring.product import Product
     from edgecv.measuring.tflite_single_layer import twin, written
 

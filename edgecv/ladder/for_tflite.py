@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, engine, quiet
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.ladder.layers import INPUT, first
 from edgecv.ladder.matching import Pair
 from edgecv.ladder.replaced import GIVEN

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, engine
 from edgecv.errors import ModelError
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import outputs_first
 from edgecv.ladder.layers import (
     INPUT,
     Grid,
@@ -34,8 +35,6 @@ KINDS = {
     "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense", "ADD": "add",
     "MEAN": "mean", "RESHAPE": "reshape", "SQUEEZE": "reshape",
 }  # fmt: skip
-# What puts the weight's axes as ONNX does: output channel first.
-AXES = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
 PASSING = ("QUANTIZE", "DEQUANTIZE")
 CLIPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
 COMPARED = ("strideH", "strideW", "dilationHFactor", "dilationWFactor", "padding", "axis")
@@ -95,7 +94,7 @@ class TfliteForm:
         for role, index in zip(("weight", "bias"), op.inputs[1:3], strict=False):
             value = self._constant(int(index))
             if value is not None:
-                found[role] = value.transpose(AXES[kind]) if role == "weight" else value
+                found[role] = outputs_first(kind, value) if role == "weight" else value
         return found
 
     def close(self) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.measuring.product import Product
 
 _STEP = 0.05

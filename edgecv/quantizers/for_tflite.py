@@ -7,16 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import engine, quiet
 from edgecv.graph import Graph
-
-# Operator -> the order of its weight's axes that puts the output channel first, as PyTorch does.
-TFLITE_AXES = {
-    "CONV_2D": (0, 3, 1, 2),
-    "DEPTHWISE_CONV_2D": (3, 0, 1, 2),
-    "FULLY_CONNECTED": (0, 1),
-}
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import FORWARD, outputs_first
 
 
 def tensors(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -44,9 +38,9 @@ def weights(graph: Graph) -> dict[str, np.ndarray]:
     found = {}
     for op in main.operators:
         kind = flatbuffer.op_name(model, op)
-        if kind in TFLITE_AXES:
+        if kind in FORWARD:
             tensor = main.tensors[int(op.inputs[1])]
             value = flatbuffer.constant(model, tensor)
             if value is not None and value.dtype == np.float32:
-                found[tensor.name.decode()] = value.transpose(TFLITE_AXES[kind])
+                found[tensor.name.decode()] = outputs_first(kind, value)
     return found

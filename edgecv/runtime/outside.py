@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from edgecv.backends.onnxruntime import wire
+from edgecv.graphs.onnx import wire
 
 LOCATION = b"location"
 EXTERNAL = 1  # TensorProto.DataLocation

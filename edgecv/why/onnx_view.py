@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing
+from edgecv.graphs.onnx import wire
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import from_scope
 from edgecv.why.onnx_fusing import unfused

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.subnormals import flush_tflite
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.measuring.product import Product
 from edgecv.measuring.tflite_single_layer import written
 from edgecv.runtime.layers import layer_of

@@ -17,9 +17,9 @@ import pytest
 from edgecv import target
 from edgecv.backends.edgetpu import compile as edgetpu
 from edgecv.backends.edgetpu.run import LIBRARY, Session, probe
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session as CpuSession
 from edgecv.errors import EngineError, MissingExtraError, UnsupportedError
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.target import Grid
 from tests.backends.tflite_graphs import float_graph, int8_graph
 

@@ -10,12 +10,12 @@ import onnx
 import pytest
 from onnx import helper
 
-from edgecv.backends.onnxruntime import wire
 from edgecv.backends.onnxruntime.compile import compile
 from edgecv.backends.onnxruntime.profile import KERNELS
 from edgecv.backends.onnxruntime.run import Session, probe
 from edgecv.errors import EngineError, MissingExtraError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graphs.onnx import wire
 from edgecv.runtime.spec import Profile
 from edgecv.target import Grid, Target
 from tests.backends import onnx_graphs as graphs

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from edgecv import target
-from edgecv.backends.tflite import flatbuffer, profiler
+from edgecv.backends.tflite import profiler
 from edgecv.backends.tflite.compile import compile
 from edgecv.backends.tflite.profile import Operator, matched, operators
 from edgecv.backends.tflite.profiler import Event
 from edgecv.backends.tflite.run import COMPUTE, Session, probe
 from edgecv.errors import DataError, EngineError, ModelError, UnsupportedError
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.runtime.spec import Layer, Profile
 from edgecv.stages.quantize._tflite_measured import measure_tflite
 from tests.backends.tflite_graphs import float_graph, images, int8_graph, torch_logits

@@ -18,10 +18,10 @@ import torch
 
 from edgecv import child, zoo
 from edgecv.backends import compile_module, run_module
-from edgecv.backends.tflite import flatbuffer
 from edgecv.bench.profile import HEAD, RIGHT, profile, rows, summary
 from edgecv.errors import BundleError
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export._tflite_names import copy_names, name_weights

@@ -14,9 +14,9 @@ import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from edgecv import target, zoo  # noqa: E402
-from edgecv.backends.tflite import flatbuffer  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
+from edgecv.graphs.tflite import flatbuffer  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers import values  # noqa: E402
 from edgecv.quantizers.attach import of, rounded  # noqa: E402

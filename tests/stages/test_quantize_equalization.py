@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from edgecv.backends.onnxruntime.run import Session
-from edgecv.backends.tflite import flatbuffer
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize._tflite_measured import measure_tflite, play
 from edgecv.stages.quantize.equalization import scales

@@ -13,9 +13,9 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgecv import target
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare

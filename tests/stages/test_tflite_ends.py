@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.quantize._tflite_ends import ROOM, ends_of
 from edgecv.stages.quantize.tflite_int8 import quantize_tflite

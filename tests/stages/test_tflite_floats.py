@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
 from edgecv.stages.quantize._tflite_floats import wide, with_them

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import DataError, ModelError, TargetError
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import layers
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
 from edgecv.stages.quantize._tflite_grids import widened
-from edgecv.stages.quantize._tflite_layers import layers
 from edgecv.stages.quantize._tflite_measured import measure_tflite
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.tflite_int8 import quantize_tflite

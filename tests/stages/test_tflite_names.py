@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.export._tflite_names import copy_names, name_weights
 from tests.backends.tflite_graphs import float_graph, int8_graph, net
 

@@ -167,8 +167,8 @@ def test_a_depthwise_twin_stays_depthwise() -> None:
 
 def test_tflite_mends() -> None:
     pytest.importorskip("ai_edge_litert")
-    from edgecv.backends.tflite import flatbuffer
     from edgecv.backends.tflite.run import Session
+    from edgecv.graphs.tflite import flatbuffer
     from edgecv.measuring.tflite_single_layer import twin, written
     from edgecv.why.tflite_view import TfliteView
 

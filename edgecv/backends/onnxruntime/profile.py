@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from edgecv.backends.onnxruntime.wire import Network, Node
+from edgecv.graphs.onnx.wire import Network, Node
 from edgecv.runtime.layers import layer_of, typical_ms
 from edgecv.runtime.spec import Layer
 

@@ -106,8 +106,8 @@ class Session:
         """Time, precision and bytes of every kernel, from ONNX Runtime's profile of a session of
         its own. feeds: as for run. Raises EngineError.
         """
-        from edgecv.backends.onnxruntime import wire
         from edgecv.backends.onnxruntime.profile import layers
+        from edgecv.graphs.onnx import wire
         from edgecv.runtime.layers import WARMUP
 
         with tempfile.TemporaryDirectory() as folder:

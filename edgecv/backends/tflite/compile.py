@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecv.backends import Compiled
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, probe
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.target import Target
 
 FILE = "model.tflite"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
 
 # NHWC -> NCHW and back. Other permutations (attention heads, channel shuffle) are the network's.
 _ORDERS = ((0, 3, 1, 2), (0, 2, 3, 1))

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import FORWARD, outputs_first
 
-# Operator -> the order of its weight's axes that puts them as PyTorch does, output channel first.
-_AXES = {"CONV_2D": (0, 3, 1, 2), "DEPTHWISE_CONV_2D": (3, 0, 1, 2), "FULLY_CONNECTED": (0, 1)}
 _PARALLEL = 1 - 1e-4  # least |cosine|; rounding moves it by 1e-6, another layer's is far below
 _SUFFIX = ".weight"
 
@@ -39,7 +38,7 @@ def name_weights(model: Any, state: Mapping[str, Any]) -> int:
         values = flatbuffer.constant(model, tensor)
         if values is None or values.dtype != np.float32:
             continue
-        found = _directions(values.transpose(_AXES[kind]))
+        found = _directions(outputs_first(kind, values))
         owners = [name for name, rows in known.items() if _same(found, rows)]
         if len(owners) == 1:
             tensor.name = owners[0].encode()
@@ -60,7 +59,7 @@ def _weights(model: Any) -> Iterator[tuple[str, Any]]:
     """(operator, the tensor of its weight), in the file's order."""
     graph = flatbuffer.graph_of(model)
     for op in graph.operators:
-        if (kind := flatbuffer.op_name(model, op)) in _AXES:
+        if (kind := flatbuffer.op_name(model, op)) in FORWARD:
             yield kind, graph.tensors[int(op.inputs[1])]
 
 

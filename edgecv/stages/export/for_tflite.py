@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.base import Context
 from edgecv.stages.export.tflite import export_tflite
 

@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from edgecv import child, lifeline
-from edgecv.backends.tflite import flatbuffer, layout
+from edgecv.backends.tflite import layout
 from edgecv.backends.tflite.run import Session
 from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.errors import MissingExtraError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.outputs import flat
 from edgecv.stages.export._example import example_of
 from edgecv.stages.export._outputs import answered, evaluating

@@ -17,19 +17,19 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
-from edgecv.runtime.fidelity import kinds
-from edgecv.runtime.layers import layer_of
-from edgecv.runtime.spec import TensorSpec
-from edgecv.stages.quantize._tflite_layers import (
-    PLACES,
-    back,
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import (
+    OPERANDS,
+    as_in_file,
     is_float,
     layers,
     operand,
     own,
     weights,
 )
+from edgecv.runtime.fidelity import kinds
+from edgecv.runtime.layers import layer_of
+from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.ranges import Range
 from edgecv.stages.quantize.rounding import Moments
@@ -37,7 +37,7 @@ from edgecv.stages.quantize.settling import settle_layer
 
 LIMIT = 127
 ROOM = 1 / 8  # of an integer output's width, on either side, for what the samples do not show
-_PRODUCTS = frozenset((*PLACES, "BATCH_MATMUL"))
+_PRODUCTS = frozenset((*OPERANDS, "BATCH_MATMUL"))
 _DENSE = ("FULLY_CONNECTED", "CONV_2D")
 _MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
 _PER_CHANNEL = 5  # the version of DEQUANTIZE that takes a scale for each channel
@@ -122,10 +122,10 @@ def hold_weights(
         found = settle_layer(
             real, zeros if bias is None else bias, seen, scale, None, LIMIT, options
         )
-        _dequantized(model, op, back(name, found.q).astype(np.int8), found.s)
+        _dequantized(model, op, as_in_file(name, found.q).astype(np.int8), found.s)
         if bias is not None:
             flatbuffer.set_constant(
-                model, own(model, op, PLACES[name][2]), found.bias.astype(np.float32)
+                model, own(model, op, OPERANDS[name][2]), found.bias.astype(np.float32)
             )
         names.append(layer_of([source.name.decode()], []) or _name(graph, op))
     return names

@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import FORWARD, as_in_file, operand, own, weights
 from edgecv.stages.quantize import equalization
-from edgecv.stages.quantize._tflite_layers import back, operand, own, weights
 from edgecv.stages.quantize.equalization import Layer, Ties
 
-_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 _PASS = ("RELU", "PAD", "MAX_POOL_2D", "AVERAGE_POOL_2D")
 
 
@@ -32,7 +31,7 @@ def equalize(model: Any, runs: Iterable[Callable[[int], np.ndarray]]) -> None:
     for layer in equalization.solve(layers, ties, channels()):
         op = graph.operators[int(layer.name)]
         kind = flatbuffer.op_name(model, op)
-        flatbuffer.set_constant(model, own(model, op, 1), back(kind, layer.weight))
+        flatbuffer.set_constant(model, own(model, op, 1), as_in_file(kind, layer.weight))
         if layer.bias is not None:
             flatbuffer.set_constant(model, own(model, op, 2), layer.bias)
 
@@ -57,7 +56,7 @@ def _read(model: Any) -> tuple[list[Layer], Ties]:
         ]
         result, homogeneous = int(op.outputs[0]), _homogeneous(op)
         ends = [(str(t), str(result)) for t in flows]
-        if name in _LAYERS and len(flows) == 1 and uses[int(op.inputs[1])] == 1:
+        if name in FORWARD and len(flows) == 1 and uses[int(op.inputs[1])] == 1:
             real, offset = weights(model, name, op), operand(model, name, op, 2)
             assert real is not None
             bias = None if offset is None else flatbuffer.constant(model, offset)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
 
 ELEMENTWISE = frozenset((
     "ABS", "ADD", "COS", "DIV", "ELU", "EXP", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC",

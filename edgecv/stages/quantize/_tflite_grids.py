@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
-from edgecv.stages.quantize._tflite_layers import PLACES, layers, weights
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import OPERANDS, layers, weights
 from edgecv.stages.quantize.ranges import Range
 
 LARGEST = 128.0  # half of what XNNPACK takes
@@ -28,7 +28,7 @@ def widened(model: Any, ranges: Mapping[str, Range]) -> dict[str, Range]:
     found, tensors = dict(ranges), flatbuffer.graph_of(model).tensors
     for kind, op in layers(model):
         source, result = (
-            tensors[t].name.decode() for t in (op.inputs[PLACES[kind][0]], op.outputs[0])
+            tensors[t].name.decode() for t in (op.inputs[OPERANDS[kind][0]], op.outputs[0])
         )
         real = weights(model, kind, op)
         if real is None or source not in found or result not in found:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
 
 TWINS = {
     "MINIMUM": "MAXIMUM",

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.graph import Graph
-from edgecv.stages.quantize._tflite_layers import is_float, layers, own
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import is_float, layers, output_axis, own
 from edgecv.stages.quantize.learned import scales_of
 from edgecv.target import Grid
 
@@ -27,7 +27,7 @@ def put_tflite(
         real = flatbuffer.constant(float_model, source)
         assert real is not None
         tensor = own(model, op, 1)
-        axis = real.ndim - 1 if name == "DEPTHWISE_CONV_2D" else 0
+        axis = output_axis(name)
         count = len(tensor.quantization.scale)
         scale = np.array(scales[source.name.decode()], np.float32)
         scale = np.broadcast_to(scale, count)

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import engine, quiet
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import OPERANDS, layers
 from edgecv.stages.quantize._tflite_equalize import equalize
 from edgecv.stages.quantize._tflite_integers import say_in_integers
-from edgecv.stages.quantize._tflite_layers import PLACES, layers, seen_by
+from edgecv.stages.quantize._tflite_layers import seen_by
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
 from edgecv.stages.quantize.rounding import Moments
@@ -82,7 +83,7 @@ class Measured:
                 old = found.get(name, (low, high))
                 found[name] = min(low, old[0]), max(high, old[1])
             for i, (kind, op) in every:
-                entry = value_of(int(op.inputs[PLACES[kind][0]]))
+                entry = value_of(int(op.inputs[OPERANDS[kind][0]]))
                 x = seen_by(self.model, kind, op, entry)
                 if x is not None:
                     self.moments.setdefault(i, Moments()).add(x, len(self.samples))

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
-from edgecv.stages.quantize._tflite_layers import PLACES, back, operand, own, there
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import OPERANDS, as_in_file, operand, outputs_first, own
 
 
 class Place:
@@ -18,19 +18,19 @@ class Place:
 
     def __init__(self, model: Any, name: str, op: Any) -> None:
         self._model, self._name, self._op = model, name, op
-        self._weight = own(model, op, PLACES[name][1])
+        self._weight = own(model, op, OPERANDS[name][1])
         self.scale = np.array(self._weight.quantization.scale, np.float64)
         source, bias = operand(model, name, op, 0), operand(model, name, op, 2)
         self.input_scale: float | None = None
         if source is not None and bias is not None and bias.quantization is not None:
             self.input_scale = float(source.quantization.scale[0])
-            self._bias = own(model, op, PLACES[name][2])
+            self._bias = own(model, op, OPERANDS[name][2])
 
     def integers(self) -> np.ndarray:
         """The weight's integers."""
         held = flatbuffer.constant(self._model, self._weight)
         assert held is not None
-        return there(self._name, held)
+        return outputs_first(self._name, held)
 
     def bias(self) -> np.ndarray:
         """The bias as real numbers, float64 (O,); zeros where the layer has none."""
@@ -41,7 +41,9 @@ class Place:
         return held.astype(np.float64) * np.array(self._bias.quantization.scale, np.float64)
 
     def write(self, q: np.ndarray, s: np.ndarray, bias: np.ndarray) -> None:
-        flatbuffer.set_constant(self._model, self._weight, back(self._name, q).astype(np.int8))
+        flatbuffer.set_constant(
+            self._model, self._weight, as_in_file(self._name, q).astype(np.int8)
+        )
         self._weight.quantization.scale = s.astype(np.float32).tolist()
         if self.input_scale is None:
             return

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import UnsupportedError
-from edgecv.stages.quantize._tflite_layers import PLACES, is_float, operand, weights
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import FORWARD, OPERANDS, is_float, operand, weights
 from edgecv.stages.quantize._tflite_measured import play
 from edgecv.stages.quantize._tflite_place import Place
 from edgecv.stages.quantize.reconstruction import Subject
@@ -79,9 +79,9 @@ def _blocks(model: Any, known: set[str]) -> list[str]:
     for op in flatbuffer.graph_of(model).operators:
         name, result = flatbuffer.op_name(model, op), str(op.outputs[0])
         fused = getattr(op.builtinOptions, "fusedActivationFunction", 0)
-        if result in known and (name == "ADD" or (name in PLACES and fused == 0)):
+        if result in known and (name == "ADD" or (name in OPERANDS and fused == 0)):
             ends.append(result)
-        if result in known and name in PLACES:
+        if result in known and name in OPERANDS:
             convolutions.append(result)
     return ends or convolutions
 
@@ -107,7 +107,7 @@ class _Builder:
     def _node(self, i: int, op: Any) -> fx.Node:
         name = flatbuffer.op_name(self._model, op)
         call = self._fx.call_function
-        if name in ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"):
+        if name in FORWARD:
             return self._layer(i, name, op)
         x = self._at(op, 0)
         if name == "ADD":

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
-from edgecv.stages.quantize._tflite_layers import is_float, layers, operand, weights
+from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import is_float, layers, operand, weights
 from edgecv.stages.quantize._tflite_place import Place
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import Moments

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.quantize._tflite_layers import known_as
 from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.options import Options

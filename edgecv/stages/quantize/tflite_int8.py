@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.backends.tflite.run import Session, quiet
 from edgecv.errors import (
     ModelError,
@@ -35,6 +34,7 @@ from edgecv.errors import (
     missing,
 )
 from edgecv.graph import Graph
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy

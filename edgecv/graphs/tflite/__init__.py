@@ -1,0 +1,1 @@
+"""TFLite: reading and writing files (`flatbuffer.py`), and what a layer is (`layers.py`)."""
