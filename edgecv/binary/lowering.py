@@ -17,7 +17,6 @@ dynamic size, a kernel the library refuses) stays float, and is told.
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -26,11 +25,12 @@ import numpy as np
 from edgecv.binary.plain import DOMAIN
 from edgecv.binary.reference import Shape, packed
 from edgecv.binary.thresholds import thresholds
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import FORWARD
 
 log = logging.getLogger(__name__)
 OPSET = 1
 MOST = 65535  # products of one output, as the kernels count them
-PRODUCTS = ("Conv", "Gemm", "MatMul")
 TO_LAST, TO_FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 
 
@@ -98,12 +98,8 @@ class _Lowering:
             v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
             for v in (*inferred.value_info, *inferred.input, *inferred.output)
         }
-        self.makers = {o: n for n in self.graph.node for o in n.output}
-        self.ends = {o.name for o in self.graph.output}
-        self.readers: dict[str, list[Any]] = defaultdict(list)
-        for node in self.graph.node:
-            for name in dict.fromkeys(node.input):
-                self.readers[name].append(node)
+        index = Index(self.graph)
+        self.makers, self.readers, self.ends = index.makers, index.readers, index.ends
         self.taken: set[str] = set()  # first outputs of nodes that units take over
         self.units: dict[str, Unit] = {}  # by their value
         self.made: list[Any] = []
@@ -131,7 +127,7 @@ class _Lowering:
 
     def signs(self, node: Any) -> tuple[str, np.ndarray] | None:
         """(x, β) where a convolution reads Where(x >= β, 1, −1)."""
-        if node.op_type not in PRODUCTS or node.input[1] not in self.values:
+        if node.op_type not in FORWARD or node.input[1] not in self.values:
             return None
         where = self.makers.get(node.input[0])
         if where is None or where.op_type != "Where":

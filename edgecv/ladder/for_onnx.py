@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.onnx.index import Index
 from edgecv.ladder.layers import placed
 from edgecv.ladder.matching import Pair
 from edgecv.ladder.onnx_form import OnnxForm, session
@@ -29,7 +30,7 @@ class Apart:
         named = {node.output[0]: t for t, node in form.graph.made_by.items() if t in pairs}
         heads = [n for n in graph.node if n.op_type == PAIR[0]]
         tails = {n.input[0]: n for n in graph.node if n.op_type == PAIR[1]}
-        makers = {o: n for n in graph.node for o in n.output}
+        makers = Index(graph).makers
         # indices (ArgMax, TopK) are no layer's own rounding
         ends = [o.name for o in graph.output if o.type.tensor_type.elem_type == float_]
         del graph.output[:]

@@ -15,8 +15,9 @@ import numpy as np
 
 from edgecv.backends.onnxruntime.run import counting, register
 from edgecv.errors import EngineError, ModelError, missing
+from edgecv.graphs.onnx.layers import transposed
 from edgecv.ladder.layers import INPUT, Layer, input_grid, placed
-from edgecv.ladder.onnx_graph import PAIR, OnnxGraph, attribute
+from edgecv.ladder.onnx_graph import PAIR, OnnxGraph
 from edgecv.runtime.spec import TensorSpec
 
 
@@ -88,7 +89,7 @@ class OnnxForm:
             if value is not None:
                 found[role] = value
         if layer.kind == "dense" and "weight" in found:
-            turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
+            turned = node.op_type == "Gemm" and not transposed(node)
             found["weight"] = found["weight"] if turned else found["weight"].T
         return found
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import ModelError
+from edgecv.graphs.onnx.constants import axis_of, dequantized
+from edgecv.graphs.onnx.index import Index
 from edgecv.ladder.layers import INPUT, Grid, Layer, module_path
 
 KINDS = {
@@ -31,7 +33,8 @@ class OnnxGraph:
         import onnx
 
         self.nodes = list(model.graph.node)
-        self.held = {t.name: t for t in model.graph.initializer}
+        index = Index(model.graph)
+        self.held, self._outputs, self._producer = index.held, index.ends, index.makers
         inputs = [i.name for i in model.graph.input if i.name not in self.held]
         if len(inputs) != 1:
             raise ModelError(title, f"has {len(inputs)} inputs, one is compared")
@@ -41,8 +44,6 @@ class OnnxGraph:
             i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim)
             for i in (*model.graph.value_info, *model.graph.output)
         }
-        self._outputs = {o.name for o in model.graph.output}
-        self._producer = {out: node for node in self.nodes for out in node.output}
         self._fixed = self._constant_names()
         self.grids: dict[str, Grid] = {}
         self.integers: dict[str, str] = {}
@@ -67,12 +68,7 @@ class OnnxGraph:
         q, scale = parts[0], parts[1]
         if q is None or scale is None:
             return None
-        zero = parts[2] if len(parts) > 2 and parts[2] is not None else np.zeros((), np.int8)
-        side = [1] * q.ndim
-        if scale.size > 1:
-            side[attribute(node, "axis", 1)] = -1
-        scale, zero = (v.reshape(side) if v.size > 1 else v.reshape(()) for v in (scale, zero))
-        return (q.astype(np.float32) - zero.astype(np.float32)) * scale
+        return dequantized(q, scale, parts[2] if len(parts) > 2 else None, axis_of(node))
 
     def _constant_names(self) -> set[str]:
         known = set(self.held)
@@ -157,7 +153,3 @@ def _attributes(node: Any) -> dict[str, Any]:
         a.name: onnx.helper.get_attribute_value(a) for a in node.attribute if a.name in COMPARED
     }
     return {k: list(v) if isinstance(v, list | tuple) else v for k, v in found.items()}
-
-
-def attribute(node: Any, name: str, default: int) -> int:
-    return next((int(a.i) for a in node.attribute if a.name == name), default)

@@ -9,6 +9,7 @@ from onnx import numpy_helper
 
 from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.layers import FORWARD, transposed
 
 
 def tensors(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -33,9 +34,9 @@ def weights(graph: Graph) -> dict[str, np.ndarray]:
     held = {t.name: t for t in model.graph.initializer}
     found = {}
     for node in model.graph.node:
-        if node.op_type not in ("Conv", "Gemm", "MatMul") or node.input[1] not in held:
+        if node.op_type not in FORWARD or node.input[1] not in held:
             continue
         value = numpy_helper.to_array(held[node.input[1]])
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
-        found[node.input[1]] = value if node.op_type == "Conv" or turned else value.T
+        turned = node.op_type == "MatMul" or transposed(node)
+        found[node.input[1]] = value.T if turned else value
     return found

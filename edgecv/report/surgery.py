@@ -16,8 +16,9 @@ import numpy as np
 
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import UnsupportedError, missing
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import CONVOLUTIONS
 
-CONVOLUTIONS = ("Conv", "ConvTranspose")
 WHERE = "saliency"
 
 
@@ -82,7 +83,7 @@ def _is_float(model: Any, name: str, node: Any) -> bool:
 
 def _everything_passes(model: Any, name: str) -> bool:
     """Whether no path from the image to the output leads around this tensor."""
-    made_by = {out: node for node in model.graph.node for out in node.output}
+    made_by = Index(model.graph).makers
     image = model.graph.input[0].name
     todo, seen, reached = [model.graph.output[0].name], {name}, False
     while todo:
@@ -101,7 +102,7 @@ def _everything_passes(model: Any, name: str) -> bool:
 
 def _scores(model: Any) -> str:
     """The logits: what goes into the softmax, where the graph ends in one."""
-    made_by = {out: node for node in model.graph.node for out in node.output}
+    made_by = Index(model.graph).makers
     name = model.graph.output[0].name
     node = made_by.get(name)
     while node is not None and node.op_type in ("QuantizeLinear", "DequantizeLinear", "Softmax"):
@@ -115,10 +116,7 @@ def soft(tail: Any) -> Any:
     import onnx
 
     known = {t.name: onnx.numpy_helper.to_array(t) for t in tail.graph.initializer}
-    readers: dict[str, list[Any]] = {}
-    for node in tail.graph.node:
-        for name in node.input:
-            readers.setdefault(name, []).append(node)
+    readers = Index(tail.graph).readers
     for node in list(tail.graph.node):
         if node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
             raise UnsupportedError(WHERE, f"{node.op_type} behind the feature map has no slope")

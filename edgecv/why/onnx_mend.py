@@ -13,6 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.onnx.constants import axis_of, dequantized
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import FORWARD
+
 ELEMENTWISE = frozenset((
     "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Identity", "Cast",
     "QuantizeLinear", "DequantizeLinear", "Elu", "Softplus", "Abs", "Neg", "Sqrt", "Exp",
@@ -102,13 +106,10 @@ def _cancel_pairs(model: Any, found: list[Any], shapes: Mapping[str, Sequence[in
     """Take out pairs that undo each other, with the shapes between them as they then are."""
     ends = {o.name for o in model.graph.output}
     for first in found:
-        readers: dict[str, list[Any]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                readers.setdefault(name, []).append(node)
+        index = Index(model.graph)  # anew: pairs before it are out
         chain, node = [first], first
-        while len(near := readers.get(node.output[0], [])) == 1 and node.output[0] not in ends:
-            node = near[0]
+        while index.uses[node.output[0]] == 1 and node.output[0] not in ends:
+            (node,) = index.readers[node.output[0]]
             chain.append(node)
             if node.op_type not in ELEMENTWISE:
                 break
@@ -143,11 +144,10 @@ def unpacked(model: Any) -> Any | None:
     from onnx import numpy_helper
 
     made = copied(model)
-    held = {t.name: t for t in made.graph.initializer}
-    makers = {o: n for n in made.graph.node for o in n.output}
+    held, makers = Index(made.graph).held, Index(made.graph).makers
     done = 0
     for node in list(made.graph.node):
-        if node.op_type not in ("Conv", "Gemm", "MatMul"):
+        if node.op_type not in FORWARD:
             continue
         source, weight = makers.get(node.input[0]), makers.get(node.input[1])
         on_grid = source is not None and source.op_type == "DequantizeLinear"
@@ -155,22 +155,10 @@ def unpacked(model: Any) -> Any | None:
             continue
         if weight.input[0] not in held or any(a.name == "block_size" for a in weight.attribute):
             continue
-        values = _dequantized(weight, held)
+        q, scale, *zero = (numpy_helper.to_array(held[n]) for n in weight.input)
+        values = dequantized(q, scale, zero[0] if zero else None, axis_of(weight))
         name = f"{weight.output[0]}_float"
         made.graph.initializer.append(numpy_helper.from_array(values, name))
         node.input[1] = name
         done += 1
     return made if done else None
-
-
-def _dequantized(node: Any, held: Mapping[str, Any]) -> np.ndarray:
-    from onnx import numpy_helper
-
-    arrays = [numpy_helper.to_array(held[name]) for name in node.input]
-    q, scale = arrays[0].astype(np.float32), arrays[1].astype(np.float32)
-    zero = arrays[2].astype(np.float32) if len(arrays) > 2 else np.zeros_like(scale)
-    axis = next((a.i for a in node.attribute if a.name == "axis"), 1)
-    side = [1] * q.ndim
-    if scale.size > 1:
-        side[axis] = -1
-    return np.asarray((q - zero.reshape(side)) * scale.reshape(side), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing
 from edgecv.graphs.onnx import wire
+from edgecv.graphs.onnx.index import Index
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import from_scope
 from edgecv.why.onnx_fusing import unfused
@@ -51,15 +52,11 @@ class OnnxView(View):
         self.files: Mapping[str, bytes] = {name: content}
         self._names = Names(wire.read(content))
         graph = self.model.graph
-        self.held = {t.name: t for t in graph.initializer}
-        self.makers = {o: node for node in graph.node for o in node.output}
-        self.readers: dict[str, list[Any]] = {}
-        for node in graph.node:
-            for tensor in dict.fromkeys(node.input):
-                self.readers.setdefault(tensor, []).append(node)
+        index = Index(graph)
+        self.held, self.makers, self.readers = index.held, index.makers, index.readers
         values = (*graph.value_info, *graph.input, *graph.output)
         self._shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in values}
-        self.ends = {o.name for o in graph.output}
+        self.ends = index.ends
         self._starts = {i.name for i in graph.input} - self.held.keys()
 
     @cached_property

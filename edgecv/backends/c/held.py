@@ -8,6 +8,8 @@ import numpy as np
 
 from edgecv.backends.c.network import Grid, Step, Tensor, multiplier
 from edgecv.errors import UnsupportedError
+from edgecv.graphs.onnx.constants import constants
+from edgecv.graphs.onnx.index import Index
 
 INFINITY = float("inf")
 
@@ -16,19 +18,11 @@ class Held:
     """An ONNX graph while it becomes steps. An operator is read by the method of its name."""
 
     def __init__(self, model: Any, where: str) -> None:
-        from onnx import numpy_helper
-
         self.where, self.graph = where, model.graph
-        self.values = {t.name: numpy_helper.to_array(t) for t in self.graph.initializer}
-        for node in self.graph.node:
-            if node.op_type == "Constant":
-                self.values[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        self.makers = {o: n for n in self.graph.node for o in n.output}
-        self.readers: dict[str, list[Any]] = {}
-        for node in self.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.ends = {o.name for o in self.graph.output}
+        self.values = constants(self.graph)
+        index = Index(self.graph)
+        self.makers, self.readers = index.makers, index.readers
+        self.uses, self.ends = index.uses, index.ends
         self.opsets = list(model.opset_import)
         self.shapes = _shapes(model)
         self.views: dict[str, Any] = {}  # values that lie in other tensors: `moves.View`
@@ -158,7 +152,7 @@ class Held:
         """(QuantizeLinear, low, high, what is between) where one takes a node's value, clipped."""
         value, low, high = node.output[0], -INFINITY, INFINITY
         between: list[Any] = []
-        while value not in self.ends and len(self.readers.get(value, ())) == 1:
+        while value not in self.ends and self.uses[value] == 1:
             reader = self.readers[value][0]
             if reader.op_type == "QuantizeLinear":
                 return reader, low, high, between
@@ -203,7 +197,7 @@ class Held:
     def _clipped(self, node: Any) -> tuple[str, float, float]:
         """(the value behind them, low, high) with the Relu and Clip that alone read a node."""
         value, low, high = node.output[0], -INFINITY, INFINITY
-        while value not in self.ends and len(self.readers.get(value, ())) == 1:
+        while value not in self.ends and self.uses[value] == 1:
             reader = self.readers[value][0]
             limits = self._limits(reader)
             if limits is None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.index import Index
 from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx, load_onnx
 
@@ -31,7 +32,7 @@ def ends(graph: Graph) -> list[str]:
     import onnx
 
     model = onnx.load_model(str(graph.path), load_external_data=False)
-    made = {name: node for node in model.graph.node for name in node.output}
+    made = Index(model.graph).makers
     found = []
     for output in model.graph.output:
         node = made.get(output.name)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.names import names_of
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import weights
-from edgecv.stages.quantize.keep_float import names_of
 from edgecv.stages.quantize.rounding import PLACES as SEEN
 from edgecv.stages.quantize.rounding import columns
 

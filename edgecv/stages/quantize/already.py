@@ -13,10 +13,10 @@ from pathlib import Path
 
 from edgecv.errors import ModelError
 from edgecv.graph import OWN_INTEGERS, Graph
+from edgecv.graphs.onnx.layers import PRODUCTS
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import DEFAULT, Options
 
-MULTIPLY = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 log = logging.getLogger(__name__)
 TOLD = "comes with integers of its own and keeps them: calibration and its options change nothing"
 
@@ -51,4 +51,4 @@ def float_products(path: Path) -> list[str]:
     graph = onnx.load_model(str(path)).graph
     integers = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     return [n.name or n.output[0] for n in graph.node
-            if n.op_type in MULTIPLY and not integers.issuperset(n.input[:2])]  # fmt: skip
+            if n.op_type in PRODUCTS and not integers.issuperset(n.input[:2])]  # fmt: skip

@@ -10,8 +10,8 @@ import numpy as np
 
 from edgecv.errors import missing
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.names import node_names
 from edgecv.stages.quantize.half import SMALL, as_half
-from edgecv.stages.quantize.keep_float import onnx_layers
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import Options, Sensitivity
@@ -33,7 +33,7 @@ def floats(measured: Any) -> bytes:
 def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
     """What `keep_float` calls the layers (`keep_float.py`)."""
     del source
-    return onnx_layers(measured.model)
+    return node_names(measured.model)
 
 
 def sensitivities(

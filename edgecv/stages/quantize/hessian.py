@@ -20,12 +20,12 @@ import numpy as np
 import torch
 
 from edgecv.errors import UnsupportedError
+from edgecv.graphs.onnx.layers import WEIGHTED, transposed
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
 from edgecv.stages.quantize.mixed import Problem
-from edgecv.stages.quantize.onnx_layers import transposed
 from edgecv.stages.quantize.reconstruction import Collect
-from edgecv.stages.quantize.sensitivity import LAYERS, Rounded, problem_of, rounded
+from edgecv.stages.quantize.sensitivity import Rounded, problem_of, rounded
 
 PROBES, SEED = 8, 0
 
@@ -69,7 +69,7 @@ def _weight_steps(
     from onnx import numpy_helper
 
     held = {t.name: t for t in model.graph.initializer}
-    made = {n.input[1]: n for n in model.graph.node if n.op_type in LAYERS}
+    made = {n.input[1]: n for n in model.graph.node if n.op_type in WEIGHTED}
     found = {}
     for thing in weights:
         node, flow = made[thing.name], reader.nodes.get(made[thing.name].output[0])

@@ -1,7 +1,6 @@
 """Which layers stay float: names as `edgecv bench --profile` shows them, resolved to layers.
 
-A layer answers to its own name ("stage1.0.conv1"), to its weight's ("stage1.0.conv1.weight") and to
-its node's or tensor's in the graph file ("/stage1/stage1.0/conv1/Conv", "conv_2d_3").
+What a layer answers to is said in `graphs.names`.
 """
 
 from __future__ import annotations
@@ -11,25 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecv.errors import StageError
-from edgecv.runtime.layers import layer_of
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import DENSE
 
 NEAREST = 3
-
-
-def onnx_layers(model: Any) -> dict[str, frozenset[str]]:
-    """Names by node name, of every node but constants. Nameless nodes get their output's name.
-
-    model: onnx.ModelProto, whose nodes are named in place
-    """
-    held = {t.name for t in model.graph.initializer}
-    found = {}
-    for node in model.graph.node:
-        if node.op_type == "Constant" or not node.output:
-            continue
-        node.name = node.name or node.output[0]
-        weights = [n for n in node.input[1:] if n in held]
-        found[node.name] = names_of(weights, [node.name])
-    return found
 
 
 def resolve(layers: Mapping[str, frozenset[str]], wanted: Sequence[str]) -> set[str]:
@@ -59,7 +43,7 @@ def hold_float(quantized: Any, kept: set[str]) -> None:
     """
     import onnx
 
-    makers = {output for n in quantized.graph.node for output in n.output}
+    makers = Index(quantized.graph).makers
     quantizes = {n.input[0] for n in quantized.graph.node if n.op_type == "QuantizeLinear"}
     nodes = list(quantized.graph.node)
     held = []
@@ -95,7 +79,7 @@ def free_outputs(quantized: Any) -> None:
     its softmax, is rounded once more.
     """
     graph = quantized.graph
-    makers = {output: n for n in graph.node for output in n.output}
+    makers = Index(graph).makers
     for output in graph.output:
         name = output.name
         while node := makers.get(name):
@@ -118,7 +102,7 @@ def _unrounded(graph: Any, makers: dict[str, Any], node: Any) -> Any:
     if pack is None or layer is None or pack.op_type != "QuantizeLinear":
         return None
     readers = [n for n in graph.node if {pack.input[0], pack.output[0]} & set(n.input)]
-    if layer.op_type not in ("Gemm", "MatMul", *BEHIND) or len(readers) != 2:
+    if layer.op_type not in (*DENSE, *BEHIND) or len(readers) != 2:
         return None
     layer.output[0] = node.output[0]
     makers[node.output[0]] = layer
@@ -135,8 +119,3 @@ def _leads_to(nodes: Sequence[Any], tensor: str, quantizes: set[str]) -> bool:
             return False
         tensor = readers[0].output[0]
     return True
-
-
-def names_of(weights: Sequence[str], nodes: Sequence[str]) -> frozenset[str]:
-    layer = layer_of(weights, nodes)
-    return frozenset({*weights[:1], *nodes, *([layer] if layer else [])})

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import layer_inputs
+from edgecv.graphs.onnx.geometry import groups
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import plain, transposed
 from edgecv.stages.quantize import equalization
 from edgecv.stages.quantize.equalization import Layer, Ties
-from edgecv.stages.quantize.onnx_layers import plain, transposed
 
 # Operators that commute with a positive scale per channel.
 _PASS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
@@ -55,9 +57,8 @@ def _by_channel(values: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def _read(model: Any) -> tuple[list[Layer], Ties]:
     from onnx import numpy_helper
 
-    held = {t.name: t for t in model.graph.initializer}
+    held, uses = Index(model.graph).held, Index(model.graph).uses
     known = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
-    uses = Counter(n for node in model.graph.node for n in node.input)
     layers: list[Layer] = []
     ties = Ties(fixed={v.name for v in (*model.graph.input, *model.graph.output)})
     for node in model.graph.node:
@@ -73,8 +74,9 @@ def _read(model: Any) -> tuple[list[Layer], Ties]:
             weight, *rest = (numpy_helper.to_array(held[n]) for n in own)
             weight = weight.T if transposed(node) else weight
             bias = rest[0] if rest else None
-            group = next((a.i for a in node.attribute if a.name == "group"), 1)
-            layers.append(Layer(node.output[0], weight, bias, group, flows[0], node.output[0]))
+            layers.append(
+                Layer(node.output[0], weight, bias, groups(node), flows[0], node.output[0])
+            )
         elif node.op_type in _PASS or _passes(node, known, held):
             ties.pairs.append((flows[0], node.output[0]))
             if node.op_type == "Relu":

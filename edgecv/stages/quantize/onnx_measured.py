@@ -13,9 +13,10 @@ import numpy as np
 from edgecv.backends.onnxruntime.tensors import activations, with_shapes
 from edgecv.errors import StageError
 from edgecv.graph import Graph
-from edgecv.stages.quantize.keep_float import onnx_layers
+from edgecv.graphs.onnx.geometry import geometry
+from edgecv.graphs.onnx.layers import layers
+from edgecv.graphs.onnx.names import node_names
 from edgecv.stages.quantize.onnx_equalize import equalized
-from edgecv.stages.quantize.onnx_layers import geometry, layers
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
@@ -37,7 +38,7 @@ class Measured:
         if equalization:
             model = equalized(model, samples)
         self.model = with_shapes(own_biases(model))
-        onnx_layers(self.model)  # names the nodes that have none
+        node_names(self.model)  # names the nodes that have none
         self.samples, self.equalization = samples, equalization
         self._names, self._run = activations(self.model)
         self.moments = {node.output[0]: Moments() for node in layers(self.model)}

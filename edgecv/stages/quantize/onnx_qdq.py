@@ -29,10 +29,14 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.draft import Draft
+from edgecv.graphs.onnx.geometry import groups
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import DENSE, FORWARD
+from edgecv.graphs.onnx.names import node_names
 from edgecv.stages.export.onnx import FILE, strip
 from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
-from edgecv.stages.quantize.keep_float import free_outputs, hold_float, onnx_layers, resolve
+from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
@@ -72,7 +76,7 @@ def quantize_onnx(
     if grid.activations == "uint8" and not graph.facts.get("one_bit"):
         counted_pads_apart(Draft(model, graph.path.name))
     model = with_shapes(model)
-    kept = resolve(onnx_layers(model), options.keep_float)
+    kept = resolve(node_names(model), options.keep_float)
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL
         overrides = onnx_learned.overrides(graph, grid, rows_and_pairs(model))
@@ -190,14 +194,14 @@ def _quantize(
 def _multiplying(model: Any) -> list[str] | None:
     """Where layers of one bit count, what else multiplies, and its clipping; None is everything:
     between layers of one bit, floats are added, and would be converted to and fro for nothing."""
-    from edgecv.binary.lowering import PRODUCTS, countable
+    from edgecv.binary.lowering import countable
 
     bits = countable(model)
     if not bits:
         return None
     for node in model.graph.node:  # the quantizer chooses by name
         node.name = node.name or node.output[0]
-    found = [n for n in model.graph.node if n.op_type in PRODUCTS and n.output[0] not in bits]
+    found = [n for n in model.graph.node if n.op_type in FORWARD and n.output[0] not in bits]
     made = {n.output[0] for n in found}
     clips = [n for n in model.graph.node if n.op_type in ("Relu", "Clip") and n.input[0] in made]
     return [n.name for n in (*found, *clips)]
@@ -206,7 +210,7 @@ def _multiplying(model: Any) -> list[str] | None:
 def _float_readers(quantized: Any, chosen: list[str]) -> None:
     """Give what was not chosen the floats as they were, where something made floats; in place."""
     graph = quantized.graph
-    makers = {o: n for n in graph.node for o in n.output}
+    makers = Index(graph).makers
     names = {*chosen}
     for node in graph.node:
         if node.name in names or node.op_type in ("QuantizeLinear", "DequantizeLinear"):
@@ -263,7 +267,7 @@ def _whole_norms(model: Any) -> set[str]:
 def _dense_weights(model: Any) -> set[str]:
     """Names of the weights of fully connected layers."""
     held = {t.name for t in model.graph.initializer}
-    return {n.input[1] for n in model.graph.node if n.op_type in ("Gemm", "MatMul")} & held
+    return {n.input[1] for n in model.graph.node if n.op_type in DENSE} & held
 
 
 def _grouped_transposed(model: Any) -> set[str]:
@@ -272,8 +276,7 @@ def _grouped_transposed(model: Any) -> set[str]:
     return {
         node.input[1]
         for node in model.graph.node
-        if node.op_type == "ConvTranspose"
-        and any(a.name == "group" and a.i > 1 for a in node.attribute)
+        if node.op_type == "ConvTranspose" and groups(node) > 1
     }
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.stages.quantize.onnx_layers import transposed
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import transposed
 
 
 class Place:
@@ -65,9 +66,9 @@ class Quantized:
     """A Q/DQ graph by node name and by what makes each tensor."""
 
     def __init__(self, model: Any) -> None:
-        self._held = {t.name: t for t in model.graph.initializer}
+        index = Index(model.graph)
+        self._held, self._makers = index.held, index.makers
         self._nodes = {n.name: n for n in model.graph.node}
-        self._makers = {o: n for n in model.graph.node for o in n.output}
 
     def layer(self, node: Any) -> Place | None:
         """Where that node of the float graph is kept; None where its weights stayed float."""

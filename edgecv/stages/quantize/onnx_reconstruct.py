@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import layer_inputs
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import layers
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
-from edgecv.stages.quantize.onnx_layers import layers
 from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.reconstruction import Subject
 
@@ -24,7 +24,7 @@ def subject(model: Any, quantized: Any) -> Subject:
     reader = Reader(model, "quantize.reconstruction")
     net: Any = reader.read(OPERATORS)
     graph, flow = Quantized(quantized), reader.nodes
-    uses = Counter(n for node in model.graph.node for n in node.input)
+    uses = Index(model.graph).uses
     found = []
     for node in layers(model):
         place, made = graph.layer(node), flow.get(node.output[0])

@@ -8,12 +8,14 @@ biases are replaced. The bias takes out what rounding adds to a layer's mean: Na
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
 
-from edgecv.stages.quantize.onnx_layers import geometry, layers, rows_of, transposed
+from edgecv.graphs.onnx.constants import initializers
+from edgecv.graphs.onnx.geometry import groups
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import layers, rows_of, transposed
 from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.pairs import fitted, neighbours
@@ -52,11 +54,9 @@ def settle(
     limit: the largest integer that the quantizer gave a weight. Layers that stayed float, and
     weights that two layers share, keep what they have.
     """
-    from onnx import numpy_helper
-
-    floats = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    floats = initializers(model.graph)
     graph = Quantized(quantized)
-    uses = Counter(n for node in model.graph.node for n in node.input)
+    uses = Index(model.graph).uses
     for node in layers(model):
         seen, place = moments.get(node.output[0]), graph.layer(node)
         if place is None or seen is None or uses[node.input[1]] > 1:
@@ -71,9 +71,7 @@ def settle(
 
 def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Each layer's float weight as (O, K), and which of K an x86 without VNNI adds in 16 bits."""
-    from onnx import numpy_helper
-
-    floats = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    floats = initializers(model.graph)
     return {
         node.input[1]: (rows_of(node, floats[node.input[1]]), _pairs(node, floats))
         for node in layers(model)
@@ -82,9 +80,7 @@ def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
 
 def fit(model: Any, quantized: Any) -> None:
     """Bring the integers of the quantized graph's layers, in place, to where no pair saturates."""
-    from onnx import numpy_helper
-
-    floats = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+    floats = initializers(model.graph)
     graph = Quantized(quantized)
     for node in layers(model):
         if (place := graph.layer(node)) is not None:
@@ -97,5 +93,4 @@ def fit(model: Any, quantized: Any) -> None:
 
 def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray:
     w = floats[node.input[1]]
-    groups = geometry(node)[3] if node.op_type == "Conv" else 1
-    return neighbours(w.T.shape if transposed(node) else w.shape, groups)
+    return neighbours(w.T.shape if transposed(node) else w.shape, groups(node))

@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.runtime.layers import layer_of
+from edgecv.graphs.onnx.constants import axis_of, dequantized
+from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import WEIGHTED
+from edgecv.graphs.onnx.names import layer_name
 from edgecv.stages.quantize.mixed import Problem
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm")
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 Progress = Callable[[int, int], None]
 
@@ -63,7 +65,7 @@ def rounded(model: Any, quantized: Any) -> tuple[list[Rounded], list[Rounded]]:
 def problem_of(model: Any, weights: list[Rounded], noise: dict[str, float]) -> Problem:
     """Noise by the name of what is rounded, as the integer program wants it."""
     readers, makers = _layers_at(model)
-    layers = {n.input[1]: _name(n) for n in model.graph.node if n.op_type in LAYERS}
+    layers = {n.input[1]: layer_name(n) for n in model.graph.node if n.op_type in WEIGHTED}
     held = [thing.name for thing in weights]
     by_layer = {layers[name]: noise[name] for name in held}
     tensors = {name: value for name, value in noise.items() if name not in held}
@@ -84,18 +86,14 @@ def _weights(model: Any, quantized: Any) -> Iterator[Rounded]:
         if node.op_type != "DequantizeLinear" or name not in floats & layers:
             continue
         q, scale, zero = (numpy_helper.to_array(held[n]) for n in node.input)
-        side = [1] * q.ndim
-        if scale.size > 1:
-            side[next((a.i for a in node.attribute if a.name == "axis"), 1)] = -1
-        real = (q.astype(np.float32) - zero.astype(np.float32).reshape(side)) * scale.reshape(side)
-        yield Rounded(name, weight=real.astype(np.float32))
+        yield Rounded(name, weight=dequantized(q, scale, zero, axis_of(node)))
 
 
 def _activations(model: Any, quantized: Any) -> Iterator[Rounded]:
     from onnx import numpy_helper
 
     held = {t.name: t for t in quantized.graph.initializer}
-    made = {o for n in model.graph.node for o in n.output} | {i.name for i in model.graph.input}
+    made = {*Index(model.graph).makers, *(i.name for i in model.graph.input)}
     seen = set()
     for node in quantized.graph.node:
         # Rounding again on the same scale, behind a reshape, adds nothing.
@@ -156,17 +154,10 @@ def _sorted(model: Any) -> Any:
     return wrapped.model
 
 
-def _name(node: Any) -> str:
-    """The layer as `edgecv bench --profile` calls it; a node that is no layer, by its own name."""
-    weights = node.input[1:2] if node.op_type in LAYERS else ()
-    return layer_of(weights, (node.name,)) or str(node.name)
-
-
 def _layers_at(model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
     """By tensor, the layers that read it and those that make it; activation functions and changes
     of shape belong to the layer before them."""
-    made_by = {o: n for n in model.graph.node for o in n.output}
-    held = {t.name for t in model.graph.initializer}
+    made_by, held = Index(model.graph).makers, {*Index(model.graph).held}
     root: dict[str, str] = {}
 
     def rooted(name: str) -> str:
@@ -183,9 +174,9 @@ def _layers_at(model: Any) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
             continue
         for name in node.input:
             if name not in held:
-                readers.setdefault(rooted(name), []).append(_name(node))
+                readers.setdefault(rooted(name), []).append(layer_name(node))
         for name in node.output:
-            makers.setdefault(name, []).append(_name(node))
+            makers.setdefault(name, []).append(layer_name(node))
     every = {*made_by, *(i.name for i in model.graph.input)} - held
     return (
         {name: readers.get(rooted(name), []) for name in every},

@@ -7,9 +7,19 @@ from typing import Any
 
 import numpy as np
 
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+DENSE = ("Gemm", "MatMul")
+# Nodes that multiply, by constants or (MatMul, and any of them) by what is computed.
+PRODUCTS = (*CONVOLUTIONS, *DENSE)
+# Those whose outputs are sums over one window of the input each: all but transposed convolutions.
+FORWARD = ("Conv", *DENSE)
+# Those whose second input is a layer's weights whenever it is constant; MatMul has two equal ones.
+WEIGHTED = (*CONVOLUTIONS, "Gemm")
+
 
 def layers(model: Any) -> Iterator[Any]:
-    """Convolutions of images and dense layers whose weights and biases are constants."""
+    """Nodes that a quantizer settles: convolutions of images and dense layers whose weights and
+    biases are constants."""
     shapes = {t.name: tuple(t.dims) for t in model.graph.initializer}
     for node in model.graph.node:
         constant = all(n in shapes for n in node.input[1:] if n)
@@ -38,15 +48,3 @@ def rows_of(node: Any, weight: np.ndarray) -> np.ndarray:
     return (weight.T if transposed(node) else weight).reshape(
         weight.shape[1] if transposed(node) else len(weight), -1
     )
-
-
-def geometry(node: Any) -> tuple[list[int], list[int], list[int], int]:
-    """Strides, dilations, pads and groups of a convolution."""
-    known = {a.name: a for a in node.attribute}
-
-    def numbers(name: str, default: list[int]) -> list[int]:
-        return list(known[name].ints) if name in known else default
-
-    groups = int(known["group"].i) if "group" in known else 1
-    pads = numbers("pads", [0, 0, 0, 0])
-    return numbers("strides", [1, 1]), numbers("dilations", [1, 1]), pads, groups
