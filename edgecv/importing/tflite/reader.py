@@ -7,8 +7,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
 from edgecv.errors import ModelError, UnsupportedError
+from edgecv.graphs.tflite import flatbuffer
 from edgecv.importing.tflite.sparse import densified
 
 OPSET = 18

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer
 
 
 def densified(model: Any, tensor: Any) -> np.ndarray:
