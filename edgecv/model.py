@@ -38,6 +38,10 @@ INPUT = {
     "std?": Every(list, NUMBER),
     "crop_pct?": Number(0.05, 1),
     "interpolation?": Text(40),
+    "resize?": Text(40),
+    "pad_value?": whole(0, 255),
+    "pad_at?": Text(40),
+    "color?": Text(40),
 }
 EDIT = {"op": Text(100), "step?": Text(1000), "layers?": dict}
 SHAPE = {

@@ -52,7 +52,7 @@ def load(
     if not model.input:
         return settled(Translated(module, None, order) if order else module)
     taken = Preprocess.from_json(model.input)
-    for key in ("size", "channels"):
+    for key in ("size", "channels", "color"):
         a, b = getattr(taken, key), getattr(preprocess, key)
         if a != b:
             hint = "train a teacher for these images"

@@ -25,7 +25,11 @@ from edgecv.runtime.preprocess import Preprocess
 
 Finding = dict[str, Any]
 IMAGES = 8
-FIELDS = ("size", "channels", "mean", "std", "crop_pct", "interpolation")
+FIELDS = (
+    *("size", "channels", "mean", "std", "crop_pct", "interpolation"),
+    *("resize", "pad_value", "pad_at", "color"),
+)
+OF_ONE_RESIZE = (("crop_pct", "crop"), ("pad_value", "letterbox"), ("pad_at", "letterbox"))
 SATURATED, NARROW, WIDE = 0.01, 1.5, 0.25
 ALIKE_DB = 6.0
 POOR_DB = 15.0  # own SQNR of a layer that is no longer int8's rounding alone
@@ -40,12 +44,14 @@ def check_classes(a: Form, b: Form, ours: np.ndarray, theirs: np.ndarray) -> Non
 
 def of_preprocessing(theirs: Preprocess, own: Preprocess, some: Samples) -> Finding | None:
     """Which fields differ, with both values, and whether taking the reference's mends it."""
-    wrong = [f for f in FIELDS if not _same(getattr(theirs, f), getattr(own, f), theirs.channels)]
+    of_one = {f for f, way in OF_ONE_RESIZE if (theirs.resize, own.resize) != (way, way)}
+    wrong = [f for f in FIELDS if f not in of_one
+             and not _same(getattr(theirs, f), getattr(own, f), theirs.channels)]  # fmt: skip
     if not wrong:
         return None
     said = [f"{f} {_short(getattr(own, f))} where the reference has {_short(getattr(theirs, f))}"
             for f in wrong]  # fmt: skip
-    mended = replace(own, **{f: getattr(theirs, f) for f in wrong})
+    mended = replace(own, **{f: getattr(theirs, f) for f in (*wrong, *of_one)})
     energy = Energy()
     for a, b in zip(Inputs(some, theirs), Inputs(some, mended), strict=True):
         energy.add(a, b)

@@ -93,7 +93,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
 
 def _pictures(job: dict[str, Any], contents: Contents, found: reference.Reference) -> Samples:
     if job["images"]:
-        return samples.of_folder(Path(job["images"]), contents.manifest.get("labels"))
+        labels, channels = contents.manifest.get("labels"), contents.preprocess.channels
+        return samples.of_folder(Path(job["images"]), labels, channels)
     return found.images or samples.of_goldens(contents)
 
 

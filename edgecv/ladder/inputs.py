@@ -47,7 +47,7 @@ def alternatives(shape: tuple[int, ...], preprocess: Preprocess | None) -> list[
         found += [
             Alternative("layout", "transposed NCHW→NHWC in memory", _memory_last),
             Alternative("layout", "transposed NHWC→NCHW in memory", _memory_first),
-            Alternative("channels", "swapped RGB→BGR", lambda x: x[:, ::-1]),
+            Alternative("channels", _swapped(preprocess), lambda x: x[:, ::-1]),
         ]
     if h == w:
         turned = "turned so that height and width are exchanged"
@@ -59,6 +59,10 @@ def alternatives(shape: tuple[int, ...], preprocess: Preprocess | None) -> list[
     if preprocess is not None:
         found += list(_scales(preprocess))
     return found
+
+
+def _swapped(preprocess: Preprocess | None) -> str:
+    return f"swapped {'BGR→RGB' if preprocess and preprocess.color == 'bgr' else 'RGB→BGR'}"
 
 
 def _scales(preprocess: Preprocess) -> Iterator[Alternative]:
@@ -81,7 +85,9 @@ def _scales(preprocess: Preprocess) -> Iterator[Alternative]:
         "normalised with mean 127, std 128": ((127.0,), (128.0,)),
     }
     if preprocess.channels == 3:
-        known[f"normalised with ImageNet's mean {MEAN} and std {STD}"] = (MEAN, STD)
+        turn = -1 if preprocess.color == "bgr" else 1
+        m, s = MEAN[::turn], STD[::turn]
+        known[f"normalised with ImageNet's mean {m} and std {s}"] = (m, s)
     for name, (m, s) in known.items():
         if (m, s) != own:
             yield Alternative("scale", name, scaled(m, s))

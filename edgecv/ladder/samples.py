@@ -77,8 +77,9 @@ def of_run(folder: Path) -> Samples:
     return Samples(len(found), lambda i: np.asarray(found.pixels[i]), labels, True, "test data")
 
 
-def of_folder(folder: Path, labels: Sequence[str] | None) -> Samples:
-    """Image files below a folder. Raises DataError: no folder, no image."""
+def of_folder(folder: Path, labels: Sequence[str] | None, channels: int = 3) -> Samples:
+    """Image files below a folder, for a network of so many channels. Raises DataError: no folder,
+    no image."""
     if not folder.is_dir():
         raise DataError(str(folder), "is no folder", "--images takes a folder of images")
     files = image_files(folder)
@@ -90,7 +91,7 @@ def of_folder(folder: Path, labels: Sequence[str] | None) -> Samples:
     truth = np.array([-1 if i is None else i for i in found], np.int64)
     return Samples(
         len(files),
-        lambda i: decode(files[i]),
+        lambda i: decode(files[i], None if channels in (1, 3) else channels),
         truth if (truth >= 0).all() else None,
         False,
         str(folder),
@@ -110,6 +111,8 @@ def of_goldens(contents: Contents) -> Samples:
     pre = contents.preprocess
     pixels = nhwc * np.asarray(pre.std, np.float32) + np.asarray(pre.mean, np.float32)
     pixels = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+    if pre.color == "bgr":  # normalising turns it about
+        pixels = pixels[..., ::-1]
     return Samples(len(pixels), lambda i: pixels[i], None, True, "golden inputs")
 
 

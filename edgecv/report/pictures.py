@@ -19,8 +19,9 @@ OPACITY = 0.78
 
 
 def image(pixels: np.ndarray) -> str:
-    """A data URI of uint8 (H, W, 1 or 3)."""
-    picture = _pillow().fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    """A data URI of uint8 (H, W, C): the first three channels as RGB, of two the first alone."""
+    shown = pixels[..., 0] if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[..., :3])
+    picture = _pillow().fromarray(shown)
     if max(picture.size) <= PLAIN:
         return _uri(picture, "PNG", optimize=True)
     picture.thumbnail((LARGEST, LARGEST))

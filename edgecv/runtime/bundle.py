@@ -82,11 +82,10 @@ class Bundle:
         self._grids = {s.name: s for s in self.outputs if on_grid(s)}
         self._grid = self._grids.get(self._classes)
 
-    def __call__(self, image: np.ndarray, top: int | None = TOP) -> list[Prediction]:
-        """The `top` best classes, best first (None: all of them) of one uint8 image of any size.
+    def __call__(self, image: Any, top: int | None = TOP) -> list[Prediction]:
+        """The `top` best classes, best first (None: all of them) of one image of any size.
 
-        image: uint8 (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Raises DataError: no image, or a
-        network that does not answer with a row of classes.
+        image: what `edgecv.runtime.accepted` takes. Raises DataError: no image, or a network that does not answer with a row of classes.
         """
         if self._kind != "classes":
             what = f"output {self._classes!r} holds {_HOLDS[self._kind]}, not scores for classes"

@@ -12,7 +12,8 @@ from typing import Any
 from edgecv.backends import ENGINES
 from edgecv.errors import DataError
 from edgecv.runtime.fidelity import KINDS, width
-from edgecv.runtime.preprocess import DTYPES, LAYOUTS, Preprocess
+from edgecv.runtime.placement import PLACES, RESIZES
+from edgecv.runtime.preprocess import COLORS, DTYPES, LAYOUTS, MOST_CHANNELS, Preprocess
 from edgecv.runtime.resample import INTERPOLATIONS
 from edgecv.runtime.shape import NUMBER, Every, Number, Only, Text, whole, wrong
 from edgecv.runtime.spec import TensorSpec
@@ -35,11 +36,15 @@ TENSOR = Only({
 PIXEL = Number(-1e9, 1e9)
 PREPROCESS = Only({
     "size": [whole(1, 1 << 16), whole(1, 1 << 16)],
-    "channels": whole(1, 3),
+    "channels": whole(1, MOST_CHANNELS),
     "mean": Every(list, PIXEL),
     "std": Every(list, PIXEL),
     "crop_pct?": Number(0.05, 1),
     "interpolation?": Text(among=tuple(INTERPOLATIONS)),
+    "resize?": Text(among=RESIZES),
+    "pad_value?": whole(0, 255),
+    "pad_at?": Text(among=PLACES),
+    "color?": Text(among=COLORS),
     "layout?": Text(among=LAYOUTS),
     "dtype?": Text(among=DTYPES),
     "scale?": SCALE,

@@ -317,7 +317,7 @@ def test_images_of_any_size_and_kind(make_bundle) -> None:
         image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
         assert abs(sum(p.score for p in bundle(image)) - 1) < 1e-5
     with pytest.raises(DataError):
-        bundle(np.zeros((8, 8, 3), np.float32))
+        bundle(np.full((8, 8, 3), 255.0, np.float32))
 
 
 def test_labels_and_probabilities(make_bundle) -> None:

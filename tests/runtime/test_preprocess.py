@@ -183,8 +183,9 @@ def test_json_round_trip() -> None:
 @pytest.mark.parametrize(
     ("image", "says"),
     [
-        (np.zeros((4, 4, 3), np.float32), "dtype float32"),
-        (np.full((4, 4, 3), np.nan), "dtype float64"),
+        (np.full((4, 4, 3), 255, np.float32), "not within 0..1"),
+        (np.full((4, 4, 3), np.nan), "not within 0..1"),
+        (np.zeros((4, 4, 3), np.int32), "dtype int32"),
         (np.zeros((4, 4, 2), np.uint8), "shape (4, 4, 2)"),
         (np.zeros((3, 40, 40), np.uint8), "transpose"),
         (np.zeros((1, 4, 4, 3), np.uint8), "one image at a time"),
@@ -208,7 +209,7 @@ def test_what_is_no_image_is_refused(image, says: str) -> None:
         {"size": (0, 8)},
         {"size": (8,)},
         {"size": (8.0, 8)},
-        {"channels": 2},
+        {"channels": 0},
         {"mean": (1.0, 2.0)},
         {"mean": (float("nan"),)},
         {"std": (0.0,)},
