@@ -100,7 +100,9 @@ def _first(error: ValidationError) -> tuple[list[Any], str]:
     place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
     if first["type"] == "missing":
         return place, "missing"
-    return place, f"{first['msg'].removeprefix('Value error, ')}, found {short(first['input'])}"
+    message = first["msg"].removeprefix("Value error, ")
+    # of several keys together the message names what was found
+    return place, f"{message}, found {short(first['input'])}" if place else message
 
 
 def _about(cls: type[BaseModel], name: str) -> str:

@@ -14,9 +14,9 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from edgecv import pipeline, results, target
+from edgecv import pipeline, pixel_units, results, target
 from edgecv.checking import checked
-from edgecv.errors import BundleError, DataError, EdgecvError, ModelError, RecipeError
+from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
@@ -34,11 +34,11 @@ SYNTHETIC = 32
 # Field of a checked type -> the option that sets it.
 OPTIONS = {
     "size": "--input-size",
-    "crop_pct": "--crop-pct",
-    "keep_float": "--keep-float",
-    "name": "--name",
-    **{f: f"--{f}" for f in ("samples", "opset", "mean", "std", "interpolation", "channels")},
-}
+    **{f: f"--{f.replace('_', '-')}" for f in (
+        "samples", "opset", "mean", "std", "interpolation", "channels", "crop_pct", "keep_float",
+        "name", "resize", "pad_value", "pad_at", "color", "units",
+    )},
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,11 @@ class Request:
 
     model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
     targets: device profiles; what they can share is done once
-    mean, std: in units of 0..255 pixels; None takes the Model folder's own, or what published
-           weights of the zoo expect, else 0 and 255
+    mean, std: in units of 0..255 pixels, or of 0..1 where they can be nothing else, or where
+           `units` says so (`edgecv.pixel_units`); None takes the Model folder's own, or what
+           published weights of the zoo expect, else 0 and 255
+    resize, pad_value, pad_at, color, crop_pct, interpolation: as the runtime's Preprocess; None
+           takes the Model folder's own, or its default
     size:  input side in pixels; None takes what the model says, else 224
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
@@ -64,6 +67,11 @@ class Request:
     channels: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    units: pixel_units.Units | None = None
+    resize: str | None = None
+    pad_value: int | None = None
+    pad_at: str | None = None
+    color: str | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
     labels: Path | None = None
@@ -89,6 +97,7 @@ class Exported:
     facts: BundleFacts
     verdict: dict[str, Any] | None = None
     as_they_are: bool = False  # the file takes pixels of 0..255 and normalises them itself
+    understood: str = ""  # how mean and std were taken, where that was not to be taken for granted
 
 
 def export(
@@ -129,6 +138,7 @@ def export(
             found[t] = replace(
                 written,
                 as_they_are=request.std is None and recipe.data.std == (1.0 / 255.0,),
+                understood=_understood(request, recipe.data),
                 verdict=judge(request.limits, own) if compare else None,
             )
         return found
@@ -256,8 +266,6 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
             graph = load_onnx(Path(source.name), Path(room), replace(source.pins, size=size))
         _, channels, height, width = graph.inputs[0].shape
-        if channels not in (1, 3):
-            raise ModelError(source.name, f"takes {channels} channels", "images have 1 or 3")
         found: dict[str, Any] = {"size": [height, width], "channels": channels}
         found["precision"] = graph.precision
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
@@ -281,11 +289,11 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
     if "bytes" in known and (request.mean or request.std):
         raise RecipeError("--mean, --std", f"{known['bytes']} takes pixels as they are (uint8) "
                           "and normalises them itself", "leave them out")  # fmt: skip
-    mean = request.mean or known.get("mean") or (0.0,)
-    std = request.std or known.get("std") or (255.0,)
-    if "bytes" not in known and 0 < max(std) <= 4 and max(mean) <= 4:
-        raise RecipeError("--mean, --std", f"{mean} and {std} look like units of 0..1",
-                          "the units are 0..255 pixels: multiply by 255")  # fmt: skip
+    by = 255.0 if _units(request) == "0..255" else 1.0
+    mean, std = (
+        [v / by for v in given] if given else [v / 255.0 for v in known.get(key) or (default,)]
+        for key, given, default in (("mean", request.mean, 0.0), ("std", request.std, 255.0))
+    )
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
     if request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
         images = f"parted:{request.calibration}"
@@ -295,16 +303,46 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
             "train": images,
             "test": request.evaluate or images,
             "size": size,
-            "channels": request.channels or known.get("channels", 3),
-            "mean": [v / 255.0 for v in mean],
-            "std": [v / 255.0 for v in std],
-            "crop_pct": known.get("crop_pct", 0.875)
-            if request.crop_pct is None
-            else request.crop_pct,
-            "interpolation": request.interpolation or known.get("interpolation", "bicubic"),
+            "units": "0..1",
+            "mean": mean,
+            "std": std,
+            **_geometry(request, known),
         },
         OPTIONS,
     )
+
+
+def _geometry(request: Request, known: dict[str, Any]) -> dict[str, Any]:
+    """What is asked for, else the model's own as far as it goes with that; of Data's fields."""
+    keys = ("resize", "pad_value", "pad_at", "color", "crop_pct", "interpolation", "channels")
+    given = {k: v for k in keys if (v := getattr(request, k)) is not None}
+    own = {k: v for k in keys if (v := known.get(k)) is not None}
+    if "resize" in given:
+        own = {k: v for k, v in own.items() if k not in ("crop_pct", "pad_value", "pad_at")}
+    if given.get("channels", own.get("channels", 3)) != 3:
+        own.pop("color", None)
+    if given.get("color") == "grey" and "channels" not in given and own.get("channels", 1) != 1:
+        what = f"grey is of 1 channel, and the model takes {own['channels']}"
+        raise RecipeError("--color", what, "rgb or bgr")
+    return {"channels": 1 if given.get("color") == "grey" else 3} | own | given
+
+
+def _units(request: Request) -> pixel_units.Units:
+    """Of the request's mean and std. Raises RecipeError where it cannot be told."""
+    try:
+        return request.units or pixel_units.told(request.mean, request.std, "0..255")
+    except ValueError as e:
+        raise RecipeError("--mean, --std", str(e), pixel_units.HINT) from None
+
+
+def _understood(request: Request, data: Data) -> str:
+    """A sentence where mean and std were given in units of 0..1, or as pixels are."""
+    if request.mean is None and request.std is None:
+        return ""
+    units = _units(request)
+    as_it_is = request.std is not None and set(request.std) == {1.0}
+    said = units == "0..1" or as_it_is
+    return pixel_units.sentence(data.mean, data.std, units) if said else ""
 
 
 def _labels(path: Path | None) -> tuple[str, ...] | None:

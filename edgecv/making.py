@@ -53,7 +53,7 @@ class Work:
         channels = int(pixels.shape[-1])
         for key in ("mean", "std"):
             if len(given[key]) not in (1, channels):
-                what = f"{len(given[key])} values for images of {channels} channel"
+                what = f"{len(given[key])} values for images of {channels} channels"
                 raise RecipeError(f"data.{key}", what, "give one value, or one per channel")
         return Preprocess(channels=channels, **given)
 
@@ -98,8 +98,7 @@ def _data(work: Work) -> None:
         split,
         options.height_width,
         options.channels,
-        options.crop_pct,
-        options.interpolation,
+        options.geometry(),
         work.out,
         work.progress,
     )
@@ -222,7 +221,7 @@ def _check_normalisation(name: str, graph: Any, preprocess: Any) -> None:
         raise ModelError(
             name,
             "takes pixels as they are (uint8), and normalises them itself",
-            "data.mean: 0 and data.std: 0.00392156862745098, which is 1 / 255",
+            "data.units: 0..255, data.mean: 0 and data.std: 1",
         )
 
 
@@ -296,8 +295,9 @@ def _in_batches(work: Work, folder: Path) -> float | None:
 
 def images_digest(node: Node) -> str:
     """Which images a data node holds, as pixels: equal for two bundles tested on the same ones."""
-    pixels = ("content", "size", "channels", "crop_pct", "interpolation")
-    return digest({key: node.key[key] for key in pixels})
+    pixels = ("content", "size", "channels", "crop_pct", "interpolation",
+              "resize", "pad_value", "pad_at")  # fmt: skip
+    return digest({key: node.key[key] for key in pixels if key in node.key})
 
 
 def _measure(work: Work) -> None:

@@ -104,8 +104,7 @@ class Expansion:
             "content": datasets.fingerprint(self.source(split), split),
             "size": list(options.height_width),
             "channels": options.channels,
-            "crop_pct": options.crop_pct,
-            "interpolation": options.interpolation,
+            **options.geometry(),
         }
         kind = datasets.parse(self.source(split)).kind
         key |= code(("edgecv.data", f"edgecv.data.{kind}"), reads=(kind,))
@@ -137,8 +136,8 @@ class Expansion:
             "size": list(d.height_width),
             "mean": [round(255.0 * v, 6) for v in d.mean],
             "std": [round(255.0 * v, 6) for v in d.std],
-            "crop_pct": d.crop_pct,
-            "interpolation": d.interpolation,
+            **d.geometry(),
+            **({"color": "bgr"} if d.color == "bgr" else {}),
         }
 
     def _stage(self, step: Step) -> None:

@@ -13,6 +13,7 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,14 +21,22 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from edgecv import model_source, recipe_flow, stages, strict_yaml, target, user_code
+from edgecv import model_source, pixel_units, recipe_flow, stages, strict_yaml, target, user_code
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_flow import Step
+from edgecv.runtime.preprocess import MOST_CHANNELS
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
 from edgecv.zoo import published
@@ -42,38 +51,72 @@ class _Checked(BaseModel):
 class Data(_Checked):
     """Where images come from and how pixels become network input (the device does the same).
 
-    mean and std are in units of 0..1 (a pixel of 255 is 1.0), one value or one per channel.
+    mean and std: one value or one per channel, in the order of the network's channels; given in
+    units of 0..1 (a pixel of 255 is 1.0) or of 0..255 (`edgecv.pixel_units`), held in 0..1.
     """
 
     train: str = Field(description="imagefolder:PATH, npz:PATH, a registered name, module:function")
     test: str = Field(description="the same, for the accuracy that is reported")
-    size: int | tuple[int, int] = Field(description="input size in pixels, or [height, width]")
-    mean: tuple[float, ...] = Field(default=(0.5,), min_length=1)
-    std: tuple[float, ...] = Field(default=(0.5,), min_length=1)
-    channels: Literal[1, 3] | None = Field(default=None, description="default: the data's own")
+    size: int | tuple[int, int] | None = Field(
+        default=None, description="input size in pixels, or [height, width]; default: the file's"
+    )
+    resize: Literal["crop", "stretch", "letterbox", "none"] = Field(
+        default="crop",
+        description="crop the centre, stretch to the size, keep the aspect and pad, or none at all",
+    )
+    pad_value: int = Field(default=114, ge=0, le=255, description="of letterbox: the pixel around")
+    pad_at: Literal["centre", "corner"] = Field(
+        default="centre", description="of letterbox: corner puts the image at the upper left"
+    )
+    color: Literal["rgb", "bgr", "grey"] = Field(
+        default="rgb", description="the order of three channels; grey is one channel"
+    )
+    channels: int | None = Field(
+        default=None, ge=1, le=MOST_CHANNELS, description="default: the data's own"
+    )
     crop_pct: float = Field(
         default=0.875,
         ge=0.05,
         le=1,
-        description="short side becomes size / crop_pct before the crop",
+        description="of crop: short side becomes size / crop_pct before it",
     )
     interpolation: Literal["bicubic", "bilinear", "nearest"] = "bicubic"
+    units: Literal["0..1", "0..255"] | None = Field(
+        default=None, description="of mean and std; default: what they can only be"
+    )
+    mean: tuple[float, ...] = Field(default=(0.5,), min_length=1)
+    std: tuple[float, ...] = Field(default=(0.5,), min_length=1)
 
     @field_validator("size")
     @classmethod
-    def _positive(cls, value: int | tuple[int, int]) -> int | tuple[int, int]:
+    def _positive(cls, value: int | tuple[int, int] | None) -> int | tuple[int, int] | None:
         sides = (value, value) if isinstance(value, int) else value
-        if min(sides) < 1 or max(sides) > 4096:
+        if sides and (min(sides) < 1 or max(sides) > 4096):
             raise ValueError("a side is between 1 and 4096 pixels")
+        return value
+
+    @field_validator("pad_value", "pad_at", "crop_pct")
+    @classmethod
+    def _of_its_resize(cls, value: Any, info: ValidationInfo) -> Any:
+        needed = "crop" if info.field_name == "crop_pct" else "letterbox"
+        if (found := info.data.get("resize", needed)) != needed:
+            raise ValueError(f"means nothing with resize {found}, only with {needed}")
+        return value
+
+    @field_validator("channels")
+    @classmethod
+    def _of_its_color(cls, value: int | None, info: ValidationInfo) -> int | None:
+        needed = {"grey": 1, "bgr": 3}.get(info.data.get("color", "rgb"), value)
+        if value not in (None, needed):
+            raise ValueError(f"{info.data['color']} is of {needed} channels")
         return value
 
     @field_validator("mean", "std")
     @classmethod
-    def _unit(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if len(value) not in (1, 3):
+    def _per_channel(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        channels = info.data.get("channels")
+        if len(value) not in ((1, 3) if channels is None else (1, channels)):
             raise ValueError("give one value, or one per channel")
-        if max(abs(v) for v in value) > 4:
-            raise ValueError("units are 0..1 here: divide by 255")
         return value
 
     @field_validator("std")
@@ -83,9 +126,35 @@ class Data(_Checked):
             raise ValueError("a standard deviation is above 0")
         return value
 
+    @model_validator(mode="after")
+    def _in_units_of_one(self) -> Data:
+        taken: dict[str, Any] = {}
+        given = {k: getattr(self, k) for k in ("mean", "std") if k in self.model_fields_set}
+        units = self.units or pixel_units.told(given.get("mean"), given.get("std"), "0..1")
+        if units == "0..255":
+            taken = {k: tuple(v / 255.0 for v in values) for k, values in given.items()}
+        elif any(abs(v) > 4 for values in given.values() for v in values):
+            raise ValueError("mean and std are above 4, and units of 0..1 are asked for")
+        if self.color == "grey":
+            taken["channels"] = 1
+        for key, value in {**taken, "units": units}.items():
+            object.__setattr__(self, key, value)  # frozen for everybody else
+        return self
+
     @property
     def height_width(self) -> tuple[int, int]:
+        assert self.size is not None  # `check` finds the file's where the recipe says none
         return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    def geometry(self) -> dict[str, Any]:
+        """How images come to the input's size, and its channels, as Preprocess names it; without
+        what goes without saying."""
+        said: dict[str, Any] = {"resize": self.resize}
+        if self.resize == "crop":
+            said = {"crop_pct": self.crop_pct}
+        if self.resize == "letterbox":
+            said |= {"pad_value": self.pad_value, "pad_at": self.pad_at}
+        return {**said, "interpolation": self.interpolation}
 
 
 class Bench(_Checked):
@@ -215,7 +284,7 @@ def check(
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
     model = model_source.read(data["model"], path.parent, where)
-    given, notes = _as_trained(validated(Data, data["data"], where, "data"), model)
+    given, notes = _as_trained(validated(Data, data["data"], where, "data"), model, where)
     recipe = Recipe(
         name=path.stem,
         folder=path.parent,
@@ -310,31 +379,64 @@ def _unused(word: str, taken: Container[str], named: dict[str, int]) -> str:
             return name
 
 
-def _as_trained(data: Data, model: ModelSource) -> tuple[Data, tuple[str, ...]]:
+# What a model's own word counts for where the recipe says nothing; and what hangs on `resize`.
+_TRAINED = ("size", "mean", "std", "resize", "crop_pct", "pad_value", "pad_at", "interpolation",
+            "color")  # fmt: skip
+_OF_RESIZE = ("crop_pct", "pad_value", "pad_at")
+
+
+def _as_trained(data: Data, model: ModelSource, where: Where) -> tuple[Data, tuple[str, ...]]:
     """Where the recipe says nothing, pixels become input as the network's weights expect: those of
-    a Model folder, or published ones of the zoo. Also a note that says so."""
-    expected: dict[str, Any] = {}
+    a Model folder, or published ones of the zoo; and the size is the model's own. Also notes that
+    say so. Raises RecipeError: no size, and none to be found."""
+    expected, given = _expected(data, model), data.model_fields_set
+    if data.size is None and "size" not in expected:
+        what = f"key 'size' is missing, and {Path(model.name).name} does not say its own"
+        raise RecipeError(where("data"), what, "size: 224, or [height, width], in pixels")
+    taken: dict[str, Any] = {}
+    for key in _TRAINED:
+        if key in expected and key not in given and (key != "size" or data.size is None):
+            value = expected[key]
+            taken[key] = tuple(v / 255.0 for v in value) if key in ("mean", "std") else value
+    if given & {"resize", *_OF_RESIZE}:  # another way's padding or crop says nothing
+        taken = {k: v for k, v in taken.items() if k not in ("resize", *_OF_RESIZE)}
+    if data.channels not in (None, 3):
+        taken.pop("color", None)
+    changed: dict[str, Any] = {k: v for k, v in taken.items() if v != getattr(data, k)}
+    notes: tuple[str, ...] = ()
+    if data.units == "0..255" and given & {"mean", "std"}:
+        notes = (f"data: {pixel_units.sentence(data.mean, data.std, '0..255')}",)
+    if not changed:
+        return data, notes
+    said = ", ".join(f"{k} {_said(value)}" for k, value in changed.items())
+    note = f"data: {said}, as the weights of {Path(model.name).name} expect (the recipe says none)"
+    if "size" in changed:
+        changed["size"] = tuple(changed["size"])
+    return data.model_copy(update=changed), (*notes, note)
+
+
+def _said(value: Any) -> str:
+    many = isinstance(value, tuple | list)
+    return " ".join(f"{v:.4g}" for v in value) if many else f"{value}"
+
+
+def _expected(data: Data, model: ModelSource) -> dict[str, Any]:
+    """What the model says of its input, as a runtime Preprocess names it: mean and std in units of
+    0..255. Raises ModelError: a file that is to say its size and cannot be read."""
     if model.kind == "zoo":
-        expected = published.known(model.name, model.args)
-    elif model.kind == "folder" and is_file(Path(model.name) / "model.json"):
+        return published.known(model.name, model.args)
+    if model.kind == "folder" and is_file(Path(model.name) / "model.json"):
         from edgecv.model import Model
 
         with suppress(ModelError):  # damaged: said when it is opened
-            expected = Model.read(Path(model.name)).input
-    taken: dict[str, Any] = {}
-    for key in ("mean", "std", "crop_pct", "interpolation"):
-        if key in expected and key not in data.model_fields_set:
-            value = expected[key]
-            taken[key] = tuple(v / 255.0 for v in value) if key in ("mean", "std") else value
-    changed: dict[str, Any] = {k: v for k, v in taken.items() if v != getattr(data, k)}
-    if not changed:
-        return data, ()
-    said = ", ".join(
-        f"{k} " + (" ".join(f"{v:.4g}" for v in value) if isinstance(value, tuple) else f"{value}")
-        for k, value in changed.items()
-    )
-    note = f"data: {said}, as the weights of {Path(model.name).name} expect (the recipe says none)"
-    return data.model_copy(update=changed), (note,)
+            return Model.read(Path(model.name)).input
+    if model.kind == "onnx" and data.size is None:
+        from edgecv.stages.export.onnx import load_onnx
+
+        with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
+            graph = load_onnx(Path(model.name), Path(room), model.pins)
+            return {"size": graph.inputs[0].shape[2:]}
+    return {}
 
 
 def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:

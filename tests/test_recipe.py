@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from edgecv import checking, model_source, recipe
 from edgecv.errors import EdgecvError, RecipeError, TargetError
+from edgecv.nodes import Expansion
 
 QUICKSTART = Path(__file__).parents[1] / "recipes" / "quickstart.yaml"
 GOOD = """\
@@ -99,12 +100,22 @@ WRONG = [
     ("size: 28", "size: 0", "my.yaml:2: data.size", "between 1 and 4096"),
     ("size: 28", "size: [28]", "my.yaml:2: data.size", ""),
     (", size: 28", "", "my.yaml:2: data", "'size' is missing"),
-    ("size: 28", "size: 28, mean: [127]", "my.yaml:2: data.mean", "divide by 255"),
-    ("size: 28", "size: 28, std: [58, 57, 57]", "my.yaml:2: data.std", "divide by 255"),
+    ("size: 28", "size: 28, mean: [127], std: [0.5]", "my.yaml:2: data", "looks like 0..255 and"),
+    ("size: 28", "size: 28, std: [2]", "my.yaml:2: data", "may be units of 0..1 or of 0..255"),
+    ("size: 28", "size: 28, std: [58], units: 0..1", "my.yaml:2: data", "0..1 are asked for"),
+    ("size: 28", "size: 28, units: 1", "my.yaml:2: data.units", "0..255"),
+    ("size: 28", "size: 28, resize: fit", "my.yaml:2: data.resize", "letterbox"),
+    ("size: 28", "size: 28, pad_value: 3", "my.yaml:2: data.pad_value", "only with letterbox"),
+    ("size: 28", "size: 28, resize: none, pad_at: corner", "my.yaml:2: data.pad_at", "resize none"),
+    ("size: 28", "size: 28, resize: stretch, crop_pct: 1", "my.yaml:2: data.crop_pct", "h crop"),
+    ("size: 28", "size: 28, color: grey, channels: 3", "my.yaml:2: data.channels", "of 1 channel"),
+    ("size: 28", "size: 28, color: bgr, channels: 1", "my.yaml:2: data.channels", "of 3 channel"),
+    ("size: 28", "size: 28, color: yuv", "my.yaml:2: data.color", "bgr"),
     ("size: 28", "size: 28, std: [0]", "my.yaml:2: data.std", "above 0"),
     ("size: 28", "size: 28, mean: [.nan]", "my.yaml:2: data.mean", "finite"),
     ("size: 28", "size: 28, mean: [0.1, 0.2]", "my.yaml:2: data.mean", "one per channel"),
-    ("size: 28", "size: 28, channels: 4", "my.yaml:2: data.channels", ""),
+    ("size: 28", "size: 28, channels: 0", "my.yaml:2: data.channels", ""),
+    ("size: 28", "size: 28, channels: 4, mean: [1, 2, 3]", "my.yaml:2: data.mean", "per channel"),
     ("size: 28", "size: 28, crop_pct: 0.01", "my.yaml:2: data.crop_pct", ""),
     ("zoo: resnet8", "zoo: resnet9", "my.yaml:1: model", "did you mean 'resnet8'?"),
     ("{zoo: resnet8, width: 16}", "resnet9", "my.yaml:1: model", "did you mean 'resnet8'?"),
@@ -145,6 +156,38 @@ def test_a_precision_that_the_target_does_not_offer(load) -> None:
     with pytest.raises(TargetError, match=r"prune.*'edgetpu' does not offer fp32.*offers int8"):
         load(text.replace("[cpu, openvino]", "[cpu, edgetpu]"))
     assert load(GOOD.replace("[cpu, openvino]", "[edgetpu]")).targets[0].name == "edgetpu"
+
+
+@pytest.mark.parametrize(
+    ("more", "mean", "std"),
+    [
+        ("", [127.5], [127.5]),
+        (", mean: [0], std: [1]", [0], [255]),
+        (", mean: [0], std: [1], units: 0..255", [0], [1]),
+        (", mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375]",
+         [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+        (", mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]",
+         [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]),
+        (", mean: [127]", [127], [127.5]),
+    ],
+)  # fmt: skip
+def test_mean_and_std_in_either_unit_are_held_in_one(load, more, mean, std) -> None:
+    found = load(changed("size: 28", f"size: 28{more}"))
+    made = Expansion(found, compare=False).input()
+    assert (made["mean"], made["std"]) == (pytest.approx(mean), pytest.approx(std))
+    assert bool(found.notes) == ("0..255" in more or "12" in more)
+
+
+def test_geometry_and_colour_are_what_the_recipe_says(load) -> None:
+    plain = Expansion(load(changed("size: 28", "size: 28")), compare=False).input()
+    assert plain.keys() == {"size", "mean", "std", "crop_pct", "interpolation"}
+    more = "size: [24, 28], resize: letterbox, pad_value: 0, pad_at: corner, color: bgr"
+    found = Expansion(load(changed("size: 28", more)), compare=False).input()
+    assert found["size"] == [24, 28]
+    assert (found["resize"], found["pad_value"], found["pad_at"]) == ("letterbox", 0, "corner")
+    assert found["color"] == "bgr"
+    assert "crop_pct" not in found
+    assert load(changed("size: 28", "size: 28, color: grey")).data.channels == 1
 
 
 def test_a_graph_cannot_be_trained(load) -> None:

@@ -45,11 +45,31 @@ def register(command: Any) -> None:
         help="a layer that int8 leaves out, by its name in messages and `edgecv bench --profile`",
     )  # fmt: skip
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
-    made.add_argument("--channels", type=int, choices=(1, 3), help="default 3")
-    made.add_argument("--mean", metavar="M[,M,M]", help="pixel mean, units of 0..255 (default 0)")
-    made.add_argument("--std", metavar="S[,S,S]", help="pixel deviation, 0..255 (default 255)")
+    made.add_argument("--channels", type=int, metavar="C", help="default: the model's own, else 3")
     made.add_argument(
-        "--crop-pct", type=float, help="short side is resized to input-size / this (0.875)"
+        "--mean", metavar="M[,M,M]", help="pixel mean, units of 0..255 or of 0..1 (default 0)"
+    )
+    made.add_argument("--std", metavar="S[,S,S]", help="pixel deviation, likewise (default 255)")
+    made.add_argument(
+        "--units", choices=("0..1", "0..255"),
+        help="of --mean and --std; default: what they can only be (docs/preprocessing.md)",
+    )  # fmt: skip
+    made.add_argument(
+        "--resize", choices=("crop", "stretch", "letterbox", "none"),
+        help="how an image comes to the input's size (default: crop)",
+    )  # fmt: skip
+    made.add_argument(
+        "--pad-value", type=int, metavar="P", help="of letterbox: the pixel around (114)"
+    )
+    made.add_argument(
+        "--pad-at", choices=("centre", "corner"),
+        help="of letterbox: where the image lies; corner is the upper left (default: centre)",
+    )  # fmt: skip
+    made.add_argument(
+        "--color", choices=("rgb", "bgr", "grey"), help="order of the channels (default: rgb)"
+    )
+    made.add_argument(
+        "--crop-pct", type=float, help="of crop: short side is resized to input-size / this (0.875)"
     )
     made.add_argument(
         "--interpolation", choices=("bicubic", "bilinear", "nearest"), help="default: bicubic"
@@ -104,6 +124,11 @@ def export(options: argparse.Namespace) -> int:
         channels=options.channels,
         mean=_numbers("--mean", options.mean),
         std=_numbers("--std", options.std),
+        units=options.units,
+        resize=options.resize,
+        pad_value=options.pad_value,
+        pad_at=options.pad_at,
+        color=options.color,
         crop_pct=options.crop_pct,
         interpolation=options.interpolation,
         labels=options.labels,
@@ -139,6 +164,8 @@ def export(options: argparse.Namespace) -> int:
         options.mean is None and options.std is None and "model.json" not in _inside(options.model)
     ):
         print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
+    for note in dict.fromkeys(one.understood for one in made.values() if one.understood):
+        print(f"note: {note}")
     for one in made.values():
         if one.verdict:
             print(sentence(one.verdict))

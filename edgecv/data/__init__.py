@@ -7,7 +7,7 @@
     images:PATH, parted:PATH, synthetic:N
                                images without labels, for `edgecv export` (edgecv.data.plain)
 
-`materialise` decodes a split once, through the device's own resize and crop, into arrays on disk;
+`materialise` decodes a split once, through the device's own resizing, into arrays on disk;
 `fingerprint` says whether a split changed, without decoding it.
 """
 
@@ -17,7 +17,7 @@ import difflib
 import importlib
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +71,9 @@ class Source:
     kind: str
     argument: str
 
-    def items(self, split: str) -> Items:
-        """The items of "train" or "test". Raises DataError."""
-        return self._module(split).items(self.argument, split)
+    def items(self, split: str, channels: int | None = None) -> Items:
+        """The items of "train" or "test", for a network of so many channels. Raises DataError."""
+        return self._module(split).items(self.argument, split, channels)
 
     def fingerprint(self, split: str) -> str:
         """SHA-256 (hex) that changes when the split's data do. Raises DataError."""
@@ -127,24 +127,26 @@ def materialise(
     split: str,
     size: tuple[int, int],
     channels: int | None,
-    crop_pct: float,
-    interpolation: str,
+    how: Mapping[str, Any],
     out: Path,
     progress: Progress | None = None,
 ) -> Images:
-    """Decode, resize and crop a split into the folder `out`, and open it.
+    """Decode a split, bring it to size and write it into the folder `out`; and open it.
 
     size:     (height, width) in pixels
-    channels: 1 or 3; None takes the data's own (an image folder: 3)
+    channels: of the network; None takes the data's own (an image folder: 3)
+    how:      Preprocess's fields of geometry: crop_pct, interpolation, resize, ...
     progress: called with (images done, images in all)
     Pixels are written to a memory map, so a split larger than memory is fine.
     Raises DataError, naming the file or item at fault, and StoreError for a full disk.
     """
-    items = parse(source).items(split)
+    items = parse(source).items(split, channels)
     if items.count == 0:
         raise DataError(source, "holds no images")
     channels = channels or items.channels or _channels(items.item(0)[0])
-    geometry = Preprocess(size, channels, (0.0,), (1.0,), crop_pct, interpolation).geometry
+    if source.startswith("synthetic:") and how.get("resize") == "none":
+        how = {}  # noise has no size of its own
+    geometry = Preprocess(size, channels, (0.0,), (1.0,), **how).geometry
     pixels = _reserved(out / "pixels.npy", (items.count, *size, channels))
     labels = np.empty(items.count, np.int64)
 
@@ -191,7 +193,9 @@ def _reserved(path: Path, shape: tuple[int, ...]) -> np.memmap:
 
 
 def _channels(image: np.ndarray) -> int:
-    return 1 if image.ndim == 2 or image.shape[2] == 1 else 3
+    """What a network takes of such images: four are RGB and transparency, which is dropped."""
+    found = 1 if image.ndim == 2 else image.shape[2]
+    return 3 if found == 4 else found
 
 
 def _run(one: Callable[[int], None], count: int, parallel: bool) -> Iterable[int]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from edgecv.data import stacks
 from edgecv.data.files import open_regular
 from edgecv.errors import DataError, missing
 
@@ -34,11 +35,13 @@ class Notes:
     deep:        files of 16 bits a sample
     largest:     the largest value in them
     transparent: files that are not opaque
+    paged:       TIFF files of several pages, of which the first alone is read
     """
 
     deep: int = 0
     largest: int = 0
     transparent: int = 0
+    paged: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def saw_deep(self, largest: int) -> None:
@@ -49,6 +52,10 @@ class Notes:
         with self._lock:
             self.transparent += 1
 
+    def saw_pages(self) -> None:
+        with self._lock:
+            self.paged += 1
+
     def sentences(self) -> list[str]:
         said, bits = [], self.largest.bit_length()
         if self.deep and bits <= _DARK_BITS:
@@ -58,13 +65,16 @@ class Notes:
             )
         if self.transparent:
             said.append(f"{self.transparent} files have transparent pixels: their colours are used")
+        if self.paged:
+            said.append(f"{self.paged} files have several pages: the first is used")
         return said
 
 
 def decode(path: Path, channels: int | None = None, notes: Notes | None = None) -> np.ndarray:
     """The image in `path` as uint8 (H, W, C), turned upright as its EXIF orientation says.
 
-    channels: 1 or 3 converts; None keeps grey images at 1 and makes everything else RGB
+    channels: 1 or 3 converts; None keeps grey images at 1 and makes everything else RGB; of any
+              other number the file has so many (`edgecv.data.stacks`). A .npy array keeps its own
     notes:    what a user should know of how it was read is added here
     Transparency is dropped, as torchvision drops it; 16 bits keep their high byte (of a TIFF with
     10, 12 or 14 bits a sample: their highest eight); a GIF gives its first frame.
@@ -72,6 +82,8 @@ def decode(path: Path, channels: int | None = None, notes: Notes | None = None) 
     not an image of these formats.
     """
     with open_regular(path) as file:
+        if path.suffix.lower() == stacks.SUFFIX:
+            return stacks.read_npy(path, file, (notes or Notes()).saw_deep)
         pixels = _decoded(path, file, channels, notes or Notes())
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
@@ -98,6 +110,8 @@ def _decoded(path: Path, file: BinaryIO, channels: int | None, notes: Notes) -> 
         what = f"is {width}x{height}: more than {MAX_PIXELS:,} pixels"
         raise DataError(str(path), what, "shrink it, or remove it")
     bits = _bits(opened, file)
+    if channels not in (None, 1, 3):
+        return _stack(path, opened, channels, bits, notes)
     try:
         opened.load()
         image = _upright(opened)
@@ -107,10 +121,38 @@ def _decoded(path: Path, file: BinaryIO, channels: int | None, notes: Notes) -> 
         raise DataError(
             str(path), "cannot be read as an image: it is damaged or truncated", hint
         ) from error
-    if image.mode == "F" or (image.mode == "I" and opened.format != "PPM"):
+    if opened.format == "TIFF" and getattr(opened, "n_frames", 1) > 1:
+        notes.saw_pages()
+    _check_depth(path, image, opened.format)
+    return _bytes(image, bits, channels, notes)
+
+
+def _check_depth(path: Path, image: Image.Image, kind: str | None) -> None:
+    if image.mode == "F" or (image.mode == "I" and kind != "PPM"):
         what = "holds 32-bit numbers, of which nothing says which is black and which white"
         raise DataError(str(path), what, "convert it to 8 or 16 bits")
-    return _bytes(image, bits, channels, notes)
+
+
+def _stack(path: Path, opened: Image.Image, channels: int, bits: int, notes: Notes) -> np.ndarray:
+    """uint8 (H, W, channels) of a file that has so many."""
+    width, height = opened.size
+    if width * height * channels > 4 * MAX_PIXELS:
+        what = f"is {width}x{height} of {channels} channels: more than {4 * MAX_PIXELS:,} values"
+        raise DataError(str(path), what, "cut it up")
+
+    def page(image: Image.Image) -> np.ndarray:
+        _check_depth(path, image, opened.format)
+        return _bytes(_upright(image), bits, 1, notes)
+
+    try:
+        opened.load()
+        one = _upright(opened) if getattr(opened, "n_frames", 1) == 1 else opened
+        return stacks.channels_of(str(path), one, channels, page)
+    except DataError:
+        raise
+    except Exception as error:
+        what = "cannot be read as an image: it is damaged or truncated"
+        raise DataError(str(path), what, "replace or remove the file") from error
 
 
 def _what_it_is(file: BinaryIO) -> str:

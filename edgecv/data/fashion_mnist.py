@@ -75,7 +75,7 @@ DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TIMEOUT_S = 30
 
 
-def items(argument: str, split: str) -> Items:
+def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The images of "fashion-mnist" or "fashion-mnist-sample"; may download the former."""
     if argument == "fashion-mnist-sample":
         return npz.items(str(SAMPLE / f"{split}.npz"), split)

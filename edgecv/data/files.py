@@ -22,6 +22,7 @@ log = logging.getLogger(__name__)
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
+    ".npy",
 )
 _SHOWN = 3  # names or suffixes that a reason gives
 

@@ -25,7 +25,7 @@ from edgecv.errors import DataError
 PROBES = 64  # items that the fingerprint reads
 
 
-def items(argument: str, split: str) -> Items:
+def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The dataset's items. Raises DataError for what is not a dataset of images."""
     dataset = _dataset(argument, split)
 
@@ -120,8 +120,8 @@ def _pixels(where: str, image: Any) -> np.ndarray:
 def _from_tensor(where: str, array: np.ndarray) -> np.ndarray:
     if array.ndim == 2:
         array = array[None]
-    if array.ndim != 3 or array.shape[0] not in (1, 3):
-        raise DataError(where, f"the tensor has shape {array.shape}, not (C, H, W), C 1 or 3")
+    if array.ndim != 3 or (array.shape[0] not in (1, 3) and array.shape[0] >= min(array.shape[1:])):
+        raise DataError(where, f"the tensor has shape {array.shape}, not (C, H, W)")
     if array.dtype.kind == "f":
         low, high = float(array.min()), float(array.max())
         if not (low >= 0 and high <= 1):  # this way round NaN is refused too

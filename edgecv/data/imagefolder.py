@@ -15,15 +15,16 @@ from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
 
-def items(argument: str, split: str) -> Items:  # noqa: ARG001
+def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The folder's images. The path says which split it is, so `split` changes nothing."""
+    asked = None if channels in (1, 3) else channels  # which the device's own code converts to
     files, labels, classes = _scan(argument)
     notes = Notes()
 
     def item(index: int) -> tuple[np.ndarray, int]:
-        return decode(files[index], notes=notes), labels[index]
+        return decode(files[index], asked, notes), labels[index]
 
-    return Items(len(files), item, classes, 3, parallel=True, notes=notes.sentences)
+    return Items(len(files), item, classes, asked or 3, parallel=True, notes=notes.sentences)
 
 
 def fingerprint(argument: str, split: str) -> str:  # noqa: ARG001

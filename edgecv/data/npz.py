@@ -1,7 +1,7 @@
 """`npz:PATH`: arrays saved with numpy.savez.
 
 Keys: `images` and `labels`, or `x` and `y` (one split a file), or `x_train y_train x_test y_test`
-(both splits in it). Images are uint8 (N, H, W) or (N, H, W, C) with C 1 or 3; labels are integers
+(both splits in it). Images are uint8 (N, H, W) or (N, H, W, C); labels are integers
 (N,). An optional `classes` holds the names. Read with allow_pickle=False: an array of objects is
 refused.
 """
@@ -31,7 +31,7 @@ SMALL, MOST_TIMES = 64 << 20, 50
 KEYS_HINT = "keys are images/labels, x/y, or x_train/y_train/x_test/y_test"
 
 
-def items(argument: str, split: str) -> Items:
+def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The arrays of `split`. Raises DataError for wrong keys, shapes, dtypes or labels."""
     where = f"npz:{argument}"
     arrays = _read(where, Path(argument).expanduser())
@@ -45,8 +45,8 @@ def items(argument: str, split: str) -> Items:
     def item(index: int) -> tuple[np.ndarray, int]:
         return images[index], int(labels[index])
 
-    channels = 1 if images.ndim == 3 else images.shape[3]
-    return Items(len(images), item, classes, channels)
+    own = 1 if images.ndim == 3 else images.shape[3]
+    return Items(len(images), item, classes, own)
 
 
 def fingerprint(argument: str, split: str) -> str:
@@ -108,8 +108,11 @@ def _check_arrays(where: str, x: str, images: np.ndarray, y: str, labels: np.nda
     if images.dtype != np.uint8:
         hint = "edgecv takes pixels 0..255 and normalises them itself"
         raise DataError(f"{where} {x}", f"must be uint8, not {images.dtype}", hint)
-    if images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] not in (1, 3)):
-        hint = "(N, H, W) or (N, H, W, C) with 1 or 3 channels"
+    channels = images.shape[3] if images.ndim == 4 else 1
+    # as many channels as pixels: the channels lie elsewhere
+    turned = channels not in (1, 3) and channels >= min(images.shape[1:3])
+    if images.ndim not in (3, 4) or turned:
+        hint = "(N, H, W) or (N, H, W, C), channels last"
         raise DataError(f"{where} {x}", f"has shape {images.shape}", hint)
     if images.size == 0:
         raise DataError(f"{where} {x}", "holds no images")

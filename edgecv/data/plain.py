@@ -21,18 +21,19 @@ MOST = 1024
 _JUDGED = 3  # of a parted folder, every so-manyth image is kept for the test split
 
 
-def items(argument: str, split: str) -> Items:
+def items(argument: str, split: str, channels: int | None = None) -> Items:
     """Images below a folder, flat or nested (at most MOST, evenly spread); or made-up ones."""
+    channels = 3 if channels in (None, 1) else channels
     kind, _, rest = argument.partition(":")
     if kind == "synthetic":
-        return Items(int(rest), lambda i: (smooth_noise(i), 0), (), 3)
+        return Items(int(rest), lambda i: (smooth_noise(i, channels), 0), (), channels)
     paths = _chosen(Path(rest), split if kind == "parted" else None)
     notes = Notes()
 
     def item(index: int) -> tuple[np.ndarray, int]:
-        return decode(paths[index], 3, notes), 0
+        return decode(paths[index], channels, notes), 0
 
-    return Items(len(paths), item, (), 3, parallel=True, notes=notes.sentences)
+    return Items(len(paths), item, (), channels, parallel=True, notes=notes.sentences)
 
 
 def fingerprint(argument: str, split: str) -> str:
@@ -55,12 +56,12 @@ def _chosen(folder: Path, split: str | None) -> list[Path]:
     return [paths[i] for i in keep]
 
 
-def smooth_noise(index: int) -> np.ndarray:
-    """uint8 (256, 256, 3): colour noise at several scales, roughly as photographs have it."""
+def smooth_noise(index: int, channels: int = 3) -> np.ndarray:
+    """uint8 (256, 256, channels): noise at several scales, roughly as photographs have it."""
     rng = np.random.default_rng(index)
-    image = np.zeros((256, 256, 3))
+    image = np.zeros((256, 256, channels))
     for cells in (2, 8, 32, 128):
-        coarse = rng.uniform(-1, 1, (cells, cells, 3)) / np.sqrt(cells)
+        coarse = rng.uniform(-1, 1, (cells, cells, channels)) / np.sqrt(cells)
         image += coarse.repeat(256 // cells, 0).repeat(256 // cells, 1)
     image = (image - image.min()) / max(1e-9, float(image.max() - image.min()))
     return (255 * image).astype(np.uint8)

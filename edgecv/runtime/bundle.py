@@ -85,7 +85,8 @@ class Bundle:
     def __call__(self, image: Any, top: int | None = TOP) -> list[Prediction]:
         """The `top` best classes, best first (None: all of them) of one image of any size.
 
-        image: what `edgecv.runtime.accepted` takes. Raises DataError: no image, or a network that does not answer with a row of classes.
+        image: what `edgecv.runtime.accepted` takes. Raises DataError: no image, or a network that
+        does not answer with a row of classes.
         """
         if self._kind != "classes":
             what = f"output {self._classes!r} holds {_HOLDS[self._kind]}, not scores for classes"

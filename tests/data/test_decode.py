@@ -131,7 +131,12 @@ def test_twelve_bits_in_sixteen_are_told(tmp_path, caplog, colour):
             values = np.stack([grey] * 3, 2) if colour else grey
             (tmp_path / "in" / kind / f"{i}.png").write_bytes(png16(values))
     materialise(
-        f"imagefolder:{tmp_path / 'in'}", "train", (8, 8), None, 1.0, "nearest", tmp_path / "out"
+        f"imagefolder:{tmp_path / 'in'}",
+        "train",
+        (8, 8),
+        None,
+        {"crop_pct": 1.0, "interpolation": "nearest"},
+        tmp_path / "out",
     )
     (line,) = [r.getMessage() for r in caplog.records]
     assert "4 files of 16 bits hold no value above 4095: if that is 12-bit data" in line

@@ -18,7 +18,12 @@ from edgecv.errors import DataError
 @pytest.mark.parametrize(("split", "per_class"), [("train", 1200), ("test", 300)])
 def test_sample_is_balanced_and_interleaved(tmp_path, split, per_class):
     images = data.materialise(
-        "fashion-mnist-sample", split, (28, 28), None, 1.0, "bilinear", tmp_path
+        "fashion-mnist-sample",
+        split,
+        (28, 28),
+        None,
+        {"crop_pct": 1.0, "interpolation": "bilinear"},
+        tmp_path,
     )
     assert images.pixels.shape == (10 * per_class, 28, 28, 1)
     assert np.bincount(images.labels).tolist() == [per_class] * 10
@@ -62,7 +67,12 @@ def tiny(tmp_path, monkeypatch):
 
 def load(tmp_path):
     return data.materialise(
-        "fashion-mnist", "test", (28, 28), None, 1.0, "bilinear", tmp_path / "out"
+        "fashion-mnist",
+        "test",
+        (28, 28),
+        None,
+        {"crop_pct": 1.0, "interpolation": "bilinear"},
+        tmp_path / "out",
     )
 
 
@@ -179,7 +189,14 @@ def test_full_test_split_and_that_the_sample_is_of_it(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGECV_DATA", str(tmp_path / "none"))
 
     def make(name):
-        return data.materialise(name, "test", (28, 28), None, 1.0, "bilinear", tmp_path / name)
+        return data.materialise(
+            name,
+            "test",
+            (28, 28),
+            None,
+            {"crop_pct": 1.0, "interpolation": "bilinear"},
+            tmp_path / name,
+        )
 
     full, sample = make("fashion-mnist"), make("fashion-mnist-sample")
     assert len(full) == 10_000

@@ -38,7 +38,12 @@ def test_images_of_every_depth_are_found(folder: Path) -> None:
 
 def test_they_become_images_without_classes(folder: Path, tmp_path: Path) -> None:
     made = data.materialise(
-        f"images:{folder}", "train", (8, 8), 3, 1.0, "bilinear", tmp_path / "out"
+        f"images:{folder}",
+        "train",
+        (8, 8),
+        3,
+        {"crop_pct": 1.0, "interpolation": "bilinear"},
+        tmp_path / "out",
     )
     assert (made.pixels.shape, made.classes) == ((5, 8, 8, 3), ())
     assert abs(int(made.pixels[2].mean()) - 80) <= 1
@@ -97,7 +102,14 @@ def test_a_broken_image_is_named(folder: Path, tmp_path: Path) -> None:
     path = folder / "deep" / "c.PNG"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(DataError, match=r"c\.PNG"):
-        data.materialise(f"images:{folder}", "train", (8, 8), 3, 1.0, "nearest", tmp_path / "out")
+        data.materialise(
+            f"images:{folder}",
+            "train",
+            (8, 8),
+            3,
+            {"crop_pct": 1.0, "interpolation": "nearest"},
+            tmp_path / "out",
+        )
 
 
 def test_made_up_images_are_the_same_every_time() -> None:

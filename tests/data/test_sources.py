@@ -24,7 +24,9 @@ def make_folder(root, classes=("ant", "bee"), per_class=3, size=(40, 30)):
 
 
 def materialise(source, out, split="train", size=(16, 16), channels=None):
-    return data.materialise(source, split, size, channels, 0.875, "bilinear", out)
+    return data.materialise(
+        source, split, size, channels, {"crop_pct": 0.875, "interpolation": "bilinear"}, out
+    )
 
 
 def refusal(source, out, **keys):
@@ -44,8 +46,7 @@ def test_imagefolder_labels_follow_sorted_names(tmp_path):
         "train",
         (16, 12),
         None,
-        0.875,
-        "bicubic",
+        {"crop_pct": 0.875, "interpolation": "bicubic"},
         tmp_path / "out",
         lambda done, total: seen.append((done, total)),
     )
@@ -180,7 +181,14 @@ def save_npz(path, **arrays):
 @pytest.mark.parametrize("keys", [("images", "labels"), ("x", "y"), ("x_test", "y_test")])
 def test_npz_keys(tmp_path, keys):
     source = save_npz(tmp_path / "d.npz", **dict(zip(keys, (X, Y.astype(np.uint8)), strict=True)))
-    images = data.materialise(source, "test", (10, 10), None, 1.0, "bilinear", tmp_path / "out")
+    images = data.materialise(
+        source,
+        "test",
+        (10, 10),
+        None,
+        {"crop_pct": 1.0, "interpolation": "bilinear"},
+        tmp_path / "out",
+    )
     assert np.array_equal(images.pixels[..., 0], X)
     assert images.labels.tolist() == Y.tolist()
     assert images.classes == ("0", "1", "2")
