@@ -26,6 +26,7 @@ _NODE = re.compile(
     r"Status Message: (?:\S+:\d+ .*?\) )?(.*)"
 )
 _UNKNOWN = re.compile(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
+_TOO_NEW = re.compile(r"till opset (\d+)")
 _NO_KERNEL = re.compile(r"find an implementation for (\w+)\(\d+\) node with name '(.*?)'")
 Run = Callable[[np.ndarray], list[np.ndarray]]
 Taken = Callable[[np.ndarray], np.ndarray]
@@ -70,6 +71,10 @@ def refused(error: Exception, model: Any, where: str) -> ModelError:
         return ModelError(
             f"{where}: node {name!r} ({op})", what, f"export it with ONNX's own operators{way}"
         )
+    if found := _TOO_NEW.search(text):
+        opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+        what = f"is of opset {opset}, and ONNX Runtime {_version()} reads up to {found[1]}"
+        return ModelError(where, what, "export it with opset 18 to 22, or take a newer onnxruntime")
     if found := _NO_KERNEL.search(text):
         op, name = found.groups()
         what = "ONNX Runtime has no kernel of it for a CPU"
@@ -78,6 +83,12 @@ def refused(error: Exception, model: Any, where: str) -> ModelError:
     return ModelError(
         where, f"ONNX Runtime refuses it: {said(error)}", "check it with onnx.checker"
     )
+
+
+def _version() -> str:
+    import onnxruntime as ort
+
+    return str(ort.__version__)
 
 
 def said(error: Exception) -> str:

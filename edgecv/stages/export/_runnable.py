@@ -1,5 +1,6 @@
 """What valid ONNX says in ways that ONNX Runtime does not run, said so that it does.
 
+- A container of a newer version than its opsets ask for: the version that they ask for.
 - Two nodes of one name: the second gets a number behind it.
 - SAME of a dilated convolution with stride 1, whatever the image's size:
   total = (k - 1) d, the odd one at the end for SAME_UPPER, at the beginning for SAME_LOWER
@@ -12,9 +13,15 @@ from typing import Any
 from edgecv.graphs.onnx.canonical.windows import SAME, halved
 from edgecv.graphs.onnx.draft import attributes, bodies, write_attributes
 
+OLD_IR = 10  # which every runtime reads
+
 
 def make_runnable(model: Any) -> None:
     """Edit an onnx.ModelProto in place; what it answers stays."""
+    import onnx
+
+    needed = onnx.helper.find_min_ir_version_for(list(model.opset_import), True)
+    model.ir_version = min(model.ir_version, max(OLD_IR, needed))
     _name_apart(model.graph, set())
     explicit_same(model, dilated=True)
 

@@ -4,6 +4,10 @@
   growing and up when shrinking (onnx/docs/Changelog.md: Upsample-9, Resize-10; measured on ONNX
   Runtime).
 - It asks every initializer of IR 3 to be an input; IR 8 does not.
+- Before opset 13 a Hardmax, as a Softmax, is over all axes from its own on; it forgets the first:
+  Hardmax(x; a) = Reshape(Hardmax(Flatten(x; a)), shape of x).
+- A Pad that reflects or repeats edges may hold a value that means nothing; it keeps it where no
+  attribute of that name is allowed.
 - It has no adapter for an operator that is older in ONNX Runtime than in ONNX (LayerNormalization
   in a file of opset 11): such nodes are set aside.
 """
@@ -39,6 +43,9 @@ def raised(draft: Draft) -> Any:
     copy.CopyFrom(model)
     copy.ir_version = max(copy.ir_version, IR)
     grids = _old_grids(draft, copy, saved)
+    _drop_values(copy)
+    if saved < 13:
+        _flatten_hardmax(copy)
     _set_aside(copy, saved)
     try:
         copy = onnx.version_converter.convert_version(copy, OPSET)
@@ -77,6 +84,30 @@ def _old_grids(draft: Draft, model: Any, saved: int) -> list[dict[str, str]]:
             "nearest_mode": "ceil" if shrinks else "floor",
         })  # fmt: skip
     return found
+
+
+def _drop_values(model: Any) -> None:
+    for node in model.graph.node:
+        if node.op_type == "Pad" and attributes(node).get("mode", "constant") != "constant":
+            write_attributes(node, {"value": None})
+
+
+def _flatten_hardmax(model: Any) -> None:
+    """Of a matrix both meanings are one."""
+    draft = Draft(model, "")
+    for node in draft.nodes("Hardmax"):
+        x, out = node.input[0], node.output[0]
+        names = [draft.unique(f"{out}/{part}") for part in ("shape", "flat", "best")]
+        shape, flat, best = names
+        axis = attributes(node).get("axis", 1)
+        draft.before(
+            node,
+            draft.make("Shape", [x], shape),
+            draft.make("Flatten", [x], flat, axis=axis),
+            draft.make("Hardmax", [flat], best, axis=1),
+            draft.make("Reshape", [best, shape], out),
+        )
+        draft.remove(node)
 
 
 def _refuse_training(draft: Draft) -> None:
