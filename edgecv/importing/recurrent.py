@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import fx, nn
 
 from edgecv.importing.reader import Node
@@ -23,6 +24,8 @@ def recurrent(node: Node) -> list[fx.Node]:
     assert weight is not None
     assert again is not None
     kind: Any = {"LSTM": nn.LSTM, "GRU": nn.GRU, "RNN": nn.RNN}[node.op]
+    if node.op == "GRU" and not node.attr("linear_before_reset", 0):
+        kind = _ResetBefore
     layer = kind(weight.shape[2], hidden, bias=bias is not None, bidirectional=directions == 2)
     with torch.no_grad():
         for d in range(directions):
@@ -65,8 +68,6 @@ def _checked(node: Node) -> int:
         node.refuse(f"activations {given}")
     if node.attr("clip", 0) or node.attr("layout", 0) or node.attr("input_forget", 0):
         node.refuse("clip, layout and input_forget are not read")
-    if node.op == "GRU" and not node.attr("linear_before_reset", 0):
-        node.refuse("linear_before_reset is 0: torch's GRU resets behind the product")
     if node.has(4) or node.has(7):
         node.refuse("sequence lengths and peepholes are not read")
     for index in (5, 6):
@@ -76,6 +77,36 @@ def _checked(node: Node) -> int:
     if node.op == "LSTM" and len(node.proto.output) > 2 and node.reader.uses[node.proto.output[2]]:
         node.refuse("its last cell state is used")
     return int(node.attr("hidden_size", 0))
+
+
+class _ResetBefore(nn.GRU):
+    """A GRU that resets the state before its product, as Keras has it and torch has not.
+
+    n = tanh(W_n x + b_n + R_n (r h) + c_n),  h' = (1 - z) n + z h
+    """
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:  # type: ignore[override]
+        """(T, N, I) -> (T, N, D H), written out step by step."""
+        ways = [self._pass(x, "", False)]
+        if self.bidirectional:
+            ways.append(self._pass(x, "_reverse", True))
+        return torch.cat(ways, -1), None
+
+    def _pass(self, x: torch.Tensor, end: str, back: bool) -> torch.Tensor:
+        w, again = getattr(self, f"weight_ih_l0{end}"), getattr(self, f"weight_hh_l0{end}")
+        b, c = getattr(self, f"bias_ih_l0{end}", None), getattr(self, f"bias_hh_l0{end}", None)
+        r, z, n = F.linear(x, w, b).chunk(3, -1)
+        gates, last = again[: 2 * self.hidden_size], again[2 * self.hidden_size :]
+        c = again.new_zeros(len(again)) if c is None else c
+        h, made = torch.zeros_like(r[0]), []
+        for t in range(len(x))[::-1] if back else range(len(x)):
+            u, v = F.linear(h, gates, c[: len(gates)]).chunk(2, -1)
+            keep = torch.sigmoid(z[t] + v)
+            reset = torch.sigmoid(r[t] + u) * h
+            new = torch.tanh(n[t] + F.linear(reset, last, c[len(gates) :]))
+            h = (1 - keep) * new + keep * h
+            made.append(h)
+        return torch.stack(made[::-1] if back else made)
 
 
 class _Whole(nn.Module):

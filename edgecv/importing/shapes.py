@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx
 
+from edgecv.graphs.onnx.resizing import axis_matrix
 from edgecv.importing.reader import Node
 
 
@@ -227,29 +228,29 @@ def pad(node: Node) -> fx.Node:
 
 
 def resize(node: Node) -> fx.Node:
-    """Nearest and bilinear by the grids that torch has: half_pixel, align_corners, asymmetric."""
+    """By torch's own functions where one has that grid, else row by row and column by column."""
     node.image()
-    if node.attr("antialias", 0) or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        node.refuse("antialiasing and aspect ratio policies are not read")
     (height, width), size = node.shape()[2:], _resized(node)
     mode = node.attr("mode", "nearest")
     grid = node.attr("coordinate_transformation_mode", "half_pixel")
     rounding = node.attr("nearest_mode", "round_prefer_floor")
-    if size == (height, width):
-        return node.x()
+    policy = node.attr("keep_aspect_ratio_policy", "stretch")
+    if policy != "stretch" or grid == "tf_crop_and_resize":
+        node.refuse("it resizes a part of an image, or keeps its proportions")
     exact = _exact(node, size)
-    if mode == "linear" and exact and grid in ("half_pixel", "align_corners"):
+    if size == (height, width) and exact:
+        return node.x()
+    plain = exact and not node.attr("antialias", 0)
+    if mode == "linear" and plain and grid in ("half_pixel", "align_corners"):
         corners = grid == "align_corners"
         return node.call(F.interpolate, node.x(), size, mode="bilinear", align_corners=corners)
     usual = node.attr("cubic_coeff_a", -0.75) == -0.75 and not node.attr("exclude_outside", 0)
-    if mode == "cubic" and grid in ("half_pixel", "align_corners") and usual and exact:
+    if mode == "cubic" and grid in ("half_pixel", "align_corners") and usual and plain:
         corners = grid == "align_corners"
         return node.call(F.interpolate, node.x(), size, mode="bicubic", align_corners=corners)
     if mode == "nearest":
         return _nearest(node, grid, rounding, size)
-    if mode != "linear":
-        node.refuse(f"mode {mode!r} with coordinates {grid!r}")
-    return _linear(node, grid, size)
+    return _mixed(node, size)
 
 
 def _exact(node: Node, size: tuple[int, int]) -> bool:
@@ -287,17 +288,19 @@ def _nearest(node: Node, grid: str, rounding: str, size: tuple[int, int]) -> fx.
     return x
 
 
-def _linear(node: Node, grid: str, size: tuple[int, int]) -> fx.Node:
-    """W_h x W_w', with two weights in each row: any grid, as two products of matrices."""
-    x = node.x()
+def _mixed(node: Node, size: tuple[int, int]) -> fx.Node:
+    """W_h x W_w': any mode and grid, as two products of matrices."""
+    x, scales = node.x(), node.constant(2)
+    scales = None if scales is None or not scales.size else scales
     for axis, n in zip((3, 2), size[::-1], strict=True):
-        old = node.shape()[axis]
-        at = np.clip(_places(node, grid, axis, n), 0, old - 1)
-        low = np.minimum(np.floor(at).astype(int), old - 1)
-        high = np.minimum(low + 1, old - 1)
-        weight = np.zeros((n, old), "f4")
-        np.add.at(weight, (np.arange(n), low), 1 - (at - low))
-        np.add.at(weight, (np.arange(n), high), at - low)
+        old, opsets = node.shape()[axis], node.reader.opset_imports
+        weight = axis_matrix(node.proto, opsets, node.rank(), axis, old, n, scales)
+        if weight is None:
+            mode, grid = (node.attr(k, "") for k in ("mode", "coordinate_transformation_mode"))
+            node.refuse(f"mode {mode!r} with coordinates {grid!r}")
+        weight = weight.astype(np.float32)
+        if np.array_equal(weight, np.eye(n, old)):
+            continue
         if axis == 3:
             x = node.call(torch.matmul, x, node.buffer("columns", weight.T))
         else:

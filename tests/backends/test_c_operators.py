@@ -229,6 +229,23 @@ def products(w: Written) -> Iterator[str]:
     yield w("Gemm", w("Reshape", "x", w.ints(6, 20)), normal(20, 3), normal(3))
 
 
+def layers(w: Written) -> Iterator[str]:
+    """Convolutions along a line, normalisation that no layer before it took in."""
+    line = w("Reshape", "x", w.ints(1, 6, 20))
+    yield w("Conv", line, normal(4, 6, 3), normal(4))
+    yield w("Relu", w("Conv", line, normal(4, 6, 3), pads=[2, 1], strides=[2], dilations=[2]))
+    yield w("Conv", w("Reshape", "x", w.ints(1, 12, 10)), normal(12, 1, 3), group=12)
+    again = w("Conv", w("Conv", line, normal(6, 6, 3), pads=[1, 1]), normal(3, 6, 1))
+    yield w("Transpose", again, perm=[0, 2, 1])
+    yield w("Add", w("Conv", line, normal(6, 6, 1)), line)
+    norms = [normal(6), normal(6), normal(6), 1 + normal(6) ** 2]
+    yield w("BatchNormalization", w("Relu", "x"), *norms)
+    turned = w("Transpose", w("Transpose", "x", perm=[0, 2, 3, 1]), perm=[0, 3, 1, 2])
+    yield w("BatchNormalization", w("Abs", turned), *norms, epsilon=0.1)
+    flat = w("Flatten", w("Slice", "x", w.ints(0), w.ints(2), w.ints(1)))
+    yield w("BatchNormalization", flat, *(normal(40) ** 2 + k for k in (0.5, 0, 0, 1)))
+
+
 def moves(w: Written) -> Iterator[str]:
     """Joins along every axis, slices, splits, permutations, paddings, resizes."""
     turned = w("Transpose", "x", perm=[0, 1, 3, 2])
@@ -350,7 +367,9 @@ def test_an_operator_of_another_domain_is_refused_by_name() -> None:
         read(model, "c")
 
 
-@pytest.mark.parametrize("made", [broadcasts, sequences, along_axes, products, moves, functions])
+@pytest.mark.parametrize(
+    "made", [broadcasts, sequences, along_axes, products, layers, moves, functions]
+)
 def test_operators(made: Any, tmp_path: Path) -> None:
     w = Written()
     w.ends(*made(w))

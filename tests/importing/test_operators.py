@@ -223,6 +223,8 @@ CASES = {
         case(normal(1, 9, 7), normal(1, 9, 3), normal(1, 18), linear_before_reset=1, **RNN),
         case(normal(2, 9, 7), normal(2, 9, 3), normal(2, 18), linear_before_reset=1,
              direction="bidirectional", OUTPUTS=2, **RNN),
+        case(normal(1, 9, 7), normal(1, 9, 3), normal(1, 18), OUTPUTS=2, **RNN),
+        case(normal(2, 9, 7), normal(2, 9, 3), direction="bidirectional", OUTPUTS=2, **RNN),
     ],
     "LSTM": [
         case(W1, R1, B1, OUTPUTS=2, **RNN),
@@ -247,6 +249,9 @@ CASES = {
         case(None, np.array([1, 1, 2, 3], "f4"), mode="linear", **{GRID: "asymmetric"}),
         case(None, None, ints(1, 4, 12, 14), mode="cubic"),
         case(None, None, ints(1, 4, 3, 14), mode="linear", **SYMMETRIC),
+        case(None, None, ints(1, 4, 12, 14), mode="cubic", **{GRID: "asymmetric"}),
+        case(None, None, ints(1, 4, 3, 4), mode="linear", antialias=1),
+        case(None, np.array([1, 1, 1.6, 1.4], "f4"), mode="cubic", cubic_coeff_a=-0.5),
         case(None, None, ints(9, 9), axes=[2, 3], mode="nearest", **{GRID: "align_corners"}),
     ],
 }  # fmt: skip
@@ -356,7 +361,7 @@ def test_pooling_of_any_geometry(tmp_path, seed):
 def test_resizing_by_any_grid(tmp_path, seed):
     rng = np.random.default_rng(seed)
     how = {
-        "mode": str(rng.choice(["nearest", "linear"])),
+        "mode": str(rng.choice(["nearest", "linear", "cubic"])),
         "coordinate_transformation_mode": str(
             rng.choice(["half_pixel", "asymmetric", "align_corners", "pytorch_half_pixel"])
         ),

@@ -25,6 +25,9 @@ class Products(Tokens, Joins):
     """Conv, Gemm, MatMul, Add, Sub, Mul, Div, Concat."""
 
     def _conv(self, node: Any) -> None:
+        if len(self._shape_of(node, node.input[0])) == 3:
+            self._along_a_line(node)
+            return
         self._image(node)
         about = window(node)
         weight = self.values.get(node.input[1])
@@ -36,6 +39,32 @@ class Products(Tokens, Joins):
             raise self._refused(node, "is no convolution of images")
         about["kernel"] = tuple(dims[2:])
         self._product(node, about, weight, packed, (0, 2, 3, 1))
+
+    def _along_a_line(self, node: Any) -> None:
+        """A convolution of (1, C, L): of an image one pixel high."""
+        name, about = node.input[0], window(node)
+        batch, channels, length = self._shape_of(node, name)
+        weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])
+        if batch != 1 or (weight is None and packed is None):
+            raise self._refused(node, "its weight is no constant, or its batch is not 1")
+        view, own = self._view(node, name), f"{name}/line"
+        if own not in self.tensors:
+            places = view.at.reshape(channels, length).T[None]
+            self._gathered(node, self.tensors[view.base], places, view.fill, own, places.shape)
+        weight = None if weight is None else weight[:, :, None]
+        packed = None if packed is None else (packed[0][:, :, None], packed[1])
+        about |= {"kernel": (1, (weight if packed is None else packed[0]).shape[3]),  # type: ignore[union-attr]
+                  "stride": (1, about["stride"][0]), "dilation": (1, about["dilation"][0]),
+                  "pads": (0, about["pads"][0], 0, about["pads"][1])}  # fmt: skip
+        before = self.names.get(name)
+        self.names[name] = own
+        self._product(node, about, weight, packed, (0, 2, 3, 1))
+        del self.names[name]
+        if before is not None:
+            self.names[name] = before
+        (made,) = self.steps[-1].outputs
+        at = np.arange(self.tensors[made].values).reshape(self.tensors[made].shape[1:])
+        self._shaped(self.steps[-1], at.T[None])
 
     def _gemm(self, node: Any) -> None:
         held = {a.name: a for a in node.attribute}
@@ -73,10 +102,12 @@ class Products(Tokens, Joins):
         if before is not None:
             self.names[name] = before
         if len(shape) > 3 or (len(shape) == 3 and shape[0] != 1):
-            self._shaped(self.steps[-1], shape[:-1])
+            (made,) = self.steps[-1].outputs
+            at = np.arange(self.tensors[made].values).reshape(*shape[:-1], -1)
+            self._shaped(self.steps[-1], at)
 
-    def _shaped(self, step: Step, lead: tuple[int, ...]) -> None:
-        """The rows that a step made as a value of more axes: a view of them."""
+    def _shaped(self, step: Step, at: np.ndarray) -> None:
+        """What a step made as a value of other axes: a view of it."""
         (name,) = step.outputs
         own = f"{name}/made"
         made = self.tensors.pop(name)
@@ -85,7 +116,7 @@ class Products(Tokens, Joins):
             self.grids[own] = self.grids.pop(name)
         del self.names[name]
         self.names[own] = own
-        self.views[name] = View(own, np.arange(made.values).reshape(*lead, -1), 0.0)
+        self.views[name] = View(own, at, 0.0)
 
     def _by_weight(self, node: Any, turned: bool) -> None:
         weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])

@@ -2,8 +2,7 @@
 
     y[k] = Σ_m w[k, m] x[at[k, m]]
 
-What is mixed is read off ONNX's own reference, run on one axis's unit vectors: every mode and every
-convention of coordinates comes out as that has it.
+What is mixed is read off ONNX's own reference (`edgecv.graphs.onnx.resizing`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.c.operands import Operand, Operands
+from edgecv.graphs.onnx.resizing import axis_matrix
 
 
 class Resizing(Operands):
@@ -55,46 +55,12 @@ class Resizing(Operands):
 
     def _matrix(self, node: Any, axis: int, before: int, after: int) -> np.ndarray:
         """What a Resize does along one axis: (places of y, places of x)."""
-        from onnx import TensorProto, helper, numpy_helper
-        from onnx.reference import ReferenceEvaluator
-
-        given = self._given(node)
         rank = len(self._shape_of(node, node.input[0]))
-        names = [*node.input, "", "", ""][:4]
-        copy = type(node)()
-        copy.CopyFrom(node)
-        del copy.input[:]
-        scales = self.values.get(names[2])
-        kept = given.get("keep_aspect_ratio_policy", b"stretch") != b"stretch"
-        part = given.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-        if kept or part:
-            raise self._refused(node, "resizes a part of an image, or keeps its proportions")
-        held: dict[str, np.ndarray] = {}
-        axes = [a % rank for a in given.get("axes") or range(rank)]
-        if names[2] and scales is not None and scales.size == len(axes):
-            held["scales"] = np.array([1, scales.reshape(-1)[axes.index(axis)]], np.float32)
-            copy.input.extend(["x", "", "scales"])
-        else:
-            held["sizes"] = np.array([before, after], np.int64)
-            copy.input.extend(["x", "", "", "sizes"])
-        copy.output[0] = "y"
-        for attribute in [a for a in copy.attribute if a.name == "axes"]:
-            copy.attribute.remove(attribute)
-        graph = helper.make_graph(
-            [copy], "resize",
-            [helper.make_tensor_value_info("x", TensorProto.FLOAT, (before, before))],
-            [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
-            [numpy_helper.from_array(v, n) for n, v in held.items()],
-        )  # fmt: skip
-        model = helper.make_model(graph, opset_imports=self.opsets, ir_version=8)
-        try:
-            ran: Any = ReferenceEvaluator(model).run(None, {"x": np.eye(before, dtype=np.float32)})
-        except Exception:  # the reference's own
-            raise self._refused(node, "Resize is of a form without a C kernel") from None
-        made = np.asarray(ran[0], np.float64)
-        if made.shape != (before, after):
+        scales = self.values.get([*node.input, "", ""][2])
+        made = axis_matrix(node, self.opsets, rank, axis, before, after, scales)
+        if made is None:
             raise self._refused(node, "Resize is of a form without a C kernel")
-        return made.T
+        return made
 
 
 def _step(rows: np.ndarray) -> int | None:

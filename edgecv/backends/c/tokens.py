@@ -19,7 +19,7 @@ SWAPS = {(0, 2, 1): None, (0, 2, 3, 1): True, (0, 3, 1, 2): False}
 
 
 class Tokens(Reductions):
-    """Reshape and Transpose of tokens, LayerNormalization."""
+    """Reshape and Transpose of tokens, LayerNormalization, BatchNormalization."""
 
     def _rows(self, node: Any) -> bool:
         """A Reshape, Squeeze, Unsqueeze or Flatten between an image, tokens and rows of a matrix;
@@ -99,6 +99,21 @@ class Tokens(Reductions):
             constants["bias"] = self._constant(node.input[2], x.shape[2])
         self._step(node, "layernorm_f32", [self._float(node.input[0])], x.shape,
                    constants=constants, about={"epsilon": given.get("epsilon", 1e-5)})  # fmt: skip
+
+    def _batchnormalization(self, node: Any) -> None:
+        """scale x + bias by channel, where no layer before it took it in."""
+        parts = [self._number(n) for n in node.input[1:5]]
+        if any(p is None for p in parts) or len(self._shape_of(node, node.input[0])) not in (2, 4):
+            raise self._refused(node, "BatchNormalization is of a form without a C kernel")
+        scale, bias, mean, var = (np.asarray(p, np.float64) for p in parts)
+        if len(self._shape_of(node, node.input[0])) == 4:
+            self._image(node)
+        x = self._at(node.input[0])
+        factor = scale / np.sqrt(var + self._given(node).get("epsilon", 1e-5))
+        constants = {"scale": factor, "bias": bias - mean * factor}
+        held = {k: self._ordered(x, v.astype(np.float32)) for k, v in constants.items()}
+        self._step(node, "affine_f32", [self._floats(x.name)], x.shape, order=x.order,
+                   constants=held)  # fmt: skip
 
     def _by_channels(self, node: Any, name: str, x: Tensor) -> None:
         """Refuses a constant that lies along another axis than the channels."""

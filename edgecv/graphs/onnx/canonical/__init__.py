@@ -13,6 +13,7 @@ from typing import Any
 
 from edgecv.graphs.onnx.canonical.axes import axes
 from edgecv.graphs.onnx.canonical.contrib import contrib
+from edgecv.graphs.onnx.canonical.einsum import einsum
 from edgecv.graphs.onnx.canonical.functions import functions
 from edgecv.graphs.onnx.canonical.gemm import gemm, untied
 from edgecv.graphs.onnx.canonical.leftovers import leftovers
@@ -20,6 +21,7 @@ from edgecv.graphs.onnx.canonical.masks import masks
 from edgecv.graphs.onnx.canonical.opset import raised
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
+from edgecv.graphs.onnx.canonical.scattered import scattered
 from edgecv.graphs.onnx.canonical.stored import stored
 from edgecv.graphs.onnx.canonical.windows import windows
 from edgecv.graphs.onnx.canonical.wrap import wrap
@@ -36,6 +38,8 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "axes": axes,
     "masks": masks,
     "wrap": wrap,
+    "scattered": scattered,
+    "einsum": einsum,
     "gemm": gemm,
     "untied": untied,
     "windows": windows,

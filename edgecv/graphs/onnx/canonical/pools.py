@@ -11,7 +11,9 @@ ceil_mode adds:
 Engines read that differently (ONNX Runtime's int8 kernel divides by the whole window), pads written
 as numbers they all read alike. An average over every d-th value (opset 19), for which engines have
 no int8 kernel, is a depthwise convolution with 1 / k in every place, times k over the number of
-values that lie in the image where pads do not count. Source: onnx/docs/Operators.md, AveragePool.
+values that lie in the image where pads do not count. A mean or maximum over height and width is
+a pool over the whole image, which engines have int8 kernels for, flattened where the axes go.
+Source: onnx/docs/Operators.md, AveragePool.
 """
 
 from __future__ import annotations
@@ -28,6 +30,28 @@ def pools(draft: Draft) -> None:
     for node in draft.nodes("AveragePool"):
         if attributes(node).get("dilations"):
             _as_convolution(draft, node)
+    for node in draft.nodes("ReduceMean", "ReduceMax"):
+        _whole(draft, node)
+
+
+def _whole(draft: Draft, node: Any) -> None:
+    """ReduceMean(x; H and W) = GlobalAveragePool(x), ReduceMax = GlobalMaxPool."""
+    given, shape = attributes(node), draft.known_shape(node.input[0])
+    held = draft.constant(node.input[1]) if len(node.input) > 1 and node.input[1] else None
+    named = given.get("axes") if held is None else held.reshape(-1)
+    if shape is None or len(shape) != 4 or named is None:
+        return
+    if sorted(int(a) % 4 for a in named) != [2, 3]:
+        return
+    if draft.constant(node.input[0]) is not None:
+        return
+    if not given.get("keepdims", 1):
+        out, pooled = node.output[0], draft.unique(f"{node.output[0]}/pooled")
+        node.output[0] = pooled
+        node.name = pooled if node.name == out else node.name  # no two nodes of one name
+        draft.behind(node, draft.make("Flatten", [pooled], out, axis=1))
+    node.op_type = "GlobalAveragePool" if node.op_type == "ReduceMean" else "GlobalMaxPool"
+    del node.input[1:], node.attribute[:]
 
 
 def counted_pads_apart(draft: Draft) -> None:
