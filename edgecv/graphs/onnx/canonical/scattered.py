@@ -33,7 +33,7 @@ def scattered(draft: Draft) -> None:
         each = (indices + (indices < 0) * sizes).reshape(-1, depth)
         if (each < 0).any() or (each >= sizes).any():
             draft.refuse(node, f"its indices go beyond a value of shape {shape}")
-        number = np.ravel_multi_index(tuple(each.T), tuple(shape[:depth])).astype(np.int64)
+        number = np.array(np.ravel_multi_index(tuple(each.T), tuple(shape[:depth])), np.int64)
         x = _reshaped(draft, node, node.input[0], [rows, row])
         if node.op_type == "GatherND":
             wanted = [*indices.shape[:-1], *shape[depth:]]
