@@ -29,6 +29,7 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
+from edgecv.graphs.onnx.control import settled
 from edgecv.graphs.onnx.growing import refuse_growing
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
@@ -125,6 +126,8 @@ def write_clean(
     onnx = _onnx()
     _check_finite(model, where, masked=True)
     entered, original = model, model if original is None else original
+    if not is_quantized(model):
+        entered = settled(model, where, _fold)
     model = canonical(entered, where, learn_shapes)
     _check_finite(model, where)
     if not is_quantized(model):  # folding would eat Q/DQ pairs
