@@ -11,7 +11,6 @@ layers wrongly is not compared with itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from edgecv.replay import (
 )
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.samples import Feeds, Given
 from edgecv.steadiness import explained
 from edgecv.target import Target
 
@@ -47,7 +47,7 @@ def bundle_parity(
     floats: Graph | None,
     target: Target,
     session: Any,
-    pixels: np.ndarray,
+    pixels: Given,
     preprocess: Preprocess,
     made_up: bool = False,
     files: Mapping[str, bytes] | None = None,
@@ -76,14 +76,13 @@ def _blamed(
     graph: Graph,
     engine: str,
     files: Mapping[str, bytes],
-    pixels: np.ndarray,
+    pixels: Given,
     preprocess: Preprocess,
 ) -> ParityError:
     """The same error with the layer at which the engine's kernels leave the graph."""
     from edgecv.ladder.blame import called, first_wrong_layer
 
-    into = replace(preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None)
-    xs = [into.normalise(image[None]) for image in sample(pixels, IMAGES)]
+    xs = list(Feeds(sample(pixels, IMAGES), graph.inputs, preprocess, first=True))
     found = first_wrong_layer(graph, engine, files, xs)
     if found is None:
         fp32 = "" if graph.precision == "fp32" else "ship it in fp32, or "
@@ -103,7 +102,7 @@ def _bundle_parity(
     floats: Graph | None,
     target: Target,
     session: Any,
-    pixels: np.ndarray,
+    pixels: Given,
     preprocess: Preprocess,
     made_up: bool,
 ) -> tuple[dict[str, Any], Answers, list[str]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tempfile
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -25,6 +26,7 @@ from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe
 from edgecv.recipe_flow import Step, offers
 from edgecv.runtime.archive import read_bundle
+from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
@@ -265,9 +267,13 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
 
         with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
             graph = load_onnx(Path(source.name), Path(room), replace(source.pins, size=size))
-        _, channels, height, width = graph.inputs[0].shape
-        found: dict[str, Any] = {"size": [height, width], "channels": channels}
-        found["precision"] = graph.precision
+        found: dict[str, Any] = {"precision": graph.precision, "inputs": graph.inputs}
+        image = image_of(graph.inputs)
+        if image is None:  # of images that are made up for it nobody looks at the pixels
+            found |= {"size": [8, 8], "channels": 3}
+        else:
+            _, channels, height, width = image.shape
+            found |= {"size": [height, width], "channels": channels}
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
             found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
         return found
@@ -295,7 +301,13 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
         for key, given, default in (("mean", request.mean, 0.0), ("std", request.std, 255.0))
     )
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
-    if request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
+    if request.calibration and request.calibration.suffix == ".npz":
+        images = f"arrays:{request.calibration}"
+    elif request.calibration and (others := _others(known.get("inputs", ()))):
+        raise DataError("--calibration", f"images say nothing of {others}",
+                        "give an .npz file with an array for each input, a row a sample; the image "
+                        "as bytes")  # fmt: skip
+    elif request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
         images = f"parted:{request.calibration}"
     return checked(
         Data,
@@ -343,6 +355,13 @@ def _understood(request: Request, data: Data) -> str:
     as_it_is = request.std is not None and set(request.std) == {1.0}
     said = units == "0..1" or as_it_is
     return pixel_units.sentence(data.mean, data.std, units) if said else ""
+
+
+def _others(inputs: Sequence[TensorSpec]) -> str:
+    """The inputs that take no image, as a sentence names them."""
+    image = image_of(inputs)
+    others = [f"{s.name!r} {s.shape}" for s in inputs if image is None or s.name != image.name]
+    return ", ".join(others)
 
 
 def _labels(path: Path | None) -> tuple[str, ...] | None:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.runtime.spec import TensorSpec
+from edgecv.samples import plain
 
+OWN = "own.json"  # beside a source.onnx: what the user's file takes and answers
 OWN_INTEGERS = "the file's own"  # facts["quantizer"] of a file that came quantized
 
 
@@ -55,6 +57,18 @@ class Graph:
         """The largest magnitude of each output whose operator says one (a sigmoid: 1)."""
         found: dict[str, float] = self.facts.get("bounds", {})
         return found
+
+    def knowing(self, folder: Path) -> Graph:
+        """The same with what the user's file takes and answers (facts["own"]), which the step that
+        read it wrote into `folder`; without such a file, in the graph's own real numbers, channels
+        first."""
+        path = folder / OWN
+        if path.is_file():
+            own = json.loads(path.read_text())
+        else:
+            own = {"inputs": self.inputs, "outputs": self.outputs}
+            own = {side: [plain(t).to_json() for t in tensors] for side, tensors in own.items()}
+        return replace(self, facts={**self.facts, "own": own})
 
     def told(self, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
         """Another form's outputs, which come in the same order, with what they hold."""

@@ -7,12 +7,12 @@ same file, the same numbers going in, and the same version of the engine.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.samples import Given, samples_of
 from edgecv.store import digest, file_sha256
 
 if TYPE_CHECKING:
@@ -23,10 +23,11 @@ FILE = "answers.npz"
 LARGEST = 1 << 23  # bytes: a network that answers with images is asked again
 
 
-def question(graph: Graph, pixels: np.ndarray, preprocess: Preprocess, version: str | None) -> str:
+def question(graph: Graph, pixels: Given, preprocess: Preprocess, version: str | None) -> str:
     """Digest of all that the answers hang on. version: of the engine that answers"""
-    seen = hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
-    return digest([file_sha256(graph.path), seen, pixels.shape, asdict(preprocess), version])
+    samples = samples_of(pixels)
+    seen, shape = samples.digest(), samples.pixels.shape
+    return digest([file_sha256(graph.path), seen, shape, asdict(preprocess), version])
 
 
 def keep(graph: Graph, asked: str, answers: tuple[np.ndarray, ...]) -> None:

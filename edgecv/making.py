@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
+from edgecv.graph import OWN
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.measuring import facts
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
@@ -202,7 +204,7 @@ def _onnx_model(work: Work, path: Path, pins: Pins) -> None:
     graph = load_onnx(path, work.out, replace(pins, size=preprocess.size))
     _check_normalisation(path.name, graph, preprocess)
     classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
-    shape = graph.outputs[0].shape
+    shape = graph.outputs[0].shape or (1,)
     outputs = shape[1] if len(shape) == 4 else shape[-1]
     if classes and outputs != classes:
         raise ModelError(
@@ -212,6 +214,7 @@ def _onnx_model(work: Work, path: Path, pins: Pins) -> None:
         )
     graph.path.rename(work.out / "source.onnx")
     (work.out / "graph.json").unlink()
+    (work.out / OWN).write_text(json.dumps(graph.facts["own"], sort_keys=True))
 
 
 def _check_normalisation(name: str, graph: Any, preprocess: Any) -> None:

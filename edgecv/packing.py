@@ -28,7 +28,6 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.parity import COMPILE_INT8, SEEN_DB
 from edgecv.replay import (
-    adapted,
     as_rows,
     graph_session,
     judged,
@@ -39,6 +38,8 @@ from edgecv.replay import (
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import batch_of, image_of, joined
+from edgecv.samples import Feeds, Given, adapted
 from edgecv.target import Target
 
 LOSSY = "much was lost in int8:"
@@ -107,7 +108,7 @@ def _prove(
         _assert_counted(where, compiled, proof["executed"])
         floats = Graph.load(job.floats) if job.floats else None
         found, answers, told = bundle_parity(
-            where, graph, floats, target, session, judged(compared.pixels), preprocess,
+            where, graph, floats, target, session, judged(compared.samples), preprocess,
             compared.made_up, files,
         )  # fmt: skip
         proof["parity"] |= {k: v for k, v in found.items() if v}
@@ -118,7 +119,7 @@ def _prove(
         proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
         proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
         proof["golden_inputs"], proof["golden_outputs"] = _goldens(
-            session, images.pixels, preprocess
+            session, images.samples, preprocess
         )
         if job.test:
             # the device's answers are those that count, and not those of another processor
@@ -134,15 +135,14 @@ def _prove(
     return proof
 
 
-def _goldens(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> tuple[dict, dict]:
+def _goldens(session: Any, given: Given, preprocess: Preprocess) -> tuple[dict, dict]:
     """A few real inputs as the engine takes them, stacked, with the outputs it gave."""
-    source = session.inputs[0]
-    size = int(np.prod(source.shape)) * np.dtype(source.dtype).itemsize
-    count = min(GOLDENS, max(1, GOLDEN_BYTES // size))
-    inputs = adapted(preprocess, source).normalise(sample(pixels, count))
-    runs = [session.run({source.name: inputs[i : i + 1]}) for i in range(len(inputs))]
-    outputs = {t.name: np.concatenate([r[t.name] for r in runs]) for t in session.outputs}
-    return {source.name: inputs}, outputs
+    sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in session.inputs)
+    count = min(GOLDENS, max(1, GOLDEN_BYTES // sum(sizes)))
+    feeds = list(Feeds(sample(given, count * batch_of(session.inputs)), session.inputs, preprocess))
+    runs = [session.run(feed) for feed in feeds]
+    inputs = {t.name: joined([f[t.name] for f in feeds]) for t in session.inputs}
+    return inputs, {t.name: joined([r[t.name] for r in runs]) for t in session.outputs}
 
 
 def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
@@ -216,7 +216,7 @@ def _accuracy(
         return None, None
     assert job.test is not None
     test, out = Images.load(job.test), job.out
-    outputs = session_outputs(session, test.pixels, preprocess)
+    outputs = session_outputs(session, test.samples, preprocess)
     best = outputs.argmax(1)
     np.save(out / "predictions.npy", best.astype(np.int32), allow_pickle=False)
     if not test.classes:
@@ -243,7 +243,10 @@ def _manifest(
     preprocess: Preprocess,
     proof: dict[str, Any],
 ) -> dict[str, Any]:
-    source = compiled.inputs[0]
+    image = image_of(compiled.inputs)
+    taken = image and {
+        "name": image.name, "preprocess": adapted(preprocess, image).to_json()
+    }  # fmt: skip
     return {
         "name": job.name,
         "task": "classification",
@@ -253,7 +256,8 @@ def _manifest(
         "grid": graph.facts.get("grid"),
         "keep_float": meant_in_float(graph),
         "compiled": compiled.compiled,
-        "input": {"name": source.name, "preprocess": adapted(preprocess, source).to_json()},
+        "input": taken,
+        "graph": graph.facts.get("own"),
         "inputs": [t.to_json() for t in compiled.inputs],
         "outputs": [t.to_json() for t in graph.told(compiled.outputs)],
         "labels": list(job.labels) if job.labels else None,

@@ -7,8 +7,7 @@ TFLite and a compiled engine compare.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,8 @@ import numpy as np
 from edgecv import kept_answers
 from edgecv.backends import Session, run_module
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec, channels_first
+from edgecv.runtime.spec import TensorSpec, batch_of, channels_first
+from edgecv.samples import Feeds, Given, Some
 
 if TYPE_CHECKING:
     import torch
@@ -31,22 +31,22 @@ JUDGED = 128  # images that a comparison is made on, where there are as many
 Answers = tuple[np.ndarray, ...]
 
 
-def sample(pixels: np.ndarray, count: int) -> np.ndarray:
+def sample(pixels: Some, count: int) -> Some:
     """`count` images spread evenly over the set; all of them when there are fewer."""
     return pixels[_spread(len(pixels), count)]
 
 
-def judged(pixels: np.ndarray) -> np.ndarray:
+def judged(pixels: Some) -> Some:
     """The images that a comparison is made on: all that there are up to JUDGED."""
     return sample(pixels, JUDGED)
 
 
-def seen(pixels: np.ndarray, calibrated: int) -> bool:
+def seen(pixels: Given, calibrated: int) -> bool:
     """Whether some of what `judged` gives was calibrated on."""
     return len(pixels) - calibrated < JUDGED
 
 
-def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
+def held_back(pixels: Some, used: int, count: int) -> Some:
     """Images that `calibration_sample(pixels, used)` left out, and `judged` too where there are
     enough; all where calibration could leave none."""
     rest = np.setdiff1d(np.arange(len(pixels)), _calibrating(len(pixels), used))
@@ -55,7 +55,7 @@ def held_back(pixels: np.ndarray, used: int, count: int) -> np.ndarray:
     return pixels[rest[_spread(len(rest), count)]] if len(rest) else sample(pixels, count)
 
 
-def calibration_sample(pixels: np.ndarray, count: int) -> np.ndarray:
+def calibration_sample(pixels: Some, count: int) -> Some:
     """`count` images to calibrate on: others than those that are judged on where there are enough
     of both. Of a small set, a tenth is held back for checking."""
     return pixels[_calibrating(len(pixels), count)]
@@ -74,17 +74,6 @@ def _spread(total: int, count: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
 
 
-def adapted(preprocess: Preprocess, spec: TensorSpec) -> Preprocess:
-    """The same preprocessing, ending in the dtype, layout and grid of an engine's input."""
-    return replace(
-        preprocess,
-        layout=spec.layout,
-        dtype=spec.dtype,
-        scale=spec.scale,
-        zero_point=spec.zero_point,
-    )
-
-
 def real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Engine output as real numbers: scale * (q - zero_point) for integers."""
     if spec.scale is None:
@@ -92,19 +81,30 @@ def real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return (values.astype(np.float32) - np.float32(spec.zero_point or 0)) * np.float32(spec.scale)
 
 
-def session_answers(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
-    """Answers to uint8 (N,H,W,C) images, one call per image as on a device."""
-    source = session.inputs[0]
-    into = adapted(preprocess, source)
+def session_answers(session: Session, samples: Given, preprocess: Preprocess) -> Answers:
+    """Answers to samples (uint8 (N, H, W, C) images alone, or with other inputs' arrays), one call
+    at a time as on a device."""
+    feeds, batch = Feeds(samples, session.inputs, preprocess), batch_of(session.inputs)
     rows: list[list[np.ndarray]] = [[] for _ in session.outputs]
-    for image in pixels:
-        found = session.run({source.name: into.normalise(image[None])})
+    for feed in feeds:
+        found = session.run(feed)
         for row, spec in zip(rows, session.outputs, strict=True):
-            row.append(channels_first(real(found[spec.name], spec), spec)[0])
-    return tuple(np.stack(row) for row in rows)
+            row += parted(channels_first(real(found[spec.name], spec), spec), batch)
+    return stacked(rows, len(samples), batch)
 
 
-def session_outputs(session: Session, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def parted(values: np.ndarray, batch: int) -> list[np.ndarray]:
+    """What a call answers, by sample; whole, where its first axis is not the batch."""
+    return list(values) if values.ndim and len(values) == batch else [values]
+
+
+def stacked(rows: list[list[np.ndarray]], count: int, batch: int) -> Answers:
+    """Each output's rows as one array. The last call of a batch may have repeated samples."""
+    calls = -(-count // batch)
+    return tuple(np.stack(row if len(row) == calls else row[:count]) for row in rows)
+
+
+def session_outputs(session: Session, pixels: Given, preprocess: Preprocess) -> np.ndarray:
     """The first output alone, a row for each image: logits (N, classes) float32."""
     return as_rows(session_answers(session, pixels, preprocess)[0])
 
@@ -115,7 +115,7 @@ def as_rows(values: np.ndarray) -> np.ndarray:
 
 
 def plain_answers(
-    graph: Graph, pixels: np.ndarray, preprocess: Preprocess, keep: bool = False
+    graph: Graph, pixels: Given, preprocess: Preprocess, keep: bool = False
 ) -> Answers:
     """Answers of a graph file by the reference engine of its format, node by node, without its
     optimiser and fused kernels: what the file says.
@@ -133,7 +133,7 @@ def plain_answers(
     return found
 
 
-def last_answers(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
+def last_answers(session: Any, pixels: Given, preprocess: Preprocess) -> Answers:
     """`session_answers` of a session that is closed then."""
     try:
         return session_answers(session, pixels, preprocess)
@@ -141,7 +141,7 @@ def last_answers(session: Any, pixels: np.ndarray, preprocess: Preprocess) -> An
         session.close()
 
 
-def graph_outputs(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+def graph_outputs(graph: Graph, pixels: Given, preprocess: Preprocess) -> np.ndarray:
     """The first output as the device computes it, by the reference engine of the format: logits
     (N, classes) float32."""
     return as_rows(last_answers(graph_session(graph), pixels, preprocess)[0])
@@ -176,20 +176,34 @@ def saturated_here(graph: Graph) -> bool:
     return saturates() and not graph.facts.get("grid", {}).get("reduce_range")
 
 
-def torch_answers(module: torch.nn.Module, pixels: np.ndarray, preprocess: Preprocess) -> Answers:
-    """Answers of a torch network, one image at a time, in eval mode."""
+def torch_answers(
+    module: torch.nn.Module,
+    samples: Given,
+    preprocess: Preprocess,
+    inputs: Sequence[TensorSpec] | None = None,
+) -> Answers:
+    """Answers of a torch network, one call at a time, in eval mode.
+
+    inputs: of its graph, in the order of its arguments; None is one image
+    """
     import torch
 
     from edgecv.outputs import outputs_of
 
-    into = replace(preprocess, layout="NCHW", dtype="float32")
+    if inputs is None:
+        shape = (1, preprocess.channels, *preprocess.size)
+        inputs = (TensorSpec("input", "float32", shape, "NCHW"),)
+    batch = batch_of(inputs)
     module.eval()
-    rows = []
+    rows: list[list[np.ndarray]] = []
     with torch.inference_mode():
-        for image in pixels:
-            found = module(torch.from_numpy(into.normalise(image[None])))
-            rows.append([t.numpy()[0] for t in outputs_of(found).values])
-    return tuple(np.stack(column) for column in zip(*rows, strict=True))
+        for feed in Feeds(samples, inputs, preprocess, first=True):
+            found = module(*map(torch.from_numpy, feed.values()))
+            many = outputs_of(found).values
+            rows = rows or [[] for _ in many]
+            for row, tensor in zip(rows, many, strict=True):
+                row += parted(tensor.numpy(), batch)
+    return stacked(rows, len(samples), batch)
 
 
 def torch_outputs(

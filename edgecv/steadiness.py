@@ -21,6 +21,7 @@ from edgecv.runtime.fidelity import kinds
 if TYPE_CHECKING:
     from edgecv.graph import Graph
     from edgecv.runtime.preprocess import Preprocess
+    from edgecv.samples import Given
 
 LEAST_DB = 60.0  # a sound float network: 110 to 140
 IMAGES = 16
@@ -39,7 +40,7 @@ class Nudged:
         return self._session.run({k: v * more if v.dtype == "f4" else v for k, v in feeds.items()})
 
 
-def steadiness(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> float:
+def steadiness(graph: Graph, pixels: Given, preprocess: Preprocess) -> float:
     """In decibel, of the least steady output; infinite where one holds NaN, which is another fault.
 
     graph: a float one. pixels: uint8 (N, H, W, C)
@@ -54,7 +55,7 @@ def steadiness(graph: Graph, pixels: np.ndarray, preprocess: Preprocess) -> floa
 
 
 def explained(
-    error: ParityError, graph: Graph, pixels: np.ndarray, preprocess: Preprocess
+    error: ParityError, graph: Graph, pixels: Given, preprocess: Preprocess
 ) -> ParityError:
     """The same error; of a network whose answers are rounding, one that says so."""
     if graph.precision != "fp32" or graph.inputs[0].dtype != "float32" or "one_bit" in graph.facts:

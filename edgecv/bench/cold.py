@@ -46,7 +46,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     start = time.perf_counter()
     session = opened(contents, threads=job["threads"]).session
     loaded = time.perf_counter() - start
-    feeds = {name: array[:1].copy() for name, array in contents.golden_inputs.items()}
+    feeds = contents.golden_feed()
     first = None
     if feeds:
         start = time.perf_counter()

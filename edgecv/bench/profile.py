@@ -46,7 +46,7 @@ def profile(path: str | Path, threads: int = 1, runs: int = RUNS) -> dict[str, A
         if not contents.golden_inputs:
             hint = "make it again where it runs"
             raise BundleError(str(path), "has no golden inputs to run", hint)
-        feeds = {name: np.ascontiguousarray(a[:1]) for name, a in contents.golden_inputs.items()}
+        feeds = contents.golden_feed()
         session = bundle.session
         calls = _timed(lambda: session.run(feeds))
         found = session.profile(feeds, runs)

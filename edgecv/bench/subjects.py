@@ -69,10 +69,7 @@ class BundleSubject:
         """`batch` golden inputs, from the first on, over and over."""
         golden = self.contents.golden_inputs
         count = len(next(iter(golden.values())))
-        single = [
-            {name: a[i : i + 1].copy() for name, a in golden.items()}
-            for i in range(min(count, self.batch))
-        ]
+        single = [self.contents.golden_feed(i) for i in range(min(count, self.batch))]
         return [single[i % len(single)] for i in range(self.batch)]
 
 

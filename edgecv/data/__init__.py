@@ -6,6 +6,7 @@
     package.module:function    a torch Dataset of yours (edgecv.data.function)
     images:PATH, parted:PATH, synthetic:N
                                images without labels, for `edgecv export` (edgecv.data.plain)
+    arrays:PATH                an array for each input of a network (edgecv.data.arrays)
 
 `materialise` decodes a split once, through the device's own resizing, into arrays on disk;
 `fingerprint` says whether a split changed, without decoding it.
@@ -33,6 +34,7 @@ from edgecv.data.images import (
     as_outputs,
     check_labels,
     check_same_classes,
+    save_arrays,
     save_labels,
 )
 from edgecv.data.source import SPLITS, Items
@@ -54,7 +56,7 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 
-_PATHS = ("imagefolder", "npz", "images", "parted")
+_PATHS = ("imagefolder", "npz", "images", "parted", "arrays")
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -169,6 +171,8 @@ def materialise(
     if classes:
         check_labels(source, labels, len(classes))
     save_labels(out, labels, classes)
+    if items.arrays:
+        save_arrays(out, items.arrays)
     if source.startswith("synthetic:"):
         (out / MADE_UP).touch()
     return Images.load(out)

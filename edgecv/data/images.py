@@ -1,21 +1,24 @@
 """Images: one split of a data set as arrays on disk, ready for training and measuring.
 
 A folder with `pixels.npy` (uint8, memory-mapped when read), `labels.npy` (int64) and
-`classes.json`. No pickle: arrays are read with allow_pickle=False.
+`classes.json`; `arrays.json` and `array-0.npy`, ... where a network has other inputs. No pickle:
+arrays are read with allow_pickle=False.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from edgecv.errors import DataError
+from edgecv.samples import Samples
 
+ARRAYS = "arrays.json"  # the names of what other inputs take
 MADE_UP = "made-up"  # a file of this name marks a folder of made-up images
 
 
@@ -27,6 +30,7 @@ class Images:
     labels:  int64 (N,), each in 0..len(classes)-1
     classes: names, in the order of the network's outputs; none for images without labels
     made_up: no photographs but noise: distances mean something on them, best classes do not
+    arrays:  by name, real values (N, ...) for inputs of the network besides the image
 
     Raises DataError where these do not hold.
     """
@@ -35,6 +39,7 @@ class Images:
     labels: np.ndarray
     classes: tuple[str, ...]
     made_up: bool = False
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -50,6 +55,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def samples(self) -> Samples:
+        """All that a network may take of them."""
+        return Samples(self.pixels, self.arrays, made_up=self.made_up)
 
     def save(self, folder: Path) -> None:
         """Write the three files into `folder`, made if it is not there."""
@@ -68,9 +78,10 @@ class Images:
             pixels = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / "labels.npy", allow_pickle=False)
             classes = tuple(json.loads((folder / "classes.json").read_text(encoding="utf-8")))
+            arrays = _read_arrays(folder)
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
-        return Images(pixels, labels, classes, (folder / MADE_UP).exists())
+        return Images(pixels, labels, classes, (folder / MADE_UP).exists(), arrays)
 
 
 MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's output
@@ -100,7 +111,8 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
             what = f"classes {taken[found]!r} and {c!r} are one output, {names[found]!r}"
             raise DataError("data.test", what, "put their images into one folder")
         taken[found] = c
-    return Images(test.pixels, np.array(list(taken), np.int64)[test.labels], names)
+    labels = np.array(list(taken), np.int64)[test.labels]
+    return replace(test, labels=labels, classes=names)
 
 
 class OutputNames:
@@ -148,6 +160,22 @@ def save_labels(folder: Path, labels: np.ndarray, classes: tuple[str, ...]) -> N
     np.save(folder / "labels.npy", labels, allow_pickle=False)
     text = json.dumps(list(classes), ensure_ascii=False, indent=0) + "\n"
     (folder / "classes.json").write_text(text, encoding="utf-8")
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write what other inputs take beside pixels that are there."""
+    for i, values in enumerate(arrays.values()):
+        np.save(folder / f"array-{i}.npy", values, allow_pickle=False)
+    (folder / ARRAYS).write_text(json.dumps(list(arrays)), encoding="utf-8")
+
+
+def _read_arrays(folder: Path) -> dict[str, np.ndarray]:
+    if not (folder / ARRAYS).exists():
+        return {}
+    names = json.loads((folder / ARRAYS).read_text(encoding="utf-8"))
+    files = (folder / f"array-{i}.npy" for i in range(len(names)))
+    found = (np.load(path, mmap_mode="r", allow_pickle=False) for path in files)
+    return dict(zip(names, found, strict=True))
 
 
 def check_labels(where: str, labels: np.ndarray, classes: int) -> None:

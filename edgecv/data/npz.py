@@ -34,7 +34,7 @@ KEYS_HINT = "keys are images/labels, x/y, or x_train/y_train/x_test/y_test"
 def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The arrays of `split`. Raises DataError for wrong keys, shapes, dtypes or labels."""
     where = f"npz:{argument}"
-    arrays = _read(where, Path(argument).expanduser())
+    arrays = read(where, Path(argument).expanduser())
     x, y = _pair(where, arrays, split)
     images, labels = arrays[x], arrays[y]
     _check_arrays(where, x, images, y, labels)
@@ -57,7 +57,8 @@ def fingerprint(argument: str, split: str) -> str:
     return hash_files([(split, path)])
 
 
-def _read(where: str, path: Path) -> dict[str, np.ndarray]:
+def read(where: str, path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file, none of them of objects. Raises DataError."""
     if not path.is_file():
         raise DataError(where, "no such file", HERE)
     if not zipfile.is_zipfile(path):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ class Items:
     classes:  names, or None where only the labels say how many there are
     channels: 1 or 3, or None where the first image says it
     parallel: whether `item` may be called from several threads
+    arrays:   by an input's name, real values (count, ...) for what is no image
     notes:    once all are decoded: what a user should know of how they were read
     """
 
@@ -35,6 +36,7 @@ class Items:
     channels: int | None
     parallel: bool = False
     notes: Callable[[], list[str]] = list
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def hash_files(named: list[tuple[str, Path]]) -> str:

@@ -17,12 +17,12 @@ from typing import Protocol
 
 import numpy as np
 
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, Sample
 from edgecv.ladder.matching import Pair
 
 
 class Apart(Protocol):
-    def values(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def values(self, x: Sample, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Each layer's own answer by its tensor's name, real numbers, channels first.
 
         given: the float network's tensors by the same names

@@ -10,10 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from edgecv.ladder.distance import Energy, inside
-from edgecv.ladder.layers import Form, cuts, sources
+from edgecv.ladder.layers import Form, Sample, cuts, sources
 from edgecv.ladder.matching import Pair, match
 
 IMAGES = 4
@@ -39,9 +37,7 @@ class Divergence:
         return min(self.before.values()) if self.before else None
 
 
-def first_divergence(
-    a: Form, b: Form, xs: Sequence[np.ndarray], least_db: float
-) -> Divergence | None:
+def first_divergence(a: Form, b: Form, xs: Sequence[Sample], least_db: float) -> Divergence | None:
     """Where b leaves a: the first pair below least_db whose inputs are above it.
 
     xs: float32 (1, C, H, W) images, the first few of which are used. None where every layer that

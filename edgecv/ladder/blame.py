@@ -12,12 +12,10 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import numpy as np
-
 from edgecv.errors import EdgecvError
 from edgecv.graph import Graph
 from edgecv.ladder.bisection import Divergence, first_divergence
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, Sample
 from edgecv.replay import REFERENCE
 from edgecv.runtime.fidelity import BEST_DB
 from edgecv.runtime.layers import from_scope
@@ -27,7 +25,7 @@ LEVELS_DB = {"int8": (10.0, 15.0, 20.0, 30.0), "fp32": (20.0, 40.0, 60.0, 80.0)}
 
 
 def first_wrong_layer(
-    graph: Graph, engine: str, files: Mapping[str, bytes], xs: Sequence[np.ndarray]
+    graph: Graph, engine: str, files: Mapping[str, bytes], xs: Sequence[Sample]
 ) -> Divergence | None:
     """files: of the bundle. xs: float32 (1, C, H, W), normalised. None where no layer stands out,
     or the engine cannot be looked into."""

@@ -16,7 +16,7 @@ from edgecv.ladder.bisection import Divergence, first_divergence
 from edgecv.ladder.constants import differences
 from edgecv.ladder.distance import Energy
 from edgecv.ladder.inputs import explain
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, image_in
 from edgecv.ladder.matching import Pair, match, unfused
 from edgecv.ladder.noise import Noise, per_layer
 from edgecv.ladder.samples import Inputs, Samples
@@ -54,7 +54,7 @@ def of_preprocessing(theirs: Preprocess, own: Preprocess, some: Samples) -> Find
     mended = replace(own, **{f: getattr(theirs, f) for f in (*wrong, *of_one)})
     energy = Energy()
     for a, b in zip(Inputs(some, theirs), Inputs(some, mended), strict=True):
-        energy.add(a, b)
+        energy.add(image_in(a), image_in(b))
     how = " and ".join(f"{f} {_short(getattr(theirs, f))}" for f in wrong)
     verb = "normalised" if set(wrong) <= {"mean", "std"} else "prepared"
     return {

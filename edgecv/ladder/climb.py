@@ -23,17 +23,17 @@ from edgecv import child
 from edgecv.errors import MissingExtraError, NoCudaDevice
 from edgecv.ladder import causes, reference, samples, tolerances
 from edgecv.ladder.distance import Energy, answers, outputs
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, image_in
 from edgecv.ladder.noise import per_layer
 from edgecv.ladder.rungs import Rung, rung
 from edgecv.ladder.samples import Inputs, Samples
 from edgecv.parity import Parity
 from edgecv.replay import JUDGED, Answers, as_rows
 from edgecv.runtime.archive import Contents, read_bundle, write_bundle
-from edgecv.runtime.bundle import opened
+from edgecv.runtime.bundle import Bundle, opened
 from edgecv.runtime.fidelity import kinds as kinds_of
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import channels_first
+from edgecv.runtime.spec import channels_first, channels_last, joined, joined_shape
 
 SENT, SENT_BYTES = 64, 8 << 20  # images for a device
 
@@ -56,7 +56,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     pictures = pictures.spread(job["samples"] or JUDGED)
     kinds = kinds_of(contents.outputs)
     try:
-        rungs = [_preprocessing(found, theirs, own, pictures)]
+        prepared = found.preprocess is not None and pictures.feeds is None
+        rungs = [_preprocessing(theirs, own, pictures)] if prepared else []
         graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs, kinds)
         rungs += graphs
         if forms[-1][0] == "compile":
@@ -72,8 +73,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     finally:
         for _, form in forms:
             form.close()
-    if found.preprocess is None:
-        rungs = rungs[1:]
+    if found.preprocess is None and contents.image is not None:
         found.notes.append("the reference does not say how it normalises: the bundle's is used")
     return {
         "schema": 1,
@@ -113,18 +113,16 @@ def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Fo
     return forms
 
 
-def _preprocessing(
-    found: reference.Reference, theirs: Preprocess, own: Preprocess, pictures: Samples
-) -> Rung:
+def _preprocessing(theirs: Preprocess, own: Preprocess, pictures: Samples) -> Rung:
     energy = Energy()
     some = pictures.spread(causes.IMAGES)
     one, two = Inputs(some, theirs), Inputs(some, own)
     shapes = theirs.size == own.size and theirs.channels == own.channels
     if shapes:
         for a, b in zip(one, two, strict=True):
-            energy.add(a, b)
+            energy.add(image_in(a), image_in(b))
     parity = Parity(energy.cosine, 0.0, energy.sqnr_db if shapes else -200.0, 1.0, some.count)
-    finding = causes.of_preprocessing(theirs, own, some) if found.preprocess else None
+    finding = causes.of_preprocessing(theirs, own, some)
     return rung("preprocessing", "image", "input", parity, tolerances.PREPROCESSING, finding)
 
 
@@ -162,18 +160,14 @@ def _runtime(
 ) -> Rung:
     """The bundle as an application calls it, beside the same engine fed directly."""
     bundle = opened(contents)
-    name = contents.manifest["input"]["name"]
     rows = []
     try:
         for i in range(pictures.count):
-            image = pictures.image(i)
-            # what is of the network's size already would be cropped once more
-            prepare = bundle.preprocess.normalise if pictures.ready else bundle.preprocess
-            found = bundle.run({name: prepare(np.ascontiguousarray(image))})
+            found = bundle.run(_given(bundle, pictures, i))
             rows.append([channels_first(found[t.name], t) for t in bundle.outputs])
     finally:
         bundle.close()
-    logits["runtime"] = tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+    logits["runtime"] = tuple(joined(column) for column in zip(*rows, strict=True))
     parity = outputs(direct, logits["runtime"], kinds)
     finding = None
     if not tolerances.holds(parity, tolerances.RUNTIME):
@@ -182,6 +176,17 @@ def _runtime(
             "kind": "runtime", "layer": None,
         }  # fmt: skip
     return rung("runtime", engine, "runtime", parity, tolerances.RUNTIME, finding)
+
+
+def _given(bundle: Bundle, pictures: Samples, index: int) -> dict[str, np.ndarray]:
+    """What an application passes to `Bundle.run`."""
+    if pictures.feeds is not None:
+        values = zip(bundle.inputs, pictures.feeds[index].values(), strict=True)
+        return {own.name: channels_last(v, own) for own, v in values}
+    image = pictures.image(index)
+    # what is of the network's size already would be cropped once more
+    prepare = bundle.preprocess.normalise if pictures.ready else bundle.preprocess
+    return {bundle.inputs[0].name: prepare(np.ascontiguousarray(image))}
 
 
 def _whole(
@@ -232,13 +237,17 @@ def _accuracy(
 def send(contents: Contents, own: Preprocess, engine: Form, pictures: Samples, path: Path) -> Any:
     """Write the bundle with these images in place of its golden inputs, for a device; what the
     last form here answers, (images, classes)."""
+    if pictures.feeds is not None:
+        write_bundle(path, contents.manifest, contents.files, contents.golden_inputs,
+                     contents.golden_outputs, contents.correct)  # fmt: skip
+        return as_rows(answers(engine, Inputs(pictures, own))[0]).tolist()
     into = contents.preprocess
     size = int(np.prod(into.size)) * into.channels * np.dtype(into.dtype).itemsize
     some = pictures.spread(int(np.clip(SENT_BYTES // size, 1, SENT)))
     arrays = [into.normalise(some.pixels(i, own)) for i in range(some.count)]
-    given = {contents.manifest["input"]["name"]: np.concatenate(arrays)}
+    given = {str(contents.image): np.concatenate(arrays)}
     # a bundle's golden outputs go with its inputs; nobody reads these
-    blank = {s.name: np.zeros((some.count, *s.shape[1:]), s.dtype) for s in contents.outputs}
+    blank = {s.name: np.zeros((some.count, *joined_shape(s)), s.dtype) for s in contents.outputs}
     write_bundle(path, contents.manifest, contents.files, given, blank, contents.correct)
     return as_rows(answers(engine, Inputs(some, own))[0]).tolist()
 

@@ -10,15 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from edgecv.errors import ModelError
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, Sample
 from edgecv.ladder.matching import Pair
 from edgecv.replay import Answers
 from edgecv.runtime.fidelity import FEW, Energy, Parity, compare, compare_all
+from edgecv.runtime.spec import joined
 
 __all__ = ["FEW", "Energy", "answers", "inside", "outputs"]
 
 
-def inside(a: Form, b: Form, xs: Sequence[np.ndarray], pairs: Sequence[Pair]) -> list[Energy]:
+def inside(a: Form, b: Form, xs: Sequence[Sample], pairs: Sequence[Pair]) -> list[Energy]:
     """Energy of each pair over the images, both fed the same ones."""
     if len(pairs) > 1 and (a.one_by_one or b.one_by_one):
         return [inside(a, b, xs, [pair])[0] for pair in pairs]
@@ -31,10 +32,10 @@ def inside(a: Form, b: Form, xs: Sequence[np.ndarray], pairs: Sequence[Pair]) ->
     return found
 
 
-def answers(form: Form, xs: Sequence[np.ndarray]) -> Answers:
+def answers(form: Form, xs: Sequence[Sample]) -> Answers:
     """Every output of float images (1, C, H, W), one at a time: (N, ...) each, channels first."""
     rows = [form.answers(x) for x in xs]
-    return tuple(np.concatenate(column) for column in zip(*rows, strict=True))
+    return tuple(joined(column) for column in zip(*rows, strict=True))
 
 
 def outputs(

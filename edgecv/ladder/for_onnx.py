@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.graphs.onnx.index import Index
-from edgecv.ladder.layers import placed
+from edgecv.ladder.layers import Sample, feeds, named
 from edgecv.ladder.matching import Pair
 from edgecv.ladder.onnx_form import OnnxForm, session
 from edgecv.ladder.onnx_graph import PAIR
@@ -40,7 +40,7 @@ class Apart:
         for head in heads:
             root, tail = head.input[0], tails.get(head.output[0])
             shape = form.graph.shapes.get(root, ())
-            if root == form.spec.name and tail:
+            if root in form.graph.inputs and tail:
                 instead[tail.output[0]] = root
             if tail is None or root not in named or not shape or not all(shape):
                 continue
@@ -56,20 +56,20 @@ class Apart:
                 self._out[named[end]] = end
         for node in graph.node:
             node.input[:] = [instead.get(n, n) for n in node.input]
-        self._image = form.spec.name
+        self._inputs = form.specs
         self._session = session(_sorted(model), form.title) if self._out else None
 
-    def values(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def values(self, x: Sample, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if self._session is None:
             return {}
         taken = {i.name for i in self._session.get_inputs()}
-        feeds = {
+        fed = {
             root: np.ascontiguousarray(given[t], np.float32).reshape(shape)
             for t, (root, shape) in self._fed.items()
             if root in taken
         }
-        feeds |= {self._image: x} if self._image in taken else {}
-        found = self._session.run(list(self._out.values()), feeds)
+        fed |= {n: v for n, v in named(x, self._inputs).items() if n in taken}
+        found = self._session.run(list(self._out.values()), fed)
         return dict(zip(self._out, found, strict=True))
 
     def close(self) -> None:
@@ -103,14 +103,14 @@ class Replaced:
         self._form = form
         self._session, self.ends = _reading(form, tensors)
 
-    def answers(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        feeds = {self._form.spec.name: placed(x, self._form.spec)}
+    def answers(self, x: Sample, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        fed = feeds(x, self._form.specs)
         for spec in self._session.get_inputs():
             if spec.name.endswith(GIVEN):
                 values = given[spec.name.removesuffix(GIVEN)]
-                feeds[spec.name] = np.ascontiguousarray(values, np.float32).reshape(spec.shape)
+                fed[spec.name] = np.ascontiguousarray(values, np.float32).reshape(spec.shape)
         taken = {i.name for i in self._session.get_inputs()}
-        found = self._session.run(list(self.ends), {k: v for k, v in feeds.items() if k in taken})
+        found = self._session.run(list(self.ends), {k: v for k, v in fed.items() if k in taken})
         return [np.asarray(v, np.float32) for v in found]
 
     def close(self) -> None:

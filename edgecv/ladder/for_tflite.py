@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.ladder.layers import INPUT, first
+from edgecv.ladder.layers import Sample, first, named
 from edgecv.ladder.matching import Pair
 from edgecv.ladder.replaced import GIVEN
 from edgecv.ladder.tflite_form import TfliteForm, written
@@ -25,8 +25,8 @@ class Apart:
         model = flatbuffer.parse(form.content, form.title)
         graph = flatbuffer.graph_of(model)
         layers = {layer.tensor: layer for layer in form.layers}
-        names = {form.index[t]: t for t in layers} | {int(graph.inputs[0]): INPUT}
-        known = {i: t for i, t in names.items() if t == INPUT or t in pairs}
+        names = {form.index[t]: t for t in layers}
+        known = {i: t for i, t in names.items() if t in pairs} | form.inputs
         self._form, self._fed, clones = form, [], []
         for op in graph.operators:
             reads = [int(i) for i in op.inputs]
@@ -47,12 +47,11 @@ class Apart:
             )  # fmt: skip
             self._net.allocate_tensors()
 
-    def values(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def values(self, x: Sample, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         held = {int(d["index"]): d for d in self._net.get_input_details()}
+        real = {**given, **named(x, self._form.specs)}
         for index, name in self._fed:
-            detail = held[index]
-            real = x if name == INPUT else given[name]
-            self._net.set_tensor(index, integers(real, detail))
+            self._net.set_tensor(index, integers(real[name], held[index]))
         self._net.invoke()
         return {
             layer.tensor: first(self._form.real(self._net.get_tensor(i), i))
@@ -70,14 +69,16 @@ class Replaced:
         self._form = form
         self._session, self.ends = _reading(form, tensors)
 
-    def answers(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
-        feeds = {}
-        for spec in self._session.inputs:
-            real = given.get(spec.name.removesuffix(GIVEN))
+    def answers(self, x: Sample, given: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        feeds, own = {}, named(x, self._form.specs)
+        places = dict(zip(self._session.places, self._session.inputs, strict=True))
+        for index, spec in places.items():
+            real = own[self._form.inputs[index]] if index in self._form.inputs else (
+                given[spec.name.removesuffix(GIVEN)])  # fmt: skip
             # truth values and indices come in as well as floats: none is on a grid here
             grid: dict[str, list[float]] = {"scales": [], "zero_points": []}
             detail = {"shape": spec.shape, "dtype": spec.dtype, "quantization_parameters": grid}
-            feeds[spec.name] = integers(x if real is None else real, detail)
+            feeds[spec.name] = integers(real, detail)
         found = self._session.run(feeds)
         return [channels_first(found[t.name], t) for t in self._session.outputs]
 

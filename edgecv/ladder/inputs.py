@@ -11,7 +11,7 @@ reference does with the correct one, the change is what the network expects; it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecv.errors import EdgecvError
 from edgecv.ladder.distance import FEW, outputs
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, Sample, image_in
 from edgecv.parity import Parity
 from edgecv.runtime.preprocess import Preprocess
 
@@ -107,7 +107,7 @@ def _memory_first(x: np.ndarray) -> np.ndarray:
 
 
 def explain(
-    form: Form, reference: np.ndarray, xs: Sequence[np.ndarray], preprocess: Preprocess | None,
+    form: Form, reference: np.ndarray, xs: Sequence[Sample], preprocess: Preprocess | None,
     least_db: float, now: Parity, two: bool = True,
 ) -> tuple[tuple[Alternative, ...], Parity] | None:  # fmt: skip
     """The change or two of the input after which the form agrees with the reference's answers.
@@ -115,6 +115,8 @@ def explain(
     reference: logits (N, classes) for xs; least_db: what counts as agreeing; now: without changes;
     two: also try two changes at once. None where no change helps.
     """
+    if isinstance(xs[0], Mapping):
+        return None
     single = alternatives(xs[0].shape, preprocess)
     wanted = max(least_db, now.sqnr_db + CLEARLY_DB)
     singles = [(one,) for one in single]
@@ -132,12 +134,13 @@ def explain(
 
 
 def _with(
-    form: Form, changes: Sequence[Alternative], xs: Sequence[np.ndarray], reference: np.ndarray
+    form: Form, changes: Sequence[Alternative], xs: Sequence[Sample], reference: np.ndarray
 ) -> Parity | None:
-    def changed(x: np.ndarray) -> np.ndarray:
+    def changed(x: Sample) -> np.ndarray:
+        image = image_in(x)
         for one in changes:
-            x = one.change(x)
-        return np.ascontiguousarray(x, np.float32)
+            image = one.change(image)
+        return np.ascontiguousarray(image, np.float32)
 
     try:
         rows = [form.answers(changed(x))[0].reshape(-1) for x in xs]

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgecv.errors import DataError
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, quantise
 
 Shape = tuple[int, ...]
+Sample = np.ndarray | Mapping[str, np.ndarray]  # an image, or a feed of several inputs
 INPUT = "<input>"  # the tensor that a network's own input is called in Layer.inputs
 COMPUTE = ("conv", "dense")
 
@@ -76,17 +77,39 @@ class Form(Protocol):
     input_grid: Grid | None
     one_by_one: bool
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
         """Each output, float32 (1, ...) channels first, for one image, float32 (1, C, H, W),
-        normalised."""
+        normalised; or, of a network of several inputs, for a feed of them all."""
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         """Tensors by name, float32, channels first; INPUT is the image as the grid holds it."""
 
     def constants(self, layer: Layer) -> dict[str, np.ndarray]:
         """{"weight": OIHW or (out, in), "bias": (out,)} in real numbers; {} where it has none."""
 
     def close(self) -> None: ...
+
+
+def image_in(x: Sample) -> np.ndarray:
+    """The image, or the first input of a feed."""
+    return next(iter(x.values())) if isinstance(x, Mapping) else x
+
+
+def feeds(x: Sample, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """What an engine with these inputs takes. Raises DataError."""
+    return {s.name: placed(v, s) for s, v in zip(specs, named(x, specs).values(), strict=True)}
+
+
+def named(x: Sample, specs: Sequence[TensorSpec]) -> dict[str, np.ndarray]:
+    """Real numbers by the input's name: by the same names, or one array for the first input.
+
+    Raises DataError: an input is missing.
+    """
+    given = x if isinstance(x, Mapping) else {specs[0].name: x}
+    for spec in specs:
+        if spec.name not in given:
+            raise DataError(f"input {spec.name!r}", "has no values", "give all inputs")
+    return {spec.name: given[spec.name] for spec in specs}
 
 
 def placed(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
@@ -101,12 +124,8 @@ def placed(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 def on_grid(x: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """Real numbers as the integers of a tensor; a float tensor takes them as they are."""
-    x = np.ascontiguousarray(x, np.float32)
-    if spec.scale is None:
-        return x.astype(spec.dtype, copy=False)
-    limits = np.iinfo(spec.dtype)
-    q = np.rint(x / np.float32(spec.scale)) + (spec.zero_point or 0)
-    return np.clip(q, limits.min, limits.max).astype(spec.dtype)
+    x = np.asarray(x, np.float32, order="C")
+    return x.astype(spec.dtype, copy=False) if spec.scale is None else quantise(x, spec)
 
 
 def input_grid(spec: TensorSpec) -> Grid | None:

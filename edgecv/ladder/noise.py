@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecv.ladder.apart import Apart, open_apart
 from edgecv.ladder.distance import Energy
-from edgecv.ladder.layers import INPUT, Form, Layer, sources
+from edgecv.ladder.layers import INPUT, Form, Layer, Sample, image_in, sources
 from edgecv.ladder.matching import Pair, match
 
 IMAGES = 16
@@ -52,7 +52,7 @@ class _Sum:
     count: int = 0
 
 
-def per_layer(a: Form, b: Form, xs: Sequence[np.ndarray]) -> list[Noise]:
+def per_layer(a: Form, b: Form, xs: Sequence[Sample]) -> list[Noise]:
     """A row for each layer of b that a has too, in b's order.
 
     a: float; b: quantized; xs: float32 (1, C, H, W), the first few of which are used
@@ -72,11 +72,11 @@ def per_layer(a: Form, b: Form, xs: Sequence[np.ndarray]) -> list[Noise]:
 
 
 def _add(
-    a: Form, b: Form, x: np.ndarray, sums: list[_Sum], picture: Energy, apart: Apart | None
+    a: Form, b: Form, x: Sample, sums: list[_Sum], picture: Energy, apart: Apart | None
 ) -> None:
     one = a.values(x, [s.pair.a.tensor for s in sums])
     two = b.values(x, [INPUT, *(s.pair.b.tensor for s in sums)])
-    picture.add(x, two[INPUT])
+    picture.add(image_in(x), two[INPUT])
     pairs = {s.pair.b.tensor: s.pair.values(one[s.pair.a.tensor], two[s.pair.b.tensor])
              for s in sums}  # fmt: skip
     alone = apart.values(x, {t: f for t, (f, _) in pairs.items()}) if apart else {}

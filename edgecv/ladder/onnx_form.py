@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.run import counting, register
+from edgecv.backends.onnxruntime.run import DTYPES, counting, register
 from edgecv.errors import EngineError, ModelError, missing
 from edgecv.graphs.onnx.layers import transposed
-from edgecv.ladder.layers import INPUT, Layer, input_grid, placed
+from edgecv.ladder.layers import INPUT, Layer, Sample, feeds, input_grid
 from edgecv.ladder.onnx_graph import PAIR, OnnxGraph
 from edgecv.runtime.spec import TensorSpec
 
@@ -24,7 +24,7 @@ from edgecv.runtime.spec import TensorSpec
 class OnnxForm:
     """See `Form`. content: the file; optimised: with the engine's own optimiser and kernels.
 
-    Raises ModelError (not an ONNX network of one input), MissingExtraError.
+    Raises ModelError (not an ONNX network), MissingExtraError.
     """
 
     format = "onnx"
@@ -48,29 +48,31 @@ class OnnxForm:
         halved = any(t.data_type == onnx.TensorProto.FLOAT16 for t in self.model.graph.initializer)
         self.precision = "int8" if quantized else "fp16" if halved else "fp32"
         self._sessions: dict[tuple[str, ...], Any] = {}
-        (source,) = self._open(()).get_inputs()
-        kind = {"tensor(float)": "float32", "tensor(uint8)": "uint8", "tensor(int8)": "int8"}
+        self.specs = tuple(map(self._spec, self._open(()).get_inputs()))
+        self.spec = self.specs[0]
+        self.input_grid = self.graph.grids.get(self.spec.name) or input_grid(self.spec)
+
+    def _spec(self, source: Any) -> TensorSpec:
         shape = tuple(d if isinstance(d, int) and d > 0 else 1 for d in source.shape)
         grid = self.graph.grids.get(source.name) if source.type != "tensor(float)" else None
-        self.spec = TensorSpec(
+        return TensorSpec(
             source.name,
-            kind.get(source.type, source.type),
+            DTYPES.get(source.type, source.type),
             shape,
             scale=grid.scale if grid else None,
             zero_point=grid.zero_point if grid else None,
         )
-        self.input_grid = self.graph.grids.get(source.name) or input_grid(self.spec)
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
         names = [o.name for o in self.model.graph.output]
-        found = self._run({self.spec.name: placed(x, self.spec)}, ())
+        found = self._run(feeds(x, self.specs), ())
         return tuple(self._float(n, np.asarray(v)) for n, v in zip(names, found, strict=True))
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         held = self.graph.integers if self._optimised else {}
         answer = {o.name for o in self.model.graph.output}
         places = tuple(t if t in answer else held.get(t) or self.graph.read[t] for t in tensors)
-        found = self._run({self.spec.name: placed(x, self.spec)}, places)
+        found = self._run(feeds(x, self.specs), places)
         return {t: self._float(t, v) for t, v in zip(tensors, found, strict=True)}
 
     def _float(self, tensor: str, held: np.ndarray) -> np.ndarray:
@@ -97,7 +99,7 @@ class OnnxForm:
         self._sessions.clear()
 
     def _run(self, feeds: dict[str, np.ndarray], places: tuple[str, ...]) -> list[Any]:
-        own = [p for p in dict.fromkeys(places) if p != self.spec.name]
+        own = [p for p in dict.fromkeys(places) if p not in feeds]
         engine = self._open(tuple(own))
         names = own or [o.name for o in self.model.graph.output]
         try:

@@ -36,9 +36,9 @@ class OnnxGraph:
         index = Index(model.graph)
         self.held, self._outputs, self._producer = index.held, index.ends, index.makers
         inputs = [i.name for i in model.graph.input if i.name not in self.held]
-        if len(inputs) != 1:
-            raise ModelError(title, f"has {len(inputs)} inputs, one is compared")
-        self.input = inputs[0]
+        if not inputs:
+            raise ModelError(title, "has no input")
+        self.inputs, self.input = inputs, inputs[0]
         self._array = onnx.numpy_helper.to_array
         self.shapes = {
             i.name: tuple(d.dim_value for d in i.type.tensor_type.shape.dim)
@@ -47,7 +47,7 @@ class OnnxGraph:
         self._fixed = self._constant_names()
         self.grids: dict[str, Grid] = {}
         self.integers: dict[str, str] = {}
-        self.read: dict[str, str] = {INPUT: self.input, self.input: self.input}
+        self.read: dict[str, str] = {INPUT: self.input, **{name: name for name in inputs}}
         self._names: dict[str, str] = {self.input: INPUT}
         self.made_by: dict[str, Any] = {}
         self._pairs()

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgecv.backends.openvino.fusion_faults import BETWEEN
 from edgecv.backends.openvino.run import _config, _spec, wish
-from edgecv.errors import EngineError, ModelError, missing
-from edgecv.ladder.layers import INPUT, Grid, Layer, module_path, placed
+from edgecv.errors import EngineError, missing
+from edgecv.ladder.layers import INPUT, Grid, Layer, Sample, feeds, image_in, module_path
 
 KINDS = {
     "Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense", "Add": "add",
@@ -48,23 +48,21 @@ class OpenVinoForm:
         self._floats = wish(model)
         if self._floats == "bf16":
             self.precision = "bf16"
-        if len(model.inputs) != 1:
-            raise ModelError(title, f"has {len(model.inputs)} inputs, one is compared")
         self._read_at: dict[str, str] = {}  # tensor -> the name of the output that holds it
         self._weights: dict[str, Any] = {}
         self.layers = tuple(self._layers(model))
         self._compiled: dict[tuple[str, ...], Any] = {}
-        self.spec = _spec(model.inputs[0])
+        self.specs = tuple(map(_spec, model.inputs))
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        return tuple(np.asarray(v, np.float32) for v in self._infer(placed(x, self.spec), ()))
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
+        return tuple(np.asarray(v, np.float32) for v in self._infer(feeds(x, self.specs), ()))
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
-        feed = placed(x, self.spec)
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        feed = feeds(x, self.specs)
         names = [t for t in tensors if t in self._read_at]
         found = self._infer(feed, tuple(self._read_at[t] for t in names)) if names else []
         values = dict(zip(names, found, strict=True))
-        return {t: np.asarray(values.get(t, x), np.float32) for t in tensors}
+        return {t: np.asarray(values.get(t, image_in(x)), np.float32) for t in tensors}
 
     def constants(self, layer: Layer) -> dict[str, np.ndarray]:
         return {k: v for k, v in self._weights.get(layer.tensor, {}).items() if v is not None}
@@ -78,7 +76,7 @@ class OpenVinoForm:
         except Exception as e:
             raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
 
-    def _infer(self, x: np.ndarray, taps: tuple[str, ...]) -> list[np.ndarray]:
+    def _infer(self, feed: dict[str, np.ndarray], taps: tuple[str, ...]) -> list[np.ndarray]:
         """The answers, or the tensors of these names. The plain network and the last other one
         are kept compiled."""
         if taps not in self._compiled:
@@ -93,7 +91,7 @@ class OpenVinoForm:
                 raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
             self._compiled[taps] = compiled
         compiled = self._compiled[taps]
-        found = compiled([x])
+        found = compiled(list(feed.values()))
         if not taps:
             return [found[port].copy() for port in compiled.outputs]
         return [found[compiled.output(name)].copy() for name in taps]
@@ -107,8 +105,9 @@ class OpenVinoForm:
         for op in model.get_ordered_ops():
             kind, me = op.get_type_name(), op.get_friendly_name()
             if kind == "Parameter":
-                root[me] = INPUT
-                self._read_at[INPUT] = next(iter(sorted(op.output(0).get_names())))
+                name = next(iter(sorted(op.output(0).get_names())))
+                root[me] = INPUT if INPUT not in self._read_at else name
+                self._read_at[root[me]] = name
             if kind in HELD:
                 continue
             sources = [v.get_node().get_friendly_name() for v in op.input_values()]

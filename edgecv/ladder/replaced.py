@@ -10,7 +10,7 @@ from importlib import import_module
 
 import numpy as np
 
-from edgecv.ladder.layers import Form
+from edgecv.ladder.layers import Form, Sample
 from edgecv.replay import Answers
 
 GIVEN = "/given"  # behind the name of a tensor: what is read in its place
@@ -24,7 +24,7 @@ class Replaced:
         files = import_module(f"edgecv.ladder.for_{form.format}")
         self._network = files.Replaced(form, self._tensors)
 
-    def answers(self, x: np.ndarray, given: Mapping[str, np.ndarray]) -> Answers:
+    def answers(self, x: Sample, given: Mapping[str, np.ndarray]) -> Answers:
         """Each output, float32 (1, ...) channels first. x: float32 (1, C, H, W). given: float32,
         channels first, by the tensor's name"""
         found = self._network.answers(x, given)

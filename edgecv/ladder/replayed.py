@@ -9,7 +9,8 @@ from typing import Any
 
 from edgecv.child import serve
 from edgecv.runtime.archive import read_bundle
-from edgecv.runtime.bundle import dequantise, on_grid, opened
+from edgecv.runtime.bundle import opened
+from edgecv.runtime.spec import dequantise, on_grid
 from edgecv.runtime.verify import replay
 
 
@@ -18,7 +19,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     contents = read_bundle(job["bundle"])
     bundle = opened(contents)
     try:
-        spec = bundle.outputs[0]
+        spec = contents.outputs[0]
         found = replay(bundle, contents.golden_inputs)[spec.name]
     finally:
         bundle.close()

@@ -18,27 +18,40 @@ from edgecv.data.decode import decode
 from edgecv.data.files import image_files
 from edgecv.data.images import Images, OutputNames
 from edgecv.errors import DataError
+from edgecv.ladder.layers import Sample
 from edgecv.runtime.archive import Contents
-from edgecv.runtime.bundle import dequantise, on_grid
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import batch_of, channels_first, dequantise, on_grid
+from edgecv.samples import Feed
+
+_BLANK = np.zeros((1, 1, 3), np.uint8)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """image(i): uint8 (H, W, C); labels: int64 or None; ready: of the network's size already."""
+    """image(i): uint8 (H, W, C); labels: int64 or None; ready: of the network's size already.
+
+    feeds: of a network that takes more than an image, what it takes: real numbers by the input's
+    name, channels first; images are then not looked at
+    """
 
     count: int
     image: Callable[[int], np.ndarray]
     labels: np.ndarray | None
     ready: bool
     where: str
+    feeds: tuple[Feed, ...] | None = None
 
     def spread(self, count: int) -> Samples:
         """At most `count` of them, evenly spread."""
         keep = np.unique(np.linspace(0, self.count - 1, min(count, self.count)).astype(int))
         labels = None if self.labels is None else self.labels[keep]
         return replace(
-            self, count=len(keep), image=lambda i: self.image(int(keep[i])), labels=labels
+            self,
+            count=len(keep),
+            image=lambda i: self.image(int(keep[i])),
+            labels=labels,
+            feeds=self.feeds and tuple(self.feeds[i] for i in keep),
         )
 
     def pixels(self, index: int, preprocess: Preprocess) -> np.ndarray:
@@ -47,8 +60,8 @@ class Samples:
         return np.ascontiguousarray(image if self.ready else preprocess.geometry(image))
 
 
-class Inputs(Sequence[np.ndarray]):
-    """float32 (1, C, H, W) for each sample, made when asked for."""
+class Inputs(Sequence[Sample]):
+    """float32 (1, C, H, W), or a feed, for each sample, made when asked for."""
 
     def __init__(self, samples: Samples, preprocess: Preprocess, keep: range | None = None) -> None:
         self._samples = samples
@@ -61,12 +74,14 @@ class Inputs(Sequence[np.ndarray]):
         return len(self._keep)
 
     @overload
-    def __getitem__(self, index: int) -> np.ndarray: ...
+    def __getitem__(self, index: int) -> Sample: ...
     @overload
     def __getitem__(self, index: slice) -> Inputs: ...
-    def __getitem__(self, index: int | slice) -> np.ndarray | Inputs:
+    def __getitem__(self, index: int | slice) -> Sample | Inputs:
         if isinstance(index, slice):
             return Inputs(self._samples, self._real, self._keep[index])
+        if self._samples.feeds is not None:
+            return self._samples.feeds[self._keep[index]]
         return self._real.normalise(self._samples.pixels(self._keep[index], self._real))
 
 
@@ -100,10 +115,14 @@ def of_folder(folder: Path, labels: Sequence[str] | None, channels: int = 3) -> 
 
 def of_goldens(contents: Contents) -> Samples:
     """What a bundle carries for `edgecv verify`, as pixels. Raises DataError: it carries none."""
-    name = contents.manifest["input"]["name"]
-    if name not in contents.golden_inputs:
+    if not contents.golden_inputs:
         hint = "give --images"
         raise DataError(str(contents.path), "carries no golden inputs to compare with", hint)
+    name = contents.image
+    if name is None or len(contents.inputs) > 1 or batch_of(contents.inputs) > 1:
+        count = len(next(iter(contents.golden_inputs.values())))
+        feeds = tuple(_real(contents, i) for i in range(count))
+        return Samples(count, lambda _: _BLANK, None, True, "golden inputs", feeds)
     spec = next(s for s in contents.inputs if s.name == name)
     held = contents.golden_inputs[name]
     real = dequantise(held, spec) if on_grid(spec) else held.astype(np.float32)
@@ -114,6 +133,13 @@ def of_goldens(contents: Contents) -> Samples:
     if pre.color == "bgr":  # normalising turns it about
         pixels = pixels[..., ::-1]
     return Samples(len(pixels), lambda i: pixels[i], None, True, "golden inputs")
+
+
+def _real(contents: Contents, call: int) -> Feed:
+    """What one call takes, in real numbers, channels first."""
+    feed = contents.golden_feed(call)
+    held = ((s, feed[s.name]) for s in contents.inputs)
+    return {s.name: channels_first(dequantise(v, s) if on_grid(s) else v, s) for s, v in held}
 
 
 __all__ = ["Inputs", "Samples", "of_folder", "of_goldens", "of_run"]

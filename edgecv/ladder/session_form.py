@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgecv.backends import run_module
-from edgecv.ladder.layers import Grid, Layer, input_grid, placed
+from edgecv.ladder.layers import Grid, Layer, Sample, feeds, image_in, input_grid
 from edgecv.replay import real
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.spec import channels_first
@@ -28,15 +28,14 @@ class SessionForm:
         manifest = contents.manifest
         self.title, self.precision = title, str(manifest["precision"])
         self._session = run_module(manifest["engine"]).Session(contents.files)
-        self._spec = next(s for s in self._session.inputs if s.name == manifest["input"]["name"])
-        self.input_grid: Grid | None = input_grid(self._spec)
+        self.input_grid: Grid | None = input_grid(self._session.inputs[0])
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = self._session.run({self._spec.name: placed(x, self._spec)})
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
+        found = self._session.run(feeds(x, self._session.inputs))
         return tuple(channels_first(real(found[t.name], t), t) for t in self._session.outputs)
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
-        return dict.fromkeys(tensors, x)  # its image is all that it could be asked for
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        return dict.fromkeys(tensors, image_in(x))  # its image is all that it could be asked for
 
     def constants(self, layer: Layer) -> dict[str, np.ndarray]:  # noqa: ARG002
         return {}

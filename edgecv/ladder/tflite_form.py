@@ -15,18 +15,19 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite.run import Session, engine
-from edgecv.errors import ModelError
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import outputs_first
 from edgecv.ladder.layers import (
     INPUT,
     Grid,
     Layer,
+    Sample,
+    feeds,
     first,
     first_shape,
+    image_in,
     input_grid,
     module_path,
-    placed,
 )
 from edgecv.replay import real as as_real
 from edgecv.runtime.spec import channels_first
@@ -43,7 +44,7 @@ COMPARED = ("strideH", "strideW", "dilationHFactor", "dilationWFactor", "padding
 class TfliteForm:
     """See `Form`. delegated: run by XNNPACK, as on the device.
 
-    Raises ModelError (not a .tflite file of one input), EngineError, MissingExtraError.
+    Raises ModelError (not a .tflite file), EngineError, MissingExtraError.
     """
 
     format = "tflite"
@@ -54,13 +55,11 @@ class TfliteForm:
         self._model = flatbuffer.parse(content, title)
         self._graph = flatbuffer.graph_of(self._model)
         self._session = self._open(content)
-        if len(self._session.inputs) != 1:
-            raise ModelError(title, f"has {len(self._session.inputs)} inputs, one is compared")
-        (self.spec,) = self._session.inputs
-        self.input_grid = input_grid(self.spec)
+        self.specs = self._session.inputs
+        self.input_grid = input_grid(self.specs[0])
         self._tapped: tuple[tuple[str, ...], Session] | None = None
-        self._input = int(self._graph.inputs[0])
-        self.index: dict[str, int] = {INPUT: self._input}
+        self.inputs = {i: s.name for i, s in zip(self._session.places, self.specs, strict=True)}
+        self.index: dict[str, int] = {INPUT: self._session.places[0]}
         self._ops: dict[str, Any] = {}
         self.layers = tuple(self._layers())
         half = flatbuffer.enum("TensorType", "FLOAT16")
@@ -68,20 +67,20 @@ class TfliteForm:
         quantized = any(layer.grid for layer in self.layers)
         self.precision = "int8" if quantized else "fp16" if halved else "fp32"
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = self._session.run({self.spec.name: placed(x, self.spec)})
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
+        found = self._session.run(feeds(x, self.specs))
         return tuple(channels_first(as_real(found[t.name], t), t) for t in self._session.outputs)
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
-        feed = placed(x, self.spec)
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        feed = feeds(x, self.specs)
         if self._delegated:
             net = self._with_outputs(tuple(t for t in tensors if t != INPUT))
         else:
             net = self._session
-        net.run({self.spec.name: feed})
+        net.run(feed)
         found = {}
         for t in tensors:
-            held = feed if t == INPUT else net._engine.get_tensor(self.index[t])
+            held = image_in(feed) if t == INPUT else net._engine.get_tensor(self.index[t])
             found[t] = first(self.real(held, self.index[t]))
         return found
 
@@ -124,7 +123,7 @@ class TfliteForm:
 
     def _layers(self) -> list[Layer]:
         names = [bytes(t.name).decode() for t in self._graph.tensors]
-        root = {self._input: INPUT}
+        root = {**self.inputs, self.index[INPUT]: INPUT}
         outputs = {int(i) for i in self._graph.outputs}
         found = []
         for op in self._graph.operators:

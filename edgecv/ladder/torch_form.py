@@ -8,12 +8,12 @@ batch normalisation right behind a convolution is one layer with it, as every ex
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from edgecv.ladder.layers import INPUT, Grid, Layer, module_path
+from edgecv.ladder.layers import INPUT, Grid, Layer, Sample, image_in, module_path
 
 
 class TorchForm:
@@ -34,14 +34,15 @@ class TorchForm:
         self._parts: dict[str, tuple[Any, Any]] = {}  # tensor -> (layer, its batch norm or None)
         self.layers = tuple(self._layers(shape))
 
-    def answers(self, x: np.ndarray) -> tuple[np.ndarray, ...]:
+    def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
+        fed = x.values() if isinstance(x, Mapping) else [np.ascontiguousarray(x, np.float32)]
         with self._torch.inference_mode():
-            out = self._module(self._torch.from_numpy(np.ascontiguousarray(x, np.float32)))
+            out = self._module(*(self._torch.from_numpy(v) for v in fed))
         many = out if isinstance(out, tuple | list) else (out,)
         return tuple(np.asarray(t.numpy(), np.float32) for t in many)
 
-    def values(self, x: np.ndarray, tensors: Sequence[str]) -> dict[str, np.ndarray]:
-        found: dict[str, np.ndarray] = {INPUT: x}
+    def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
+        found: dict[str, np.ndarray] = {INPUT: image_in(x)}
         wanted = {n for n in tensors if n != INPUT}
         handles = []
         for name in wanted:

@@ -27,8 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from edgecv.errors import UnsupportedError
-from edgecv.replay import adapted
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.samples import adapted
 
 TOP_SHARE = 0.2
 # Of the most that A holds: no other piece of a piecewise linear network is reached, and float32's

@@ -16,8 +16,9 @@ manifest.json, SCHEMA 1 (no timestamps, no latencies, no paths of the machine th
 
     schema         1                                                        set by write_bundle
     edgecv         version that wrote it                                    set by write_bundle
-    name, target, engine, precision      strings; task is "classification"
-    input          {"name", "shape", "preprocess": Preprocess.to_json()}    the image's input
+    name, target, engine, precision      strings; task is "classification", or null
+    input          {"name", "preprocess": Preprocess.to_json()}    the image's input, or null
+    graph          {"inputs", "outputs"}: the tensors by the graph's own names, shapes and layout
     inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes, where its kind
                        (`edgecv.runtime.fidelity.KINDS`) says so
     scores         "logits" (the default when absent) or "probabilities": what outputs[0] holds
@@ -56,7 +57,7 @@ from edgecv.runtime import manifest as manifests
 from edgecv.runtime.outside import points_outside
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.shape import Every, Text, loads, wrong
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, joined_shape, of_call
 
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
@@ -83,6 +84,7 @@ class Contents:
              both empty when the bundle carries none
     correct: bool (images,), whether each test image was answered rightly, so that two bundles can
              be compared image by image; None when the bundle does not say
+    graph:   (inputs, outputs) as the graph itself calls and shapes them; empty when not told
     """
 
     path: Path
@@ -94,6 +96,18 @@ class Contents:
     golden_inputs: dict[str, np.ndarray] = field(default_factory=dict)
     golden_outputs: dict[str, np.ndarray] = field(default_factory=dict)
     correct: np.ndarray | None = None
+    graph: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = ((), ())
+
+    @property
+    def image(self) -> str | None:
+        """The input that takes the image; None where none does."""
+        told = self.manifest.get("input")
+        return str(told["name"]) if told else None
+
+    def golden_feed(self, call: int = 0) -> dict[str, np.ndarray]:
+        """What one call takes, of the golden inputs; empty without any."""
+        return {s.name: of_call(self.golden_inputs[s.name], s, call) for s in self.inputs
+                if s.name in self.golden_inputs}  # fmt: skip
 
 
 def write_bundle(
@@ -247,7 +261,7 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
     """The manifest and the members, checked against each other."""
     where = f"{path}: {MANIFEST}"
     try:
-        preprocess, inputs, outputs = manifests.read(manifest)
+        told = manifests.read(manifest)
     except ValueError as e:
         raise BundleError(where, _line(e), _AGAIN) from None
     files: dict[str, bytes] = {}
@@ -260,15 +274,16 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
         files[name] = content
     golden = [
         _golden(path, members, kind, specs)
-        for kind, specs in (("inputs", inputs), ("outputs", outputs))
+        for kind, specs in (("inputs", told.inputs), ("outputs", told.outputs))
     ]
     samples = {len(a) for arrays in golden for a in arrays.values()}
     if len(samples) > 1 or samples == {0} or bool(golden[0]) != bool(golden[1]):
         raise BundleError(f"{path}: golden", "inputs and outputs do not pair up", _AGAIN)
     correct = _correct(path, members.get(CORRECT), manifest.get("metric"))
     return Contents(
-        path, manifest, files, preprocess, inputs, outputs, golden[0], golden[1], correct
-    )
+        path, manifest, files, told.preprocess, told.inputs, told.outputs, golden[0], golden[1],
+        correct, told.graph,
+    )  # fmt: skip
 
 
 def _golden(
@@ -287,8 +302,8 @@ def _golden(
             array = _from_npy(members[member])
         except (ValueError, TypeError):
             raise BundleError(where, "is not a plain .npy array", _AGAIN) from None
-        wanted = (spec.dtype, spec.shape[1:])
-        if (array.dtype.name, array.shape[1:]) != wanted or array.ndim != len(spec.shape):
+        wanted = (spec.dtype, joined_shape(spec))
+        if (array.dtype.name, array.shape[1:]) != wanted or array.ndim == 0:
             what = f"{array.dtype} {array.shape} does not match {spec.dtype} {spec.shape}"
             raise BundleError(where, what, _AGAIN)
         arrays[spec.name] = array

@@ -20,8 +20,9 @@ from edgecv.backends import ENGINES, Session, run_module
 from edgecv.errors import BundleError, DataError, EdgecvError
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.fidelity import kinds, width
+from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, dequantise, on_grid
 from edgecv.runtime.turn import Turn, in_turn
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 TOP = 10
-_HOLDS = {"map": "scores for every pixel", "values": "values"}
 
 
 class Prediction(NamedTuple):
@@ -55,9 +55,10 @@ class Bundle:
 
     Threads that share one wait for each other: for more speed open one per thread.
 
-    manifest, preprocess, inputs, outputs: as the bundle says
+    manifest, preprocess: as the bundle says
+    inputs, outputs: of the graph, by its own names, shapes and layout
     labels:  one per class
-    session: the engine's own session
+    session: the engine's own session, with its own inputs and outputs
     """
 
     def __init__(self, contents: Contents, session: Session) -> None:
@@ -65,32 +66,35 @@ class Bundle:
         self.path = contents.path
         self.manifest: dict[str, Any] = contents.manifest
         self.preprocess: Preprocess = contents.preprocess
-        self.inputs, self.outputs = contents.inputs, contents.outputs
         self.session = session
-        labels = self.manifest.get("labels")
-        self.labels: Sequence[str] = labels or _Indices(width(self.outputs[0]))
-        for said, found in ((self.inputs, session.inputs), (self.outputs, session.outputs)):
+        for said, found in ((contents.inputs, session.inputs), (contents.outputs, session.outputs)):
             _same(self.path, said, found)
+        graph = contents.graph
+        self._interface = Interface(
+            own(contents.inputs, graph[0]), own(contents.outputs, graph[1]), str(self.path)
+        )
+        self.inputs, self.outputs = self._interface.inputs, self._interface.outputs
+        labels, first = self.manifest.get("labels"), contents.outputs[0]
+        self.labels: Sequence[str] = labels or _Indices(width(first))
         # what a call needs, found once
         self._turn = Turn(str(self.path), BundleError)
         self._input: np.ndarray | None = None
         self._run = session.run
-        self._image, self._classes = self.manifest["input"]["name"], self.outputs[0].name
-        self._kind = kinds(self.outputs[:1])[self._classes]
+        self._image, self._classes = contents.image, first.name
+        self._classifies = self.manifest["task"] == "classification"
+        self._classifies = self._classifies and kinds([first])[first.name] == "classes"
         self._softmax = self.manifest.get("scores", "logits") == "logits"
-        self._expected = {s.name: (np.dtype(s.dtype), s.shape) for s in self.inputs}
-        self._grids = {s.name: s for s in self.outputs if on_grid(s)}
-        self._grid = self._grids.get(self._classes)
+        self._grid = first if on_grid(first) else None
 
-    def __call__(self, image: Any, top: int | None = TOP) -> list[Prediction]:
-        """The `top` best classes, best first (None: all of them) of one image of any size.
+    def __call__(self, image: Any, top: int | None = TOP) -> Any:
+        """What the network says of one image of any size: of a classifier the `top` best classes,
+        best first (None: all of them), of any other its outputs, by name, as `run`.
 
         image: what `edgecv.runtime.accepted` takes. Raises DataError: no image, or a network that
-        does not answer with a row of classes.
+        takes something else than one.
         """
-        if self._kind != "classes":
-            what = f"output {self._classes!r} holds {_HOLDS[self._kind]}, not scores for classes"
-            raise DataError(str(self.path), what, "bundle.run(...) gives every output as it is")
+        if not self._classifies or self._image is None:
+            return self._answers(image)
         with self._turn:
             self._input = self.preprocess(image, self._input)
             z = self._run({self._image: self._input})[self._classes].reshape(-1)
@@ -106,57 +110,36 @@ class Bundle:
         return [_new(Prediction, (i, labels[i], score)) for i, score in pairs]
 
     @in_turn
+    def _answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
+        if self._image is None or len(self.inputs) > 1 or self.session.inputs[0].shape[0] != 1:
+            takes = ", ".join(f"{s.name!r} {s.shape}" for s in self.inputs)
+            raise DataError(str(self.path), f"takes {takes}, not one image", "bundle.run(...)")
+        self._input = self.preprocess(image, self._input)
+        return self._interface.answer(self._run({self._image: self._input}))
+
+    @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out, without preprocessing.
 
-        An input takes the engine's own dtype, or float32 real values, which are put on its
-        integer grid. An integer output that has a scale comes back as float32 real values
-        (`session.run` gives the integers). Raises DataError: a name, shape or dtype is wrong.
+        Names, shapes and layout are the graph's own (`inputs`, `outputs`). An input takes its own
+        dtype or float32 real values, which are put on an integer grid where the engine has one; an
+        input of the engine's own shape and dtype is taken as well. What the engine holds on a grid
+        comes back as float32 real values (`session.run` gives the integers). Raises DataError: a
+        name, shape or dtype is wrong.
         """
-        expected = self._expected
-        if not isinstance(feeds, Mapping):
-            what = f"{type(feeds).__name__} given, not arrays by input name"
-            raise DataError(str(self.path), what, f"run({{{next(iter(expected))!r}: array}})")
-        if feeds.keys() != expected.keys():
-            got, names = ", ".join(map(repr, feeds)) or "none", ", ".join(map(repr, expected))
-            raise DataError(str(self.path), f"inputs {got} given, not {names}")
-        for name, array in feeds.items():
-            if not isinstance(array, np.ndarray) or (array.dtype, array.shape) != expected[name]:
-                feeds = {spec.name: self._fit(spec, feeds[spec.name]) for spec in self.inputs}
-                break
-        outputs = self._run(feeds)
-        for name, grid in self._grids.items():
-            outputs[name] = dequantise(outputs[name], grid)
-        return outputs
+        return self._interface.answer(self._run(self._interface.feed(feeds)))
 
     def __repr__(self) -> str:
         m = self.manifest
-        return (
-            f"<Bundle {m['name']}: {m['precision']} on {m['engine']}, {len(self.labels)} classes>"
+        holds = (
+            f"{len(self.labels)} classes" if self._classifies else f"{len(self.outputs)} outputs"
         )
+        return f"<Bundle {m['name']}: {m['precision']} on {m['engine']}, {holds}>"
 
     def close(self) -> None:
         """Free the engine's memory; after it a call raises BundleError. A second does nothing."""
         if self._turn.end():
             self.session.close()
-
-    def _fit(self, spec: TensorSpec, array: object) -> np.ndarray:
-        """The array as the engine wants it. Raises DataError."""
-        where = f"{self.path}: input {spec.name!r}"
-        wanted = f"{spec.dtype} {spec.shape}"
-        if not isinstance(array, np.ndarray):
-            raise DataError(where, f"{type(array).__name__} is not an array", f"pass {wanted}")
-        if array.shape != spec.shape:
-            raise DataError(where, f"shape {array.shape} given", f"pass {wanted}")
-        if array.dtype == spec.dtype:
-            return array
-        if array.dtype != np.float32 or not on_grid(spec):
-            raise DataError(where, f"dtype {array.dtype} given", f"pass {wanted}")
-        if not np.isfinite(array).all():
-            raise DataError(where, "NaN or infinity has no place on an integer grid")
-        limits = np.iinfo(spec.dtype)
-        q = np.rint(array / np.float32(spec.scale)) + (spec.zero_point or 0)
-        return np.clip(q, limits.min, limits.max).astype(spec.dtype)
 
 
 class _Indices(Sequence[str]):
@@ -215,18 +198,6 @@ def opened(contents: Contents, threads: int | None = None, engine: str | None = 
     except EdgecvError as e:
         raise type(e)(f"{contents.path} ({e.where})", e.what, e.hint) from None
     return Bundle(contents, session)
-
-
-def on_grid(spec: TensorSpec) -> bool:
-    """Whether the tensor holds integers that stand for real values."""
-    return spec.scale is not None and np.dtype(spec.dtype).kind in "iu"
-
-
-def dequantise(q: np.ndarray, grid: TensorSpec) -> np.ndarray:
-    """float32 scale * (q - zero_point)."""
-    real = np.subtract(q, grid.zero_point or 0, dtype=np.float32)
-    real *= grid.scale or 1.0
-    return real
 
 
 def _same(path: Path, said: tuple[TensorSpec, ...], found: tuple[TensorSpec, ...]) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 from edgecv.backends import ENGINES
 from edgecv.errors import DataError
@@ -58,9 +58,10 @@ METRIC = {
 }
 SHAPE = {
     **dict.fromkeys(("edgecv", "name", "target", "precision"), NAME),
-    "task": Text(among=("classification",)),
+    "task?": Text(among=("classification",)),
     "engine": Text(among=ENGINES),
-    "input": {"name": NAME, "preprocess": PREPROCESS},
+    "input?": {"name": NAME, "preprocess": PREPROCESS},
+    "graph?": {"inputs": Every(list, TENSOR), "outputs": Every(list, TENSOR)},
     "inputs": Every(list, TENSOR),
     "outputs": Every(list, TENSOR),
     "scores?": Text(among=("logits", "probabilities")),
@@ -81,23 +82,44 @@ SHAPE = {
 }
 
 Tensors = tuple[TensorSpec, ...]
+# Of a network that takes no image: nobody uses it.
+NO_IMAGE = Preprocess((1, 1), 1, (0.0,), (1.0,))
 
 
-def read(manifest: Mapping[str, Any]) -> tuple[Preprocess, Tensors, Tensors]:
-    """(preprocess, inputs, outputs) of a manifest. Raises ValueError, which says what is wrong."""
+class Read(NamedTuple):
+    """graph: the inputs and outputs by the graph's own names, in its own layout; empty where the
+    manifest does not tell."""
+
+    preprocess: Preprocess
+    inputs: Tensors
+    outputs: Tensors
+    graph: tuple[Tensors, Tensors]
+
+
+def read(manifest: Mapping[str, Any]) -> Read:
+    """What a manifest says of preprocessing and tensors. Raises ValueError, which says what is
+    wrong."""
     if problem := wrong(manifest, SHAPE):
         raise ValueError(problem)
-    try:
-        preprocess = Preprocess.from_json(manifest["input"]["preprocess"])
-    except DataError as e:
-        raise ValueError(f"input.{e.where}: {e.what} ({e.hint})") from None
+    preprocess = NO_IMAGE
+    if image := manifest.get("input"):
+        try:
+            preprocess = Preprocess.from_json(image["preprocess"])
+        except DataError as e:
+            raise ValueError(f"input.{e.where}: {e.what} ({e.hint})") from None
+    inputs, outputs = _ends(manifest, "")
+    graph = _ends(manifest["graph"], "graph.") if manifest.get("graph") else ((), ())
+    _agree(manifest, preprocess, inputs, outputs)
+    return Read(preprocess, inputs, outputs, graph)
+
+
+def _ends(listed: Mapping[str, Any], where: str) -> tuple[Tensors, Tensors]:
     inputs, outputs = (
-        tuple(TensorSpec.from_json(t) for t in manifest[key]) for key in ("inputs", "outputs")
+        tuple(TensorSpec.from_json(t) for t in listed[key]) for key in ("inputs", "outputs")
     )
     for key, tensors in (("inputs", inputs), ("outputs", outputs)):
-        _tensors(key, tensors)
-    _agree(manifest, preprocess, inputs, outputs)
-    return preprocess, inputs, outputs
+        _tensors(where + key, tensors)
+    return inputs, outputs
 
 
 def _tensors(key: str, tensors: Tensors) -> None:
@@ -114,15 +136,8 @@ def _agree(
     manifest: Mapping[str, Any], preprocess: Preprocess, inputs: Tensors, outputs: Tensors
 ) -> None:
     """Raises ValueError where two parts of a manifest contradict each other."""
-    found = {spec.name: spec for spec in inputs}
-    image = found.get(manifest["input"]["name"])
-    if image is None:
-        raise ValueError(f"input.name {manifest['input']['name']!r} is not among the inputs")
-    h, w, c = (*preprocess.size, preprocess.channels)
-    shape = (1, c, h, w) if preprocess.layout == "NCHW" else (1, h, w, c)
-    if (image.shape, image.dtype) != (shape, preprocess.dtype):
-        made = f"{preprocess.dtype} {shape}"
-        raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
+    if manifest.get("input"):
+        _agree_on_image(manifest["input"]["name"], preprocess, inputs)
     files = manifest["files"]
     plain = all(n not in ("", ".", "..") and n.isprintable() and not set(n) & set("/\\")
                 for n in files)  # fmt: skip
@@ -131,6 +146,17 @@ def _agree(
     classes = width(outputs[0])
     if (labels := manifest.get("labels")) is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
+
+
+def _agree_on_image(name: str, preprocess: Preprocess, inputs: Tensors) -> None:
+    image = next((spec for spec in inputs if spec.name == name), None)
+    if image is None:
+        raise ValueError(f"input.name {name!r} is not among the inputs")
+    h, w, c = (*preprocess.size, preprocess.channels)
+    shape = (c, h, w) if preprocess.layout == "NCHW" else (h, w, c)
+    if (image.shape[1:], image.dtype) != (shape, preprocess.dtype):
+        made = f"{preprocess.dtype} {(*image.shape[:1], *shape)}"
+        raise ValueError(f"input {image.name!r} is {image.dtype} {image.shape}, its images {made}")
 
 
 __all__ = ["METRIC", "NUMBER", "SHAPE", "read"]

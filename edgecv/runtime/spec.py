@@ -5,19 +5,22 @@ Imported on devices: numpy and the standard library only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+
+PIXELS = ("float32", "uint8", "int8")  # what an engine may take an image in
+IMAGE_CHANNELS = 4  # of several inputs with four axes, one with more channels is no image
 
 
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output tensor of a compiled network.
 
-    shape is static and includes the batch axis (1). layout is "NCHW", "NHWC" or "NC" (anything
-    that is not an image). scale and zero_point are set where the engine's own tensor holds
+    shape is static and includes the batch axis (most often 1). layout is "NCHW", "NHWC" or "NC"
+    (anything that is not an image). scale and zero_point are set where the engine's own holds
     integers: real = scale * (q - zero_point). kind says what an output holds
     (`edgecv.runtime.fidelity.KINDS`); None where only the shape tells.
     """
@@ -36,6 +39,64 @@ class TensorSpec:
     @staticmethod
     def from_json(data: dict[str, Any]) -> TensorSpec:
         return TensorSpec(**{**data, "shape": tuple(data["shape"])})
+
+
+def image_of(specs: Sequence[TensorSpec]) -> TensorSpec | None:
+    """The input that takes the image: the only one of four axes, or the first of few channels."""
+    maps = [s for s in specs if len(s.shape) == 4 and s.layout != "NC" and s.dtype in PIXELS]
+    if len(maps) < 2:
+        return maps[0] if maps else None
+    channels = {s.name: s.shape[1 if s.layout == "NCHW" else 3] for s in maps}
+    return next((s for s in maps if channels[s.name] <= IMAGE_CHANNELS), None)
+
+
+def batch_of(specs: Sequence[TensorSpec]) -> int:
+    """How many samples a call takes: the first axis of the image, or of the first input."""
+    first = image_of(specs) or specs[0]
+    return first.shape[0] if len(first.shape) > 1 else 1
+
+
+def on_grid(spec: TensorSpec) -> bool:
+    """Whether the tensor holds integers that stand for real values."""
+    return spec.scale is not None and np.dtype(spec.dtype).kind in "iu"
+
+
+def quantise(real: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """Real values on the tensor's integer grid: clip(round(x / scale) + zero_point)."""
+    limits = np.iinfo(spec.dtype)
+    q = np.rint(real / np.float32(spec.scale or 1.0)) + (spec.zero_point or 0)
+    return np.clip(q, limits.min, limits.max).astype(spec.dtype)
+
+
+def dequantise(q: np.ndarray, grid: TensorSpec) -> np.ndarray:
+    """float32 scale * (q - zero_point)."""
+    real = np.subtract(q, grid.zero_point or 0, dtype=np.float32)
+    real *= grid.scale or 1.0
+    return real
+
+
+def joined(calls: Sequence[np.ndarray]) -> np.ndarray:
+    """One tensor of several calls: along its first axis where that is 1, else on an axis in front
+    of it, as a bundle keeps it."""
+    one = calls[0].shape[:1] == (1,)
+    return np.concatenate(calls) if one else np.stack(calls)
+
+
+def of_call(values: np.ndarray, spec: TensorSpec, call: int) -> np.ndarray:
+    """The tensor of one call, of those that were `joined`; memory of its own."""
+    one = spec.shape[:1] == (1,)
+    return np.array(values[call : call + 1] if one else values[call], order="C")
+
+
+def joined_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """What `joined` gives, without the axis of calls."""
+    return spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape
+
+
+def channels_last(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """(N, C, H, W) as (N, H, W, C), where the tensor is laid out so; others as they are."""
+    last = spec.layout == "NHWC" and values.ndim == 4
+    return np.ascontiguousarray(values.transpose(0, 2, 3, 1)) if last else values
 
 
 def channels_first(values: np.ndarray, spec: TensorSpec) -> np.ndarray:

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import BundleError
-from edgecv.runtime.bundle import Bundle, dequantise, on_grid, opened, read_bundle
+from edgecv.runtime.bundle import Bundle, opened, read_bundle
 from edgecv.runtime.fidelity import Parity, compare_all
-from edgecv.runtime.spec import TensorSpec, channels_first
+from edgecv.runtime.spec import TensorSpec, channels_first, dequantise, joined, of_call, on_grid
 
 # As far as a compiled network may be from its graph (`edgecv.parity.COMPILE`).
 SQNR_FLOOR_DB = {"fp32": 50.0, "fp16": 35.0, "bf16": 20.0, "int8": 15.0}
@@ -74,13 +74,13 @@ def verify(path: str | Path, threads: int | None = None, engine: str | None = No
         bundle.close()
     precision = bundle.manifest["precision"]
     floor = SQNR_FLOOR_DB.get(precision, SQNR_FLOOR_DB["int8"])
-    pairs = {s.name: (contents.golden_outputs[s.name], replayed[s.name]) for s in bundle.outputs}
+    ends = contents.outputs
+    pairs = {s.name: (contents.golden_outputs[s.name], replayed[s.name]) for s in ends}
     exact = all(np.array_equal(a, b) for a, b in pairs.values())
     goldens, found = (
-        [channels_first(_as_real(pairs[t.name][side], t), t) for t in bundle.outputs]
-        for side in (0, 1)
+        [channels_first(_as_real(pairs[t.name][side], t), t) for t in ends] for side in (0, 1)
     )
-    kinds = {t.name: t.kind for t in contents.outputs}
+    kinds = {t.name: t.kind for t in ends}
     parity = compare_all(goldens, found, kinds, floor)
     reason = _reason(parity, floor)
     return VerifyReport(
@@ -102,11 +102,12 @@ def verify(path: str | Path, threads: int | None = None, engine: str | None = No
 def replay(bundle: Bundle, golden: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Each golden sample through the session, one at a time; outputs stacked, engine dtype."""
     count = len(next(iter(golden.values())))
+    session = bundle.session
     rows = [
-        bundle.session.run({n: np.ascontiguousarray(a[i : i + 1]) for n, a in golden.items()})
+        session.run({s.name: of_call(golden[s.name], s, i) for s in session.inputs})
         for i in range(count)
     ]
-    return {s.name: np.concatenate([row[s.name] for row in rows]) for s in bundle.outputs}
+    return {s.name: joined([row[s.name] for row in rows]) for s in session.outputs}
 
 
 def _as_real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:

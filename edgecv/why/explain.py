@@ -13,8 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgecv.bench.machine import machine
 from edgecv.bench.sampling import warm_up
 from edgecv.child import report, serve
@@ -108,7 +106,7 @@ def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str
         if view is None or engine not in NOT_RUN:
             raise
         return Case(**facts), e.what
-    feeds = {name: np.ascontiguousarray(a[:1]) for name, a in contents.golden_inputs.items()}
+    feeds = contents.golden_feed()
     try:
         _, before_ns = warm_up(lambda: session.run(feeds))
         profile = session.profile(feeds, RUNS)

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from edgecv.backends import run_module
 from edgecv.errors import BundleError, RecipeError
 from edgecv.measuring.clock import Saving, Trial
@@ -57,7 +55,7 @@ def against(case: Case, contents: Contents) -> Rival | None:
     if case.clock is None or case.view is None:
         return None
     engine = str(other["engine"])
-    feeds = {name: np.ascontiguousarray(a[:1]) for name, a in contents.golden_inputs.items()}
+    feeds = contents.golden_feed()
     trials = [
         case.trial("this", case.view.files),
         Trial("other", engine, contents.files, feeds, case.threads),

@@ -81,7 +81,7 @@ def test_memory_is_bounded_by_the_file(make_bundle: Callable[..., Path], change)
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("name", 3), ("engine", "abacus"), ("task", None), ("scores", "both"), ("compiled", 1),
+        ("name", 3), ("engine", "abacus"), ("task", "seeing"), ("scores", "both"), ("compiled", 1),
         ("executed", {"int8": -1}), ("metric", {"value": 2.0, "samples": 1}), ("labels", [1]),
         ("outputs", []), ("inputs", {}), ("input.name", "other"), ("files", ["../x"]),
         ("input.preprocess.scale", "big"), ("input.preprocess.extra", 1), ("members", {"a": 1}),

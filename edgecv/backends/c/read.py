@@ -20,6 +20,7 @@ from edgecv.backends.c.one_bit import OneBit
 from edgecv.backends.c.plan import same
 from edgecv.backends.c.recurrent import Recurrent
 from edgecv.backends.c.transposed import Transposed
+from edgecv.errors import UnsupportedError
 
 DOMAINS = ("", "ai.onnx", "edgecv")
 
@@ -31,8 +32,7 @@ def read(model: Any, where: str) -> Network:
 
 class _Reader(Transposed, Maps, OneBit, Recurrent):
     def run(self) -> Network:
-        (source,) = [i for i in self.graph.input if i.name not in self.values]
-        _, channels, high, wide = [d.dim_value for d in source.type.tensor_type.shape.dim]
+        source, (channels, high, wide) = self._source()
         self._new(source.name, (high, wide, channels))
         for node in self.graph.node:
             if node.op_type == "Constant" or node.output[0] in self.done:
@@ -54,6 +54,21 @@ class _Reader(Transposed, Maps, OneBit, Recurrent):
         if len(results) > 1 or shapes[0] is not None:
             made.shapes = [s or self._mapped(t) for s, t in zip(shapes, results, strict=True)]
         return made
+
+    def _source(self) -> tuple[Any, tuple[int, int, int]]:
+        """The input and its (channels, height, width). Raises UnsupportedError."""
+        inputs = [i for i in self.graph.input if i.name not in self.values]
+        shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in inputs}
+        one = len(inputs) == 1 and len(shapes[inputs[0].name]) == 4
+        if not one or shapes[inputs[0].name][0] != 1:
+            said = ", ".join(f"{n!r} {tuple(s)}" for n, s in shapes.items())
+            raise UnsupportedError(
+                self.where,
+                f"takes {said}: C code is written for one image, batch 1",
+                "cut it at what reads the image (--until), or take another target",
+            )
+        _, channels, high, wide = shapes[inputs[0].name]
+        return inputs[0], (channels, high, wide)
 
     def _result(self, name: str) -> tuple[str, tuple[int, ...] | None]:
         """The tensor of an output, as floats; its shape where that is no image's and no row's."""

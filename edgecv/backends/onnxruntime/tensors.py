@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-Runner = Callable[[np.ndarray], list[np.ndarray]]
+# An image (C, H, W) of a network that takes nothing else, or a feed of all its inputs.
+Sample = np.ndarray | Mapping[str, np.ndarray]
+Runner = Callable[[Sample], list[np.ndarray]]
 
 
 def layer_inputs(
-    model: Any, names: Sequence[str], samples: np.ndarray
+    model: Any, names: Sequence[str], samples: Iterable[Sample]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Those activations (or the input) by name, one image after the other."""
     known = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
     kept = [n for n in dict.fromkeys(names) if n in known]
     run = _watched(model, [known[n] for n in kept]) if kept else lambda _: []
     for image in samples:
-        yield {_source(model): image[None], **dict(zip(kept, run(image), strict=True))}
+        yield {**_feed(model, image), **dict(zip(kept, run(image), strict=True))}
 
 
 def with_shapes(model: Any) -> Any:
@@ -33,8 +35,12 @@ def with_shapes(model: Any) -> Any:
     ]
     if not unknown:
         return made
-    shape = [d.dim_value for d in made.graph.input[0].type.tensor_type.shape.dim]
-    values = _watched(made, [onnx.ValueInfoProto(name=n) for n in unknown])(np.zeros(shape[1:]))
+    zeros = {}
+    for value in _sources(made):
+        tensor = value.type.tensor_type
+        numbers = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
+        zeros[value.name] = np.zeros([d.dim_value for d in tensor.shape.dim], numbers)
+    values = _watched(made, [onnx.ValueInfoProto(name=n) for n in unknown])(zeros)
     stale = {*unknown}
     kept = [v for v in made.graph.value_info if v.name not in stale]
     for name, value in zip(unknown, values, strict=True):
@@ -54,7 +60,7 @@ def _static(value: Any) -> bool:
 
 
 def activations(model: Any) -> tuple[list[str], Runner]:
-    """The input's and the float activations' names, and a function from an image to values."""
+    """The float inputs' and activations' names, and a function from a sample to values."""
     import onnx
 
     known = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
@@ -65,7 +71,14 @@ def activations(model: Any) -> tuple[list[str], Runner]:
         if n in known and known[n].type.tensor_type.elem_type == onnx.TensorProto.FLOAT
     ]
     run = _watched(model, [known[n] for n in names])
-    return [_source(model), *names], lambda image: [image[None], *run(image)]
+    real = [v.name for v in _sources(model)
+            if v.type.tensor_type.elem_type == onnx.TensorProto.FLOAT]  # fmt: skip
+
+    def values(sample: Sample) -> list[np.ndarray]:
+        feed = _feed(model, sample)
+        return [*(feed[n] for n in real), *run(sample)]
+
+    return [*real, *names], values
 
 
 def _watched(model: Any, outputs: Sequence[Any]) -> Runner:
@@ -80,7 +93,7 @@ def _watched(model: Any, outputs: Sequence[Any]) -> Runner:
 
 
 def runner(model: Any) -> Runner:
-    """One image (C, H, W) float32 in, the graph's outputs out, on one thread."""
+    """One sample in, the graph's outputs out, on one thread."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -88,16 +101,23 @@ def runner(model: Any) -> Runner:
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    source, names = _source(model), [o.name for o in session.get_outputs()]
+    names = [o.name for o in session.get_outputs()]
+    taken = {i.name for i in session.get_inputs()}
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
-        x = np.ascontiguousarray(image[None], dtype=np.float32)
-        found: Sequence[np.ndarray] = session.run(names, {source: x})
+    def run(sample: Sample) -> list[np.ndarray]:
+        feed = {n: v for n, v in _feed(model, sample).items() if n in taken}
+        found: Sequence[np.ndarray] = session.run(names, feed)
         return list(found)
 
     return run
 
 
-def _source(model: Any) -> str:
+def _feed(model: Any, sample: Sample) -> dict[str, np.ndarray]:
+    if isinstance(sample, Mapping):
+        return dict(sample)
+    return {_sources(model)[0].name: np.ascontiguousarray(sample[None], dtype=np.float32)}
+
+
+def _sources(model: Any) -> list[Any]:
     weights = {t.name for t in model.graph.initializer}
-    return next(i.name for i in model.graph.input if i.name not in weights)
+    return [i for i in model.graph.input if i.name not in weights]

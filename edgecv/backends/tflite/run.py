@@ -68,6 +68,7 @@ class Session:
 
     files: bytes by name, the .tflite first. threads: of the engine's own pool.
     options: passed to the engine's Interpreter (a delegate, for instance).
+    places:  indices of the inputs' tensors in the file
     Raises EngineError when the engine refuses the file.
     """
 
@@ -86,7 +87,8 @@ class Session:
         names = _signature_names(self._engine)
         self.inputs = tuple(_spec(t, names) for t in inputs)
         self.outputs = tuple(_spec(t, names) for t in outputs)
-        self._in = [(s.name, t["index"]) for s, t in zip(self.inputs, inputs, strict=True)]
+        self.places = tuple(int(t["index"]) for t in inputs)
+        self._in = list(zip((s.name for s in self.inputs), self.places, strict=True))
         self._out = [(s.name, t["index"]) for s, t in zip(self.outputs, outputs, strict=True)]
 
     @in_turn

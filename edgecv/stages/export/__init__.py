@@ -49,7 +49,8 @@ class Export(Stage):
         target = context.target
         assert target is not None
         if target.graph == "onnx" and module is None:
-            with_kinds(_road("onnx").load(source, context.out), context.labels).save_facts()
+            graph = _road("onnx").load(source, context.out).knowing(source.parent)
+            with_kinds(graph, context.labels).save_facts()
             return
         if module is None:
             from edgecv.importing import onnx_to_torch
@@ -58,11 +59,13 @@ class Export(Stage):
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)
-        graph = with_kinds(self._export(module, context, target, _named(source)), context.labels)
+        graph = self._export(module, context, target, _named(source))
+        graph = graph.knowing(context.out if isinstance(source, tuple) else source.parent)
+        graph = with_kinds(graph, context.labels)
         images = context.images("train")
-        pixels = judged(images.pixels)
+        pixels = judged(images.samples)
         found = plain_answers(graph, pixels, context.preprocess, keep=True)
-        wanted = torch_answers(module, pixels, context.preprocess)
+        wanted = torch_answers(module, pixels, context.preprocess, graph.inputs)
         where = f"export of {context.where} to {target.graph}"
         tolerance = EXPORT_ONE_BIT if bits else EXPORT
         if bits:
@@ -74,7 +77,7 @@ class Export(Stage):
             raise explained(e, graph, pixels, context.preprocess) from None
         graph.facts["parity"] = parity.to_json()
         if trained:
-            graph.facts["learned"] = trained.table(graph, pixels[len(pixels) // 2], context)
+            graph.facts["learned"] = trained.table(graph, pixels.pixels[len(pixels) // 2], context)
         graph.save_facts()
 
     def _export(self, module: Any, context: Context, target: Target, where: str) -> Any:

@@ -1,7 +1,9 @@
-"""How a user's .onnx file begins: one image, static, float32 (1, C, H, W) for all that follows.
+"""How a user's .onnx file begins: static inputs, the image as float32 (N, C, H, W) for all that
+follows.
 
 A file that takes its image channels-last, or as bytes, keeps doing so behind a Transpose; the image
-goes in as (1, C, H, W) all the same, bytes as floats of 0 to 255.
+goes in as (N, C, H, W) all the same, bytes as floats of 0 to 255. Inputs that are no image stay as
+they are.
 """
 
 from __future__ import annotations
@@ -13,66 +15,75 @@ import numpy as np
 
 from edgecv.errors import ModelError
 from edgecv.graphs.onnx.draft import body_reads
+from edgecv.runtime.spec import IMAGE_CHANNELS, TensorSpec
 
 # What only arranges values, whatever their type.
 MOVES = ("Transpose", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Slice", "Flatten", "Split")
+KINDS = ("float32", "float16", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
+IMAGES = ("float32", "float16", "float64", "uint8")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What the file itself takes. bytes: pixels as they are, uint8; last: channels-last."""
+    """What the file itself takes, input by input. image: the one whose channels come last, or that
+    is bytes, goes in otherwise; None where no input is an image."""
 
-    bytes: bool
-    last: bool
-    kind: np.dtype[Any]
+    inputs: tuple[TensorSpec, ...]
+    image: str | None
 
-    def taken(self, image: np.ndarray) -> np.ndarray:
-        """An image (1, C, H, W) as the file takes it."""
-        image = image.transpose(0, 2, 3, 1) if self.last else image
-        return np.ascontiguousarray(image.astype(self.kind))
+    @property
+    def source(self) -> TensorSpec | None:
+        """The image, as the file has it."""
+        return next((s for s in self.inputs if s.name == self.image), None)
+
+    @property
+    def bytes(self) -> bool:
+        return self.source is not None and self.source.dtype == "uint8"
+
+    @property
+    def last(self) -> bool:
+        return self.source is not None and self.source.layout == "NHWC"
+
+    def taken(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A feed of the graph that was made, as the file takes it."""
+        found = {}
+        for spec in self.inputs:
+            values = feed[spec.name]
+            if self.last and spec.name == self.image:
+                values = values.transpose(0, 2, 3, 1)
+            found[spec.name] = np.asarray(values, spec.dtype, order="C")
+        return found
 
     def facts(self) -> dict[str, Any]:
-        return {"takes": "bytes"} if self.bytes else {}
+        takes = {"takes": "bytes"} if self.bytes else {}
+        return {**takes, "own": {"inputs": [s.to_json() for s in self.inputs]}}
 
 
 def enter(model: Any, where: str, layout: str | None = None) -> Entry:
-    """Make the model, whose inputs are static, take one float32 image (1, C, H, W), in place.
+    """Make the image of a model, whose inputs are static, float32 (N, C, H, W), in place.
 
-    layout: of its image, "NCHW" or "NHWC"
-    Raises ModelError: several inputs, no image, a batch of several.
+    layout: of its first input of four axes, "NCHW" or "NHWC"
+    Raises ModelError: no input, an output that is an input, a type that is no number.
     """
-    import onnx
-
     graph = model.graph
     weights = {t.name for t in graph.initializer}
     inputs = [i for i in graph.input if i.name not in weights]
     del graph.input[:]  # old files list their weights here, which keeps them from folding
     graph.input.extend(inputs)
-    if len(graph.input) != 1:
-        names = ", ".join(repr(i.name) for i in graph.input) or "none"
-        raise ModelError(where, f"needs one input, has {len(graph.input)}: {names}",
-                         "export it with the image alone (onnx.utils.extract_model cuts the part "
-                         "that reads it; make the others constants)")  # fmt: skip
-    if any(o.name == graph.input[0].name for o in graph.output):
-        raise ModelError(f"{where}: output {graph.input[0].name!r}", "is the image that came in",
-                         "leave it out of the graph's outputs")  # fmt: skip
-    source = graph.input[0]
-    place, tensor = f"{where}: input {source.name!r}", source.type.tensor_type
-    kinds = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE,
-             onnx.TensorProto.UINT8}  # fmt: skip
-    if tensor.elem_type not in kinds or len(tensor.shape.dim) != 4:
-        raise ModelError(place, "must be one image of shape (1, C, H, W) or (1, H, W, C), floats "
-                         "or uint8")  # fmt: skip
-    if (batch := tensor.shape.dim[0].dim_value) != 1:
-        raise ModelError(place, f"batch is fixed to {batch}", "export with batch 1")
-    last = layout == "NHWC"
-    entry = Entry(
-        tensor.elem_type == onnx.TensorProto.UINT8,
-        last,
-        np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)),
-    )
-    if entry.bytes or last:
-        _adapt(graph, source, entry)
+    if not graph.input:
+        raise ModelError(where, "has no input", "export it with its image as an input")
+    names = {i.name for i in graph.input}
+    for output in graph.output:
+        if output.name in names:
+            raise ModelError(f"{where}: output {output.name!r}", "is an input that came in",
+                             "leave it out of the graph's outputs")  # fmt: skip
+    image = _image(graph.input)
+    first = next(iter(_maps(graph.input)), None)  # whose layout is known
+    layout = layout if image is first else None
+    found = tuple(_spec(i, where, i is image, layout) for i in graph.input)
+    entry = Entry(found, image.name if image is not None else None)
+    if image is not None and (entry.bytes or entry.last):
+        _adapt(graph, image, entry)
     # Whatever the file says of later shapes may be for another batch.
     del graph.value_info[:]
     for output in graph.output:
@@ -83,8 +94,55 @@ def enter(model: Any, where: str, layout: str | None = None) -> Entry:
     return entry
 
 
+def _image(inputs: Any) -> Any:
+    """The input that takes the image (`edgecv.runtime.spec.image_of`)."""
+    maps = _maps(inputs)
+    if len(maps) < 2:
+        return maps[0] if maps else None
+    for value in maps:
+        dims = value.type.tensor_type.shape.dim
+        channels = dims[3 if _last(dims) else 1].dim_value
+        if 0 < channels <= IMAGE_CHANNELS:
+            return value
+    return None
+
+
+def _kind(value: Any) -> str:
+    """The numpy dtype of a graph's input; "" where it is no tensor of numbers."""
+    import onnx
+
+    if not value.type.HasField("tensor_type"):
+        return ""
+    try:
+        kind = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    except KeyError:
+        return ""
+    return str(np.dtype(kind).name)
+
+
+def _last(dims: Any) -> bool:
+    """Whether an image's channels come last."""
+    channels = range(1, IMAGE_CHANNELS + 1)
+    return dims[3].dim_value in channels and dims[1].dim_value not in channels
+
+
+def _maps(inputs: Any) -> list[Any]:
+    return [i for i in inputs if len(i.type.tensor_type.shape.dim) == 4 and _kind(i) in IMAGES]
+
+
+def _spec(value: Any, where: str, image: bool, layout: str | None) -> TensorSpec:
+    kind, dims = _kind(value), value.type.tensor_type.shape.dim
+    if kind not in KINDS:
+        what = f"is {kind or 'no tensor of numbers'}"
+        raise ModelError(f"{where}: input {value.name!r}", what, "export it with numbers")
+    found = "NC"
+    if image:
+        found = layout or ("NHWC" if _last(dims) else "NCHW")
+    return TensorSpec(value.name, kind, tuple(d.dim_value for d in dims), found)
+
+
 def _adapt(graph: Any, source: Any, entry: Entry) -> None:
-    """The image as (1, C, H, W) floats, and in front of the old readers what they take."""
+    """The image as (N, C, H, W) floats, and in front of the old readers what they take."""
     import onnx
 
     name, dims = source.name, [d.dim_value for d in source.type.tensor_type.shape.dim]

@@ -28,12 +28,13 @@ _NODE = re.compile(
 _UNKNOWN = re.compile(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
 _TOO_NEW = re.compile(r"till opset (\d+)")
 _NO_KERNEL = re.compile(r"find an implementation for (\w+)\(\d+\) node with name '(.*?)'")
-Run = Callable[[np.ndarray], list[np.ndarray]]
-Taken = Callable[[np.ndarray], np.ndarray]
+Feed = dict[str, np.ndarray]
+Run = Callable[[Feed], list[np.ndarray]]
+Taken = Callable[[Feed], Feed]
 
 
 def plain_runner(model: Any, where: str) -> Run:
-    """One input in, every output out, each node by itself. Raises ModelError in a sentence."""
+    """A feed in, every output out, each node by itself. Raises ModelError in a sentence."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
@@ -45,13 +46,14 @@ def plain_runner(model: Any, where: str) -> Run:
         )
     except Exception as e:
         raise refused(e, model, where) from None
-    name, names = session.get_inputs()[0].name, [o.name for o in session.get_outputs()]
+    names = [o.name for o in session.get_outputs()]
 
-    def run(image: np.ndarray) -> list[np.ndarray]:
+    def run(feed: Feed) -> list[np.ndarray]:
         try:
-            return list(session.run(names, {name: image}))
+            return list(session.run(names, feed))
         except Exception as e:
-            raise ModelError(where, f"does not run on an image of {image.shape}: {said(e)}",
+            shapes = " and ".join(str(v.shape) for v in feed.values())
+            raise ModelError(where, f"does not run on inputs of {shapes}: {said(e)}",
                              "check the input's shape") from None  # fmt: skip
 
     return run
@@ -104,7 +106,7 @@ def said(error: Exception) -> str:
 
 
 def learn_shapes(model: Any) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every tensor, from one image of zeros."""
+    """The shape of every tensor, from one run on zeros."""
     import onnx
 
     from edgecv.graphs.onnx.draft import inferred
@@ -114,11 +116,10 @@ def learn_shapes(model: Any) -> Mapping[str, tuple[int, ...]]:
     names = [n for node in every.graph.node for n in node.output if n]
     del every.graph.output[:]
     every.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names)
-    source = _source(model)
-    shape = inferred(model)[source.name]
-    kind = onnx.helper.tensor_dtype_to_np_dtype(source.type.tensor_type.elem_type)
+    shapes = inferred(model)
+    feed = {v.name: np.zeros(shapes[v.name], _kind(v)) for v in _sources(model)}
     try:
-        found = plain_runner(every, "")(np.zeros(shape, kind))
+        found = plain_runner(every, "")(feed)
     except ModelError:
         return {}  # whoever asked says which node it is about
     return {n: tuple(v.shape) for n, v in zip(names, found, strict=True)
@@ -128,25 +129,21 @@ def learn_shapes(model: Any) -> Mapping[str, tuple[int, ...]]:
 def prove(
     original: Any, made: Any, where: str, again: Callable[[str], Any], taken: Taken | None = None
 ) -> None:
-    """Raises ModelError unless both compute the same on random images.
+    """Raises ModelError unless both compute the same on random numbers.
 
-    made:  the model that was made of `original`; its input is float32 and static
+    made:  the model that was made of `original`; its inputs are static, its image float32
     again: the rewrites up to the one of that name, for the one at fault
-    taken: how an image of `made` looks to `original`
+    taken: how a feed of `made` looks to `original`
     """
-    import onnx
-
     taken = taken or (lambda x: x)
-    shape = tuple(d.dim_value for d in _source(made).type.tensor_type.shape.dim)
-    kind = onnx.helper.tensor_dtype_to_np_dtype(_source(original).type.tensor_type.elem_type)
+    kinds = {v.name: _kind(v) for v in _sources(original)}
     rng = np.random.default_rng(0)
-    images = [rng.normal(size=shape).astype(np.float32) for _ in range(2)]
-    if kind == np.uint8:
-        images = [rng.integers(0, 256, shape).astype(np.float32) for _ in range(2)]
+    images = [{v.name: _random(rng, v, kinds[v.name]) for v in _sources(made)} for _ in range(2)]
     try:
         first = plain_runner(original, where)
     except ModelError:
-        if kind == np.float32 and not other_floats(original.graph):
+        doubles = any(k.kind == "f" and k != np.float32 for k in kinds.values())
+        if not doubles and not other_floats(original.graph):
             raise
         # there are few kernels for doubles: then the same network in floats is what is compared
         first, taken = plain_runner(again("precision"), where), lambda x: x
@@ -170,9 +167,7 @@ def prove(
     )
 
 
-def _error(
-    answers: list[list[np.ndarray]], made: Any, images: list[np.ndarray], where: str
-) -> float:
+def _error(answers: list[list[np.ndarray]], made: Any, images: list[Feed], where: str) -> float:
     run = plain_runner(made, where)
     return max(
         _far(a, b)
@@ -202,6 +197,23 @@ def _half(model: Any) -> bool:
     )  # fmt: skip
 
 
-def _source(model: Any) -> Any:
+def _random(rng: np.random.Generator, value: Any, own: np.dtype[Any]) -> np.ndarray:
+    """Numbers for an input. own: its type in the file that came in"""
+    shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
+    found: np.ndarray
+    if own.kind == "f":
+        found = rng.normal(size=shape)
+    else:  # bytes are pixels; other whole numbers may be indices
+        found = rng.integers(0, 256 if own == np.uint8 else 2, shape)
+    return np.asarray(found, _kind(value))
+
+
+def _kind(value: Any) -> np.dtype[Any]:
+    import onnx
+
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+
+
+def _sources(model: Any) -> list[Any]:
     weights = {t.name for t in model.graph.initializer}
-    return next(i for i in model.graph.input if i.name not in weights)
+    return [i for i in model.graph.input if i.name not in weights]

@@ -93,12 +93,12 @@ def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
 
     pins: what the user says of it: where it ends, and what it leaves open
     A dynamic batch becomes 1, external weights (from the file's own folder) are inlined, an image
-    that is channels-last or bytes goes in as float32 (1, C, H, W); facts["takes"] says "bytes"
-    where pixels go in as they are. Opsets 7 to 17 become 18.
+    that is channels-last or bytes goes in as float32 (N, C, H, W); facts["takes"] says "bytes"
+    where pixels go in as they are, facts["own"] what the file itself takes and answers. Opsets 7 to
+    17 become 18.
     Raises ModelError: no such file, no ONNX file, no sound graph (`graphs.onnx.valid`), pins that
-    do not fit it, a dimension that is open, several inputs, no image in or no answer for a batch of
-    one out, NaN or infinite weights, weights outside the folder, a rewrite that would change what
-    it answers; UnsupportedError: a node that cannot be read.
+    do not fit it, a dimension that is open, NaN or infinite weights, weights outside the folder, a
+    rewrite that would change what it answers; UnsupportedError: a node that cannot be read.
     """
     onnx = _onnx()
     where = path.name
@@ -158,11 +158,18 @@ def write_clean(
             "opset": opset,
             "ops": dict(sorted(ops.items())),
             **({"bounds": bounds} if (bounds := bounded(model.graph)) else {}),
-            **(entry.facts() if entry else {}),
+            **(_own(entry, outputs) if entry else {}),
         },
     )
     graph.save_facts()
     return graph
+
+
+def _own(entry: Entry, outputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
+    """What the user's file takes and answers, in its own layout."""
+    facts = entry.facts()
+    facts["own"]["outputs"] = [t.to_json() for t in outputs]
+    return facts
 
 
 def strip(model: Any) -> None:
@@ -323,11 +330,11 @@ def _run_once(model: Any, where: str) -> tuple[tuple[TensorSpec, ...], tuple[Ten
     for output in model.graph.output:
         shape = shapes[output.name]
         if not depends(model.graph, output.name):
-            what = f"output {output.name!r} is the same for every image"
+            what = f"output {output.name!r} is the same whatever comes in"
             raise ModelError(where, what, "leave it out of the graph's outputs")
-        if not shape or shape[0] != 1 or min(shape) < 1:
-            what = f"output {output.name!r} is {shape}: no answer for a batch of one image"
-            raise ModelError(where, what, "export it with batch 1, each output (1, ...)")
+        if 0 in shape:
+            what = f"output {output.name!r} is {shape}: it holds nothing"
+            raise ModelError(where, what, "leave it out of the graph's outputs")
         dims = output.type.tensor_type.shape
         dims.ClearField("dim")
         for size in shape:

@@ -146,7 +146,7 @@ class Quantize(Limited):
             return
         graph = halve(source, context.out, _computes_half(context.target))
         images = context.images("train")
-        pixels, named = judged(images.pixels), kinds(source.outputs)
+        pixels, named = judged(images.samples), kinds(source.outputs)
         before = plain_answers(source, pixels, context.preprocess)
         after = plain_answers(graph, pixels, context.preprocess, keep=True)
         where = f"quantize {context.where}"

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from edgecv.backends.tflite.run import engine, quiet
+from edgecv.backends.tflite.run import _signature_names, engine, quiet
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import OPERANDS, layers
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize._tflite_equalize import equalize
 from edgecv.stages.quantize._tflite_integers import say_in_integers
 from edgecv.stages.quantize._tflite_layers import seen_by
@@ -34,7 +35,9 @@ class Measured:
     Raises ModelError: a tensor becomes NaN or infinite on the samples.
     """
 
-    def __init__(self, content: bytes, samples: np.ndarray, equalization: bool = False) -> None:
+    def __init__(
+        self, content: bytes, samples: CalibrationData, equalization: bool = False
+    ) -> None:
         self.model = flatbuffer.parse(content, "quantize")
         if say_in_integers(self.model):
             content = flatbuffer.written(self.model)
@@ -97,12 +100,12 @@ class Measured:
         return counts
 
 
-def measure_tflite(graph: Graph, samples: np.ndarray, equalization: bool = False) -> Measured:
+def measure_tflite(graph: Graph, samples: CalibrationData, equalization: bool = False) -> Measured:
     """For `quantize_tflite(..., measured=...)`, where one graph is quantized in several ways."""
     return Measured(graph.path.read_bytes(), samples, equalization)
 
 
-def play(content: bytes, samples: np.ndarray) -> Iterator[Callable[[int], np.ndarray]]:
+def play(content: bytes, samples: CalibrationData) -> Iterator[Callable[[int], np.ndarray]]:
     """Run one sample after the other; each time, a function from a tensor's index to its value."""
     with warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
@@ -110,8 +113,13 @@ def play(content: bytes, samples: np.ndarray) -> Iterator[Callable[[int], np.nda
             model_content=content, num_threads=1, experimental_preserve_all_tensors=True
         )
         net.allocate_tensors()
-    entry = net.get_input_details()[0]["index"]
+    details = net.get_input_details()
+    names = _signature_names(net)
+    places = {names.get(int(d["index"]), d["name"]): d["index"] for d in details}
     for sample in samples:
-        net.set_tensor(entry, sample[None])
+        if isinstance(sample, np.ndarray):
+            sample = {next(iter(places)): sample[None]}
+        for name, place in places.items():
+            net.set_tensor(place, sample[name])
         net.invoke()
         yield net.get_tensor

@@ -11,6 +11,7 @@ import numpy as np
 from edgecv.errors import missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.names import node_names
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
@@ -19,7 +20,12 @@ from edgecv.target import Target
 
 
 def quantize(
-    source: Graph, samples: np.ndarray, target: Target, out: Path, options: Options, measured: Any
+    source: Graph,
+    samples: CalibrationData,
+    target: Target,
+    out: Path,
+    options: Options,
+    measured: Any,
 ) -> Graph:
     """The int8 graph in out/. measured: what calibration tells, kept from one call to the next"""
     return quantize_onnx(source, samples, target.grid, out, options, measured)
@@ -37,7 +43,7 @@ def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
 
 
 def sensitivities(
-    source: Graph, quantized: Graph, samples: np.ndarray, how: Sensitivity
+    source: Graph, quantized: Graph, samples: CalibrationData, how: Sensitivity
 ) -> Problem:
     """What each layer and each activation costs (`sensitivity.py`, `hessian.py`).
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize._tflite_layers import known_as
 from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.options import Options
@@ -17,7 +16,12 @@ from edgecv.target import Target
 
 
 def quantize(
-    source: Graph, samples: np.ndarray, target: Target, out: Path, options: Options, measured: Any
+    source: Graph,
+    samples: CalibrationData,
+    target: Target,
+    out: Path,
+    options: Options,
+    measured: Any,
 ) -> Graph:
     """The int8 graph in out/. measured: what calibration tells, kept from one call to the next"""
     return quantize_tflite(source, samples, target.grid, target.io, out, options, measured)

@@ -23,6 +23,7 @@ from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.layers import WEIGHTED, transposed
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.reconstruction import Collect
 from edgecv.stages.quantize.sensitivity import Rounded, problem_of, rounded
@@ -30,11 +31,14 @@ from edgecv.stages.quantize.sensitivity import Rounded, problem_of, rounded
 PROBES, SEED = 8, 0
 
 
-def curvatures(model: Any, quantized: Any, samples: np.ndarray) -> Problem:
+def curvatures(model: Any, quantized: Any, samples: CalibrationData) -> Problem:
     """As `sensitivity.sensitivities`. samples: (N, C, H, W) float32, a dozen or two.
 
     Raises UnsupportedError: an operator that torch cannot run.
     """
+    if not isinstance(samples, np.ndarray):
+        what = "is known of networks of one image alone"
+        raise UnsupportedError("quantize.sensitivity", what, "take sensitivity: noise")
     reader = Reader(model, "quantize.sensitivity")
     net: Any = reader.read(OPERATORS)
     weights, activations = rounded(model, quantized)

@@ -26,13 +26,14 @@ import numpy as np
 
 from edgecv.graph import Graph
 from edgecv.ladder.apart import open_apart
-from edgecv.ladder.layers import Grid, Layer
+from edgecv.ladder.layers import Grid, Layer, Sample
 from edgecv.ladder.matching import Pair, match
 from edgecv.ladder.replaced import Replaced
 from edgecv.parity import BEST_DB, INT8_ROUNDING
 from edgecv.replay import Answers
 from edgecv.runtime.fidelity import Energy, compare_all, kinds
 from edgecv.runtime.layers import from_scope
+from edgecv.runtime.spec import joined
 
 IMAGES, FEW = 8, 4  # FEW: of those, where every layer's harm is measured by itself
 OWN_DB, ANSWERS_DB = 10.0, 20.0
@@ -67,10 +68,10 @@ class FarOff:
 
 
 # (image, float tensors by their names in b, each layer's own answer in integers by the same)
-Run = tuple[np.ndarray, dict[str, np.ndarray], Mapping[str, np.ndarray]]
+Run = tuple[Sample, dict[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
-def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: float) -> list[FarOff]:
+def far_off(floats: bytes, made: Graph, xs: Sequence[Sample], least_db: float) -> list[FarOff]:
     """The layers of `made` that are far off, in order.
 
     floats: the float file that was quantized, its channels evened out where `made`'s are.
@@ -102,9 +103,7 @@ def far_off(floats: bytes, made: Graph, xs: Sequence[np.ndarray], least_db: floa
     return [_blamed(pairs[t], own[t], harm[t], t in coarse, a.layers) for t in blamed]
 
 
-def _own_db(
-    a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[np.ndarray]
-) -> dict[str, float]:
+def _own_db(a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[Sample]) -> dict[str, float]:
     """How far each layer that has integers is from its float self, by its tensor's name in b."""
     sums: dict[str, Energy] = {}
     for _, given, own in _runs(a, b, pairs, xs):
@@ -114,7 +113,7 @@ def _own_db(
     return {t: sums[t].sqnr_db for t in pairs if t in sums}
 
 
-def _runs(a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[np.ndarray]) -> Iterator[Run]:
+def _runs(a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[Sample]) -> Iterator[Run]:
     apart = open_apart(b, pairs)
     if apart is None:
         return
@@ -192,8 +191,7 @@ def _compared(
     pairs: (float answers, others) by image
     """
     before, after = (
-        [np.concatenate(column) for column in zip(*rows, strict=True)]
-        for rows in zip(*pairs, strict=True)
+        [joined(column) for column in zip(*rows, strict=True)] for rows in zip(*pairs, strict=True)
     )
     found = compare_all(before, after, ends)
     return min(

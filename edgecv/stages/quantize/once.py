@@ -15,6 +15,7 @@ import numpy as np
 
 from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.ladder.layers import Sample
 from edgecv.parity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
 from edgecv.replay import (
     JUDGED,
@@ -27,6 +28,7 @@ from edgecv.replay import (
 )
 from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
+from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, far_off
 from edgecv.stages.quantize.learned import is_learned, notes
@@ -58,10 +60,10 @@ class Quantizer:
     ) -> None:
         assert context.target is not None
         self.source, self.context, self.target = source, context, context.target
-        images, spec = context.images("train"), source.inputs[0]
-        pixels, self._made_up = images.pixels, images.made_up
-        float_input = replace(context.preprocess, layout=spec.layout, dtype="float32")
-        self._samples = float_input.normalise(calibration_sample(pixels, samples))
+        images = context.images("train")
+        pixels, self._made_up = images.samples, images.made_up
+        chosen = calibration_sample(pixels, samples)
+        self._samples = calibration_data(chosen, source.inputs, context.preprocess)
         others = held_back(pixels, samples, HELD_BACK)
         self._judged = others if unseen else sample(judged_images(pixels), judged)
         self._seen = not unseen and seen(pixels, samples)
@@ -152,9 +154,11 @@ class Quantizer:
         return import_module(f"edgecv.stages.quantize.for_{self.target.graph}")
 
     @property
-    def _few(self) -> list[np.ndarray]:
-        """Some of the calibration images: float32 (1, C, H, W)."""
+    def _few(self) -> list[Sample]:
+        """Some of the calibration images: float32 (1, C, H, W); or feeds."""
         some = sample(self._samples, IMAGES)
+        if isinstance(some, Feeds):
+            return list(some.first())
         first = some.transpose(0, 3, 1, 2) if self.source.inputs[0].layout == "NHWC" else some
         return [np.ascontiguousarray(x[None]) for x in first]
 

@@ -13,6 +13,7 @@ from edgecv.backends.onnxruntime.tensors import layer_inputs
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import plain, transposed
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize import equalization
 from edgecv.stages.quantize.equalization import Layer, Ties
 
@@ -20,7 +21,7 @@ from edgecv.stages.quantize.equalization import Layer, Ties
 _PASS = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Identity")
 
 
-def equalized(model: Any, samples: np.ndarray) -> Any:
+def equalized(model: Any, samples: CalibrationData) -> Any:
     """A copy of the model that computes the same with evener channels.
 
     model: onnx.ModelProto with inferred shapes. samples: float32 (N, C, H, W).

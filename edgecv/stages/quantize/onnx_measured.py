@@ -16,6 +16,7 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.geometry import geometry
 from edgecv.graphs.onnx.layers import layers
 from edgecv.graphs.onnx.names import node_names
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.onnx_equalize import equalized
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
@@ -28,13 +29,13 @@ class Measured:
 
     model:   the onnx.ModelProto that is quantized: shapes inferred, channels evened out if asked
              for, a bias of its own in every layer
-    samples: float32 (N, C, H, W), normalised as the network expects
+    samples: float32 (N, C, H, W), normalised as the network expects, or feeds of all inputs
     spans:   smallest and largest value by tensor, the input and every float activation
     moments: of each layer's inputs, by the layer's output
     Raises StageError: an activation is NaN or infinite.
     """
 
-    def __init__(self, model: Any, samples: np.ndarray, equalization: bool = False) -> None:
+    def __init__(self, model: Any, samples: CalibrationData, equalization: bool = False) -> None:
         if equalization:
             model = equalized(model, samples)
         self.model = with_shapes(own_biases(model))
@@ -93,7 +94,7 @@ class Measured:
         return counts
 
 
-def measure_onnx(graph: Graph, samples: np.ndarray, equalization: bool = False) -> Measured:
+def measure_onnx(graph: Graph, samples: CalibrationData, equalization: bool = False) -> Measured:
     """For `quantize_onnx(..., measured=...)`, where one graph is quantized in several ways."""
     import onnx
 

@@ -33,6 +33,7 @@ from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import DENSE, FORWARD
 from edgecv.graphs.onnx.names import node_names
+from edgecv.samples import CalibrationData
 from edgecv.stages.export.onnx import FILE, strip
 from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
@@ -50,7 +51,7 @@ _MOVES = ("Constant", "Flatten", "Identity", "Shape", "Cast", "Dropout")
 
 def quantize_onnx(
     graph: Graph,
-    samples: np.ndarray,
+    samples: CalibrationData,
     grid: Grid,
     out: Path,
     options: Options = DEFAULT,
@@ -71,7 +72,7 @@ def quantize_onnx(
     if graph.format != "onnx" or graph.precision != "fp32":
         raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
     check(options)
-    check_samples(samples, graph.inputs[0].shape[1:])
+    check_samples(samples, graph.inputs)
     model = onnx.load_model(str(graph.path))
     if grid.activations == "uint8" and not graph.facts.get("one_bit"):
         counted_pads_apart(Draft(model, graph.path.name))
@@ -226,7 +227,7 @@ def _float_readers(quantized: Any, chosen: list[str]) -> None:
 
 
 def _reconstruct(
-    model: Any, quantized: Any, samples: np.ndarray, limit: int, options: Options
+    model: Any, quantized: Any, samples: CalibrationData, limit: int, options: Options
 ) -> dict[str, Any]:
     """What reconstruction made of it, where the options ask for it."""
     if options.reconstruction == "none":

@@ -24,7 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
-from edgecv.errors import DataError
+from edgecv.errors import DataError, UnsupportedError
+from edgecv.samples import CalibrationData
 
 PASSES, STEPS, BATCH, SEED = 3, 54, 8, 0  # at least so many passes, and so many steps
 WEIGHT_RATE, BIAS_RATE = 4e-3, 5e-5  # steps of a weight; shares of a layer's output
@@ -79,14 +80,17 @@ class Outcome:
         return {k: round(v, 2) if isinstance(v, float) else v for k, v in asdict(self).items()}
 
 
-def check_count(samples: np.ndarray) -> None:
+def check_count(samples: CalibrationData) -> None:
     """Raises DataError where there are too few images to tune on and to hold some back."""
+    if not isinstance(samples, np.ndarray):
+        what = "tunes networks of one image alone"
+        raise UnsupportedError("quantize.reconstruction", what, "leave it out")
     if len(samples) < 2 * HELD_BACK:
         what = f"{len(samples)} images are too few to tune on and to hold some back"
         raise DataError("quantize.reconstruction", what, f"give at least {2 * HELD_BACK}")
 
 
-def reconstruct(subject: Subject, samples: np.ndarray, limit: int) -> Outcome:
+def reconstruct(subject: Subject, samples: CalibrationData, limit: int) -> Outcome:
     """Tune the integers and biases where the subject keeps them; they stay where nothing is won.
 
     limit: the largest integer a weight may take.
@@ -122,7 +126,7 @@ class _Work:
             parameter.requires_grad_(False)
         self._quantize_activations()
 
-    def train(self, samples: np.ndarray) -> Iterator[None]:
+    def train(self, samples: Any) -> Iterator[None]:
         """Train; yields after each pass over the samples."""
         results = [tensor for _, tensor, _ in self._of.layers]
         first = next(iter(self._of.teach(samples[:1], results)))
@@ -168,7 +172,7 @@ class _Work:
         runner.run(torch.from_numpy(np.ascontiguousarray(self._of.feed(images))))
         return runner.found
 
-    def sqnr_db(self, samples: np.ndarray) -> float:
+    def sqnr_db(self, samples: Any) -> float:
         signal = noise = 0.0
         name = self._of.output
         with torch.no_grad():

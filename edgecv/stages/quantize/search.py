@@ -29,6 +29,7 @@ from edgecv.graph import Graph
 from edgecv.limits import Limits
 from edgecv.parity import Parity, Tolerance, require
 from edgecv.replay import held_back
+from edgecv.samples import calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
@@ -130,9 +131,9 @@ def _sensitivities(
         return None
 
     def measure(graph: Graph) -> Problem:
-        images = held_back(context.images("train").pixels, samples, SENSITIVITY_IMAGES)
-        into = replace(context.preprocess, layout=source.inputs[0].layout, dtype="float32")
-        found: Problem = quantizer.sensitivities(source, graph, into.normalise(images), how)
+        images = held_back(context.images("train").samples, samples, SENSITIVITY_IMAGES)
+        data = calibration_data(images, source.inputs, context.preprocess)
+        found: Problem = quantizer.sensitivities(source, graph, data, how)
         return found
 
     return measure

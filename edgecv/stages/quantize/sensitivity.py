@@ -19,6 +19,7 @@ from edgecv.graphs.onnx.constants import axis_of, dequantized
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import WEIGHTED
 from edgecv.graphs.onnx.names import layer_name
+from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
 
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
@@ -36,7 +37,7 @@ class Rounded:
 
 
 def sensitivities(
-    model: Any, quantized: Any, samples: np.ndarray, progress: Progress = lambda *_: None
+    model: Any, quantized: Any, samples: CalibrationData, progress: Progress = lambda *_: None
 ) -> Problem:
     """What each layer's weights and each activation cost in noise; costs in time are left empty.
 
@@ -137,7 +138,7 @@ def _with(model: Any, thing: Rounded) -> Any:
     return copy
 
 
-def _outputs(model: Any, samples: np.ndarray) -> Iterator[np.ndarray]:
+def _outputs(model: Any, samples: CalibrationData) -> Iterator[np.ndarray]:
     """The first output of a graph, whose nodes may be in any order, for one image after another."""
     from edgecv.backends.onnxruntime.tensors import runner
 

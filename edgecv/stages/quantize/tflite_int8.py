@@ -35,6 +35,7 @@ from edgecv.errors import (
 )
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.samples import CalibrationData
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
@@ -59,7 +60,7 @@ IO = ("int8", "uint8", "float32")
 
 def quantize_tflite(
     graph: Graph,
-    samples: np.ndarray,
+    samples: CalibrationData,
     grid: Grid,
     io: str,
     out: Path,
@@ -167,7 +168,7 @@ def _reconstruct(model: Any, seen: Measured, options: Options) -> dict[str, Any]
     return {"reconstruction": outcome.to_json()}
 
 
-def _check(graph: Graph, samples: np.ndarray, grid: Grid, io: str) -> None:
+def _check(graph: Graph, samples: CalibrationData, grid: Grid, io: str) -> None:
     if graph.format != "tflite" or graph.precision != "fp32":
         raise ModelError("quantize", f"takes a float .tflite, got {graph.precision} {graph.format}")
     if io not in IO:
@@ -175,7 +176,7 @@ def _check(graph: Graph, samples: np.ndarray, grid: Grid, io: str) -> None:
     if grid.activations != "int8" or grid.symmetric or not grid.quantize_bias or grid.reduce_range:
         hint = "activations: int8, symmetric: false, quantize_bias: true, reduce_range: false"
         raise TargetError("quantize: grid", "is not one that TensorFlow Lite computes on", hint)
-    check_samples(samples, graph.inputs[0].shape[1:])
+    check_samples(samples, graph.inputs)
 
 
 def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kept: set[str]) -> Any:

@@ -101,7 +101,7 @@ class Prover:
         """The drop on the reference engine: the target's own does not run here."""
         images = self.context.images("test")
         outputs = [
-            graph_outputs(g, images.pixels, self.context.preprocess) for g in (self.source, graph)
+            graph_outputs(g, images.samples, self.context.preprocess) for g in (self.source, graph)
         ]
         if images.classes:
             before, after = ((found.argmax(1) == images.labels).mean() for found in outputs)
