@@ -35,11 +35,12 @@ class TorchForm:
         self.layers = tuple(self._layers(shape))
 
     def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
+        from edgecv.outputs import outputs_of
+
         fed = x.values() if isinstance(x, Mapping) else [np.ascontiguousarray(x, np.float32)]
         with self._torch.inference_mode():
             out = self._module(*(self._torch.from_numpy(v) for v in fed))
-        many = out if isinstance(out, tuple | list) else (out,)
-        return tuple(np.asarray(t.numpy(), np.float32) for t in many)
+        return tuple(np.asarray(t.numpy(), np.float32) for t in outputs_of(out).values)
 
     def values(self, x: Sample, tensors: Sequence[str]) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {INPUT: image_in(x)}
