@@ -59,6 +59,7 @@ class Request:
     keep_float: layers that int8 leaves out, by name
     limits:   what the result must meet; it is then compared with fp32, and timed
     pins:     what an .onnx file leaves open, and where it is cut; its size is `size`
+    weights:  a file of weights for the network that a function or the zoo builds
     """
 
     model: str
@@ -85,6 +86,7 @@ class Request:
     limits: Limits = NO_LIMITS
     args: dict[str, Any] = field(default_factory=dict)
     pins: Pins = field(default_factory=Pins)
+    weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,10 @@ def _source(request: Request) -> ModelSource:
         word = next(iter(said))
         raise RecipeError(f"--{word}", f"is for .onnx files, and {request.model} is none",
                           "leave it out, or export the network to ONNX first")  # fmt: skip
-    return replace(source, pins=request.pins)
+    if request.weights is not None and source.kind not in ("module", "zoo"):
+        raise RecipeError("--weights", f"{request.model} holds weights of its own",
+                          "give the module:function that builds the network")  # fmt: skip
+    return replace(source, pins=request.pins, weights=request.weights)
 
 
 def _stem(source: ModelSource) -> str:

@@ -136,7 +136,7 @@ def _model(work: Work) -> None:
             args = {"channels": preprocess.channels, **args}
             args = {"classes": classes, **args} if classes else args
         model = Model(builder, args)
-        module = model.build()
+        module = model.build(file=source.weights)
     check_finite(module, model.builder)
     trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
     size, channels = preprocess.size, preprocess.channels

@@ -83,14 +83,22 @@ class Model:
     def with_facts(self, step: str, facts: dict[str, Any]) -> Model:
         return replace(self, facts={**self.facts, step: facts})
 
-    def build(self, weights: dict[str, torch.Tensor] | None = None) -> torch.nn.Module:
+    def build(
+        self, weights: dict[str, torch.Tensor] | None = None, file: Path | None = None
+    ) -> torch.nn.Module:
         """The network with every edit replayed and weights as the builder left them.
 
         weights: of a Model's file, for `edgecv.folding.folded`
+        file:    other people's weights, loaded into what the builder returns
         """
         from edgecv.folding import folded
 
-        module = folded(build(self.builder, self.args), self.builder, weights)
+        module = build(self.builder, self.args)
+        if file is not None:
+            from edgecv.torchfiles.fitting import fill
+
+            fill(module, file, self.builder)
+        module = folded(module, self.builder, weights)
         for edit in self.edits:
             try:
                 editing.replay(module, edit)

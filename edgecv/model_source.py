@@ -19,13 +19,15 @@ CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".safetensors", "
 class ModelSource:
     """What `model:` names. kind is "zoo", "module", "onnx" or "folder".
 
-    pins: what the recipe says of an .onnx file that leaves its shapes open, or is cut
+    pins:    what the recipe says of an .onnx file that leaves its shapes open, or is cut
+    weights: the file of a zoo network's or function's weights; None leaves them as they are built
     """
 
     kind: str
     name: str
     args: dict[str, Any]
     pins: Pins = field(default_factory=Pins)
+    weights: Path | None = None
 
 
 def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
@@ -48,7 +50,11 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
                         raise RecipeError(where(*place, key), what, near(key, words))
                 said = pins.read(args, lambda *keys: where(*place, *keys))
                 return ModelSource(named[0], name, {}, said)
-            return _in_zoo(ModelSource(named[0], name, args), where, *place)
+            weights = args.pop("weights") if isinstance(args.get("weights"), str) else None
+            file = None if weights is None else locate(weights, folder)
+            if file is not None and not file.exists():
+                raise RecipeError(where(*place, "weights"), f"{weights}: no such file")
+            return _in_zoo(ModelSource(named[0], name, args, weights=file), where, *place)
     what = f"give one of {', '.join(kinds)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
 
@@ -76,8 +82,8 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
     if ":" in text and not text.startswith("zoo:"):
         return ModelSource("module", text, args)
     if Path(text).suffix in CHECKPOINTS:
-        what = "is a checkpoint: weights without their network, and a pickle is code, never loaded"
-        hint = "give the module:function that builds the network and loads it, or an .onnx file"
+        what = "is a checkpoint: weights without the network that they belong to"
+        hint = f"give the function that builds it: module:function --weights {text}"
         raise RecipeError(text, what, hint)
     if "/" in text:
         raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")

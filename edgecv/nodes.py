@@ -124,6 +124,8 @@ class Expansion:
             key |= {"builder": builder, "seed": self.recipe.seed}
             if model.kind == "module":
                 key["network"] = source_digest(builder)
+            if model.weights is not None:
+                key["weights"] = file_digest(model.weights)
         else:
             key["content"] = file_digest(Path(model.name))
             key |= {"pins": said} if (said := model.pins.to_json()) else {}
@@ -323,7 +325,7 @@ def file_digest(path: Path) -> str:
     """
     files = [path / "model.json", path / "weights.safetensors"]
     if not path.is_dir():
-        files = [path, *beside(path)]
+        files = [path, *(beside(path) if path.suffix == ".onnx" else ())]
     sha = hashlib.sha256()
     for file in files:
         if not file.is_file():

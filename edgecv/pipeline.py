@@ -117,6 +117,8 @@ def explain(before: Key, after: Key, inputs: Mapping[str, str] | None = None) ->
             yield f"{name} {a or 'absent'} → {b or 'absent'}"
         elif head == "teacher":
             yield "the teacher's content changed"
+        elif head == "weights":
+            yield "the file of weights changed"
         elif head == "content":
             yield "the files' content changed"
         else:

@@ -1,7 +1,7 @@
 """Recipe: YAML → checked steps. Everything is checked before anything runs.
 
     model:   a zoo name, "package.module:function", "net.onnx", a Model folder; or a mapping with
-             arguments: {zoo: resnet8, width: 16}, {module: mynet:make, width: 32}
+             arguments: {zoo: resnet8, width: 16}, {module: mynet:make, weights: best.pt}
     data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}
     seed:    everything random is drawn from it
     stages:  a list of {word: {parameters}}; a step reads the one before, or `from:` an earlier one

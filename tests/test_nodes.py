@@ -332,3 +332,26 @@ targets: [cpu]
         nodes(project, "model.untill=neck")
     with pytest.raises(RecipeError, match=r"model\.input\.x: '3xHxW' is no shape"):
         nodes(project, "model.input={x: 3xHxW}")
+
+
+def test_a_file_of_weights_is_part_of_the_networks_key(project: Path) -> None:
+    import torch
+
+    from edgecv import zoo
+
+    def made(weights: str) -> Expansion:
+        named = "{zoo: resnet8, width: 16" + (f", weights: {weights}" if weights else "") + "}"
+        (project / "my.yaml").write_text(TEXT.replace("{zoo: resnet8, width: 16}", named))
+        return Expansion(recipe.load(project / "my.yaml"))
+
+    module = zoo.build("resnet8", width=16)
+    torch.save(module.state_dict(), project / "best.pt")
+    without, first = made("").nodes["model"], made("best.pt").nodes["model"]
+    assert "weights" not in without.key
+    assert first.key["weights"] == file_digest(project / "best.pt")
+    torch.nn.init.ones_(next(iter(module.parameters())))
+    torch.save(module.state_dict(), project / "best.pt")
+    again = made("best.pt").nodes["model"]
+    assert list(explain(first.key, again.key)) == ["the file of weights changed"]
+    with pytest.raises(RecipeError, match=r"model.weights: none.pt: no such file"):
+        made("none.pt")

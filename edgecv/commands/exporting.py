@@ -96,6 +96,10 @@ def register(command: Any) -> None:
         metavar="N",
         help="images at once, where an .onnx file leaves it open (1)",
     )
+    made.add_argument(
+        "--weights", type=Path, metavar="FILE",
+        help="state dict, checkpoint or .safetensors for the network that a function builds",
+    )  # fmt: skip
     made.add_argument("--labels", type=Path, metavar="FILE", help="class names, one a line")
     made.add_argument("--opset", type=int, default=18, help="ONNX opset (18)")
     made.add_argument(
@@ -140,6 +144,7 @@ def export(options: argparse.Namespace) -> int:
         limits=limits_of(options),
         args=_arguments(options.arg),
         pins=_pins(options),
+        weights=options.weights,
     )
     with Progress(quiet=options.json) as progress:
         found = export(request, options.out, progress)
@@ -155,7 +160,8 @@ def export(options: argparse.Namespace) -> int:
         _table(found)
     for note in _notes(made, several=len(found) > 1):
         print(note)
-    if options.model in zoo.names() and not request.args.get("pretrained"):
+    given = options.weights or request.args.get("pretrained")
+    if options.model in zoo.names() and not given:
         print("note: a zoo network without --arg pretrained=true has random weights")
     name = options.model.removeprefix("zoo:")
     if expected := published.of(name, request.args):

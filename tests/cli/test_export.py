@@ -234,3 +234,28 @@ def test_a_measurement_that_fails_is_the_error_and_not_a_limit_missed(
     assert "error:" in done.err
     assert "127.0.0.1" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_a_file_are_those_that_ship(
+    edgecv: Callable, project: Path, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    mynet = {}
+    exec((project / "mynet.py").read_text(), mynet)
+    network = mynet["make"](width=32).eval()
+    with torch.no_grad():
+        for value in network.parameters():
+            value.normal_(generator=torch.Generator().manual_seed(len(value)))
+    state = {f"module.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "best.pt")
+    done = edgecv(
+        "export", "mynet:make", "--arg", "width=32", "--weights", tmp_path / "best.pt",
+        "--input-size", "24", "--target", "cpu", "--out", tmp_path / "out", cwd=project,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    x = np.random.default_rng(0).normal(size=(1, 3, 24, 24)).astype(np.float32)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(x)).numpy()
+    session = open_bundle(bundle_in(tmp_path / "out")).session
+    found = session.run({session.inputs[0].name: x})[session.outputs[0].name]
+    np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
