@@ -22,7 +22,7 @@ import numpy as np
 from edgecv.errors import DataError
 from edgecv.runtime.accepted import as_pixels
 from edgecv.runtime.placement import PLACES, RESIZES, Placement, place
-from edgecv.runtime.resample import INTERPOLATIONS, resize
+from edgecv.runtime.resample import INTERPOLATIONS, columns_come_first, resize
 
 LAYOUTS = ("NCHW", "NHWC")
 DTYPES = ("float32", "int8", "uint8")
@@ -170,7 +170,8 @@ class Preprocess:
             seen = image[rows.start : rows.stop, columns.start : columns.stop]
         else:
             window = (rows.start, columns.start, len(rows), len(columns))
-            seen = resize(image, lies.resized, window, self.interpolation)
+            down = self.resize != "crop" and columns_come_first(image.shape, lies.resized)
+            seen = resize(image, lies.resized, window, self.interpolation, down)
         if seen.shape[:2] == self.size:
             return seen
         whole = np.full((*self.size, image.shape[2]), self.pad_value, np.uint8)

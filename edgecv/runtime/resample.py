@@ -9,10 +9,12 @@ image shrinks, which is what makes it antialiased. k are 23-bit integers and pix
 float64 matrix product holds every sum exactly: the answer does not depend on the CPU, its
 BLAS or its threads, and it is Pillow's own. Only the window that is asked for is computed.
 
-From version 13 on Pillow goes along the columns first where the height shrinks much more than
-the width is worth (python-pillow/Pillow#9549: in practice, photographs more than twice as tall
-as wide), and rounds differently there, by a level or so. Here rows always come first, as in
-every Pillow before it: a device must not depend on which Pillow the host had.
+From version 13 on Pillow goes along the columns first where the height shrinks by more than twice
+what the width does (python-pillow/Pillow#9549), and rounds differently there, by a level or so.
+Which order it is here hangs on the sizes and never on the Pillow that the host has: a crop goes
+along the rows first always, as in every Pillow before (it differs for photographs more than twice
+as tall as wide); a stretch, where many an upright photograph is such a case, and a letterbox go as
+Pillow 13 does.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -61,14 +63,26 @@ class Band:
     weights: np.ndarray
 
 
+def columns_come_first(image: tuple[int, ...], size: tuple[int, int]) -> bool:
+    """Whether Pillow 13 goes along the columns first, from (H, W, ...) to (height, width)."""
+    return image[0] - size[0] > max(0, 2 * (image[1] - size[1]))
+
+
 def resize(
-    image: np.ndarray, size: tuple[int, int], window: tuple[int, int, int, int], how: str
+    image: np.ndarray,
+    size: tuple[int, int],
+    window: tuple[int, int, int, int],
+    how: str,
+    columns_first: bool = False,
 ) -> np.ndarray:
     """The window (top, left, height, width) of the image resized to size (height, width).
 
     image: uint8 (H, W, C); the result is uint8 (height, width, C) of the window, contiguous.
     """
     top, left, height, width = window
+    if columns_first and how != "nearest":
+        turned = resize(image.transpose(1, 0, 2), size[::-1], (left, top, width, height), how)
+        return np.ascontiguousarray(turned.transpose(1, 0, 2))
     if how == "nearest":
         rows = _nearest(image.shape[0], size[0])[top : top + height]
         columns = _nearest(image.shape[1], size[1])[left : left + width]
