@@ -101,6 +101,7 @@ def road(found: Found, target: str, precision: str, room: Path, work: Path) -> d
     if ended.code:
         return {**row, "said": _said(ended)}
     row["warnings"] = [w for w in ended.err.splitlines() if w and not w.startswith("peak-kb")]
+    row["told"] = [line.strip() for line in ended.out.splitlines() if "SQNR" in line]
     (bundle,) = room.glob("*.edgecv")
     pictures = sorted((work / asked.pictures / "judged").iterdir())
     judge = timed([

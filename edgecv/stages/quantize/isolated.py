@@ -71,12 +71,15 @@ class FarOff:
 Run = tuple[Sample, dict[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
-def far_off(floats: bytes, made: Graph, xs: Sequence[Sample], least_db: float) -> list[FarOff]:
+def far_off(
+    floats: bytes, made: Graph, xs: Sequence[Sample], least_db: float, last: bool = False
+) -> list[FarOff]:
     """The layers of `made` that are far off, in order.
 
     floats: the float file that was quantized, its channels evened out where `made`'s are.
     xs: float32 (1, C, H, W), normalised; the first few are used.
     least_db: what the whole of `made` is to answer; below it every layer is suspected
+    last: nobody asks again: where the whole is too far off, all that must be float for least_db
     """
     open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
     a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
@@ -95,12 +98,26 @@ def far_off(floats: bytes, made: Graph, xs: Sequence[Sample], least_db: float) -
         harm = {t: harmed.whole(p) for t, p in suspects.items()}
         most = min(harm.values()) + DOMINANT_DB
         wrong = [t for t in suspects if harm[t] < ANSWERS_DB and (harm[t] < most or near)]
+        if last and not near:
+            wrong = [t for t in suspects if t in {*wrong, *_dearest(harm, least_db)}]
         coarse = {t for t in wrong if harmed.rounding(pairs[t]) < ANSWERS_DB}
     finally:
         a.close()
         b.close()
     blamed = [t for t in wrong if t in coarse or not coarse.intersection(pairs[t].b.inputs)]
     return [_blamed(pairs[t], own[t], harm[t], t in coarse, a.layers) for t in blamed]
+
+
+def _dearest(harm: Mapping[str, float], least_db: float) -> list[str]:
+    """The layers without which half of the noise of least_db is left: noises add up."""
+    noise = {t: 10 ** (-db / 10) for t, db in harm.items()}
+    left, found = sum(noise.values()), []
+    for t in sorted(noise, key=lambda t: -noise[t]):
+        if left <= 0.5 * 10 ** (-least_db / 10):
+            break
+        left -= noise[t]
+        found.append(t)
+    return found
 
 
 def _own_db(a: Any, b: Any, pairs: Mapping[str, Pair], xs: Sequence[Sample]) -> dict[str, float]:

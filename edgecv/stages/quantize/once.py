@@ -110,8 +110,9 @@ class Quantizer:
             # layers of one bit are noise enough: what is rounded between them is not to blame
             fitted = self._seen and not self.source.facts.get("one_bit")
             least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if fitted else 0.0))
-        for _ in range(ROUNDS):
-            found = far_off(self._floats(options), graph, self._few, least)
+        for turn in range(ROUNDS):
+            last = floats and turn == ROUNDS - 1
+            found = far_off(self._floats(options), graph, self._few, least, last)
             new = self._named.difference(options.keep_float)
             names = [n for layer in found for n in layer.keep if n in new]
             if not names:
