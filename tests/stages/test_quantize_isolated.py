@@ -164,3 +164,26 @@ def test_a_tflite_scale_that_is_wrong_names_its_layer(tflite: Graph, tmp_path: P
     pixels = nets.images(8).pixels
     rows = [plain_answers(g, pixels, context.preprocess)[0] for g in (tflite, made)]
     assert compare(*rows).sqnr_db < 20
+
+
+def test_the_last_look_takes_all_that_the_answers_need(tmp_path: Path) -> None:
+    """No layer does much harm alone; all of them together leave less than is wanted."""
+    source = exported(Net(), tmp_path / "float")
+    floats, xs = source.path.read_bytes(), pictures()
+    samples = np.concatenate(xs)
+    grid = Grid(activations="uint8", per_channel=True)
+
+    def made(name: str, *kept: str) -> tuple[Graph, float]:
+        graph = quantize_onnx(source, samples, grid, tmp_path / name, Options(keep_float=kept))
+        preprocess, pixels = nets.context(tmp_path).preprocess, nets.images(8).pixels
+        answers = [plain_answers(g, pixels, preprocess)[0] for g in (source, graph)]
+        return graph, compare(*answers).sqnr_db
+
+    graph, before = made("int8")
+    wanted = before + 6
+    assert far_off(floats, graph, xs, wanted) == []
+    found = far_off(floats, graph, xs, wanted, last=True)
+    names = {name for layer in found for name in layer.keep}
+    assert names
+    _, after = made("mixed", *sorted(names))
+    assert after >= wanted
