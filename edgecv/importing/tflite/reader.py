@@ -18,6 +18,7 @@ FUSED: dict[int, tuple[str, tuple[float, ...]]] = {
     1: ("Relu", ()), 2: ("Clip", (-1.0, 1.0)), 3: ("Clip", (0.0, 6.0)), 4: ("Tanh", ()),
 }  # fmt: skip
 _QUANTIZED = "a quantized .tflite runs as it is with --target tflite or edgetpu"
+_OWN = "its maker's code runs it: bring the network up to it, or with builtin operators"
 _ELSEWHERE = "run it with --target tflite"
 
 Translate = Callable[["Reader", Any], None]
@@ -59,7 +60,8 @@ class Reader:
             self._op = op
             translate = operators.get(self.name)
             if translate is None:
-                self.refuse("has no form in ONNX here", _ELSEWHERE)
+                custom = self.model.operatorCodes[op.opcodeIndex].customCode
+                self.refuse("has no form in ONNX here", _OWN if custom else _ELSEWHERE)
             translate(self, self._op.builtinOptions)
         for i, info in zip(ends, outputs, strict=True):
             self.nodes.append(onnx.helper.make_node("Identity", [self.plain(i)], [info.name]))
@@ -86,6 +88,12 @@ class Reader:
     @property
     def outputs(self) -> list[int]:
         return [int(i) for i in self._op.outputs]
+
+    @property
+    def custom_options(self) -> bytes:
+        """What a custom operator's maker wrote of it."""
+        held = self._op.customOptions
+        return b"" if held is None else bytes(held)
 
     def refuse(self, why: str, hint: str = "") -> NoReturn:
         made = self._label(self.outputs[0]) if len(self._op.outputs) else "?"
