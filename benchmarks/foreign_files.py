@@ -86,7 +86,8 @@ def road(found: Found, target: str, precision: str, room: Path, work: Path) -> d
     asked, options = found.asked, list(found.asked.pins)
     mean, std = (0.0, 255.0) if precision == "fp32" else (asked.mean, asked.std)
     if precision == "int8":
-        options += ["--calibration", str(work / asked.pictures / "calibration")]
+        if not asked.int8:
+            options += ["--calibration", str(work / asked.pictures / "calibration")]
         if (mean, std) != (0.0, 255.0):
             options += ["--mean", f"{mean:g}", "--std", f"{std:g}"]
     shutil.rmtree(room, ignore_errors=True)
@@ -253,6 +254,8 @@ def main() -> None:
             continue
         for target, precision in ROADS:
             name = f"{target} {precision}"
+            if found.asked.int8 and precision == "fp32":
+                continue
             if f"{target}-{precision}" not in options.roads or not _wanted(row, name, options):
                 continue
             row["roads"][name] = road(found, target, precision, options.work / "out", options.work)
@@ -263,7 +266,10 @@ def main() -> None:
             kept.write_text(json.dumps(row, indent=1))
     data = {"circumstances": record.circumstances(1, 0, before), "rows": rows}
     record.write("foreign_files", options.out, data, page(rows))
-    enough = all(_good(rows, "cpu", p) >= WANTED * len(rows) for p in ("fp32", "int8"))
+    enough = all(
+        _good(rows, "cpu", p) >= WANTED * sum(f"cpu {p}" in r["roads"] for r in rows)
+        for p in ("fp32", "int8")
+    )
     raise SystemExit(0 if enough else 1)
 
 

@@ -30,6 +30,7 @@ class Asked:
     """What a user says of a file that leaves something open, and its package's own normalisation.
 
     pins: options that fix open dimensions; none where the file says them all
+    int8: it comes quantized, and stays as it is
     pictures: what it is calibrated and judged on
     mean, std: in units of 0..255 pixels, for int8 (fp32 is exported with no option but the pins)
     """
@@ -38,6 +39,7 @@ class Asked:
     mean: float = 0.0
     std: float = 255.0
     pictures: str = "photographs"
+    int8: bool = False
 
 
 _HALF: dict[str, Any] = {"mean": 127.5, "std": 127.5}
@@ -54,7 +56,7 @@ ASKED = {
     "rnet.onnx": Asked((), 127.5, 128.0),
     "onet.onnx": Asked((), 127.5, 128.0),
     "320n.onnx": Asked(("--input-size", "320")),
-    "common_old.onnx": Asked(("--input-size", "64x160"), **_LINES),
+    "common_old.onnx": Asked(("--input-size", "64x160"), **_LINES, int8=True),
     "open_nsfw.onnx": Asked((), 117.0, 1.0),
     "centerface.onnx": Asked((), 0.0, 1.0),
     "common_det.onnx": Asked((), 0.0, 1.0, "pages"),
