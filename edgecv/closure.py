@@ -227,6 +227,7 @@ def _code(
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
     choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
     choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
+    choices[f"{NAME}.importing.from_*"] = ()  # formats that are read for others, likewise
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
     choices |= {"for_*": graphs} if graphs else {}
     found = package().closure(modules, choices)

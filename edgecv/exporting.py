@@ -12,21 +12,24 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edgecv import pipeline, pixel_units, results, target
 from edgecv.checking import checked
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
+from edgecv.graph_files import loader
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe
-from edgecv.recipe_flow import Step, offers
+from edgecv.recipe_flow import Step, offers, takes
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
+from edgecv.samples import plain
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
@@ -47,7 +50,8 @@ OPTIONS = {
 class Request:
     """What to export and how images become its input.
 
-    model: a Model folder, an .onnx file, module:function or a zoo name; args: its builder's
+    model: a Model folder, a graph file, module:function or a zoo name; args: its builder's
+    precision: None takes what a graph file comes in, else int8 with calibration and fp32 without
     targets: device profiles; what they can share is done once
     mean, std: in units of 0..255 pixels, or of 0..1 where they can be nothing else, or where
            `units` says so (`edgecv.pixel_units`); None takes the Model folder's own, or what
@@ -64,7 +68,7 @@ class Request:
 
     model: str
     targets: tuple[str, ...]
-    precision: str = "fp32"
+    precision: str | None = None
     calibration: Path | None = None
     size: tuple[int, int] | None = None
     channels: int | None = None
@@ -100,7 +104,7 @@ class Exported:
     files: tuple[Path, ...]
     facts: BundleFacts
     verdict: dict[str, Any] | None = None
-    as_they_are: bool = False  # the file takes pixels of 0..255 and normalises them itself
+    as_they_are: bool = False  # the file itself says what its pixels are
     understood: str = ""  # how mean and std were taken, where that was not to be taken for granted
 
 
@@ -141,7 +145,7 @@ def export(
             own = [r for r in rows if (r["step"], r["target"]) == (step.name, t)]
             found[t] = replace(
                 written,
-                as_they_are=request.std is None and recipe.data.std == (1.0 / 255.0,),
+                as_they_are=request.std is None and recipe.data.std != (1.0,),
                 understood=_understood(request, recipe.data),
                 verdict=judge(request.limits, own) if compare else None,
             )
@@ -189,25 +193,32 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
 def _recipe(request: Request) -> Recipe:
     """The recipe of one step that the request amounts to."""
     profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
-    for profile in profiles:
-        offers(profile, request.precision, "--precision")
+    for profile in profiles if request.precision else ():
+        offers(profile, request.precision or "", "--precision")
     source = _source(request)
+    for profile in profiles:
+        takes(profile, source, "--target")
     known = _known(source, request.size)
-    if known.get("precision") == "int8" and request.precision != "int8":
-        raise RecipeError("--precision", f"{source.name} comes quantized (Q/DQ nodes)",
+    precision = request.precision or ("int8" if request.calibration else known.get("precision"))
+    precision = precision or "fp32"
+    for profile in profiles:
+        offers(profile, precision, "--precision")
+    if known.get("precision") == "int8" and precision != "int8":
+        raise RecipeError("--precision", f"{source.name} comes quantized",
                           "give --precision int8: it keeps the integers it came with, or bring the "
                           "float file")  # fmt: skip
-    if request.keep_float and request.precision != "int8":
-        raise RecipeError("--keep-float", f"all of {request.precision} is float", "leave it out")
-    name = request.name or f"{_stem(source)}-{request.precision}"
-    if request.precision != "fp32":
-        if request.calibration is None and request.precision == "int8":
+    if request.keep_float and precision != "int8":
+        raise RecipeError("--keep-float", f"all of {precision} is float", "leave it out")
+    name = request.name or f"{_stem(source)}-{precision}"
+    if precision != "fp32":
+        own = known.get("precision") == "int8"
+        if request.calibration is None and precision == "int8" and not own:
             raise DataError(
                 "--calibration", "int8 needs images to calibrate on", "give a folder of images"
             )
         knobs = {
             "name": name,
-            "precision": request.precision,
+            "precision": precision,
             "samples": request.samples,
             **({"keep_float": request.keep_float} if request.keep_float else {}),
             **request.limits.asked(),
@@ -225,7 +236,7 @@ def _recipe(request: Request) -> Recipe:
         bench=Bench(),
         steps=(Step(name, "model", stage),),
         targets=profiles,
-        labels=_labels(request.labels) or known.get("labels"),
+        labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
         limits=request.limits,
     )
 
@@ -245,7 +256,7 @@ def _source(request: Request) -> ModelSource:
 
 def _stem(source: ModelSource) -> str:
     """A file name from "zoo", "pkg.mod:make", "net.onnx" or a Model folder."""
-    if source.kind in ("onnx", "folder"):
+    if source.is_graph or source.kind == "folder":
         return cleaned(Path(source.name).resolve().stem)
     return cleaned(source.name.rpartition(":")[0].rpartition(".")[2] or source.name)
 
@@ -267,18 +278,19 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
 
         model = Model.read(Path(source.name))
         return {**model.input, "labels": model.labels}
-    if source.kind == "onnx":
-        from edgecv.stages.export.onnx import load_onnx
-
-        with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
-            graph = load_onnx(Path(source.name), Path(room), replace(source.pins, size=size))
-        found: dict[str, Any] = {"precision": graph.precision, "inputs": graph.inputs}
+    if source.is_graph:
+        pins = replace(source.pins, size=size)
+        with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
+            graph = import_module(loader(source.kind)).load(Path(source.name), Path(room), pins)
+        stored = graph.facts.get("stored", graph.precision)
+        found: dict[str, Any] = {"precision": stored, "inputs": graph.inputs}
         image = image_of(graph.inputs)
         if image is None:  # of images that are made up for it nobody looks at the pixels
             found |= {"size": [8, 8], "channels": 3}
         else:
-            _, channels, height, width = image.shape
+            _, channels, height, width = plain(image).shape
             found |= {"size": [height, width], "channels": channels}
+        found |= graph.facts.get("input", {})  # mean, std and labels that the file itself names
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
             found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
         return found

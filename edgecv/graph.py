@@ -1,12 +1,13 @@
-"""Graph: what `export` and `quantize` make and `compile` reads. One file, ONNX or TFLite.
+"""Graph: what `export` and `quantize` make and `compile` reads: ONNX, TFLite or OpenVINO IR.
 
-A Graph is a folder with `model.onnx` or `model.tflite` (weights inside, no external data) and
-`graph.json`. A user who brings an .onnx file enters the house here (`edgecv.importing`).
+A Graph is a folder with `model.onnx` or `model.tflite` (weights inside, no external data), or
+`model.xml` and `model.bin`, and `graph.json`. A user who brings such a file enters the house here.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +24,8 @@ OWN_INTEGERS = "the file's own"  # facts["quantizer"] of a file that came quanti
 class Graph:
     """A network as a file.
 
-    path:      the .onnx or .tflite file
-    format:    "onnx" or "tflite"
+    path:      the .onnx or .tflite file, or OpenVINO's .xml, whose weights lie beside it (.bin)
+    format:    "onnx", "tflite" or "openvino"
     precision: "fp32", "int8" (what its weights and activations hold), "fp16" (its weights) or
                "bf16" (what it is to be computed in; the file is the float one)
     inputs, outputs: tensors in the graph's own order, batch 1, static shapes
@@ -37,6 +38,28 @@ class Graph:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def beside(self) -> tuple[Path, ...]:
+        """The files that hold it, the one at `path` first."""
+        weights = self.path.with_suffix(".bin")
+        return (self.path, weights) if self.format == "openvino" else (self.path,)
+
+    def files(self) -> dict[str, bytes]:
+        """What a session of it is opened with: bytes by name, the file at `path` first."""
+        return {path.name: path.read_bytes() for path in self.beside}
+
+    def copied(self, folder: Path, stem: str | None = None) -> Graph:
+        """The same graph with its files in that folder; graph.json is the caller's to write.
+
+        stem: what they are called there, without their suffix
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in self.beside:
+            name = path.name if stem is None else f"{stem}{path.suffix}"
+            shutil.copyfile(path, folder / name)
+        name = self.path.name if stem is None else f"{stem}{self.path.suffix}"
+        return replace(self, path=folder / name)
 
     def save_facts(self) -> None:
         """Write graph.json beside the file."""

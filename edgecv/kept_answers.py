@@ -27,7 +27,8 @@ def question(graph: Graph, pixels: Given, preprocess: Preprocess, version: str |
     """Digest of all that the answers hang on. version: of the engine that answers"""
     samples = samples_of(pixels)
     seen, shape = samples.digest(), samples.pixels.shape
-    return digest([file_sha256(graph.path), seen, shape, asdict(preprocess), version])
+    files = [file_sha256(path) for path in graph.beside]
+    return digest([*files, seen, shape, asdict(preprocess), version])
 
 
 def keep(graph: Graph, asked: str, answers: tuple[np.ndarray, ...]) -> None:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
-from edgecv.graph import OWN
-from edgecv.graphs.onnx.pins import Pins
+from edgecv.graph import OWN, Graph
+from edgecv.graph_files import SOURCE, graph_file, loader
 from edgecv.measuring import facts
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
 from edgecv.measuring.run import Measuring
+from edgecv.model_source import ModelSource
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.runtime.spec import image_of
+from edgecv.samples import plain
 from edgecv.stages.base import Context
 from edgecv.store import digest
 from edgecv.target import Target
@@ -115,8 +119,8 @@ def _data(work: Work) -> None:
 def _model(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
     source = work.node.facts["model"]
-    if source.kind == "onnx":
-        _onnx_model(work, Path(source.name), source.pins)
+    if source.is_graph:
+        _graph_file(work, source)
         return
     import torch
 
@@ -195,16 +199,16 @@ def _timed_in_float(recipe: Recipe) -> Iterator[str]:
             yield step.name
 
 
-def _onnx_model(work: Work, path: Path, pins: Pins) -> None:
+def _graph_file(work: Work, source: ModelSource) -> None:
     """A clean copy and not the file: weights that lie beside it come along, and what is wrong
     with it is said under its own name."""
-    from edgecv.stages.export.onnx import load_onnx
-
-    preprocess = work.preprocess()
-    graph = load_onnx(path, work.out, replace(pins, size=preprocess.size))
+    preprocess, path = work.preprocess(), Path(source.name)
+    pins = replace(source.pins, size=preprocess.size)
+    graph = import_module(loader(source.kind)).load(path, work.out, pins)
+    _check_input(path.name, graph, preprocess)
     _check_normalisation(path.name, graph, preprocess)
     classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
-    shape = graph.outputs[0].shape or (1,)
+    shape = plain(graph.outputs[0]).shape or (1,)
     outputs = shape[1] if len(shape) == 4 else shape[-1]
     if classes and outputs != classes:
         raise ModelError(
@@ -212,9 +216,22 @@ def _onnx_model(work: Work, path: Path, pins: Pins) -> None:
             f"has {outputs} outputs and the data {classes} classes",
             "use the data it was made for, or a labels file with one line per output",
         )
-    graph.path.rename(work.out / "source.onnx")
-    (work.out / "graph.json").unlink()
+    kept = graph.copied(work.out, SOURCE)
+    for old in graph.beside:
+        old.unlink()
+    kept.save_facts()
     (work.out / OWN).write_text(json.dumps(graph.facts["own"], sort_keys=True))
+
+
+def _check_input(name: str, graph: Graph, preprocess: Preprocess) -> None:
+    """Raises ModelError where the file takes images of another shape than the data's."""
+    if (image := image_of(graph.inputs)) is None:
+        return
+    _, channels, *sides = plain(image).shape
+    if (channels, *sides) != (preprocess.channels, *preprocess.size):
+        made = f"{preprocess.size[0]}x{preprocess.size[1]} with {preprocess.channels}"
+        what = f"takes images of {sides[0]}x{sides[1]} with {channels} channels, the data is {made}"
+        raise ModelError(name, what, "data.size and data.channels as the file has them")
 
 
 def _check_normalisation(name: str, graph: Any, preprocess: Any) -> None:
@@ -236,8 +253,8 @@ def _stage(work: Work) -> None:
         from edgecv.graph import Graph
 
         source = Graph.load(work.inputs["graph"])
-    elif (work.inputs["model"] / "source.onnx").exists():
-        source = work.inputs["model"] / "source.onnx"
+    elif (file := graph_file(work.inputs["model"])) is not None:
+        source = file
     else:
         from edgecv.model import Model
 

@@ -9,15 +9,17 @@ from typing import Any
 from edgecv import zoo
 from edgecv.checking import Where, near, short
 from edgecv.errors import RecipeError
+from edgecv.graph_files import FILES
 from edgecv.graphs.onnx import pins
 from edgecv.graphs.onnx.pins import Pins
 
+KINDS = ("zoo", "module", *FILES, "folder")
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".safetensors", ".h5", ".keras")
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """What `model:` names. kind is "zoo", "module", "onnx" or "folder".
+    """What `model:` names. kind is one of KINDS.
 
     pins:    what the recipe says of an .onnx file that leaves its shapes open, or is cut
     weights: the file of a zoo network's or function's weights; None leaves them as they are built
@@ -29,19 +31,23 @@ class ModelSource:
     pins: Pins = field(default_factory=Pins)
     weights: Path | None = None
 
+    @property
+    def is_graph(self) -> bool:
+        """Whether it is a file that no PyTorch network comes from."""
+        return self.kind in FILES
+
 
 def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
     """The network that the recipe names at `place`."""
     place = place or ("model",)
     if isinstance(value, str):
         return _in_zoo(source_of(value, {}, folder), where, *place)
-    kinds = ("zoo", "module", "onnx", "folder")
     if isinstance(value, dict):
-        named = [k for k in kinds if k in value]
+        named = [k for k in KINDS if k in value]
         if len(named) == 1:
             args = {str(k): v for k, v in value.items() if k != named[0]}
             name = str(value[named[0]])
-            if named[0] in ("onnx", "folder"):
+            if named[0] in (*FILES, "folder"):
                 name = str(locate(name, folder))
                 words = pins.WORDS if named[0] == "onnx" else ()
                 for key in args:
@@ -55,7 +61,7 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
             if file is not None and not file.exists():
                 raise RecipeError(where(*place, "weights"), f"{weights}: no such file")
             return _in_zoo(ModelSource(named[0], name, args, weights=file), where, *place)
-    what = f"give one of {', '.join(kinds)}, found {short(value)}"
+    what = f"give one of {', '.join(KINDS)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
 
 
@@ -74,9 +80,11 @@ def _in_zoo(source: ModelSource, where: Where, *place: Any) -> ModelSource:
 
 
 def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
-    """What a model written as one word means: .onnx file, Model folder, module:function or zoo."""
-    if text.endswith(".onnx"):
-        return ModelSource("onnx", str(locate(text, folder)), args)
+    """What a model written as one word means: a graph file by its suffix, Model folder,
+    module:function or zoo."""
+    for kind, of in FILES.items():
+        if text.endswith(of.suffix):
+            return ModelSource(kind, str(locate(text, folder)), args)
     if is_file(locate(text, folder) / "model.json"):
         return ModelSource("folder", str(locate(text, folder)), args)
     if ":" in text and not text.startswith("zoo:"):

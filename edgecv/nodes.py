@@ -27,11 +27,12 @@ from edgecv import zoo
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code, maker
 from edgecv.edits import kinds
+from edgecv.graph_files import loader
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.model_source import ModelSource, locate
 from edgecv.recipe import Recipe
-from edgecv.recipe_flow import Step
+from edgecv.recipe_flow import Step, graph_format
 from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
@@ -167,7 +168,7 @@ class Expansion:
         """Modules that bring a step its teacher, where one comes from outside."""
         if step.teacher_file and step.teacher_file.is_dir():
             return edit_modules(step.teacher_file)
-        from_file = step.teacher == "model" and self.recipe.model.kind == "onnx"
+        from_file = step.teacher == "model" and self.recipe.model.is_graph
         return (ONNX_TEACHER,) if step.teacher_file or from_file else ()
 
     def _target(self, target: Target) -> None:
@@ -230,7 +231,7 @@ class Expansion:
             "input": self.input(),
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "environment": self._environment(target.backend, engine),
-            **code(("edgecv.packing",), (target.backend, REFERENCE[target.graph])),
+            **code(("edgecv.packing",), (target.backend, REFERENCE[self._format(target)])),
             "name": name,
             "labels": self.recipe.labels,
         }
@@ -254,7 +255,7 @@ class Expansion:
 
     def _graph(self, name: str, target: Target) -> str:
         """The node of a step's float graph in the target's format, which targets share."""
-        node = f"{name}.{target.graph}"
+        node = f"{name}.{self._format(target)}"
         if node in self.nodes:
             return node
         step = None if name == "model" else self.recipe.step(name)
@@ -264,11 +265,21 @@ class Expansion:
         inputs = {"model": source, "train": "data:train"}
         return self._per_target(node, stage, name, inputs, target)
 
+    def _format(self, target: Target) -> str:
+        """The format in which the recipe's network reaches a target's engine."""
+        return graph_format(target, self.recipe.model)
+
+    def _read_for(self, target: Target) -> tuple[str, ...]:
+        """The module that makes a graph for the target of a file in another format."""
+        tflite = self.recipe.model.kind == "tflite" and self._format(target) != "tflite"
+        return ("edgecv.importing.from_tflite",) if tflite else ()
+
     def _per_target(
         self, name: str, stage: Stage, step: str, inputs: dict[str, str], target: Target
     ) -> str:
         limits = stage.limits if isinstance(stage, Limited) else Limits()
-        key = {**stage_key(stage, (target,) if limits else (), target.graph)}
+        read = self._read_for(target) if stage.word == "export" else ()
+        key = {**stage_key(stage, (target,) if limits else (), self._format(target), also=read)}
         key |= {"inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
         if limits:
@@ -293,8 +304,8 @@ def stage_key(
 
 def _made_by(model: ModelSource) -> tuple[str, ...]:
     """Modules of ours that make the network a recipe names."""
-    if model.kind == "onnx":
-        return ("edgecv.stages.export.onnx",)
+    if model.is_graph:
+        return (loader(model.kind),)
     if model.kind == "folder":
         return edit_modules(Path(model.name))
     return (zoo.module_of(model.name),) if model.kind == "zoo" else ()

@@ -33,6 +33,7 @@ from pydantic import (
 from edgecv import model_source, pixel_units, recipe_flow, stages, strict_yaml, target, user_code
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import ModelError, RecipeError, TargetError
+from edgecv.graph_files import FILES
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_flow import Step
@@ -331,7 +332,9 @@ def _steps(items: Any, where: Where) -> tuple[Step, ...]:
         name = stage.name or _unused(str(word), steps, named)
         if name in steps or name == "model":
             raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
-        if name.endswith((".onnx", ".tflite")):  # nodes and files of exported graphs end so
+        if name.endswith(
+            (".onnx", ".tflite", ".openvino")
+        ):  # nodes and files of exported graphs end so
             place = where("stages", i, word, "name")
             raise RecipeError(place, f"name {name!r} ends like a graph file", "choose another")
         source = stage.from_ or last
@@ -351,9 +354,10 @@ def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> d
     folder, student = where.path.parent, getattr(stage, "student", None)
     if student is not None:
         found["student"] = model_source.read(student, folder, where, *keys, "student")
-        if found["student"].kind == "onnx":
+        if found["student"].is_graph:
+            called = FILES[found["student"].kind].called
             hint = "give a zoo name, module:function or a Model folder"
-            raise RecipeError(where(*keys, "student"), "an .onnx file is not trained", hint)
+            raise RecipeError(where(*keys, "student"), f"{called} is not trained", hint)
     teacher = getattr(stage, "teacher", "none")
     if stage.word == "distill" and (teacher == "none" or (teacher == "self" and student is None)):
         hint = "teacher: a step, a Model folder or net.onnx; or student: {zoo: resnet8}"

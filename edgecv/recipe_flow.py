@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgecv.backends import facts
 from edgecv.checking import Where
 from edgecv.edits import Edit, conflict
 from edgecv.errors import ModelError, RecipeError, TargetError
+from edgecv.graph_files import FILES
 from edgecv.model_source import ModelSource
 from edgecv.stages.base import Stage
 from edgecv.target import Target
@@ -44,10 +46,12 @@ def check(
 
     ships: whether the step of that name is compiled
     """
+    for at, profile in enumerate(targets):
+        takes(profile, model, where("targets", at))
     stages = {step.name: step.stage for step in steps}
     for i, step in enumerate(steps):
         place = where("stages", i, step.stage.word)
-        gives = "model" if model.kind != "onnx" else "graph"
+        gives = "graph" if model.is_graph else "model"
         if step.source != "model":
             before = stages[step.source]
             gives = before.produces
@@ -55,12 +59,13 @@ def check(
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        taught = step.student and step.source == "model"  # an .onnx file may teach a new network
+        teaches = model.kind == "onnx" and step.source == "model"
+        taught = step.student and teaches  # an .onnx file may teach a new network
         if gives == "graph" and step.stage.produces == "model" and not taught:
             raise RecipeError(
                 place,
                 f"needs a PyTorch network, and {step.source!r} is a graph file",
-                "an .onnx file joins at quantize or export; use module:function to train or prune",
+                "a graph file joins at quantize or export; use module:function to train or prune",
             )
         if ships(step.name):
             for profile in targets:
@@ -105,3 +110,20 @@ def offers(profile: Target, precision: str, where: str) -> None:
             f"target {profile.name!r} does not offer {precision}",
             f"it offers {', '.join(profile.precisions)}",
         )
+
+
+def takes(profile: Target, model: ModelSource, where: str) -> None:
+    """Raise TargetError where a file was made for other engines than the target's."""
+    if not model.is_graph or graph_format(profile, model) in FILES[model.kind].becomes:
+        return
+    if graph_format(profile, model) != model.kind:
+        kind = FILES[model.kind]
+        engine = facts(profile.backend).label
+        what = f"{Path(model.name).name} is {kind.called}, which {engine} does not read"
+        raise TargetError(f"{where}: target {profile.name!r}", what, kind.way_out)
+
+
+def graph_format(profile: Target, model: ModelSource) -> str:
+    """The format in which a network reaches a target's engine: its profile's, or that of the file
+    that comes, where the engine reads it too."""
+    return model.kind if model.kind in facts(profile.backend).also else profile.graph

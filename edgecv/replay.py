@@ -7,7 +7,7 @@ TFLite and a compiled engine compare.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgecv.graph import Graph
 
 # The engine that replays a graph file for comparison, whatever the target compiles it with.
-REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite"}
+REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino"}
 
 JUDGED = 128  # images that a comparison is made on, where there are as many
 
@@ -154,15 +154,13 @@ def graph_session(graph: Graph) -> Any:
 
 def fused_session(graph: Graph) -> Any:
     """The same with the engine's own kernels, whatever this processor's integers do."""
-    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
-    return run_module(REFERENCE[graph.format]).Session(files)
+    return run_module(REFERENCE[graph.format]).Session(graph.files())
 
 
 def plain_session(graph: Graph) -> Any:
     """A session that computes every node by itself: ONNX Runtime without its optimiser, LiteRT
-    without XNNPACK."""
-    files: Mapping[str, bytes] = {graph.path.name: graph.path.read_bytes()}
-    return run_module(REFERENCE[graph.format]).plain(files)
+    without XNNPACK, OpenVINO with each node compiled alone."""
+    return run_module(REFERENCE[graph.format]).plain(graph.files())
 
 
 def saturated_here(graph: Graph) -> bool:

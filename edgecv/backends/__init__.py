@@ -33,11 +33,13 @@ class Facts:
     label:  as pages write it
     absent: what is lost where it cannot run
     alone:  whether single layers can be run and timed on it here
+    also:   formats of graph that it reads beside its profiles' own, as a user's file
     """
 
     label: str
     absent: str
     alone: bool = False
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

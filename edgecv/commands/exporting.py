@@ -23,7 +23,11 @@ def register(command: Any) -> None:
     made = command(
         "export", export, "Export, quantize and compile one network for one target or several."
     )
-    made.add_argument("model", help="Model folder, .onnx file, package.module:function or zoo name")
+    made.add_argument(
+        "model",
+        help="Model folder, .onnx, .tflite or OpenVINO .xml file, package.module:function or "
+        "zoo name",
+    )
     made.add_argument(
         "--target", required=True, metavar="NAME[,NAME]",
         help="device profiles (`edgecv targets`); what several can share is done once",
@@ -31,7 +35,7 @@ def register(command: Any) -> None:
     made.add_argument(
         "--precision",
         choices=("fp32", "fp16", "bf16", "int8"),
-        help="default: int8 with --calibration",
+        help="default: what a file comes in; int8 with --calibration, else fp32",
     )
     made.add_argument("--calibration", type=Path, metavar="DIR", help="images, in any sub-folders")
     made.add_argument(
@@ -122,7 +126,7 @@ def export(options: argparse.Namespace) -> int:
     request = Request(
         model=options.model,
         targets=_targets(options.target),
-        precision=options.precision or ("int8" if options.calibration else "fp32"),
+        precision=options.precision,
         calibration=options.calibration,
         size=_size(options.input_size),
         channels=options.channels,

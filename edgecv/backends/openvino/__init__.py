@@ -2,7 +2,7 @@
 
 from edgecv.backends import Facts
 
-FACTS = Facts("OpenVINO", "targets openvino and nuc", alone=True)
+FACTS = Facts("OpenVINO", "targets openvino and nuc", alone=True, also=("openvino",))
 
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "openvino"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecv.backends import Compiled
+from edgecv.backends.tflite import custom
 from edgecv.backends.tflite.run import Session, probe
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
@@ -15,7 +16,7 @@ FILE = "model.tflite"
 
 
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
-    """Copy the graph to out/model.tflite, having loaded it and seen only builtin operators.
+    """Copy the graph to out/model.tflite, having loaded it and seen only operators of LiteRT's.
 
     Raises UnsupportedError (not a .tflite, custom operators, which need code of their own on the
     device), ModelError (damaged) and EngineError (LiteRT refuses it).
@@ -24,23 +25,18 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     session = Session({FILE: content}, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(content)
-    return Compiled((FILE,), session.inputs, session.outputs, versions())
+    notes = custom.notes(flatbuffer.parse(content, FILE))
+    return Compiled((FILE,), session.inputs, session.outputs, versions(), notes=notes)
 
 
 def load(graph: Graph, target: Target) -> bytes:
-    """The file's bytes, checked: TFLite, one subgraph, builtin operators."""
+    """The file's bytes, checked: TFLite, one subgraph, operators that LiteRT runs."""
     where = f"compile for {target.name}"
     if graph.format != "tflite":
         raise UnsupportedError(where, f"takes a .tflite, got .{graph.format}", "export to tflite")
     content = graph.path.read_bytes()
     model = flatbuffer.parse(content, str(graph.path))
-    custom = [
-        flatbuffer.op_name(model, op)
-        for op in flatbuffer.graph_of(model).operators
-        if model.operatorCodes[op.opcodeIndex].customCode
-    ]
-    if custom:
-        raise UnsupportedError(where, f"{custom[0]} is not a builtin operator of TensorFlow Lite")
+    custom.refuse_unknown(model, where)
     return content
 
 

@@ -209,13 +209,27 @@ def _signature_names(net: Any) -> dict[int, str]:
 
 def _spec(tensor: Mapping[str, Any], names: Mapping[int, str]) -> TensorSpec:
     grid = tensor["quantization_parameters"]
-    integer = len(grid["scales"]) == 1
+    integer = len(grid["scales"]) == 1 and grid["scales"][0] > 0
+    kind = np.dtype(tensor["dtype"]).name
+    scale = float(grid["scales"][0]) if integer else None
+    zero_point = int(grid["zero_points"][0]) if integer else None
+    if not integer and kind in ("uint8", "int8"):  # numbers as they are: pixels, classes
+        scale, zero_point = 1.0, 0
     shape = tuple(int(n) for n in tensor["shape"])
     return TensorSpec(
         name=names.get(int(tensor["index"]), tensor["name"]),
-        dtype=np.dtype(tensor["dtype"]).name,
+        dtype=kind,
         shape=shape,
-        layout="NHWC" if len(shape) == 4 else "NC",
-        scale=float(grid["scales"][0]) if integer else None,
-        zero_point=int(grid["zero_points"][0]) if integer else None,
+        layout=_layout(shape),
+        scale=scale,
+        zero_point=zero_point,
     )
+
+
+def _layout(shape: tuple[int, ...]) -> str:
+    """Channels are last, as LiteRT's kernels want them, but where the shape says otherwise: files
+    of tools that keep PyTorch's order."""
+    if len(shape) != 4:
+        return "NC"
+    first = shape[1] in (1, 3) and shape[3] > 4 and shape[2] > 4
+    return "NCHW" if first else "NHWC"

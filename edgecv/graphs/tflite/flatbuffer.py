@@ -67,11 +67,22 @@ def graph_of(model: Any) -> Any:
 
 def constant(model: Any, tensor: Any) -> np.ndarray | None:
     """A constant tensor's values (a copy), or None for an activation."""
-    data = model.buffers[tensor.buffer].data
-    if data is None or len(data) == 0:
+    if is_activation(model, tensor):
         return None
+    data = model.buffers[tensor.buffer].data
     dtype = _numpy_types()[tensor.type]
     return np.frombuffer(bytes(data), dtype).reshape(tuple(tensor.shape)).copy()
+
+
+def is_activation(model: Any, tensor: Any) -> bool:
+    """Whether the file holds no values of a tensor."""
+    data = model.buffers[tensor.buffer].data
+    return data is None or len(data) == 0
+
+
+def type_name(number: int) -> str:
+    """ "FLOAT32" of a tensor's type."""
+    return _type_names().get(int(number), f"type {number}")
 
 
 def set_constant(model: Any, tensor: Any, values: np.ndarray) -> None:
@@ -96,6 +107,17 @@ def add_op(model: Any, name: str, version: int = 1) -> int:
     code.version = version
     model.operatorCodes.append(code)
     return len(model.operatorCodes) - 1
+
+
+def raise_codes(model: Any) -> bool:
+    """Say which operators they are in the field that newer readers take alone; whether any was not.
+
+    Files from before 2020 have the old one-byte field only, and the new one's 0 is ADD.
+    """
+    old = [c for c in model.operatorCodes if c.builtinCode < c.deprecatedBuiltinCode]
+    for code in old:
+        code.builtinCode = code.deprecatedBuiltinCode
+    return bool(old)
 
 
 def new(kind: str) -> Any:
@@ -179,6 +201,12 @@ def _tools() -> Any:
 @cache
 def _builtin_names() -> dict[int, str]:
     members = vars(_tools().schema_fb.BuiltinOperator)
+    return {v: k for k, v in members.items() if isinstance(v, int)}
+
+
+@cache
+def _type_names() -> dict[int, str]:
+    members = vars(_tools().schema_fb.TensorType)
     return {v: k for k, v in members.items() if isinstance(v, int)}
 
 

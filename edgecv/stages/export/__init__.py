@@ -1,10 +1,11 @@
 """f(x) in PyTorch → the same f(x) as a file: ONNX for ONNX engines, NHWC TFLite for TFLite ones.
 
 The file's outputs are compared with the network's on real images; a file that computes something
-else is a ParityError, not a bundle. An .onnx file that the user brought passes through as it is;
-for a TFLite target it is read into PyTorch first (`edgecv.importing`).
+else is a ParityError, not a bundle. A graph file that the user brought passes through as it is; an
+.onnx file is read into PyTorch first for a TFLite target (`edgecv.importing`).
 
-onnx.py and tflite.py hold the two roads; a target profile says which one it needs.
+onnx.py and tflite.py hold the two roads; a target profile says which one it needs. *_file.py are
+the doors for a user's files.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv.graph_files import kind_of
 from edgecv.stages.base import Context, Stage
 from edgecv.target import Target
 
@@ -35,23 +37,23 @@ class Export(Stage):
         return {"graph": target.graph}
 
     def run(self, source: Any, context: Context) -> None:
-        """source: (Model, module), or the Path of a user's .onnx file."""
+        """source: (Model, module), or the Path of a user's graph file."""
+        from edgecv.stages.export.ends import with_kinds
+
+        module = None if not isinstance(source, tuple) else source[1]
+        target = context.target
+        assert target is not None
+        if module is None and (graph := _of_file(source, target, context)) is not None:
+            with_kinds(graph.knowing(source.parent), context.labels).save_facts()
+            return
         from edgecv.binary.frozen import frozen, one_bit
         from edgecv.errors import ParityError
         from edgecv.lowrank.structured import materialised
         from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.replay import judged, plain_answers, torch_answers
         from edgecv.runtime.fidelity import kinds
-        from edgecv.stages.export.ends import with_kinds
         from edgecv.steadiness import explained
 
-        module = None if not isinstance(source, tuple) else source[1]
-        target = context.target
-        assert target is not None
-        if target.graph == "onnx" and module is None:
-            graph = _road("onnx").load(source, context.out).knowing(source.parent)
-            with_kinds(graph, context.labels).save_facts()
-            return
         if module is None:
             from edgecv.importing import onnx_to_torch
 
@@ -92,6 +94,17 @@ class Export(Stage):
 def _road(graph: str) -> ModuleType:
     """What is done otherwise for each format: no key of the one hangs on the other's code."""
     return import_module(f"edgecv.stages.export.for_{graph}")
+
+
+def _of_file(source: Path, target: Target, context: Context) -> Any:
+    """The graph of a user's file in the format of the target; None where PyTorch lies between."""
+    kind = kind_of(source)
+    if kind == "onnx" and target.graph != "onnx":
+        return None
+    if kind == "tflite" and target.graph != "tflite":
+        reader = import_module(f"edgecv.importing.from_{kind}")
+        return reader.load(source, context.out, context.network, target.name)
+    return _road(kind).load(source, context.out)
 
 
 def _named(source: Any) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.stages.base import Context
-from edgecv.stages.export.tflite import export_tflite
 
 # Functions behind a network's last layer after which its numbers are quantities.
 VALUES = {"RELU", "RELU6", "LOGISTIC", "EXP", "TANH", "ABS", "SQRT", "POW", "LOG", "SQUARE"}
@@ -16,8 +16,15 @@ PASSING = {"RESHAPE", "SQUEEZE", "TRANSPOSE", "EXPAND_DIMS"}
 
 def export(module: Any, example: Any, context: Context, opset: int, where: str) -> Graph:
     """The graph of a torch network, in context.out."""
+    from edgecv.stages.export.tflite import export_tflite  # torch, which a file does without
+
     del opset, where  # of ONNX files; LiteRT says `context.network` in what goes wrong
     return export_tflite(module, example, context.out, context.network)
+
+
+def load(path: Path, out: Path) -> Graph:
+    """The graph of a user's .tflite file, whose clean copy lies at path, in out/."""
+    return Graph.load(path.parent).copied(out, "model")
 
 
 def ends(graph: Graph) -> list[str]:

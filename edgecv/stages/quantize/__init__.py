@@ -113,13 +113,15 @@ class Quantize(Limited):
         from edgecv.parity import INT8_ROUNDING, Tolerance
 
         tolerance = Tolerance(self.min_sqnr_db, self.min_agreement, INT8_ROUNDING)
-        if self.precision != "int8":
-            self._halve(source, context, tolerance)
-            return
-        if source.format == "onnx" and source.precision == "int8":
+        if source.precision == "int8":
+            if self.precision != "int8":
+                raise _has_integers(context)
             from edgecv.stages.quantize.already import keep
 
             keep(source, context, self.options(), bool(self.limits))
+            return
+        if self.precision != "int8":
+            self._halve(source, context, tolerance)
             return
         if self.limits:
             _has_classes(source, self.limits, context.where)
@@ -153,6 +155,14 @@ class Quantize(Limited):
         parity = check(where, before, after, tolerance, named, images.made_up, graph.bounds)
         graph.facts["parity"] = parity.to_json()
         graph.save_facts()
+
+
+def _has_integers(context: Context) -> Exception:
+    """A file that came quantized, and floats asked of it."""
+    from edgecv.errors import ModelError
+
+    what = "the file comes quantized, and no float is made of its integers"
+    return ModelError(context.where, what, "precision: int8 keeps them, or bring the float file")
 
 
 def _has_classes(source: Any, limits: Any, where: str) -> None:

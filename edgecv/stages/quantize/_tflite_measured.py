@@ -39,7 +39,8 @@ class Measured:
         self, content: bytes, samples: CalibrationData, equalization: bool = False
     ) -> None:
         self.model = flatbuffer.parse(content, "quantize")
-        if say_in_integers(self.model):
+        old = flatbuffer.raise_codes(self.model)
+        if say_in_integers(self.model) or old:
             content = flatbuffer.written(self.model)
         if equalization:
             equalize(self.model, play(content, samples))

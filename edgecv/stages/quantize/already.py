@@ -7,9 +7,9 @@ second rounding of rounded weights would lose what the first one kept.
 from __future__ import annotations
 
 import logging
-import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from edgecv.errors import ModelError
 from edgecv.graph import OWN_INTEGERS, Graph
@@ -29,16 +29,14 @@ def keep(source: Graph, context: Context, options: Options, limits: bool) -> Gra
     if limits or options != DEFAULT:
         raise ModelError(
             context.where,
-            "the file is quantized already (Q/DQ nodes): no option of the quantizer, and no limit, "
-            "can be met anew",
+            "the file is quantized already: no option of the quantizer, and no limit, is for it",
             "leave the options out, or bring the float file",
         )
-    context.out.mkdir(parents=True, exist_ok=True)
-    path = context.out / source.path.name
-    shutil.copyfile(source.path, path)
-    facts = {**source.facts, "quantizer": OWN_INTEGERS, "warnings": [TOLD], "notes": [],
-             "float_ends": float_products(path)}  # fmt: skip
-    made = replace(source, path=path, facts=facts)
+    made = source.copied(context.out)
+    more: dict[str, Any] = {"quantizer": OWN_INTEGERS, "warnings": [TOLD]}
+    if source.format == "onnx":
+        more["float_ends"] = float_products(made.path)
+    made = replace(made, facts={"notes": [], **source.facts, **more})
     made.save_facts()
     log.warning("%s: %s", context.where, TOLD)
     return made

@@ -13,6 +13,7 @@ activations here. A weight beyond 65,504 has no fp16 and is refused; what is bel
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -50,11 +51,7 @@ def brain(graph: Graph, out: Path) -> Graph:
     """
     if graph.precision != "fp32":
         raise ModelError(graph.path.name, f"is {graph.precision}, not fp32")
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / graph.path.name
-    path.write_bytes(graph.path.read_bytes())
-    facts = {**graph.facts, "warnings": []}
-    made = Graph(path, graph.format, "bf16", graph.inputs, graph.outputs, facts)
+    made = replace(graph.copied(out), precision="bf16", facts={**graph.facts, "warnings": []})
     made.save_facts()
     return made
 
