@@ -259,3 +259,25 @@ def test_weights_of_a_file_are_those_that_ship(
     session = open_bundle(bundle_in(tmp_path / "out")).session
     found = session.run({session.inputs[0].name: x})[session.outputs[0].name]
     np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_recipe_pins_an_open_file_and_keeps_one_of_its_heads(
+    edgecv: Callable, project: Path, tmp_path: Path
+) -> None:
+    onnx = pytest.importorskip("onnx")
+    model = onnx.load_from_string(network(size=24))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("r", 1, None))
+    for axis, name in ((0, "n"), (2, "h"), (3, "w")):
+        model.graph.input[0].type.tensor_type.shape.dim[axis].dim_param = name
+    onnx.save(model, str(tmp_path / "open.onnx"))
+    images = project / "images" / "train"
+    (tmp_path / "recipe.yaml").write_text(f"""
+model: {{onnx: open.onnx, input: {{image: 1x3x24x24}}, output: [scores]}}
+data: {{train: 'images:{images}', test: 'images:{images}', size: 24}}
+stages: [export]
+targets: [cpu]
+""")
+    done = edgecv("run", "recipe.yaml", "--out", "out", cwd=tmp_path)
+    assert done.code == 0, done.err
+    (bundle,) = (tmp_path / "out" / "bundles").glob("*.edgecv")
+    assert [t.name for t in open_bundle(bundle).outputs] == ["scores"]

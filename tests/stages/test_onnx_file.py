@@ -111,6 +111,38 @@ def test_an_image_whose_layout_the_shape_does_not_tell_is_what_the_user_says(
         np.testing.assert_allclose(got, answer(path, x), rtol=1e-4, atol=1e-5)
 
 
+def test_inputs_and_outputs_keep_their_own_names(tmp_path: Path) -> None:
+    """What goes away in front of an output or behind an input leaves its name."""
+    names = ["a b", "x:0", "été", "out;1", "7", "/head/Sigmoid_output_0"]
+    nodes = [
+        helper.make_node("Identity", ["x"], ["same"]),
+        helper.make_node("Conv", ["same", "w"], ["stem"], "stem"),
+        helper.make_node("BatchNormalization", ["stem", "g", "g", "g", "v"], [names[0]]),
+        helper.make_node("Identity", [names[0]], [names[1]]),
+        helper.make_node("Dropout", [names[0]], [names[2]]),
+        helper.make_node("Relu", [names[1]], [names[3]]),
+        helper.make_node("Cast", [names[3]], [names[4]], to=TensorProto.FLOAT),
+        helper.make_node("Sigmoid", [names[4]], [names[5]]),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, (1, 3, 8, 8), w=normal(4, 3, 3, 3), g=normal(4),
+                v=np.ones(4, np.float32))  # fmt: skip
+    model = onnx.load(str(path))
+    model.graph.input[0].name = "pixel values:0"
+    model.graph.node[0].input[0] = "pixel values:0"
+    del model.graph.output[:]
+    ends = names[::-1]
+    model.graph.output.extend(
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in ends
+    )
+    onnx.save(model, str(path))
+    graph = load_onnx(path, tmp_path / "out")
+    assert [t.name for t in graph.inputs] == ["pixel values:0"]
+    assert [t.name for t in graph.outputs] == ends
+    assert "BatchNormalization" not in graph.facts["ops"]
+    kept = load_onnx(path, tmp_path / "kept", Pins(outputs=("été", "7"), until=("stem",)))
+    assert [t.name for t in kept.outputs] == ["été", "7", "stem"]
+
+
 def test_pins_are_for_onnx_files(tmp_path: Path) -> None:
     request = Request("resnet8", ("cpu",), pins=Pins(until=("x",)))
     with pytest.raises(RecipeError, match=r"--until: is for .onnx files"):
