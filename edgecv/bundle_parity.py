@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import parity
+from edgecv.backends import facts
 from edgecv.errors import ParityError
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance
@@ -110,7 +111,8 @@ def _bundle_parity(
     answers = session_answers(session, pixels, preprocess)
     _same_shapes(where, named, answers)
     plain = plain_answers(graph, pixels, preprocess)
-    away = saturated_here(graph) and not target.grid.reduce_range and target.backend != "c"
+    own = target.grid.reduce_range or facts(target.backend).exact
+    away = saturated_here(graph) and not own
     beside = last_answers(fused_session(graph), pixels, preprocess) if away else plain
     tolerance = _tolerance(graph)
     compiled = parity.check(where, beside, answers, tolerance, named, made_up, graph.bounds)

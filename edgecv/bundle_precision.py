@@ -12,18 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends import every
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.runtime.spec import Layer
 
 # At least this share of the compute layers must run in the precision that was asked for.
 MIN_SHARE = 0.8
-# ONNX Runtime has no integer kernel of these, OpenVINO only for some widths and processors.
-FLOAT_ON_ENGINES = ("ConvTranspose", "Deconvolution")
-# Layers that multiply, in the words of the engines; generated C lists no others.
-PRODUCTS = (*FLOAT_ON_ENGINES, "Conv", "FusedConv", "Gemm", "FusedGemm", "MatMul", "FusedMatMul",
-            "Convolution", "FullyConnected", "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV",
-            "FULLY_CONNECTED", "BATCH_MATMUL", "C")  # fmt: skip
 NAMED = 3
 
 
@@ -46,7 +41,8 @@ def check_precision(
     beyond = executed.get("fp32", 0) - allowed
     ran = list(floats()) if asked == "int8" and beyond > 0 else []
     ran = [layer for layer in ran if layer.layer not in kept]
-    without = [layer for layer in ran if layer.op.split()[0] in FLOAT_ON_ENGINES]
+    floating = {word for said in every().values() for word in said.floating}
+    without = [layer for layer in ran if layer.op.split()[0] in floating]
     total = sum(executed.values()) - binary - min(allowed + len(without), executed.get("fp32", 0))
     if total and executed.get(asked, 0) < MIN_SHARE * total:
         found = ", ".join(f"{n} in {p}" for p, n in sorted(executed.items()))
@@ -79,7 +75,8 @@ def float_layers(session: Any) -> list[Layer]:
         found = session.profile(zeros, 1).layers
     except EdgecvError:
         return []  # then nothing is named
-    return [x for x in found if x.precision == "fp32" and x.op.split()[0] in PRODUCTS]
+    products = {word for said in every().values() for word in said.products}
+    return [x for x in found if x.precision == "fp32" and x.op.split()[0] in products]
 
 
 def _names(before: str, layers: Sequence[Layer]) -> str:

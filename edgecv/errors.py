@@ -143,17 +143,18 @@ class BudgetError(EdgecvError):
     exit_code = 1
 
 
-# The package that a module comes with -> the extra that brings it; the rest is in "compress".
-_EXTRAS = {
-    **{"onnxruntime": "ort", "openvino": "openvino", "ai_edge_litert": "tflite"},
-    **{"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt", "jinja2": "report"},
-}
+# A module of no engine -> the extra that brings it; the rest is in "compress".
+_EXTRAS = {"jinja2": "report"}
 
 
 def not_installed(module: str, where: str) -> MissingExtraError:
     """The error for a module that could not be imported."""
-    name = module.partition(".")[0]
-    return missing(name, _EXTRAS.get(name, "compress"), where)
+    from edgecv.backends import every
+
+    name, extras = module.partition(".")[0], dict(_EXTRAS)
+    for said in every().values():
+        extras |= said.extras
+    return missing(name, extras.get(name, "compress"), where)
 
 
 def missing(package: str, extra: str, where: str = "edgecv") -> MissingExtraError:

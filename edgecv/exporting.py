@@ -16,6 +16,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgecv import backends as engines
 from edgecv import pipeline, pixel_units, results, target
 from edgecv.checking import checked
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
@@ -180,7 +181,7 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
     with disk_errors(out):
         for source in sorted((folder / "engine").iterdir()):
             path = out / source.name.replace("model", name, 1)
-            if facts.engine == "c":  # files that name each other
+            if engines.facts(facts.engine).folder:
                 path = out / name / source.name
                 path.parent.mkdir(parents=True, exist_ok=True)
             publish(source, path)

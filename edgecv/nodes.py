@@ -24,6 +24,7 @@ from typing import Any
 
 from edgecv import data as datasets
 from edgecv import zoo
+from edgecv.backends import reference
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code, maker
 from edgecv.edits import kinds
@@ -33,7 +34,6 @@ from edgecv.model import check_reference, source_digest
 from edgecv.model_source import ModelSource, locate
 from edgecv.recipe import Recipe
 from edgecv.recipe_flow import Step, graph_format
-from edgecv.replay import REFERENCE
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
 from edgecv.stages.export._onnx_file import beside
@@ -231,7 +231,7 @@ class Expansion:
             "input": self.input(),
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "environment": self._environment(target.backend, engine),
-            **code(("edgecv.packing",), (target.backend, REFERENCE[self._format(target)])),
+            **code(("edgecv.packing",), (target.backend, reference(self._format(target)))),
             "name": name,
             "labels": self.recipe.labels,
         }
@@ -296,7 +296,7 @@ def stage_key(
     """The stage's own part of a key. measured: targets on whose engines it measures; graph: the
     format that it writes, which has a reference engine; also: modules that run besides"""
     graphs = {target.graph for target in measured} | ({graph} if graph else set())
-    engines = {target.backend for target in measured} | {REFERENCE[g] for g in graphs}
+    engines = {target.backend for target in measured} | {reference(g) for g in graphs}
     roots = [*also, type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
     return key | code(roots, engines, graphs=graphs)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv import kept_answers
-from edgecv.backends import Session, run_module
+from edgecv.backends import Session, reference, run_module
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of, channels_first
 from edgecv.samples import Feeds, Given, Some
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.graph import Graph
-
-# The engine that replays a graph file for comparison, whatever the target compiles it with.
-REFERENCE = {"onnx": "onnxruntime", "tflite": "tflite", "openvino": "openvino"}
 
 JUDGED = 128  # images that a comparison is made on, where there are as many
 
@@ -122,7 +119,7 @@ def plain_answers(
 
     keep: beside the graph, for the steps after (the step that writes its folder alone may)
     """
-    version = run_module(REFERENCE[graph.format]).probe().version
+    version = run_module(reference(graph.format)).probe().version
     asked = kept_answers.question(graph, pixels, preprocess, version)
     known = kept_answers.kept(graph, asked)
     if known is not None:
@@ -154,13 +151,13 @@ def graph_session(graph: Graph) -> Any:
 
 def fused_session(graph: Graph) -> Any:
     """The same with the engine's own kernels, whatever this processor's integers do."""
-    return run_module(REFERENCE[graph.format]).Session(graph.files())
+    return run_module(reference(graph.format)).Session(graph.files())
 
 
 def plain_session(graph: Graph) -> Any:
     """A session that computes every node by itself: ONNX Runtime without its optimiser, LiteRT
     without XNNPACK, OpenVINO with each node compiled alone."""
-    return run_module(REFERENCE[graph.format]).plain(graph.files())
+    return run_module(reference(graph.format)).plain(graph.files())
 
 
 def saturated_here(graph: Graph) -> bool:

@@ -52,6 +52,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import __version__, history
+from edgecv.backends import every
 from edgecv.bench.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
 from edgecv.limits import Limits, expected_drop, judge
@@ -73,12 +74,8 @@ MEASURED = (
     "first_call_ms", "memory_mb", "energy_mj", "busy",
 )  # fmt: skip
 
-# What shapes a network or runs it; what is not installed is left out.
-LIBRARIES = (
-    "numpy", "torch", "torch-pruning", "safetensors", "onnx", "onnxscript", "onnxruntime",
-    "openvino", "ai-edge-litert", "ai-edge-quantizer", "litert-torch", "litert-converter",
-    "tensorrt", "tensorrt-rtx", "pillow",
-)  # fmt: skip
+# What shapes a network, beside the engines' own libraries; what is not installed is left out.
+LIBRARIES = ("numpy", "torch", "torch-pruning", "safetensors", "onnx", "onnxscript", "pillow")
 
 
 def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -104,12 +101,16 @@ def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str,
             **(source or {}),
         },
         "machine": machine(),
-        "versions": {name: v for name, v in versions(LIBRARIES).items() if v},
+        "versions": {name: v for name, v in versions(_libraries()).items() if v},
         "nodes": [_node(node, outcome) for node in nodes.values()],
         "results": rows,
         "models": [_model(n, outcome) for n in nodes.values() if _changed(n, outcome)],
         "limits": _limits(rows, recipe),
     }
+
+
+def _libraries() -> list[str]:
+    return [*LIBRARIES, *(name for said in every().values() for name in said.libraries)]
 
 
 def _changed(node: Node, outcome: Outcome) -> bool:

@@ -25,6 +25,7 @@ from pydantic import (
 
 from edgecv import strict_yaml
 from edgecv.address import check_python, parse
+from edgecv.backends import ENGINES
 from edgecv.errors import DeviceError, RecipeError, TargetError
 
 
@@ -71,7 +72,7 @@ class Target(_Frozen):
 
     name: str
     description: str = ""
-    backend: Literal["onnxruntime", "openvino", "tflite", "edgetpu", "tensorrt", "c"]
+    backend: str
     graph: Literal["onnx", "tflite"]
     precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "fp16", "int8")
     grid: Grid = Grid()
@@ -86,6 +87,14 @@ class Target(_Frozen):
     cpu_features: tuple[str, ...] = ()
     device: str | None = None
     device_python: str = "python3"
+
+    @field_validator("backend")
+    @classmethod
+    def _is_here(cls, name: str) -> str:
+        """An engine is a folder in edgecv/backends/."""
+        if name not in ENGINES:
+            raise ValueError(f"{name!r} is no engine; there are {', '.join(ENGINES)}")
+        return name
 
     @field_validator("device", "device_python")
     @classmethod

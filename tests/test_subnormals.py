@@ -92,9 +92,9 @@ def test_flush_onnx() -> None:
 
 def test_flush_tflite() -> None:
     pytest.importorskip("ai_edge_litert")
+    from edgecv.backends.tflite.single_layer import twin, written
     from edgecv.graphs.tflite import flatbuffer
     from edgecv.measuring.product import Product
-    from edgecv.measuring.tflite_single_layer import twin, written
 
     (content,) = twin(Product("a", "dense", (4, 2)), integer=False)[0].values()
     model = flatbuffer.parse(content, "twin")

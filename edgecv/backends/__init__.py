@@ -4,7 +4,10 @@ __init__.py what the engine says of itself: FACTS
 compile.py  host side:   compile(graph, target, out) -> Compiled
 run.py      device side: probe() -> Probe and Session(files, threads) (numpy in, numpy out)
 
-What run.py needs beside it (an engine's profile) lies in the same folder.
+What run.py needs beside it (an engine's profile) lies in the same folder, and files that not every
+engine has: opened(files, title) of inside.py lets `parity` look at its layers, twin() and row() of
+single_layer.py make files of layers alone where that is not compiling an ONNX graph of them, and
+found(layers) of fallbacks.py tells what ran on slow kernels.
 
 `edgecv.backends.<engine>.run` imports with numpy alone; the engine itself is imported inside.
 """
@@ -13,7 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
@@ -30,16 +35,50 @@ ENGINES = tuple(sorted(m.name for m in iter_modules(__path__) if m.ispkg))
 class Facts:
     """What an engine says of itself.
 
-    label:  as pages write it
-    absent: what is lost where it cannot run
-    alone:  whether single layers can be run and timed on it here
-    also:   formats of graph that it reads beside its profiles' own, as a user's file
+    label:     as pages write it
+    absent:    what is lost where it cannot run
+    alone:     whether single layers can be run and timed on it here
+    also:      formats of graph that it reads beside its profiles' own, as a user's file
+    libraries: distributions that shape its files or run them, as results name them
+    extras:    top-level module that it imports -> the extra of edgecv that brings it
+    tools:     distribution that `edgecv doctor` looks for -> its extra, and what it is for
+    format:    what its files are read as: "onnx", "tflite", "openvino" (.xml); "" for its own kind
+    reference: the format of graph that is compared on it, whatever the target's engine
+    profile:   its own target profile, where that is not called as the engine is
+    products:  its words for layers that multiply, as its profiles write them
+    floating:  those of them that it has no integer kernel of
+    floats:    False where it computes in integers only
+    half:      whether it computes in fp16 what a file holds so, and faster
+    exact:     whether its integers are the same on every processor
+    saturates: whether its u8 x s8 sums saturate in 16 bits on x86 without VNNI (vpmaddubsw)
+    unsigned:  whether its integer kernels on x86 take unsigned activations only
+    counts:    whether it counts bits by the kernels of `edgecv.binary`
+    folder:    whether its files name each other: they are written into a folder of their own
+    sealed:    whether only its device can look inside a compiled file
+    untimed:   what its bundle is called where it is not timed on this machine
     """
 
     label: str
     absent: str
     alone: bool = False
     also: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
+    extras: Mapping[str, str] = field(default_factory=dict)
+    tools: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    format: str = ""
+    reference: str = ""
+    profile: str = ""
+    products: tuple[str, ...] = ()
+    floating: tuple[str, ...] = ()
+    floats: bool = True
+    half: bool = False
+    exact: bool = False
+    saturates: bool = False
+    unsigned: bool = False
+    counts: bool = False
+    folder: bool = False
+    sealed: bool = False
+    untimed: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +130,22 @@ def facts(engine: str) -> Facts:
     """What an engine says of itself."""
     found: Facts = import_module(f"edgecv.backends.{engine}").FACTS
     return found
+
+
+def every() -> dict[str, Facts]:
+    """What all engines say of themselves, by name."""
+    return {engine: facts(engine) for engine in ENGINES}
+
+
+@cache
+def reference(graph_format: str) -> str:
+    """The engine that graph files of that format are compared on."""
+    return next(name for name, said in every().items() if said.reference == graph_format)
+
+
+def has(engine: str, file: str) -> bool:
+    """Whether the engine's folder has that file: what only some engines can."""
+    return find_spec(f"edgecv.backends.{engine}.{file}") is not None
 
 
 def run_module(engine: str) -> ModuleType:

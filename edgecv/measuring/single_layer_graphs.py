@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgecv.backends import compile_module, facts, has
 from edgecv.errors import missing
 from edgecv.measuring.clock import Trial
 from edgecv.measuring.product import Product
 
 OPSET = 18
+Made = tuple[Mapping[str, bytes], Mapping[str, np.ndarray]]  # an engine's files, what they are fed
 _STEP = np.float32(0.05)
 
 
@@ -36,36 +39,34 @@ def trial(product: Product, engine: str, integer: bool, threads: int, chain: int
     return Trial(f"{product.layer} {product.channels} {kind}", engine, files, feeds, threads)
 
 
-def _made(
-    product: Product, engine: str, integer: bool, chain: int
-) -> tuple[Mapping[str, bytes], Mapping[str, np.ndarray]]:
+def _made(product: Product, engine: str, integer: bool, chain: int) -> Made:
     """The engine's files and what they are fed."""
-    if engine == "tflite":
-        from edgecv.measuring.tflite_single_layer import twin
-
-        return twin(product, integer, chain)
+    if has(engine, "single_layer"):
+        made: Made = _own(engine).twin(product, integer, chain)
+        return made
     content, feeds = onnx_twin(product, integer, chain)
-    return {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine), feeds
+    return _compiled(content, engine), feeds
+
+
+def _own(engine: str) -> Any:
+    """What makes the engine's files without its compiler."""
+    return import_module(f"edgecv.backends.{engine}.single_layer")
 
 
 def row(products: Sequence[Product], engine: str, integer: bool, threads: int) -> Trial:
     """Layers one after the other, ready to be measured. Raises EdgecvError as `trial`."""
     try:
-        if engine == "tflite":
-            from edgecv.measuring.tflite_single_layer import row as tflite_row
-
-            files, feeds = tflite_row(products, integer)
+        if has(engine, "single_layer"):
+            files, feeds = _own(engine).row(products, integer)
         else:
-            content, feeds = _joined(products, integer)
-            files = (
-                {"model.onnx": content} if engine == "onnxruntime" else _compiled(content, engine)
-            )
+            content, feeds = joined(products, integer)
+            files = _compiled(content, engine)
     except ImportError as e:
         raise missing(e.name or "onnx", "compress", "edgecv why") from None
     return Trial(products[0].layer, engine, files, feeds, threads)
 
 
-def _joined(products: Sequence[Product], integer: bool) -> tuple[bytes, Mapping[str, np.ndarray]]:
+def joined(products: Sequence[Product], integer: bool) -> tuple[bytes, Mapping[str, np.ndarray]]:
     """(.onnx bytes, feeds) of layers one after the other."""
     import onnx
     from onnx import compose
@@ -148,7 +149,6 @@ def onnx_twin(
 
 def _compiled(content: bytes, engine: str) -> Mapping[str, bytes]:
     """What the engine's own compiler makes of an .onnx file."""
-    from edgecv.backends import compile_module
     from edgecv.graph import Graph
     from edgecv.runtime.spec import TensorSpec
     from edgecv.target import load
@@ -158,5 +158,6 @@ def _compiled(content: bytes, engine: str) -> Mapping[str, bytes]:
         path.write_bytes(content)
         x, y = TensorSpec("x", "uint8", ()), TensorSpec("y", "uint8", ())
         graph = Graph(path, "onnx", "int8", (x,), (y,))
-        compiled = compile_module(engine).compile(graph, load(engine), Path(room) / "out")
+        own = load(facts(engine).profile or engine)
+        compiled = compile_module(engine).compile(graph, own, Path(room) / "out")
         return {n: (Path(room) / "out" / n).read_bytes() for n in compiled.files}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
+from edgecv.backends import ENGINES, facts
 from edgecv.graphs.onnx import wire
 
 LOCATION = b"location"
@@ -37,11 +38,12 @@ def points_outside(engine: str, name: str, content: bytes) -> str:
 
     A file of OpenVINO's must be XML or weights: an .onnx file under its name would be read as one.
     """
-    if engine == "openvino" and name.endswith(".xml"):
+    kind = facts(engine).format if engine in ENGINES else ""
+    if kind == "openvino" and name.endswith(".xml"):
         return "" if content.lstrip()[:1] == b"<" else "is no OpenVINO .xml"
-    if engine in ("tflite", "edgetpu"):
+    if kind == "tflite":
         return _tflite(content)
-    if not name.endswith(".onnx") and engine not in ("onnxruntime", "tensorrt"):
+    if not name.endswith(".onnx") and kind != "onnx":
         return ""
     if LOCATION not in content:
         return ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.backends import Facts, facts
 from edgecv.errors import EdgecvError
 from edgecv.measuring.clock import Clock, Files, Saving, Trial
 from edgecv.measuring.product import Product
@@ -46,6 +47,11 @@ class Case:
     @property
     def engine(self) -> str:
         return str(self.manifest["engine"])
+
+    @property
+    def says(self) -> Facts:
+        """What the engine says of itself."""
+        return facts(self.engine)
 
     @property
     def precision(self) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from edgecv.backends import facts, run_module
 from edgecv.bench.machine import machine
 from edgecv.bench.sampling import warm_up
 from edgecv.child import report, serve
@@ -31,8 +32,6 @@ BUDGET_S = 20.0
 RUNS = 20
 TOP = 5
 CHECKS = (precision, moves, values, fallbacks, one_bit)
-OWN = {"onnxruntime": "cpu"}  # engine -> its own profile, where the name differs
-NOT_RUN = {"tensorrt": "a TensorRT engine", "edgetpu": "an Edge TPU model"}
 Tell = Callable[..., None]
 
 
@@ -89,23 +88,21 @@ def explain(
 
 def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str]:
     """The case, and why it does not run here ("" when it does)."""
-    from edgecv.backends import run_module
-
     manifest, here = contents.manifest, machine()
     engine = str(manifest["engine"])
     view = viewed(contents, str(here["architecture"]))
-    facts: dict[str, Any] = {
+    known: dict[str, Any] = {
         "manifest": manifest, "view": view, "target": _target(str(manifest["target"]), engine),
         "machine": here, "threads": threads,
     }  # fmt: skip
     if reason := _not_run(contents):
-        return Case(**facts), reason
+        return Case(**known), reason
     try:
         session: Any = run_module(engine).Session(view.files if view else contents.files, threads)
     except (NoCudaDevice, MissingExtraError) as e:
-        if view is None or engine not in NOT_RUN:
+        if view is None or not facts(engine).untimed:
             raise
-        return Case(**facts), e.what
+        return Case(**known), e.what
     feeds = contents.golden_feed()
     try:
         _, before_ns = warm_up(lambda: session.run(feeds))
@@ -115,7 +112,7 @@ def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str
     finally:
         session.close()
     case = Case(
-        **facts, layers=profile.layers, call_ms=min(before_ns, after_ns) / 1e6, feeds=feeds,
+        **known, layers=profile.layers, call_ms=min(before_ns, after_ns) / 1e6, feeds=feeds,
         clock=Clock(budget_s), providers=providers,
     )  # fmt: skip
     return case, profile.reason
@@ -140,9 +137,9 @@ def viewed(contents: Contents, architecture: str) -> View | None:
 
 
 def _not_run(contents: Contents) -> str:
-    engine = str(contents.manifest["engine"])
-    if engine in NOT_RUN and (engine == "edgetpu" or contents.manifest.get("compiled") is False):
-        return f"{NOT_RUN[engine]} is not run here: its device times it"
+    said = facts(str(contents.manifest["engine"]))
+    if said.untimed and (said.sealed or contents.manifest.get("compiled") is False):
+        return f"{said.untimed} is not run here: its device times it"
     if not contents.golden_inputs:
         return "it has no golden inputs to run: it was made where its engine does not run"
     return ""
@@ -154,9 +151,9 @@ def _target(name: str, engine: str) -> Any:
         from edgecv.target import load
     except ImportError:  # a device: pydantic is of [compress]
         return None
-    for known in (name, OWN.get(engine, engine)):
+    for one in (name, facts(engine).profile or engine):
         with contextlib.suppress(TargetError):
-            return load(known)
+            return load(one)
     return None
 
 

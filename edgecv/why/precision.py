@@ -19,8 +19,6 @@ from edgecv.measuring.product import Product
 from edgecv.why.case import Case
 from edgecv.why.findings import MENDED, PROFILE, STATIC, TWIN, Finding, named
 
-# engines whose u8 x s8 kernels without VNNI add two products in 16 bits (vpmaddubsw)
-SATURATING = ("onnxruntime", "openvino")
 SMALL = ("int4", "uint4", "int2", "uint2", "int8", "uint8")
 
 
@@ -28,7 +26,7 @@ def check(case: Case) -> Iterator[Finding]:
     """Every finding about precision."""
     if case.precision == "int8":
         signed = [p for p in case.products if p.activations == "int8" and p.weights]
-        if signed and case.engine == "onnxruntime" and case.x86:
+        if signed and case.says.unsigned and case.x86:
             yield _signed(case, signed)
         yield from _in_float(case)
         yield from _no_dot_product(case)
@@ -53,8 +51,8 @@ def _signed(case: Case, products: Sequence[Product]) -> Finding:
         ms, how = sum(map(case.time_ms, floats)), PROFILE
     return Finding(
         "s8s8",
-        "activations are signed (s8) and ONNX Runtime fuses s8 x s8 into no integer kernel on "
-        f"x86: {ran if case.layers else 'not run here'}",
+        f"activations are signed (s8) and {case.says.label} fuses s8 x s8 into no integer kernel "
+        f"on x86: {ran if case.layers else 'not run here'}",
         case.dearest(products),
         ms,
         "unsigned activations: `grid: {activations: uint8}` in the target's profile, as the "
@@ -66,7 +64,7 @@ def _signed(case: Case, products: Sequence[Product]) -> Finding:
 
 def _in_float(case: Case) -> Iterator[Finding]:
     found = in_float(case)
-    if case.engine == "onnxruntime" and case.x86:
+    if case.says.unsigned and case.x86:
         found = [p for p in found if p.activations != "int8"]
     left = [p for p in found if not p.integer]
     meant = set(case.manifest.get("keep_float", ()))
@@ -128,7 +126,7 @@ def _no_dot_product(case: Case) -> Iterator[Finding]:
     if not case.layers or INTEGER_DOT & set(case.features):
         return
     grid = case.manifest.get("grid") or {}
-    saturates = case.engine in SATURATING and case.x86 and not grid.get("reduce_range")
+    saturates = case.says.saturates and case.x86 and not grid.get("reduce_range")
     what = (
         "this processor has no integer dot product (VNNI, DotProd): int8 is little faster than fp32"
     )

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.tflite.single_layer import written
 from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.measuring.product import Product
-from edgecv.measuring.tflite_single_layer import written
 from edgecv.runtime.layers import layer_of
 from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond

@@ -133,7 +133,7 @@ def test_a_twin_is_the_layer_that_it_stands_for(product: Product, integer: bool)
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda p: f"{p.kind}-{p.channels}")
 def test_a_tflite_twin_is_the_layer_that_it_stands_for(product: Product, integer: bool) -> None:
     pytest.importorskip("ai_edge_litert")
-    from edgecv.measuring.tflite_single_layer import twin
+    from edgecv.backends.tflite.single_layer import twin
     from edgecv.why.tflite_view import TfliteView
 
     files, _ = twin(product, integer)
@@ -168,8 +168,8 @@ def test_a_depthwise_twin_stays_depthwise() -> None:
 def test_tflite_mends() -> None:
     pytest.importorskip("ai_edge_litert")
     from edgecv.backends.tflite.run import Session
+    from edgecv.backends.tflite.single_layer import twin, written
     from edgecv.graphs.tflite import flatbuffer
-    from edgecv.measuring.tflite_single_layer import twin, written
     from edgecv.why.tflite_view import TfliteView
 
     product = Product("x", "conv", (4, 4), (6, 6), (6, 6), (1, 1))

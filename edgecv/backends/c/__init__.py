@@ -2,7 +2,13 @@
 
 from edgecv.backends import Facts
 
-FACTS = Facts("C", "targets c and cortex-*: their code is written, not run")
+FACTS = Facts(
+    "C",
+    "targets c and cortex-*: their code is written, not run",
+    products=("C",),
+    exact=True,
+    folder=True,
+)
 
 
 def environment() -> dict[str, object]:

@@ -6,7 +6,12 @@ import shutil
 from edgecv.backends import Facts
 
 FACTS = Facts(
-    "Edge TPU", "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled"
+    "Edge TPU",
+    "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled",
+    format="tflite",
+    floats=False,
+    sealed=True,
+    untimed="an Edge TPU model",
 )
 
 

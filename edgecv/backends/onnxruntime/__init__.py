@@ -3,7 +3,19 @@
 from edgecv.backends import Facts
 
 FACTS = Facts(
-    "ONNX Runtime", "targets cpu and x86-*, quantization and checks of ONNX graphs", alone=True
+    "ONNX Runtime",
+    "targets cpu and x86-*, quantization and checks of ONNX graphs",
+    alone=True,
+    libraries=("onnxruntime",),
+    extras={"onnxruntime": "ort"},
+    format="onnx",
+    reference="onnx",
+    profile="cpu",
+    products=("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
+    floating=("ConvTranspose",),
+    saturates=True,
+    unsigned=True,
+    counts=True,
 )
 
 # What its Session imports: timed apart from loading a network.

@@ -2,7 +2,19 @@
 
 from edgecv.backends import Facts
 
-FACTS = Facts("OpenVINO", "targets openvino and nuc", alone=True, also=("openvino",))
+FACTS = Facts(
+    "OpenVINO",
+    "targets openvino and nuc",
+    alone=True,
+    libraries=("openvino",),
+    extras={"openvino": "openvino"},
+    format="openvino",
+    reference="openvino",
+    also=("openvino",),
+    products=("Convolution", "Deconvolution", "FullyConnected", "MatMul"),
+    floating=("Deconvolution",),  # in integers only for some widths and processors
+    saturates=True,
+)
 
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "openvino"

@@ -4,7 +4,16 @@ from pathlib import Path
 
 from edgecv.backends import Facts
 
-FACTS = Facts("TensorRT", "running on an NVIDIA GPU")
+FACTS = Facts(
+    "TensorRT",
+    "running on an NVIDIA GPU",
+    libraries=("tensorrt", "tensorrt-rtx"),
+    extras={"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt"},
+    tools={"tensorrt-rtx": ("tensorrt", "building TensorRT engines (no GPU needed)")},
+    format="onnx",
+    half=True,
+    untimed="a TensorRT engine",
+)
 
 
 def environment() -> dict[str, object]:

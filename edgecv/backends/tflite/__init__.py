@@ -2,7 +2,18 @@
 
 from edgecv.backends import Facts
 
-FACTS = Facts("LiteRT", "targets tflite and rpi*, checks of TFLite graphs", alone=True)
+FACTS = Facts(
+    "LiteRT",
+    "targets tflite and rpi*, checks of TFLite graphs",
+    alone=True,
+    libraries=("ai-edge-litert", "ai-edge-quantizer", "litert-torch", "litert-converter"),
+    extras={"ai_edge_litert": "tflite"},
+    format="tflite",
+    reference="tflite",
+    products=(
+        "CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE_CONV", "FULLY_CONNECTED", "BATCH_MATMUL",
+    ),
+)  # fmt: skip
 
 # What its Session imports: timed apart from loading a network.
 IMPORTS = "ai_edge_litert.interpreter"

@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv.backends import facts
 from edgecv.stages.base import Context, Limited, Verdict
 from edgecv.stages.quantize.options import (
     DEFAULT,
@@ -98,10 +99,11 @@ class Quantize(Limited):
         return {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
 
     def check(self, target: Target) -> Verdict:
-        """The Edge TPU computes in integers only: it has no place for a layer kept float."""
-        if self.keep_float and target.backend == "edgetpu":
+        """An engine that computes in integers only has no place for a layer kept float."""
+        said = facts(target.backend)
+        if self.keep_float and not said.floats:
             layers = ", ".join(self.keep_float)
-            return Verdict((f"the Edge TPU has no float kernels: keep_float {layers}",))
+            return Verdict((f"the {said.label} has no float kernels: keep_float {layers}",))
         return Verdict()
 
     def options(self) -> Options:
@@ -178,4 +180,4 @@ def _has_classes(source: Any, limits: Any, where: str) -> None:
 
 def _computes_half(target: Target) -> bool:
     """Whether the engine computes in fp16 where the file does, and faster so."""
-    return target.backend == "tensorrt"
+    return facts(target.backend).half

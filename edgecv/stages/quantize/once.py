@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends import facts
 from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.ladder.layers import Sample
@@ -105,7 +106,7 @@ class Quantizer:
         graph, told = self._quantized(options, out), []
         if is_learned(self.source):  # trained in integers: its float self is not what it should be
             return graph
-        floats, least = self.target.backend != "edgetpu", tolerance.min_sqnr_db
+        floats, least = facts(self.target.backend).floats, tolerance.min_sqnr_db
         if floats and tolerance != NONE and options.weight_bits == 8:
             # layers of one bit are noise enough: what is rounded between them is not to blame
             fitted = self._seen and not self.source.facts.get("one_bit")
@@ -118,7 +119,8 @@ class Quantizer:
             if not names:
                 break
             if not floats:
-                what = f"{found[0]}; the Edge TPU has no floats to keep it in"
+                engine = facts(self.target.backend).label
+                what = f"{found[0]}; the {engine} has no floats to keep it in"
                 hint = "train with integers (qat), or change that layer"
                 raise UnsupportedError(f"quantize {self.context.where}", what, hint)
             told += [layer.kept for layer in found]
