@@ -23,6 +23,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from edgecv import portions
 from edgecv.parsed import Parsed, function, parse
 from edgecv.parsed_cache import ParsedCache, folder
 from edgecv.versions import of_libraries
@@ -47,10 +48,18 @@ class Closure:
 
 
 class Package:
-    """The sources of a package. root: its folder; kept: what was parsed of it before"""
+    """The sources of a package. root: its folder; kept: what was parsed of it before; others:
+    folders that add to it (`edgecv.portions`)"""
 
-    def __init__(self, root: Path, name: str = NAME, kept: ParsedCache | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        name: str = NAME,
+        kept: ParsedCache | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
         self.root, self.name, self.kept = root, name, kept
+        self.roots = (root, *others)
         self._parsed: dict[str, Parsed] = {}
         self._digests: dict[str, str] = {}
         self._paths: dict[str, Path | None] = {}
@@ -65,16 +74,16 @@ class Package:
         top, *rest = module.split(".")
         if top != self.name or not all(part.isidentifier() for part in rest):
             return None
-        base = self.root.joinpath(*rest)
-        tries = (base / "__init__.py", base.with_name(f"{base.name}.py")) if rest else (
-            base / "__init__.py",
-        )  # fmt: skip
-        return next((path for path in tries if path.is_file()), None)
+        tries: list[Path] = []
+        for root in self.roots if rest else (self.root,):
+            base = root.joinpath(*rest)
+            tries += (base / "__init__.py", base.with_name(f"{base.name}.py"))
+        return next((path for path in tries[: None if rest else 1] if path.is_file()), None)
 
     @cached_property
     def modules(self) -> list[str]:
         """Every module, sorted."""
-        found = (p.relative_to(self.root).with_suffix("") for p in self.root.rglob("*.py"))
+        found = {p.relative_to(r).with_suffix("") for r in self.roots for p in r.rglob("*.py")}
         return sorted(".".join((self.name, *p.parts)).removesuffix(".__init__") for p in found)
 
     def closure(self, roots: Iterable[str], choices: Choices | None = None) -> Closure:
@@ -198,7 +207,7 @@ def _beside(path: Path) -> Iterator[Path]:
 @cache
 def package() -> Package:
     """Our own sources, read once a process."""
-    return Package(ROOT, kept=ParsedCache(folder()))
+    return Package(ROOT, kept=ParsedCache(folder()), others=portions.roots())
 
 
 def code(

@@ -9,6 +9,9 @@ engine has: opened(files, title) of inside.py lets `parity` look at its layers, 
 single_layer.py make files of layers alone where that is not compiling an ONNX graph of them, and
 found(layers) of fallbacks.py tells what ran on slow kernels.
 
+A folder edgecv/backends/<engine>/ anywhere on the Python path is an engine too
+(`edgecv.portions`).
+
 `edgecv.backends.<engine>.run` imports with numpy alone; the engine itself is imported inside.
 """
 
@@ -23,11 +26,14 @@ from pkgutil import iter_modules
 from types import ModuleType
 from typing import TYPE_CHECKING, Protocol
 
+from edgecv import portions
+
 if TYPE_CHECKING:  # the runtime imports this module
     import numpy as np
 
     from edgecv.runtime.spec import Profile, TensorSpec
 
+__path__ = [*__path__, *portions.of("backends")]
 ENGINES = tuple(sorted(m.name for m in iter_modules(__path__) if m.ispkg))
 
 

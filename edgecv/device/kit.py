@@ -17,6 +17,7 @@ from pathlib import Path
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import edgecv
+from edgecv import portions
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same sources give the same bytes
 
@@ -63,11 +64,13 @@ def members(module: str) -> dict[str, bytes]:
 
 def always() -> list[str]:
     """The modules of every kit, whatever the job."""
-    root = Path(edgecv.__file__).parent
-    paths = [*root.glob("runtime/*.py"), *root.glob("bench/*.py"), *root.glob("backends/*/run.py")]
+    own = Path(edgecv.__file__).parent
+    places = [(own, p) for kind in ("runtime", "bench") for p in own.glob(f"{kind}/*.py")]
+    for root in (own, *portions.roots()):
+        places += [(root, p) for p in root.glob("backends/*/run.py")]
     return sorted(
-        ".".join(("edgecv", *p.relative_to(root).with_suffix("").parts)).removesuffix(".__init__")
-        for p in paths
+        ".".join(("edgecv", *p.relative_to(r).with_suffix("").parts)).removesuffix(".__init__")
+        for r, p in places
     )
 
 
@@ -75,7 +78,8 @@ def _file(module: str) -> Path | None:
     """Where a module's source lies; None when the name is not a module's."""
     top, *rest = module.split(".")
     spec = find_spec(top) if top else None
-    for location in (spec.submodule_search_locations if spec else None) or ():
+    others = portions.roots() if top == "edgecv" else []
+    for location in (*((spec.submodule_search_locations if spec else None) or ()), *others):
         base = Path(location, *rest)
         for path in (base / "__init__.py", base.with_suffix(".py")):
             if path.is_file():

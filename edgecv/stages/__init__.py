@@ -1,4 +1,7 @@
-"""The words a recipe can use, found by listing this folder: a new stage is one new file."""
+"""The words a recipe can use, found by listing this folder: a new stage is one new file.
+
+A file edgecv/stages/<word>.py anywhere on the Python path is a stage too (`edgecv.portions`).
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,11 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
+from edgecv import portions
 from edgecv.errors import RecipeError
 from edgecv.stages.base import Stage
+
+__path__ = [*__path__, *portions.of("stages")]
 
 
 @cache

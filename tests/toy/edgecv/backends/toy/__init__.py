@@ -1,0 +1,10 @@
+"""A toy engine: ONNX's own reference evaluator, on files of its own kind."""
+
+from edgecv.backends import Facts
+
+FACTS = Facts(
+    "Toy", "target toy", libraries=("onnx",), extras={"onnx": "compress"}, products=("Conv", "Gemm")
+)
+
+# What its Session imports: timed apart from loading a network.
+IMPORTS = "onnx.reference"
