@@ -20,7 +20,7 @@ FACTS = Facts(
 IMPORTS = "openvino"
 BINARY = "BinaryConvolution"
 # ExecutionGraphInfo layer types that multiply (openvino: "Runtime model" serialisation).
-LAYERS = {"Convolution", "Deconvolution", "FullyConnected", "MatMul", BINARY}
+LAYERS = {*FACTS.products, BINARY}
 
 
 def environment() -> dict[str, object]:

@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.tflite import FACTS
 from edgecv.errors import DataError, EngineError, UnsupportedError, missing
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
 from edgecv.runtime.turn import Turn, in_turn
 
 # Layers that multiply and accumulate; the rest (ADD, PAD, MEAN) follows their dtype.
-COMPUTE = frozenset(
-    ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL")
-)
+COMPUTE = frozenset(FACTS.products)
 PRECISIONS = {"uint8": "int8", "float32": "fp32", "float16": "fp16"}
 _PACKAGES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 

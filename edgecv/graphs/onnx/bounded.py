@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgecv.graphs.onnx.index import Index
+
 # Operator -> the largest magnitude that it gives.
 BOUNDS = {"Sigmoid": 1.0, "Tanh": 1.0, "HardSigmoid": 1.0}
 _MOVES = ("Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Slice")
@@ -20,7 +22,7 @@ def bounded(graph: Any) -> dict[str, float]:
 
     graph: an onnx.GraphProto
     """
-    makers = {o: n for n in graph.node for o in n.output}
+    makers = Index(graph).makers
     found = {}
     for output in graph.output:
         node = makers.get(output.name)

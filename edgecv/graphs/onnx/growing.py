@@ -11,6 +11,7 @@ from typing import Any
 
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.draft import body_reads, inferred
+from edgecv.graphs.onnx.index import Index
 
 GROWING = ("NonMaxSuppression", "NonZero", "Unique", "Compress")
 # What stands between such a node and the tensors that somebody would want instead.
@@ -72,7 +73,7 @@ def _reached(graph: Any, start: Any) -> set[str]:
 
 def _cuts(graph: Any, node: Any) -> Iterator[str]:
     """What the node reads, before it was compared and moved about."""
-    makers = {o: n for n in graph.node for o in n.output}
+    makers = Index(graph).makers
     for name in node.input:
         maker = makers.get(name)
         if maker is None:

@@ -16,10 +16,10 @@ import numpy as np
 from edgecv.backends.tflite.run import engine, quiet
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import OPERANDS
 
 UNPACKING = ("DEQUANTIZE", "DENSIFY")
-LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV", "BATCH_MATMUL",
-          "CONV_3D", "UNIDIRECTIONAL_SEQUENCE_LSTM", "LSTM")  # fmt: skip
+LAYERS = (*OPERANDS, "BATCH_MATMUL", "CONV_3D", "UNIDIRECTIONAL_SEQUENCE_LSTM", "LSTM")
 INTEGERS = ("INT8", "UINT8")
 CHANNELS = (1, 3, 4)
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.graphs.onnx.draft import Draft, attributes, write_attributes
+from edgecv.graphs.onnx.layers import PRODUCTS
 
 PLAIN = {"alpha": None, "beta": None, "transA": None}
 
@@ -54,7 +55,7 @@ def gemm(draft: Draft) -> None:
 def untied(draft: Draft) -> None:
     """Each way of reading a weight reads one of its own."""
     known: dict[str, dict[tuple[str, int], str]] = {}
-    for node in draft.nodes("Conv", "ConvTranspose", "Gemm", "MatMul"):
+    for node in draft.nodes(*PRODUCTS):
         name, way = node.input[1], (node.op_type, attributes(node).get("transB", 0))
         ways = known.setdefault(name, {})
         if way not in ways:
