@@ -48,6 +48,7 @@ class Facts:
     libraries: distributions that shape its files or run them, as results name them
     extras:    top-level module that it imports -> the extra of edgecv that brings it
     tools:     distribution that `edgecv doctor` looks for -> its extra, and what it is for
+    quantizers: of its makers, which know its kernels: `quantize: {engine: ...}`
     format:    what its files are read as: "onnx", "tflite", "openvino" (.xml); "" for its own kind
     reference: the format of graph that is compared on it, whatever the target's engine
     profile:   its own target profile, where that is not called as the engine is
@@ -71,6 +72,7 @@ class Facts:
     libraries: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)
     tools: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    quantizers: tuple[str, ...] = ()
     format: str = ""
     reference: str = ""
     profile: str = ""

@@ -8,25 +8,31 @@ Pitfalls: calibration images must look like the ones on the device; a range set 
 bits everywhere. The result's outputs are compared with the float graph's on images that were not
 used for calibration.
 
-onnx_qdq.py and tflite_int8.py hold the two quantizers, search.py the search under limits.
+onnx_qdq.py and tflite_int8.py hold the two quantizers, nncf.py OpenVINO's own (`engine: nncf`, for
+OpenVINO targets), search.py the search under limits.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from edgecv.backends import facts
+from edgecv.backends import every, facts
 from edgecv.stages.base import Context, Limited, Verdict
 from edgecv.stages.quantize.options import (
     DEFAULT,
+    NNCF_ALONE,
     Calibration,
+    Engine,
     Options,
+    Preset,
     Reconstruction,
     Rounding,
     Sensitivity,
+    for_nncf,
+    without,
 )
 from edgecv.target import Target
 
@@ -78,6 +84,23 @@ class Quantize(Limited):
         default=DEFAULT.keep_float,
         description="layers that stay float, by the names of `edgecv bench --profile`",
     )
+    engine: Engine = Field(
+        default=DEFAULT.engine,
+        description="whose quantizer; nncf: OpenVINO's own, for its targets (extra `nncf`), where "
+        "calibration is minmax (default) or mse and rounding nearest",
+    )
+    preset: Preset = Field(
+        default=DEFAULT.preset,
+        description="nncf: activations with a zero point (mixed) or symmetric (performance)",
+    )
+    smooth_quant: bool = Field(
+        default=DEFAULT.smooth_quant,
+        description="nncf: even out what matrix products of a transformer read (SmoothQuant)",
+    )
+    fast_bias_correction: bool = Field(
+        default=DEFAULT.fast_bias_correction,
+        description="nncf: false corrects layer behind layer, some three times as long",
+    )
     sensitivity: Sensitivity = Field(
         default="noise",
         description="where a search looks for layers to keep float: noise of each rounded tensor, "
@@ -92,6 +115,17 @@ class Quantize(Limited):
         "is clear",
     )
 
+    @model_validator(mode="after")
+    def _of_one_engine(self) -> Self:
+        alone = [name for name in NNCF_ALONE if name in self.model_fields_set]
+        if alone and self.engine != "nncf":
+            raise ValueError(f"{', '.join(alone)}: of engine nncf alone")
+        if missing := without(self.options()):
+            raise ValueError(missing)
+        if self.engine == "nncf" and self.precision != "int8":
+            raise ValueError(f"engine nncf makes int8, not {self.precision}")
+        return self
+
     def target_key(self, target: Target) -> dict[str, Any]:
         """What of the target changes the result: shared by all with the same grid."""
         if self.precision != "int8":
@@ -101,6 +135,9 @@ class Quantize(Limited):
     def check(self, target: Target) -> Verdict:
         """An engine that computes in integers only has no place for a layer kept float."""
         said = facts(target.backend)
+        if self.engine != DEFAULT.engine and self.engine not in said.quantizers:
+            whose = " and ".join(f.label for f in every().values() if self.engine in f.quantizers)
+            return Verdict((f"engine {self.engine} quantizes for {whose} targets alone",))
         if self.keep_float and not said.floats:
             layers = ", ".join(self.keep_float)
             return Verdict((f"the {said.label} has no float kernels: keep_float {layers}",))
@@ -108,7 +145,8 @@ class Quantize(Limited):
 
     def options(self) -> Options:
         """The knobs of the quantizers among this stage's parameters."""
-        return Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
+        found = Options(**{f.name: getattr(self, f.name) for f in fields(Options)})
+        return for_nncf(found, self.model_fields_set) if self.engine == "nncf" else found
 
     def run(self, source: Any, context: Context) -> None:
         """source: the float Graph of the target's format."""

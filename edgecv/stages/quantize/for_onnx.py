@@ -28,18 +28,30 @@ def quantize(
     measured: Any,
 ) -> Graph:
     """The int8 graph in out/. measured: what calibration tells, kept from one call to the next"""
+    if options.engine == "nncf":
+        from edgecv.stages.quantize.nncf import quantize_nncf
+
+        return quantize_nncf(source, samples, target.grid, out, options)
     return quantize_onnx(source, samples, target.grid, out, options, measured)
 
 
-def floats(measured: Any) -> bytes:
-    """The float file as it was quantized. measured: what `quantize` kept for its options"""
-    return bytes(measured.model.SerializeToString())
+def floats(source: Graph, measured: Any, options: Options) -> bytes:
+    """The float file as it was quantized. measured: what `quantize` kept"""
+    return bytes(_quantized(source, measured, options).SerializeToString())
 
 
-def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
+def layers(source: Graph, measured: Any, options: Options) -> dict[str, frozenset[str]]:
     """What `keep_float` calls the layers (`keep_float.py`)."""
-    del source
-    return node_names(measured.model)
+    return node_names(_quantized(source, measured, options))
+
+
+def _quantized(source: Graph, measured: Any, options: Options) -> Any:
+    """The float onnx.ModelProto that was quantized."""
+    if options.engine == "nncf":
+        from edgecv.stages.quantize.nncf import prepared
+
+        return prepared(source)
+    return measured[options.equalization].model
 
 
 def sensitivities(

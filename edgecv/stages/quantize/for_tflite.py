@@ -27,14 +27,15 @@ def quantize(
     return quantize_tflite(source, samples, target.grid, target.io, out, options, measured)
 
 
-def floats(measured: Any) -> bytes:
-    """The float file as it was quantized. measured: what `quantize` kept for its options"""
-    return bytes(measured.content)
+def floats(source: Graph, measured: Any, options: Options) -> bytes:
+    """The float file as it was quantized. measured: what `quantize` kept"""
+    del source
+    return bytes(measured[options.equalization].content)
 
 
-def layers(source: Graph, measured: Any) -> dict[str, frozenset[str]]:
+def layers(source: Graph, measured: Any, options: Options) -> dict[str, frozenset[str]]:
     """What `keep_float` calls the layers (`keep_float.py`)."""
-    del measured
+    del measured, options
     return known_as(flatbuffer.read(source.path))
 
 

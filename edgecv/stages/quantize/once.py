@@ -114,7 +114,7 @@ class Quantizer:
         for turn in range(ROUNDS):
             last = floats and turn == ROUNDS - 1
             found = far_off(self._floats(options), graph, self._few, least, last)
-            new = self._named.difference(options.keep_float)
+            new = self._named(options).difference(options.keep_float)
             names = [n for layer in found for n in layer.keep if n in new]
             if not names:
                 break
@@ -143,12 +143,11 @@ class Quantizer:
 
     def _floats(self, options: Options) -> bytes:
         """The float file as it was quantized."""
-        return bytes(self._road.floats(self._measured[options.equalization]))
+        return bytes(self._road.floats(self.source, self._measured, options))
 
-    @cached_property
-    def _named(self) -> frozenset[str]:
+    def _named(self, options: Options) -> frozenset[str]:
         """What `keep_float` takes."""
-        layers = self._road.layers(self.source, next(iter(self._measured.values())))
+        layers = self._road.layers(self.source, self._measured, options)
         return frozenset().union(*layers.values())
 
     @property

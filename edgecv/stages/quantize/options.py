@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from edgecv.errors import StageError
+
+Engine = Literal["edgecv", "nncf"]
 
 Calibration = Literal["minmax", "percentile", "entropy", "mse"]
 Rounding = Literal["nearest", "gptq", "descent", "adaround"]
 Reconstruction = Literal["none", "network"]
 Sensitivity = Literal["noise", "hessian"]
+Preset = Literal["performance", "mixed"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Options:
                      (`reconstruction.py`; minutes)
     weight_bits:     8 or 4; 4-bit weights are kept in int8 and take 15 levels of it
     keep_float:      names of layers that stay float, as `edgecv bench --profile` shows them
+    engine:          whose quantizer: ours, or NNCF's (`nncf.py`), which has some of these knobs
+                     and three of its own:
+    preset:          activations symmetric ("performance") or with a zero point ("mixed")
+    smooth_quant:    move outliers of what a matrix product reads into its weights first
+    fast_bias_correction: by one pass over the float network instead of layer behind layer
     """
 
     calibration: Calibration = "mse"
@@ -34,18 +43,57 @@ class Options:
     reconstruction: Reconstruction = "none"
     weight_bits: Literal[4, 8] = 8
     keep_float: tuple[str, ...] = ()
+    engine: Engine = "edgecv"
+    preset: Preset = "mixed"
+    smooth_quant: bool = False
+    fast_bias_correction: bool = True
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"keep_float": list(self.keep_float)}
+        """Plain JSON: what the engine has no use for is left out."""
+        data = asdict(self) | {"keep_float": list(self.keep_float)}
+        idle = (*NNCF_ALONE, "engine") if self.engine == "edgecv" else EDGECV_ALONE
+        return {k: v for k, v in data.items() if k not in idle}
 
 
 DEFAULT = Options()
+NNCF_ALONE = ("preset", "smooth_quant", "fast_bias_correction")
+EDGECV_ALONE = ("rounding", "equalization", "reconstruction", "weight_bits")
+# Where NNCF starts: what served best on a CNN of depthwise layers and a vision transformer.
+_NNCF_START: dict[str, Any] = {"engine": "nncf", "calibration": "minmax", "rounding": "nearest"}
+NNCF_CALIBRATIONS = ("minmax", "mse")
 _KNOWN: dict[str, tuple[Any, ...]] = {
     "calibration": get_args(Calibration),
     "rounding": get_args(Rounding),
     "reconstruction": get_args(Reconstruction),
     "weight_bits": (4, 8),
+    "engine": get_args(Engine),
+    "preset": get_args(Preset),
 }
+
+
+def for_nncf(options: Options, given: Collection[str]) -> Options:
+    """The same choice for NNCF's quantizer. given: knobs that the user set, which stay"""
+    return replace(options, **{k: v for k, v in _NNCF_START.items() if k not in given})
+
+
+def without(options: Options) -> str:
+    """What of the options NNCF's quantizer does not have; "" where it has them all."""
+    if options.engine != "nncf":
+        return ""
+    for name in EDGECV_ALONE:
+        value, only = getattr(options, name), "nearest" if name == "rounding" else None
+        if value != (only or getattr(DEFAULT, name)):
+            return f"engine nncf has no {name}: {_said(value)}; leave it out, or take engine edgecv"
+    if options.calibration not in NNCF_CALIBRATIONS:
+        return (
+            f"engine nncf has no calibration: {options.calibration}; it has "
+            f"{' and '.join(NNCF_CALIBRATIONS)}"
+        )
+    return ""
+
+
+def _said(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def check(options: Options) -> None:

@@ -1,8 +1,10 @@
 """Search of what meets the limits: first the knobs that cost no time, then layers kept in float.
 
     1  default knobs; then one other value of one knob at a time, kept when it wins GAIN_DB of SQNR
-       on images that were held back from calibration, and no agreement is lost
-    2  measured as a bundle on the target's engine: when the limits are met, that is it
+       on images that were held back from calibration, and no agreement is lost; for OpenVINO the
+       same with NNCF's quantizer and its knobs
+    2  measured as a bundle on the target's engine: when the limits are met, that is it; else the
+       other quantizer's best is measured as well
     3  noise of every rounded tensor (`sensitivity.py`), milliseconds of every layer in float
        (the engine's profiler), the integer program (`mixed.py`) for more and more SQNR; each
        answer is measured, until one meets the limits
@@ -18,14 +20,16 @@ from __future__ import annotations
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from edgecv.errors import EdgecvError
+from edgecv.backends import facts
+from edgecv.errors import EdgecvError, MissingExtraError
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.attention import attends
 from edgecv.limits import Limits
 from edgecv.parity import Parity, Tolerance, require
 from edgecv.replay import held_back
@@ -34,7 +38,7 @@ from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import Quantizer
-from edgecv.stages.quantize.options import Options, Sensitivity
+from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
 from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
@@ -49,6 +53,13 @@ KNOBS: tuple[dict[str, Any], ...] = (
     {"calibration": "entropy"},
     {"bias_correction": False},
     {"reconstruction": "network"},
+)
+NNCF_KNOBS: tuple[dict[str, Any], ...] = (
+    {"fast_bias_correction": False},
+    {"bias_correction": False},
+    {"calibration": "mse"},
+    {"preset": "performance"},
+    {"smooth_quant": True},
 )
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
@@ -112,7 +123,8 @@ def search(
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
         losses = _sensitivities(source, context, count, sensitivity)
-        found = Search(quantize, losses, prover, context, limits, start, fixed).run()
+        also = other_engines(source, context, start, fixed)
+        found = Search(quantize, losses, prover, context, limits, start, fixed, also).run()
         require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
         for path in found.chosen.graph.path.parent.iterdir():
             shutil.copy(path, context.out / path.name)
@@ -120,6 +132,19 @@ def search(
     graph.facts["search"] = found.to_json()
     graph.save_facts()
     return graph
+
+
+def other_engines(
+    source: Graph, context: Context, start: Options, fixed: frozenset[str]
+) -> tuple[Options, ...]:
+    """Where other quantizers than ours start: the target's engine's own, where it has every knob
+    that the user set."""
+    assert context.target is not None
+    known = facts(context.target.backend).quantizers
+    if "nncf" not in known or "engine" in fixed or is_learned(source):
+        return ()
+    options = for_nncf(start, fixed)
+    return () if without(options) else (options,)
 
 
 def _sensitivities(
@@ -151,28 +176,37 @@ class Search:
         limits: Limits,
         start: Options,
         fixed: frozenset[str] = frozenset(),
+        also: Sequence[Options] = (),
     ) -> None:
         """fixed: names of knobs that the user set; they are not searched.
         sensitivities: None where layers cannot stay float on this target
+        also: where other quantizers start (`other_engines`)
         """
         self.quantize, self.sensitivities, self.prover = quantize, sensitivities, prover
         self.context, self.limits, self.start, self.fixed = context, limits, start, fixed
+        self.also = also
         self.tried: list[Trial] = []
         self.refused: list[tuple[Options, str]] = []
         self.steps = 0
 
     def run(self) -> Searched:
         self._doubt()
-        best = self._knobs()
-        self._tell("measuring")
-        self.prover.prove(best)
-        judged = [best]
-        if not self._met(best):
-            for trial in self._mixed(best):
+        bests = [b for start in (self.start, *self.also) if (b := self._knobs(start))]
+        if not bests:
+            raise EdgecvError(self.context.where, self.refused[0][1])
+        bests.sort(key=lambda t: t.fidelity.sqnr_db, reverse=True)
+        judged: list[Trial] = []
+        for i, best in enumerate(bests, 1):
+            if self._proven(best, last=i == len(bests) and not judged):
+                judged.append(best)
+                if self._met(best):
+                    break
+        if not self._met(judged[-1]):
+            for trial in self._mixed(self._nearest(judged)):
                 judged.append(trial)
                 if self._met(trial):
                     break
-        chosen = min(judged, key=lambda t: self.limits.distance(t.figures))
+        chosen = self._nearest(judged)
         return Searched(chosen, tuple(self.tried), self.limits, tuple(self.refused))
 
     def _doubt(self) -> None:
@@ -189,16 +223,22 @@ class Search:
     def _met(self, trial: Trial) -> bool:
         return self.limits.distance(trial.figures) == 0.0
 
-    def _knobs(self) -> Trial:
-        best = self._try(self.start)
+    def _nearest(self, trials: Sequence[Trial]) -> Trial:
+        return min(trials, key=lambda t: self.limits.distance(t.figures))
+
+    def _knobs(self, start: Options) -> Trial | None:
+        """The best of one quantizer; None where it cannot make the graph as it starts."""
+        best = self._try(start)
         if best is None:
-            raise EdgecvError(self.context.where, self.refused[0][1])
-        for change in KNOBS:
+            return None
+        for change in NNCF_KNOBS if start.engine == "nncf" else KNOBS:
             options = replace(best.options, **change)
             if set(change) & self.fixed or options == best.options:
                 continue
             if "reconstruction" in change and self.limits.accuracy_drop is None:
                 continue  # minutes, for an accuracy that nobody limits
+            if "smooth_quant" in change and not attends(best.graph.path):
+                continue  # nothing of such a network is evened out
             other = self._try(options)
             if other and _better(other.fidelity, best.fidelity):
                 best = other
@@ -216,13 +256,20 @@ class Search:
             trial = self._try(replace(best.options, keep_float=kept))
             if trial is None:
                 continue
-            self._tell("measuring")
-            try:
-                self.prover.prove(trial)
-            except EdgecvError as e:
-                self.refused.append((trial.options, str(e)))
-                continue
-            yield trial
+            if self._proven(trial):
+                yield trial
+
+    def _proven(self, trial: Trial, last: bool = False) -> bool:
+        """Measure it as a bundle; whether the target's engine takes it. last: raise why not"""
+        self._tell("measuring")
+        try:
+            self.prover.prove(trial)
+        except EdgecvError as e:
+            if last:
+                raise
+            self.refused.append((trial.options, str(e)))
+            return False
+        return True
 
     def _try(self, options: Options) -> Trial | None:
         self._tell(_words(options))
@@ -230,6 +277,8 @@ class Search:
         try:
             graph, fidelity = self.quantize(options, folder)
         except EdgecvError as e:
+            if isinstance(e, MissingExtraError) and options.engine == self.start.engine:
+                raise
             self.refused.append((options, str(e)))
             shutil.rmtree(folder, ignore_errors=True)
             return None
@@ -248,6 +297,8 @@ def _better(a: Parity, b: Parity) -> bool:
 
 def _words(options: Options) -> str:
     parts: list[str] = [options.calibration, options.rounding]
+    if options.engine == "nncf":
+        parts = ["nncf", options.calibration, options.preset]
     parts += ["equalized"] if options.equalization else []
     parts += ["tuned as a whole"] if options.reconstruction != "none" else []
     parts += [f"{len(options.keep_float)} layers in float"] if options.keep_float else []

@@ -1,0 +1,121 @@
+"""ONNX float → ONNX int8 (Q/DQ nodes), by OpenVINO's own quantizer, NNCF.
+
+q = clip(round(x / s) + z); its graph rules know which layers OpenVINO fuses, and transformers;
+with SmoothQuant, x W = (x / d) (d W) where a few columns of x are far larger than the others
+(Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language
+Models", ICML 2023); bias correction as Nagel et al. (ICCV 2019), which its slow form repeats layer
+behind layer with what is before each in integers.
+
+NNCF quantizes the .onnx file and not OpenVINO's own form of it: its products of both were equal in
+SQNR and time on every network measured (docs/decisions/012-nncf.md), and an .onnx file goes through
+the same checks, comparisons and commands as one of ours.
+
+It runs in a process of its own (`_nncf_child.py`): it replaces the logger class of the process that
+imports it, and tells its maker of every use.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgecv import child
+from edgecv.backends.onnxruntime.tensors import with_shapes
+from edgecv.errors import EngineError, ModelError, StageError
+from edgecv.graph import Graph
+from edgecv.graphs.onnx.attention import has_attention
+from edgecv.graphs.onnx.canonical.stored import is_quantized
+from edgecv.graphs.onnx.names import node_names
+from edgecv.stages.export.onnx import FILE, strip
+from edgecv.stages.quantize.calibration import check_samples, doubts
+from edgecv.stages.quantize.keep_float import resolve
+from edgecv.stages.quantize.learned import is_learned
+from edgecv.stages.quantize.options import Options, check, without
+from edgecv.target import Grid
+
+_CHILD = "edgecv.stages.quantize._nncf_child"
+_WHERE = "quantize: nncf"
+
+
+def quantize_nncf(
+    graph: Graph, samples: np.ndarray, grid: Grid, out: Path, options: Options
+) -> Graph:
+    """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
+
+    graph:   a float ONNX graph with one input
+    samples: (N, C, H, W) float32, normalised as the network expects
+    Raises MissingExtraError (NNCF is not installed), DataError (samples: none, wrong shape, NaN,
+    all the same), ModelError (not a float ONNX graph, one-bit layers, nothing to quantize),
+    StageError (an option that NNCF has not), EngineError (NNCF failed).
+    """
+    import onnx
+
+    if graph.format != "onnx" or graph.precision != "fp32":
+        raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
+    if is_learned(graph) or graph.facts.get("one_bit"):
+        held = "one-bit layers" if graph.facts.get("one_bit") else "scales that training learned"
+        raise ModelError(_WHERE, f"knows nothing of {held}", "take engine edgecv")
+    check(options)
+    if lacking := without(options):
+        raise StageError("quantize", lacking)
+    check_samples(samples, graph.inputs[0].shape[1:])
+    model = prepared(graph)
+    ignored = sorted(resolve(node_names(model), options.keep_float))
+    made, answer = _made(model, samples, ignored, grid, options)
+    if not is_quantized(made):
+        raise ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
+    strip(made)
+    onnx.checker.check_model(made, full_check=True)
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE
+    path.write_bytes(made.SerializeToString(deterministic=True))
+    facts = {
+        **graph.facts,
+        "ops": dict(sorted(Counter(n.op_type for n in made.graph.node).items())),
+        "quantizer": "nncf",
+        "versions": {"nncf": answer["version"]},
+        "options": options.to_json(),
+        "samples": len(samples),
+        "warnings": doubts(samples),
+        "grid": grid.model_dump(),
+    }
+    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
+    result.save_facts()
+    return result
+
+
+def prepared(graph: Graph) -> Any:
+    """The float onnx.ModelProto as NNCF gets it: shapes inferred, every node named."""
+    import onnx
+
+    model = with_shapes(onnx.load_model(str(graph.path)))
+    node_names(model)
+    return model
+
+
+def _made(
+    model: Any, samples: np.ndarray, ignored: list[str], grid: Grid, options: Options
+) -> tuple[Any, dict[str, Any]]:
+    """NNCF's Q/DQ form of the model, and what its process answered."""
+    import onnx
+
+    with tempfile.TemporaryDirectory(prefix="edgecv-nncf-") as room:
+        source, data, target = (Path(room) / n for n in ("float.onnx", "samples.npy", "int8.onnx"))
+        source.write_bytes(model.SerializeToString(deterministic=True))
+        np.save(data, samples, allow_pickle=False)
+        job = {
+            "model": str(source), "samples": str(data), "out": room, "made": str(target),
+            "input": model.graph.input[0].name, "ignored": ignored, "grid": grid.model_dump(),
+            "attention": has_attention(model), "options": json.loads(json.dumps(asdict(options))),
+        }  # fmt: skip
+        answer = child.call(_CHILD, job, _WHERE)
+        try:
+            return onnx.load_model(str(target)), answer
+        except Exception:
+            raise EngineError(_WHERE, "wrote no whole ONNX file") from None
