@@ -77,7 +77,8 @@ class Graph:
 
     @property
     def bounds(self) -> dict[str, float]:
-        """The largest magnitude of each output whose operator says one (a sigmoid: 1)."""
+        """The largest magnitude of each output, or group of one, whose operator says it (a sigmoid:
+        1)."""
         found: dict[str, float] = self.facts.get("bounds", {})
         return found
 
@@ -98,7 +99,7 @@ class Graph:
         if len(outputs) != len(self.outputs):
             return tuple(outputs)
         pairs = zip(outputs, self.outputs, strict=True)
-        return tuple(replace(other, kind=own.kind) for other, own in pairs)
+        return tuple(replace(other, kind=own.kind, groups=own.groups) for other, own in pairs)
 
     @staticmethod
     def load(folder: Path) -> Graph:

@@ -93,6 +93,7 @@ def fidelity(parity: Mapping[str, Any], made_up: bool = False) -> str:
         said += f" ({ties} near ties)"
     for name, one in parity.get("outputs", {}).items():
         said += f"; {name} {one['sqnr_db']:.1f} dB"
+        said += f" (axis {one['axis']})" if one.get("axis") is not None else ""
     return said
 
 

@@ -10,6 +10,9 @@ Agreement is the share of images (of pixels, where every pixel has a class) with
 class. It is judged where the reference's best two are clearly apart, by more than four standard
 deviations of the noise allowed; closer than that, either may win.
 
+An output that holds several quantities side by side (boxes in pixels, then probabilities) is judged
+by each: one figure over all says how the largest numbers fare.
+
 Imported on devices: numpy and the standard library only.
 """
 
@@ -30,6 +33,33 @@ TIE_DB = 25.0  # the noise that best classes are compared under where a toleranc
 CLEAR = 4.0  # margins of this many standard deviations of the allowed noise are clear
 _INDICES = "indices"
 KINDS = ("classes", "map", "values", "indices")
+NOTHING = 1e-6  # of an output's own size: what float kernels leave where a group of it is zero
+
+
+class Parts(str):
+    """The kind "values" of an output that holds several quantities along one of its axes.
+
+    axis: batch first, channels first. ends: 0, and where each ends
+    """
+
+    axis: int
+    ends: tuple[int, ...]
+
+    def __new__(cls, axis: int, ends: Sequence[int]) -> Parts:
+        made = super().__new__(cls, "values")
+        made.axis, made.ends = axis, tuple(ends)
+        return made
+
+    def cut(self, name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+        """The groups of (N, ...) by what they are called: "boxes[0:4]"."""
+        spans = zip(self.ends, self.ends[1:], strict=False)
+        at = (slice(None),) * self.axis
+        return {group(name, a, b): values[(*at, slice(a, b))] for a, b in spans}
+
+
+def group(name: str, start: int, stop: int) -> str:
+    """What a group of an output is called."""
+    return f"{name}[{start}:{stop}]"
 
 
 def kind_of(shape: Sequence[int]) -> str:
@@ -45,9 +75,14 @@ def kind_of(shape: Sequence[int]) -> str:
 
 
 def kinds(outputs: Sequence[TensorSpec]) -> dict[str, str]:
-    """What each output holds, by its name: as it says, or by its type and shape."""
-    return {t.name: t.kind or (_INDICES if _whole(t) else kind_of(_first_shape(t)))
-            for t in outputs}  # fmt: skip
+    """What each output holds, by its name: as it says, or by its type and shape; `Parts` of several
+    quantities."""
+    found = {}
+    for t in outputs:
+        kind = t.kind or (_INDICES if _whole(t) else kind_of(_first_shape(t)))
+        parted = t.groups and kind in ("map", "values")
+        found[t.name] = Parts(t.groups[0], t.groups[1:]) if t.groups and parted else kind
+    return found
 
 
 def _whole(spec: TensorSpec) -> bool:
@@ -57,7 +92,7 @@ def _whole(spec: TensorSpec) -> bool:
 
 def width(spec: TensorSpec) -> int:
     """How many scores a row has: for an image, or of a map for each pixel."""
-    kind = kinds([spec])[spec.name]
+    kind = kinds([replace(spec, groups=None)])[spec.name]
     return _first_shape(spec)[1] if kind == "map" else int(np.prod(spec.shape))
 
 
@@ -137,8 +172,9 @@ class Parity:
     answers:        how many classes the reference gave; None as above
     flat:           the reference answers the same for every image
     indices:        whole numbers are compared: the agreement is the share of equal ones
-    outputs:        each output's own figures by its name, where there are several; the fields
-                    above are then the worst of them
+    axis:           the axis of the output along which this group of it lies; None for the whole
+    outputs:        each output's own figures by its name, where there are several, and those of its
+                    groups in its place ("boxes[0:4]"); the fields above are then the worst of them
     """
 
     cosine: float
@@ -151,6 +187,7 @@ class Parity:
     answers: int | None = None
     flat: bool = False
     indices: bool = False
+    axis: int | None = None
     outputs: Mapping[str, Parity] = field(default_factory=dict)
 
     @property
@@ -164,6 +201,8 @@ class Parity:
         del data["outputs"]
         if not self.indices:
             del data["indices"]
+        if self.axis is None:
+            del data["axis"]
         if self.outputs:
             data["outputs"] = {name: one.to_json() for name, one in self.outputs.items()}
         return data
@@ -220,9 +259,13 @@ def compare_all(
     tie_db: float = TIE_DB,
 ) -> Parity:
     """Several outputs, each (N, ...), in the order of kinds (name -> kind): the worst of each
-    figure, and every output's own among `outputs`. One output is `compare`."""
-    pairs = zip(kinds.items(), references, outputs, strict=True)
-    found = {name: compare(a, b, kind, tie_db) for (name, kind), a, b in pairs}
+    figure, and every output's own among `outputs`. One output of one quantity is `compare`."""
+    found: dict[str, Parity] = {}
+    for (name, kind), a, b in zip(kinds.items(), references, outputs, strict=True):
+        if isinstance(kind, Parts):
+            found |= _grouped(name, kind, a, b)
+        else:
+            found[name] = compare(a, b, kind, tie_db)
     if len(found) == 1:
         return next(iter(found.values()))
     every = list(found.values())
@@ -241,6 +284,20 @@ def compare_all(
         indices=all(p.indices for p in every),
         outputs=found,
     )
+
+
+def _grouped(name: str, parts: Parts, ref: np.ndarray, out: np.ndarray) -> dict[str, Parity]:
+    """Each group's own figures. One that is zero for every image has no signal: an error in it is
+    none where it is rounding of the output's other numbers."""
+    found = {}
+    size = float(np.sqrt(np.mean(np.square(ref, dtype=np.float64)))) if ref.size else 0.0
+    theirs = parts.cut(name, out)
+    for called, own in parts.cut(name, ref).items():
+        one = replace(compare(own, theirs[called], "values"), axis=parts.axis)
+        if not own.any() and one.max_abs_error <= NOTHING * size:
+            one = replace(one, sqnr_db=BEST_DB, cosine=1.0)
+        found[called] = one
+    return found
 
 
 def without_agreement(parity: Parity) -> Parity:

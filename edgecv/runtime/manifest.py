@@ -6,6 +6,7 @@ Imported on devices: numpy and the standard library only.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ TENSOR = Only({
     "shape": Every(list, whole(1, ELEMENTS)),
     "layout?": Text(among=(*LAYOUTS, "NC")),
     "kind?": Text(among=KINDS),
+    "groups?": Every(list, COUNT),
     "scale?": SCALE,
     "zero_point?": whole(-(1 << 31), 1 << 31),
 })  # fmt: skip
@@ -130,6 +132,20 @@ def _tensors(key: str, tensors: Tensors) -> None:
     for tensor in tensors:
         if prod(tensor.shape) > ELEMENTS or len(tensor.shape) > 16:
             raise ValueError(f"tensor {tensor.name!r} is too large")
+        if tensor.groups and not _parted(tensor):
+            raise ValueError(f"tensor {tensor.name!r} {tensor.shape} has groups {tensor.groups}")
+
+
+def _parted(tensor: TensorSpec) -> bool:
+    """Whether its groups are parts of one of its axes, batch and channels first."""
+    axis, *ends = tensor.groups or (0,)
+    n, *rest = tensor.shape
+    last = tensor.layout == "NHWC" and len(rest) == 3
+    shape = (n, rest[-1], *rest[:-1]) if last else tensor.shape
+    grows = all(a < b for a, b in pairwise(ends))
+    return 0 < axis < len(shape) and len(ends) > 2 and grows and (ends[0], ends[-1]) == (
+        0, shape[axis],
+    )  # fmt: skip
 
 
 def _agree(

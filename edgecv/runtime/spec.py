@@ -22,7 +22,8 @@ class TensorSpec:
     shape is static and includes the batch axis (most often 1). layout is "NCHW", "NHWC" or "NC"
     (anything that is not an image). scale and zero_point are set where the engine's own holds
     integers: real = scale * (q - zero_point). kind says what an output holds
-    (`edgecv.runtime.fidelity.KINDS`); None where only the shape tells.
+    (`edgecv.runtime.fidelity.KINDS`); None where only the shape tells. groups: the axis, channels
+    first, along which it holds several quantities, 0, and where each ends.
     """
 
     name: str
@@ -32,13 +33,16 @@ class TensorSpec:
     scale: float | None = None
     zero_point: int | None = None
     kind: str | None = None
+    groups: tuple[int, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        return {k: v for k, v in asdict(self).items() if v is not None}
+        data = {k: v for k, v in asdict(self).items() if v is not None}
+        return data | ({"groups": list(self.groups)} if self.groups else {})
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> TensorSpec:
-        return TensorSpec(**{**data, "shape": tuple(data["shape"])})
+        groups = tuple(data["groups"]) if data.get("groups") else None
+        return TensorSpec(**{**data, "shape": tuple(data["shape"]), "groups": groups})
 
 
 def image_of(specs: Sequence[TensorSpec]) -> TensorSpec | None:

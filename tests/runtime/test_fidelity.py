@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecv.runtime.fidelity import Energy, compare, compare_all, kind_of, kinds, without_agreement
+from edgecv.errors import ParityError
+from edgecv.parity import Tolerance, require
+from edgecv.runtime.fidelity import (
+    BEST_DB,
+    Energy,
+    compare,
+    compare_all,
+    kind_of,
+    kinds,
+    width,
+    without_agreement,
+)
 from edgecv.runtime.spec import TensorSpec
 
 FEW = np.array([[3.0, -3.0], [-5.0, 5.0]])  # too few for a mean over them; rows without an offset
@@ -129,3 +143,55 @@ def test_summed_image_by_image_it_is_the_same_figure() -> None:
     for a, b in zip(MANY, noisy, strict=True):
         energy.add(a, b)
     assert energy.sqnr_db == compare(MANY, noisy, "values").sqnr_db
+
+
+def detections(count: int = 12) -> np.ndarray:
+    """(N, 50, 6): boxes in pixels, a probability, and what is zero for every image."""
+    rng = np.random.default_rng(0)
+    boxes, score = rng.uniform(0, 400, (count, 50, 4)), rng.uniform(0, 1, (count, 50, 1))
+    return np.concatenate([boxes, score, np.zeros((count, 50, 1))], 2).astype(np.float32)
+
+
+def parted(shape: tuple[int, ...], *groups: int, layout: str = "NC") -> dict[str, str]:
+    return kinds([TensorSpec("out", "float32", shape, layout, groups=groups)])
+
+
+def test_each_group_of_an_output_is_judged_by_its_own_numbers() -> None:
+    ref = detections()
+    out = ref.copy()
+    out[..., 4] = 0.5  # the probabilities are lost
+    whole = compare(ref, out, "values")
+    found = compare_all([ref], [out], parted((1, 50, 6), 2, 0, 4, 5, 6))
+    assert whole.sqnr_db > 50, "one figure over all says nothing of them"
+    assert list(found.outputs) == ["out[0:4]", "out[4:5]", "out[5:6]"]
+    assert found.sqnr_db == found.outputs["out[4:5]"].sqnr_db < 1
+    assert found.outputs["out[0:4]"].sqnr_db == BEST_DB
+    assert {p.axis for p in found.outputs.values()} == {2}
+    assert found.to_json()["outputs"]["out[4:5]"]["axis"] == 2
+    assert "axis" not in whole.to_json()
+    with pytest.raises(ParityError, match=r"output 'out\[4:5\]': SQNR"):
+        require("step", found, Tolerance(6.0, 0.0))
+    require("step", found, Tolerance(6.0, 0.0, 1.0), {"out[4:5]": 1.0})  # rounding of its range
+
+
+def test_a_group_of_zeros_is_lost_only_by_what_is_more_than_rounding() -> None:
+    ref = detections()
+    little, much = ref.copy(), ref.copy()
+    little[..., 5] += 1e-6
+    much[..., 5] += 1.0
+    kind = parted((1, 50, 6), 2, 0, 4, 5, 6)
+    near, far = (compare_all([ref], [x], kind) for x in (little, much))
+    assert near.outputs["out[5:6]"].sqnr_db == BEST_DB
+    assert far.outputs["out[5:6]"].sqnr_db < 0
+    assert not far.flat, "the other groups vary"
+
+
+def test_groups_of_a_map_are_values_and_classes_have_none() -> None:
+    ref = np.random.default_rng(0).normal(size=(5, 7, 4, 4))
+    found = compare_all([ref], [ref + 0.01], parted((1, 4, 4, 7), 1, 0, 2, 7, layout="NHWC"))
+    assert [p.top1_agreement for p in found.outputs.values()] == [None, None]
+    assert parted((1, 7), 1, 0, 2, 7) == {"out": "classes"}
+    spec = TensorSpec("out", "float32", (1, 7, 4, 4), "NCHW", groups=(1, 0, 2, 7))
+    assert width(spec) == 7
+    assert TensorSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert "groups" not in replace(spec, groups=None).to_json()

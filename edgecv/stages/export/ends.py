@@ -20,7 +20,7 @@ def with_kinds(graph: Graph, labels: Sequence[str] | None) -> Graph:
     ends = road.ends(graph)
     found = []
     for place, spec in enumerate(graph.outputs):
-        kind = kinds([spec])[spec.name]
+        kind = kinds([replace(spec, groups=None)])[spec.name]
         if kind != "map" and not (labels and place == 0) and ends[place] in road.VALUES:
             kind = "values"
         found.append(replace(spec, kind=kind))

@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,12 @@ from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.control import settled
+from edgecv.graphs.onnx.groups import groups
 from edgecv.graphs.onnx.growing import refuse_growing
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.onnx.valid import check, check_domains
+from edgecv.runtime.fidelity import group
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._entry import Entry, depends, enter
 from edgecv.stages.export._onnx_file import inline_external, read_file, tensors
@@ -139,6 +142,7 @@ def write_clean(
           entry.taken if entry else None)  # fmt: skip
     strip(model)
     inputs, outputs = _run_once(model, where)
+    outputs, bounds = _held(model, outputs)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:
@@ -157,7 +161,7 @@ def write_clean(
         facts={
             "opset": opset,
             "ops": dict(sorted(ops.items())),
-            **({"bounds": bounds} if (bounds := bounded(model.graph)) else {}),
+            **({"bounds": bounds} if bounds else {}),
             **(_own(entry, outputs) if entry else {}),
         },
     )
@@ -168,8 +172,23 @@ def write_clean(
 def _own(entry: Entry, outputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     """What the user's file takes and answers, in its own layout."""
     facts = entry.facts()
-    facts["own"]["outputs"] = [t.to_json() for t in outputs]
+    facts["own"]["outputs"] = [replace(t, groups=None).to_json() for t in outputs]
     return facts
+
+
+def _held(
+    model: Any, outputs: tuple[TensorSpec, ...]
+) -> tuple[tuple[TensorSpec, ...], dict[str, float]]:
+    """The outputs with the groups that they hold, and the largest magnitudes that operators say."""
+    found, bounds = groups(model), bounded(model.graph)
+    for name, held in found.items():
+        spans = zip(held.ends, held.ends[1:], held.bounds, strict=False)
+        bounds |= {group(name, a, b): bound for a, b, bound in spans if bound is not None}
+    parted = (
+        replace(t, groups=(found[t.name].axis, *found[t.name].ends)) if t.name in found else t
+        for t in outputs
+    )
+    return tuple(parted), bounds
 
 
 def strip(model: Any) -> None:

@@ -28,12 +28,17 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     import onnx
 
     nncf.set_log_level(logging.ERROR)
-    samples = np.load(job["samples"], allow_pickle=False)
-    name = job["input"]
-    data = nncf.Dataset(list(samples), lambda image: {name: image[None]})
+    columns = {
+        name: np.load(Path(job["out"]) / f"{i}.npy", mmap_mode="r", allow_pickle=False)
+        for i, name in enumerate(job["inputs"])
+    }
+    count = len(next(iter(columns.values())))
+    data = nncf.Dataset(
+        range(count), lambda i: {name: np.array(rows[i]) for name, rows in columns.items()}
+    )
     try:
         made = nncf.quantize(
-            onnx.load_model(job["model"]), data, subset_size=len(samples), **_settings(job)
+            onnx.load_model(job["model"]), data, subset_size=count, **_settings(job)
         )
     except EdgecvError:
         raise

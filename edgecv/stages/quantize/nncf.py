@@ -19,6 +19,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx.attention import has_attention
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.names import node_names
+from edgecv.samples import CalibrationData
 from edgecv.stages.export.onnx import FILE, strip
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import resolve
@@ -44,12 +46,12 @@ _WHERE = "quantize: nncf"
 
 
 def quantize_nncf(
-    graph: Graph, samples: np.ndarray, grid: Grid, out: Path, options: Options
+    graph: Graph, samples: CalibrationData, grid: Grid, out: Path, options: Options
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
-    graph:   a float ONNX graph with one input
-    samples: (N, C, H, W) float32, normalised as the network expects
+    graph:   a float ONNX graph
+    samples: (N, C, H, W) float32, normalised as the network expects, or feeds
     Raises MissingExtraError (NNCF is not installed), DataError (samples: none, wrong shape, NaN,
     all the same), ModelError (not a float ONNX graph, one-bit layers, nothing to quantize),
     StageError (an option that NNCF has not), EngineError (NNCF failed).
@@ -64,7 +66,7 @@ def quantize_nncf(
     check(options)
     if lacking := without(options):
         raise StageError("quantize", lacking)
-    check_samples(samples, graph.inputs[0].shape[1:])
+    check_samples(samples, graph.inputs)
     model = prepared(graph)
     ignored = sorted(resolve(node_names(model), options.keep_float))
     made, answer = _made(model, samples, ignored, grid, options)
@@ -100,22 +102,33 @@ def prepared(graph: Graph) -> Any:
 
 
 def _made(
-    model: Any, samples: np.ndarray, ignored: list[str], grid: Grid, options: Options
+    model: Any, samples: CalibrationData, ignored: list[str], grid: Grid, options: Options
 ) -> tuple[Any, dict[str, Any]]:
     """NNCF's Q/DQ form of the model, and what its process answered."""
     import onnx
 
     with tempfile.TemporaryDirectory(prefix="edgecv-nncf-") as room:
-        source, data, target = (Path(room) / n for n in ("float.onnx", "samples.npy", "int8.onnx"))
+        source, target = Path(room) / "float.onnx", Path(room) / "int8.onnx"
         source.write_bytes(model.SerializeToString(deterministic=True))
-        np.save(data, samples, allow_pickle=False)
+        names = [i.name for i in model.graph.input]
+        for place, values in enumerate(_stacked(samples, names)):
+            np.save(Path(room) / f"{place}.npy", values, allow_pickle=False)
         job = {
-            "model": str(source), "samples": str(data), "out": room, "made": str(target),
-            "input": model.graph.input[0].name, "ignored": ignored, "grid": grid.model_dump(),
-            "attention": has_attention(model), "options": json.loads(json.dumps(asdict(options))),
+            "model": str(source), "made": str(target), "out": room, "inputs": names,
+            "ignored": ignored, "grid": grid.model_dump(), "attention": has_attention(model),
+            "options": json.loads(json.dumps(asdict(options))),
         }  # fmt: skip
         answer = child.call(_CHILD, job, _WHERE)
         try:
             return onnx.load_model(str(target)), answer
         except Exception:
             raise EngineError(_WHERE, "wrote no whole ONNX file") from None
+
+
+def _stacked(samples: CalibrationData, names: list[str]) -> Iterator[np.ndarray]:
+    """What each input is fed, a row a call, its batch axis kept."""
+    if isinstance(samples, np.ndarray):
+        yield samples[:, None]
+        return
+    for name in names:
+        yield np.stack([feed[name] for feed in samples])
