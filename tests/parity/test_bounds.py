@@ -16,6 +16,7 @@ from edgecv.errors import ParityError
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.runtime.fidelity import compare
 from edgecv.runtime.preprocess import Preprocess
+from edgecv.stages.export._proof import NEAR, _far
 from edgecv.stages.export.onnx import load_onnx
 
 RNG = np.random.default_rng(0)
@@ -51,6 +52,14 @@ def test_the_operator_says_how_large_an_output_can_be(
     path = net(last, -1.0, tmp_path / "net.onnx")
     assert bounded(onnx.load(path).graph) == found
     assert load_onnx(path, tmp_path / "graph").bounds == found
+
+
+def test_a_rewrite_is_not_blamed_for_it() -> None:
+    """Two ways to say a sigmoid's argument, apart by one rounding: 3e-5 of a score of 0.002."""
+    score = np.full((1, 8), 0.002)
+    assert _far(score, score + 6e-8) > NEAR
+    assert _far(score, score + 6e-8, 1.0) == 0.0
+    assert _far(score, score + 6e-6, 1.0) > NEAR
 
 
 def test_rounding_of_a_known_range_is_no_fault() -> None:
