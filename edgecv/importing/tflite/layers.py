@@ -42,39 +42,22 @@ def _convolve(r: Reader, o: Any, w: np.ndarray, groups: int) -> None:
 
 def transposed(r: Reader, o: Any) -> None:
     """TRANSPOSE_CONV: the output's shape, weights (O, kh, kw, I), the image, a bias perhaps."""
-    r.known(r.inputs[0], "output shape")
-    made = _transposed(r, r.inputs[2], r.inputs[1], (int(o.strideH), int(o.strideW)), _bias(r, 3))
-    r.give(r.fused(made, o), first=True)
-
-
-def transposed_of_mediapipe(r: Reader, _: Any) -> None:
-    """Convolution2DTransposeBias, MediaPipe's own: the image, weights (O, kh, kw, I), a bias; in
-    its options padding (1 is SAME), strides down and across, as int32."""
-    given = np.frombuffer(r.custom_options[:12], "<i4")
-    if len(given) < 3 or given[0] not in (1, 2):
-        r.refuse("its options cannot be read", "run it with --target tflite")
-    strides = (int(given[1]), int(given[2]))
-    r.give(_transposed(r, r.inputs[0], r.inputs[1], strides, _bias(r)), first=True)
-
-
-def _transposed(
-    r: Reader, source: int, weight: int, strides: tuple[int, int], bias: list[str]
-) -> str:
-    """Of what the kernel lays out, the output's shape keeps the middle, or has zeros behind it."""
-    w, sizes = r.known(weight, "weight"), r.shape(r.outputs[0])[1:3]
-    kernel = w.shape[1:3]
+    source, out = r.inputs[2], [int(n) for n in r.known(r.inputs[0], "output shape")[1:3]]
+    w = r.known(r.inputs[1], "weight")
+    strides, kernel = [int(o.strideH), int(o.strideW)], w.shape[1:3]
     before, after, more = [], [], []
-    for n, size, k, s in zip(r.shape(source)[1:3], sizes, kernel, strides, strict=True):
+    for n, size, k, s in zip(r.shape(source)[1:3], out, kernel, strides, strict=True):
         whole = (n - 1) * s + k
         total = max(whole - size, 0)
         before.append(total // 2)
         after.append(total - total // 2)
         more.append(max(size - whole, 0))
-    inputs = [r.first(source), r.hold(w.transpose(3, 0, 1, 2)), *bias]
-    return r.add(
-        "ConvTranspose", inputs, strides=list(strides), pads=[*before, *after],
-        output_padding=more, kernel_shape=list(kernel),
+    inputs = [r.first(source), r.hold(w.transpose(3, 0, 1, 2)), *_bias(r, 3)]
+    made = r.add(
+        "ConvTranspose", inputs, strides=strides, pads=[*before, *after], output_padding=more,
+        kernel_shape=list(kernel),
     )  # fmt: skip
+    r.give(r.fused(made, o), first=True)
 
 
 def dense(r: Reader, o: Any) -> None:

@@ -1,4 +1,4 @@
-"""Operator of TensorFlow Lite, or the custom one that LiteRT runs -> how it is said in ONNX."""
+"""Builtin operator of TensorFlow Lite -> how it is said in ONNX."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ OPERATORS: dict[str, Translate] = {
     "CONV_2D": layers.conv,
     "DEPTHWISE_CONV_2D": layers.depthwise,
     "TRANSPOSE_CONV": layers.transposed,
-    "Convolution2DTransposeBias": layers.transposed_of_mediapipe,
     "FULLY_CONNECTED": layers.dense,
     "AVERAGE_POOL_2D": layers.average,
     "MAX_POOL_2D": layers.largest,

@@ -17,8 +17,12 @@ def prove(content: bytes, model: Any, where: str) -> None:
     """Raises ModelError unless both answer the same; UnsupportedError where LiteRT cannot run the
     file at all."""
     from edgecv.backends.onnxruntime.run import plain as plain_onnx
+    from edgecv.backends.tflite.run import plain as plain_tflite
 
-    before = _reference(content, where)
+    try:
+        before = plain_tflite({"model.tflite": content})
+    except EdgecvError as e:
+        raise UnsupportedError(where, f"LiteRT does not run it: {e.what}", e.hint) from None
     after = plain_onnx({"model.onnx": model.SerializeToString()})
     rng = np.random.default_rng(0)
     names = [o.name for o in model.graph.output]
@@ -33,19 +37,6 @@ def prove(content: bytes, model: Any, where: str) -> None:
     finally:
         before.close()
         after.close()
-
-
-def _reference(content: bytes, where: str) -> Any:
-    """LiteRT's plain kernels; where those do not know an operator, XNNPACK's."""
-    from edgecv.backends.tflite.run import Session, plain
-
-    try:
-        return plain({"model.tflite": content})
-    except EdgecvError:
-        try:
-            return Session({"model.tflite": content})
-        except EdgecvError as e:
-            raise UnsupportedError(where, f"LiteRT does not run it: {e.what}", e.hint) from None
 
 
 def _made(rng: np.random.Generator, shape: tuple[int, ...], kind: str) -> np.ndarray:

@@ -89,12 +89,6 @@ class Reader:
     def outputs(self) -> list[int]:
         return [int(i) for i in self._op.outputs]
 
-    @property
-    def custom_options(self) -> bytes:
-        """What a custom operator's maker wrote of it."""
-        held = self._op.customOptions
-        return b"" if held is None else bytes(held)
-
     def refuse(self, why: str, hint: str = "") -> NoReturn:
         made = self._label(self.outputs[0]) if len(self._op.outputs) else "?"
         raise UnsupportedError(f"{self.where}: operator {self.name!r} ({made!r})", why, hint)

@@ -25,6 +25,7 @@ from edgecv.runtime.outside import points_outside
 from edgecv.runtime.spec import TensorSpec, image_of, on_grid
 from edgecv.stages.export import _tflite_own as own
 from edgecv.stages.export import for_tflite
+from edgecv.stages.export._tflite_mediapipe import said_plainly
 
 FILE = "model.tflite"
 NEAR = 1e-4  # ‖a − b‖ / ‖a‖: weights that are unpacked are the same, kernels may sum otherwise
@@ -70,6 +71,11 @@ def _load(path: Path, out: Path, size: tuple[int, int] | None) -> None:
     where, content, model = path.name, *_read(path)
     original, read = content, flatbuffer.parse(content, where)
     graph = flatbuffer.graph_of(model)
+    if said_plainly(model, where):
+        content = flatbuffer.written(model)
+        model = flatbuffer.parse(content, where)  # without the operator's code, which nobody has
+        graph = flatbuffer.graph_of(model)
+        _as_xnnpack(original, content, where)
     refuse_unknown(model, where)
     _check_finite(model, where)
     _check_names(model, where)
@@ -228,6 +234,18 @@ def _same(first: bytes, second: bytes, where: str) -> None:
         if not np.linalg.norm(x - y) <= NEAR * max(float(np.linalg.norm(x)), 1e-30):
             raise ModelError(where, "would answer differently with its weights unpacked",
                              "bring the file with float weights")  # fmt: skip
+
+
+def _as_xnnpack(first: bytes, second: bytes, where: str) -> None:
+    """Raises ModelError unless the second answers plainly as XNNPACK answers the first; a sigmoid's
+    answers near nothing within a rounding of 1."""
+    before, after = Session({FILE: first}), plain({FILE: second})
+    rng = np.random.default_rng(0)
+    feeds = {t.name: rng.uniform(0, 1, t.shape).astype(t.dtype) for t in before.inputs}
+    for x, y in zip(before.run(feeds).values(), after.run(feeds).values(), strict=True):
+        if not np.allclose(x, y, rtol=1e-3, atol=max(1e-6, NEAR * float(np.abs(x).max()))):
+            raise ModelError(where, "would answer differently with builtin operators alone",
+                             "convert it without MediaPipe's")  # fmt: skip
 
 
 if __name__ == "__main__":
