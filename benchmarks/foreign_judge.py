@@ -77,7 +77,7 @@ def tflite_runner(file: str, shapes: dict[str, Any]) -> Run:
     from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
     # The reference kernels know fewer operators than the plain ones (densified sparse weights).
-    # of its own operators MediaPipe leaves one to XNNPACK alone.
+    # Of MediaPipe's own operators XNNPACK alone knows one.
     known = OpResolverType
     for kernels in (known.BUILTIN_REF, known.BUILTIN_WITHOUT_DEFAULT_DELEGATES, known.AUTO):
         interpreter = Interpreter(file, experimental_op_resolver_type=kernels, num_threads=1)
