@@ -20,6 +20,7 @@ Imported on devices: numpy and the standard library only.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import floor
 from typing import NamedTuple
 
@@ -45,6 +46,7 @@ class Placement(NamedTuple):
     scale: tuple[float, float]
 
 
+@lru_cache(maxsize=16)
 def place(resize: str, image: Pair, size: Pair, crop_pct: float, pad_at: str) -> Placement:
     """Where an image of (height, width) lies in an input of `size`. Raises DataError."""
     if resize == "crop":
