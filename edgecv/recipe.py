@@ -18,6 +18,7 @@ from collections.abc import Container, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,11 +34,13 @@ from pydantic import (
 from edgecv import model_source, pixel_units, recipe_flow, stages, strict_yaml, target, user_code
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import ModelError, RecipeError, TargetError
-from edgecv.graph_files import FILES
+from edgecv.graph_files import FILES, loader
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_flow import Step
 from edgecv.runtime.preprocess import MOST_CHANNELS
+from edgecv.runtime.spec import image_of
+from edgecv.samples import plain
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
 from edgecv.zoo import published
@@ -434,12 +437,11 @@ def _expected(data: Data, model: ModelSource) -> dict[str, Any]:
 
         with suppress(ModelError):  # damaged: said when it is opened
             return Model.read(Path(model.name)).input
-    if model.kind == "onnx" and data.size is None:
-        from edgecv.stages.export.onnx import load_onnx
-
-        with tempfile.TemporaryDirectory(prefix="edgecv-onnx-") as room:
-            graph = load_onnx(Path(model.name), Path(room), model.pins)
-            return {"size": graph.inputs[0].shape[2:]}
+    if model.is_graph and data.size is None:
+        with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
+            graph = import_module(loader(model.kind)).load(Path(model.name), Path(room), model.pins)
+        if image := image_of(graph.inputs):
+            return {"size": plain(image).shape[2:]}
     return {}
 
 
