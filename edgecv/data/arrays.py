@@ -16,9 +16,9 @@ from edgecv.data.source import Items, hash_files
 from edgecv.errors import DataError
 
 
-def items(argument: str, split: str) -> Items:
+def items(argument: str, split: str, channels: int | None = None) -> Items:
     """The samples; both splits are all of them. Raises DataError."""
-    del split
+    del split, channels
     where = f"arrays:{argument}"
     arrays = npz.read(where, Path(argument).expanduser())
     if not arrays:

@@ -151,3 +151,13 @@ def test_images_that_are_not_to_be_resized_have_the_size(tmp_path) -> None:
         data.materialise(source, "train", (10, 12), 3, how, tmp_path / "out")
     made_up = data.materialise("synthetic:1", "train", (10, 12), 3, how, tmp_path / "out")
     assert made_up.pixels.shape == (1, 10, 12, 3)
+
+
+def test_an_image_among_arrays_keeps_its_channels(tmp_path) -> None:
+    images, state = np.stack([PIXELS, 255 - PIXELS]), np.float32([[1, 2], [3, 4]])
+    np.savez(tmp_path / "a.npz", image=images, state=state)
+    made = data.materialise(
+        f"arrays:{tmp_path / 'a.npz'}", "train", (12, 10), 6, {"resize": "none"}, tmp_path / "out"
+    )
+    np.testing.assert_array_equal(made.pixels, images)
+    np.testing.assert_array_equal(made.arrays["state"], state)
