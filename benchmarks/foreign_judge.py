@@ -5,7 +5,8 @@
 The file is run by ONNX Runtime without its optimiser, or by LiteRT's reference kernels; pictures
 are resized by Pillow, put in units of (pixel - MEAN) / STD and given to both by the file's own
 names. Prints JSON: per output max |a - b| / max |a|, and the SQNR in dB of what is left when the
-mean over the pictures is taken out (of everything, where nothing varies).
+mean over the pictures is taken out (of everything, where nothing varies); where all that the file
+answers is between 0 and 1, as a sigmoid's is, max |a - b| too ("share").
 """
 
 from __future__ import annotations
@@ -121,8 +122,9 @@ def _one(wanted: list[np.ndarray], found: list[np.ndarray]) -> dict[str, Any]:
     signal = varying if varying > 1e-8 * float((a**2).sum()) else float((a**2).sum())
     sqnr = min(200.0, 10 * np.log10(signal / noise)) if noise and signal else 200.0 * (not noise)
     error = float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-30))
-    return {"shape": shape, "error": error, "sqnr_db": round(float(sqnr), 1),
-            "sums_to_one": bool(abs(a.sum(-1) - 1).max() < 1e-3 and a.min() >= 0)}  # fmt: skip
+    share = float(np.abs(a - b).max()) if a.min() >= 0 and a.max() <= 1 else None
+    sqnr_db = round(float(sqnr), 1)
+    return {"shape": shape, "error": error, "share": share, "sqnr_db": sqnr_db}
 
 
 if __name__ == "__main__":
