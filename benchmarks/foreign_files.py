@@ -211,9 +211,9 @@ def page(rows: list[dict[str, Any]]) -> list[str]:
         f"mean-removed SQNR of any output, in float units; {INT8_DB:g} dB is allowed. Many of "
         "these networks find faces or hands: on photographs without any, most of what they answer "
         "is the same small number, and SQNR is at its harshest. Those that find or read text have "
-        "it: letters drawn on photographs. An output between 0 and 1 throughout passes "
-        f"as well where it is off by no more than {NOTHING['fp32']:g} (int8: {NOTHING['int8']:.4f}): a sigmoid's "
-        "1e-9 is no answer that a kernel keeps. It has a star.", "",
+        "it: letters drawn on photographs. An output between 0 and 1 throughout passes as well "
+        f"where it is off by {NOTHING['fp32']:g} at most (int8: {NOTHING['int8']:.4f}): a "
+        "sigmoid's 1e-9 is no answer that a kernel keeps. It has a star.", "",
         *record.table(head, lines), "",
         *_counts(rows), "",
         *(["What was refused, or failed, in its own words:", "", *said] if said else []),
@@ -269,7 +269,9 @@ def main() -> None:
                 continue
             if f"{target}-{precision}" not in options.roads or not _wanted(row, name, options):
                 continue
-            row["roads"][name] = road(found, target, precision, options.work / "out", options.work)
+            row["roads"][name] = road(
+                found, target, precision, options.work / f"out-{os.getpid()}", options.work
+            )
             told = row["roads"][name]
             line = f"{cell(told, precision)} {told.get('said', '')} {told['seconds']} s"
             print(found.name, name, line, f"{told['memory_mb']} MB", file=sys.stderr, flush=True)
