@@ -62,6 +62,7 @@ class Request:
     size:  input side in pixels; None takes what the model says, else 224
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
+    task: "classification" or "none", for what `open_bundle(...)(image)` answers; None is inferred
     limits:   what the result must meet; it is then compared with fp32, and timed
     pins:     what an .onnx file leaves open, and where it is cut; its size is `size`
     weights:  a file of weights for the network that a function or the zoo builds
@@ -90,6 +91,7 @@ class Request:
     evaluate: str | None = None
     limits: Limits = NO_LIMITS
     args: dict[str, Any] = field(default_factory=dict)
+    task: str | None = None
     pins: Pins = field(default_factory=Pins)
     weights: Path | None = None
 
@@ -238,6 +240,7 @@ def _recipe(request: Request) -> Recipe:
         steps=(Step(name, "model", stage),),
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
+        task=request.task or ("classification" if source.kind == "zoo" else None),
         limits=request.limits,
     )
 

@@ -276,6 +276,7 @@ def _bundle(work: Work) -> None:
     job = replace(
         job,
         floats=work.inputs.get("float"),
+        task=work.expansion.recipe.task,
         judged=work.images["test"],
         trained=_trained(work),
         test_digest=images_digest(work.expansion.nodes["data:test"]),

@@ -234,6 +234,7 @@ class Expansion:
             **code(("edgecv.packing",), (target.backend, reference(self._format(target)))),
             "name": name,
             "labels": self.recipe.labels,
+            **({"task": self.recipe.task} if self.recipe.task else {}),
         }
         made = Node(
             f"bundle:{name}@{target.name}", "bundle", inputs, key,

@@ -11,6 +11,7 @@ Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -23,28 +24,28 @@ from edgecv.bundle_precision import check_precision, float_layers, meant_in_floa
 from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
+from edgecv.goldens import goldens, room
 from edgecv.graph import Graph
+from edgecv.inferred_task import CLASSIFICATION, inferred
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.parity import COMPILE_INT8, SEEN_DB
 from edgecv.replay import (
+    Answers,
     as_rows,
     graph_session,
     judged,
-    sample,
     saturated_here,
     session_outputs,
 )
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import batch_of, image_of, joined
-from edgecv.samples import Feeds, Given, adapted
+from edgecv.runtime.spec import image_of
+from edgecv.samples import adapted
 from edgecv.target import Target
 
 LOSSY = "much was lost in int8:"
-GOLDENS = 4
-GOLDEN_BYTES = 1 << 18  # as many goldens as fit, at least one: bundles are downloaded
 FAR, FAR_ONE_BIT = 0.02, 0.05  # of top-1: apart by less is rounding
 
 
@@ -58,8 +59,7 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
     proof = _prove(job, graph, target, compiled, files, preprocess)
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
     bundle = out / f"{job.name}.edgecv"
-    goldens = (proof["golden_inputs"], proof["golden_outputs"])
-    write_bundle(bundle, manifest, files, *goldens, proof["correct"])
+    write_bundle(bundle, manifest, files, {}, {}, proof["correct"], proof["goldens"])
     facts = BundleFacts(
         bundle=bundle.name,
         size_bytes=bundle.stat().st_size,
@@ -88,8 +88,9 @@ def _prove(
 ) -> dict[str, Any]:
     """Load the artifact and measure it, as far as this machine can."""
     proof: dict[str, Any] = {
-        "golden_inputs": {}, "golden_outputs": {}, "metric": None, "executed": {}, "warnings": [],
+        "goldens": None, "metric": None, "executed": {}, "warnings": [],
         "reason": "", "scores": "logits", "correct": None, "made_up": False,
+        "task": _task(job, graph, None),
         "parity": {"graph": graph.facts.get("parity"), "compiled": None, "float": None},
     }  # fmt: skip
     images, compared = Images.load(job.images), Images.load(job.judged or job.images)
@@ -115,12 +116,10 @@ def _prove(
         kind = next(iter(kinds(graph.outputs).values()))
         if kind == "classes":
             proof["scores"] = _scores(as_rows(answers[0]))
+        proof["task"] = _task(job, graph, answers)
         proof["warnings"] += told
         proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
         proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
-        proof["golden_inputs"], proof["golden_outputs"] = _goldens(
-            session, images.samples, preprocess
-        )
         if job.test:
             # the device's answers are those that count, and not those of another processor
             own = target.grid.reduce_range or facts(target.backend).exact
@@ -129,6 +128,10 @@ def _prove(
             proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
             check_trained(where, proof["metric"], job.trained, bool(graph.facts.get("one_bit")))
             proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
+        about = _manifest(job, graph, target, compiled, preprocess, proof)
+        bits = 0 if proof["correct"] is None else len(proof["correct"]) // 8
+        most = room(sum(map(len, files.values())), len(json.dumps(about, indent=1)) + bits)
+        proof["goldens"] = goldens(session, images.samples, preprocess, most)
     finally:
         session.close()
     if not compiled.compiled:
@@ -136,14 +139,10 @@ def _prove(
     return proof
 
 
-def _goldens(session: Any, given: Given, preprocess: Preprocess) -> tuple[dict, dict]:
-    """A few real inputs as the engine takes them, stacked, with the outputs it gave."""
-    sizes = (int(np.prod(t.shape)) * np.dtype(t.dtype).itemsize for t in session.inputs)
-    count = min(GOLDENS, max(1, GOLDEN_BYTES // sum(sizes)))
-    feeds = list(Feeds(sample(given, count * batch_of(session.inputs)), session.inputs, preprocess))
-    runs = [session.run(feed) for feed in feeds]
-    inputs = {t.name: joined([f[t.name] for f in feeds]) for t in session.inputs}
-    return inputs, {t.name: joined([r[t.name] for r in runs]) for t in session.outputs}
+def _task(job: PackJob, graph: Graph, answers: Answers | None) -> str | None:
+    if job.task is not None:
+        return CLASSIFICATION if job.task == CLASSIFICATION else None
+    return inferred(graph.outputs, answers, bool(job.labels))
 
 
 def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
@@ -250,7 +249,7 @@ def _manifest(
     }  # fmt: skip
     return {
         "name": job.name,
-        "task": "classification",
+        "task": proof["task"],
         "target": target.name,
         "engine": target.backend,
         "precision": graph.precision,

@@ -188,6 +188,7 @@ class Recipe:
     alignment: int = 1  # channel counts stay a multiple of this, also with --target
     listed: tuple[Target, ...] = ()  # what stages measure on, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
+    task: str | None = None  # of the network that ships; None is inferred
     settings: tuple[str, ...] = ()  # what `--set` changed
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
     notes: tuple[str, ...] = ()  # what was taken because the recipe does not say it

@@ -43,6 +43,10 @@ def register(command: Any) -> None:
     )
     add_limits(made)
     add_trust(made)
+    made.add_argument(
+        "--task", choices=("classification", "none"),
+        help="what bundle(image) answers: classes, or the outputs by name (default: inferred)",
+    )  # fmt: skip
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
     made.add_argument(
         "--keep-float", action="append", default=[], metavar="LAYER",
@@ -146,6 +150,7 @@ def export(options: argparse.Namespace) -> int:
         name=options.name,
         evaluate=options.evaluate,
         limits=limits_of(options),
+        task=options.task,
         args=_arguments(options.arg),
         pins=_pins(options),
         weights=options.weights,

@@ -48,6 +48,7 @@ class PackJob(Job):
     test_digest: of the latter, which two bundles' answers are compared by
     made_from:   digest of what the graph was made from
     trained:     top-1 of a float graph's network in PyTorch, on the images of test, or None
+    task:        what the network is for, as the user says; "none", or None where nobody did
     out:         folder for name.edgecv
     """
 
@@ -64,6 +65,7 @@ class PackJob(Job):
     judged: Path | None = None
     floats: Path | None = None
     trained: float | None = None
+    task: str | None = None
 
     @staticmethod
     def of(context: Context, graph: Path, name: str, out: Path, test: bool = True) -> PackJob:

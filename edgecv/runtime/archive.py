@@ -5,8 +5,8 @@ EDGECV_TRUST_SOURCE=1 (`edgecv.backends.c.trust`).
 
     manifest.json                  what it is (below); the first member
     engine/<name>                  the engine's own files
-    golden/inputs/<tensor>.npy     a few inputs, stacked on the batch axis, engine dtype
-    golden/outputs/<tensor>.npy    what the engine answered where the bundle was made
+    golden/...                     a few inputs and what the engine answered where it was made
+                                   (`edgecv.runtime.goldens`; older bundles have an .npy each)
     evaluation/correct.npy         which test images were answered rightly, packed bits (optional)
 
 Members are stored uncompressed, sorted, with fixed timestamps: the same contents give the same
@@ -39,13 +39,10 @@ Imported on devices: numpy and the standard library only.
 from __future__ import annotations
 
 import os
-import re
 import stat
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from io import BytesIO
-from math import prod
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -53,7 +50,9 @@ import numpy as np
 
 from edgecv import __version__
 from edgecv.errors import BundleError, StoreError
+from edgecv.runtime import goldens as packed
 from edgecv.runtime import manifest as manifests
+from edgecv.runtime import npy
 from edgecv.runtime.outside import points_outside
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.shape import Every, Text, loads, wrong
@@ -67,11 +66,6 @@ MANIFEST = "manifest.json"
 CORRECT = "evaluation/correct.npy"
 _MANIFEST_LIMIT = 32 << 20  # bytes; a million labels fit
 _AGAIN = "the file is damaged: copy it again, or make it again with edgecv export"
-# What `_npy` writes of numbers and truth values.
-_HEADER = re.compile(
-    rb"\{'descr': '([<|][fiub][1248])', 'fortran_order': False, "
-    rb"'shape': \(((?:[0-9]{1,12}, ?)*(?:[0-9]{1,12})?)\), \} *\n"
-)
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
 
 
@@ -80,8 +74,8 @@ class Contents:
     """A bundle that was read and checked.
 
     files:   name -> bytes of the engine's files, the main one first
-    golden_inputs, golden_outputs: tensor name -> (samples, ...) array in the engine's dtype;
-             both empty when the bundle carries none
+    golden_inputs, golden_outputs: tensor name -> (samples, ...) array in the engine's dtype, of a
+             large output (samples, values), evenly spread; both empty when the bundle carries none
     correct: bool (images,), whether each test image was answered rightly, so that two bundles can
              be compared image by image; None when the bundle does not say
     graph:   (inputs, outputs) as the graph itself calls and shapes them; empty when not told
@@ -117,12 +111,14 @@ def write_bundle(
     golden_inputs: Mapping[str, np.ndarray],
     golden_outputs: Mapping[str, np.ndarray],
     correct: np.ndarray | None = None,
+    goldens: packed.Goldens | None = None,
 ) -> Path:
     """Write a bundle: all of it or nothing, and the same bytes for the same contents.
 
     manifest: as in this module's docstring, without the keys that are set here
     files:    base name -> bytes, the main one first
     golden_*: tensor name -> (samples, ...) in the engine's dtype; may be empty
+    goldens:  in their place, packed
     correct:  bool (metric.samples,), or None
 
     Raises BundleError (a manifest or a golden array that read_bundle would refuse) and
@@ -133,13 +129,16 @@ def write_bundle(
     path = Path(path)
     members = {f"engine/{name}": bytes(data) for name, data in files.items()}
     for kind, arrays in (("inputs", golden_inputs), ("outputs", golden_outputs)):
-        members |= {_golden_name(kind, name): _npy(array) for name, array in arrays.items()}
+        members |= {_golden_name(kind, name): npy.written(array) for name, array in arrays.items()}
+    if goldens is not None:
+        members |= dict(goldens.members())
+        manifest = {**manifest, "golden": {"repeat": goldens.repeat}}
     if correct is not None:
         samples = (manifest.get("metric") or {}).get("samples")
         if correct.dtype != np.bool_ or correct.shape != (samples,):
             what = f"{correct.dtype} {correct.shape} for {samples} images"
             raise BundleError(f"{path}: {CORRECT}", what, "one truth value for each image")
-        members[CORRECT] = _npy(np.packbits(correct))
+        members[CORRECT] = npy.written(np.packbits(correct))
     full = {
         **manifest,
         "schema": SCHEMA,
@@ -272,10 +271,7 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
         if problem := points_outside(manifest["engine"], name, content):
             raise BundleError(member, problem, "a bundle holds all that it needs")
         files[name] = content
-    golden = [
-        _golden(path, members, kind, specs)
-        for kind, specs in (("inputs", told.inputs), ("outputs", told.outputs))
-    ]
+    golden = _goldens(path, manifest, members, told)
     samples = {len(a) for arrays in golden for a in arrays.values()}
     if len(samples) > 1 or samples == {0} or bool(golden[0]) != bool(golden[1]):
         raise BundleError(f"{path}: golden", "inputs and outputs do not pair up", _AGAIN)
@@ -284,6 +280,22 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
         path, manifest, files, told.preprocess, told.inputs, told.outputs, golden[0], golden[1],
         correct, told.graph,
     )  # fmt: skip
+
+
+def _goldens(
+    path: Path, manifest: Mapping[str, Any], members: Mapping[str, bytes], told: manifests.Read
+) -> list[dict[str, np.ndarray]]:
+    """[inputs, outputs], packed or, of bundles from before and for devices, as they are."""
+    if not any(name.startswith("golden/") and name.endswith(".z") for name in members):
+        ends = (("inputs", told.inputs), ("outputs", told.outputs))
+        return [_golden(path, members, kind, specs) for kind, specs in ends]
+    image = (manifest.get("input") or {}).get("name")
+    repeat = (manifest.get("golden") or {}).get("repeat", 1)
+    try:
+        found = packed.read(members, repeat, image, told.preprocess, told.inputs, told.outputs)
+        return [found.feed(image, told.preprocess), dict(found.outputs)]
+    except ValueError as e:
+        raise BundleError(f"{path}: golden", _line(e), _AGAIN) from None
 
 
 def _golden(
@@ -299,7 +311,7 @@ def _golden(
         if member not in members:
             raise BundleError(where, "is missing", _AGAIN)
         try:
-            array = _from_npy(members[member])
+            array = npy.read(members[member])
         except (ValueError, TypeError):
             raise BundleError(where, "is not a plain .npy array", _AGAIN) from None
         wanted = (spec.dtype, joined_shape(spec))
@@ -316,7 +328,7 @@ def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -
         return None
     where = f"{path}: {CORRECT}"
     try:
-        bits = _from_npy(data)
+        bits = npy.read(data)
     except (ValueError, TypeError):
         raise BundleError(where, "is not a plain .npy array", _AGAIN) from None
     if metric is None:
@@ -336,31 +348,7 @@ def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -
 
 
 def _golden_name(kind: str, tensor: str) -> str:
-    plain = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-"
-    safe = "".join(chr(b) if b in plain else f"%{b:02X}" for b in tensor.encode())
-    return f"golden/{kind}/{safe}.npy"
-
-
-def _npy(array: np.ndarray) -> bytes:
-    buffer = BytesIO()
-    np.lib.format.write_array(
-        buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False
-    )
-    return buffer.getvalue()
-
-
-def _from_npy(data: bytes) -> np.ndarray:
-    """np.load for bytes of unknown origin, without NumPy's own reader, which evaluates the header:
-    plain arrays in C order, no larger than the bytes. Raises ValueError."""
-    size = int.from_bytes(data[8:10], "little")
-    header = _HEADER.fullmatch(data[10 : 10 + size])
-    if data[:8] != b"\x93NUMPY\x01\x00" or header is None:
-        raise ValueError("no plain .npy array")
-    shape = tuple(int(n) for n in header[2].split(b",") if n.strip())
-    dtype = np.dtype(header[1].decode())
-    if prod(shape) * dtype.itemsize != len(data) - 10 - size or len(shape) > 16:
-        raise ValueError("an array of another size")
-    return np.frombuffer(data, dtype, offset=10 + size).reshape(shape)
+    return packed.member(kind, tensor).removesuffix(".z") + ".npy"
 
 
 def _json(path: Path, manifest: Mapping[str, Any]) -> bytes:

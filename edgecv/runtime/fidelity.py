@@ -97,8 +97,10 @@ def width(spec: TensorSpec) -> int:
 
 
 def _first_shape(spec: TensorSpec) -> tuple[int, ...]:
-    n, *rest = spec.shape
-    return (n, rest[-1], *rest[:-1]) if spec.layout == "NHWC" and len(rest) == 3 else spec.shape
+    if spec.layout != "NHWC" or len(spec.shape) != 4:
+        return spec.shape
+    n, h, w, c = spec.shape
+    return (n, c, h, w)
 
 
 @dataclass

@@ -69,6 +69,7 @@ SHAPE = {
     "scores?": Text(among=("logits", "probabilities")),
     "labels?": Every(list, LINE),
     "metric?": METRIC,
+    "golden?": {"repeat": whole(1, 1 << 16)},
     "executed?": Every(dict, COUNT),
     "compiled?": bool,
     "notes?": Every(list, LINE),

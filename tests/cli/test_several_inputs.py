@@ -1,0 +1,118 @@
+"""Networks that take more than an image, and answer more than a row: from file to bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv.runtime import open_bundle
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Image (1, 3, 16, 16) and four numbers in; a map, a row and a number out."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper, numpy_helper
+
+    def weight(name: str, *shape: int) -> object:
+        values = RNG.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+        return numpy_helper.from_array(values.astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["image", "w1"], ["c"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("Conv", ["r", "w2"], ["map"]),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"]),
+        helper.make_node("Flatten", ["g"], ["f"]),
+        helper.make_node("Concat", ["f", "more"], ["j"], axis=1),
+        helper.make_node("Gemm", ["j", "w3"], ["row"], transB=1),
+        helper.make_node("ReduceSum", ["row"], ["number"], keepdims=0),
+    ]
+    made = helper.make_graph(
+        nodes, "two",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, 16, 16]),
+         helper.make_tensor_value_info("more", TensorProto.FLOAT, [1, 4])],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, s)
+         for n, s in (("map", [1, 2, 16, 16]), ("row", [1, 6]), ("number", []))],
+        [weight("w1", 8, 3, 3, 3), weight("w2", 2, 8, 1, 1), weight("w3", 6, 12)],
+    )  # fmt: skip
+    path = tmp_path_factory.mktemp("several") / "two.onnx"
+    model = helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, str(path))
+    return path
+
+
+@pytest.fixture(scope="module")
+def arrays(network: Path) -> Path:
+    path = network.with_name("samples.npz")
+    coarse = RNG.integers(0, 256, (60, 5, 5, 3), dtype=np.uint8)
+    pixels = coarse.repeat(4, 1).repeat(4, 2)
+    np.savez(path, anything=pixels, more=RNG.normal(size=(60, 4)).astype(np.float32))
+    return path
+
+
+def answers(network: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    import onnxruntime as ort
+
+    session = ort.InferenceSession(str(network), providers=["CPUExecutionProvider"])
+    names = [o.name for o in session.get_outputs()]
+    return dict(zip(names, session.run(names, feed), strict=True))
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 60.0), ("int8", 15.0)])
+def test_from_file_to_bundle(
+    network: Path, arrays: Path, precision: str, least: float, edgecv: Callable, tmp_path: Path
+) -> None:
+    given = ("--calibration", arrays) if precision == "int8" else ()
+    done = edgecv(
+        "export", network, "--target", "cpu", "--precision", precision, "--out", tmp_path,
+        "--json", *given,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (path,) = tmp_path.glob("*.edgecv")
+    bundle = open_bundle(path)
+    assert {s.name: s.shape for s in bundle.inputs} == {"image": (1, 3, 16, 16), "more": (1, 4)}
+    assert {s.name for s in bundle.outputs} == {"map", "row", "number"}
+    held = np.load(arrays)
+    rows: dict[str, list] = {}
+    for i in range(8):
+        image = held["anything"][i : i + 1].transpose(0, 3, 1, 2)[:, :, 2:18, 2:18]
+        feed = {"image": (image / 255).astype(np.float32), "more": held["more"][i : i + 1]}
+        want, got = answers(network, feed), bundle.run(feed)
+        for name in want:
+            rows.setdefault(name, []).append((want[name].ravel(), got[name].ravel()))
+            assert got[name].shape == want[name].shape
+    for pairs in rows.values():
+        a, b = (np.stack(side).astype(np.float64) for side in zip(*pairs, strict=True))
+        noise = max(((a - b) ** 2).sum(), 1e-30)
+        assert 10 * np.log10(((a - a.mean(0)) ** 2).sum() / noise) > least
+    assert set(json.loads(done.out)["parity"]["float"]["outputs"]) == {"map", "row", "number"}
+    assert edgecv("verify", path).code == 0
+    bundle.close()
+
+
+def test_images_alone_do_not_calibrate_it(network: Path, edgecv: Callable, tmp_path: Path) -> None:
+    from PIL import Image
+
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(tmp_path / "a.png")
+    done = edgecv(
+        "export", network, "--target", "cpu", "--calibration", tmp_path, "--out", tmp_path / "o"
+    )
+    assert done.code == 2
+    assert "'more' (1, 4)" in done.err
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_image_alone_is_not_enough(network: Path, edgecv: Callable, tmp_path: Path) -> None:
+    from edgecv.errors import DataError
+
+    assert edgecv("export", network, "--target", "cpu", "--out", tmp_path).code == 0
+    (path,) = tmp_path.glob("*.edgecv")
+    with pytest.raises(DataError, match="'more'"):
+        open_bundle(path)(np.zeros((20, 20, 3), np.uint8))
