@@ -25,7 +25,7 @@ from record import RESULTS, circumstances, edgecv, export, load_average, table, 
 
 from edgecv.bench.machine import INTEGER_DOT, cpu_features
 from edgecv.bench.measure import Plan, measure
-from edgecv.data.decode import calibration_images
+from edgecv.data.files import calibration_images
 
 INPUT = ("--arg", "pretrained=true", "--input-size", "224", "--mean", "127", "--std", "128")
 DROP, AGREE, RATIO = 0.2, 0.995, 0.45

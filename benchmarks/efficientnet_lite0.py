@@ -26,7 +26,8 @@ from photographs import SURE, Judged, described, halves, judge, share, unpack
 from record import RESULTS, circumstances, export, load_average, table, verdict, write
 
 from edgecv.bench.measure import Plan, measure
-from edgecv.data.decode import calibration_images, decode
+from edgecv.data.decode import decode
+from edgecv.data.files import calibration_images
 from edgecv.graphs.tflite import flatbuffer
 
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}

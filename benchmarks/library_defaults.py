@@ -19,8 +19,8 @@ import record  # noqa: F401  (it puts the checkout's edgecv on the path)
 
 from edgecv.backends import run_module
 from edgecv.backends.tflite.run import quiet
-from edgecv.replay import adapted
 from edgecv.runtime.archive import Contents, read_bundle, write_bundle
+from edgecv.samples import adapted
 from edgecv.target import saturates
 
 Files = dict[str, bytes]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 import record  # noqa: F401  (it puts the checkout's edgecv on the path)
 
-from edgecv.data.decode import calibration_images, decode
+from edgecv.data.decode import decode
+from edgecv.data.files import calibration_images
 from edgecv.parity import compare
 from edgecv.runtime import open_bundle
 

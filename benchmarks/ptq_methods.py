@@ -30,7 +30,8 @@ from record import RESULTS, circumstances, export, load_average, table, verdict,
 from edgecv import target as targets
 from edgecv.backends import compile_module
 from edgecv.bench.measure import Plan, measure
-from edgecv.data.decode import calibration_images, decode
+from edgecv.data.decode import decode
+from edgecv.data.files import calibration_images
 from edgecv.graph import Graph
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.stages.quantize._tflite_measured import measure_tflite
