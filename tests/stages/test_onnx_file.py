@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from edgecv.errors import ModelError, RecipeError
 from edgecv.exporting import Request, export
@@ -86,15 +86,46 @@ def test_weights_that_are_not_beside_the_file_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_an_operator_of_another_domain_goes_where_the_graph_is_cut(tmp_path: Path) -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]),
-             helper.make_node("Decode", ["c"], ["y"], "decode", domain="my.own")]  # fmt: skip
-    path = save(tmp_path / "net.onnx", nodes, (1, 3, 8, 8), w=normal(4, 3, 3, 3))
-    with pytest.raises(ModelError, match=r"'decode' \(Decode\): is of domain 'my.own'.*--until c"):
+@pytest.mark.parametrize("opset", [11, 18])
+@pytest.mark.parametrize(
+    ("domain", "says"), [("my.own", "is of domain 'my.own'"), ("", "no operator of ONNX's opset")]
+)
+def test_an_operator_of_another_library_goes_where_the_graph_is_cut(
+    domain: str, says: str, opset: int, tmp_path: Path
+) -> None:
+    """With what reads it, whose shapes nobody knows."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("NMS_TRT", ["c"], ["n"], "decode", domain=domain),
+        helper.make_node("MaxPool", ["n"], ["y"], kernel_shape=[2, 2], auto_pad="SAME_UPPER"),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, (1, 3, 8, 8), opset=opset, w=normal(4, 3, 3, 3))
+    with pytest.raises(ModelError, match=rf"'decode' \(NMS_TRT\): .*{says}.*--until c"):
         load_onnx(path, tmp_path / "out")
     graph = load_onnx(path, tmp_path / "out", Pins(until=("c",)))
     assert [(t.name, t.shape) for t in graph.outputs] == [("c", (1, 4, 6, 6))]
     assert (graph.inputs[0].name, graph.facts["ops"]) == ("x", {"Conv": 1})
+
+
+def test_weights_that_are_stored_by_their_places_are_whole(tmp_path: Path) -> None:
+    def sparse(name: str, *places: Any) -> Any:
+        values = numpy_helper.from_array(normal(3), name)
+        at = numpy_helper.from_array(np.array(places, np.int64), f"{name}/places")
+        return helper.make_sparse_tensor(values, at, (4, 3, 1, 1))
+
+    held = helper.make_node("Constant", [], ["v"], sparse_value=sparse("v", 0, 5, 11))
+    nodes = [held, helper.make_node("Conv", ["x", "w"], ["c"]),
+             helper.make_node("Conv", ["x", "v"], ["d"]),
+             helper.make_node("Add", ["c", "d"], ["y"])]  # fmt: skip
+    path = save(tmp_path / "net.onnx", nodes, (1, 3, 8, 8))
+    model = onnx.load(str(path))
+    rows = ([0, 1, 0, 0], [1, 1, 0, 0], [3, 2, 0, 0])
+    model.graph.sparse_initializer.append(sparse("w", *rows))
+    onnx.save(model, str(path))
+    graph = load_onnx(path, tmp_path / "out")
+    assert graph.facts["ops"] == {"Add": 1, "Conv": 2}
+    x = normal(1, 3, 8, 8)
+    np.testing.assert_allclose(answer(graph.path, x), answer(path, x), rtol=1e-5, atol=1e-6)
 
 
 def test_an_image_whose_layout_the_shape_does_not_tell_is_what_the_user_says(

@@ -24,7 +24,7 @@ LAYOUTS = ("NCHW", "NHWC")
 WORDS = ("input", "output", "until", "batch", "layout")
 CHANNELS = (1, 3, 4)  # an axis of so many is a colour, where the other is not
 BATCHES = ("n", "b", "bs", "none", "?", "")  # names of an axis that is the batch, beside "batch..."
-MOST = 1 << 31  # values of one input
+MOST = 1 << 29  # values of one input: 2 GB of floats
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,10 @@ class _Sides:
                     self._write(self.image, axis, size)
         self._spread()
         self._refuse_open(layout)
+        for name, dims in self.dims.items():
+            if (values := math.prod(d.dim_value for d in dims)) > MOST:
+                raise ModelError(f"{self.where}: input {name!r}",
+                                 f"has {values:,} values, more than {MOST:,}")  # fmt: skip
         return layout
 
     def _take_rank(self, name: str, tensor: Any, shape: Shape) -> None:

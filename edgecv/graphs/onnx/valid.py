@@ -69,6 +69,18 @@ def check_domains(model: Any, where: str) -> None:
             )
 
 
+def strange(model: Any) -> bool:
+    """Whether a node is of no operator that ONNX has, in any version, or the file brings."""
+    import onnx
+
+    own = {(f.domain, f.name) for f in model.functions}
+    return any(
+        (node.domain, node.op_type) not in own
+        and not onnx.defs.has(node.op_type, "" if node.domain == "ai.onnx" else node.domain)
+        for node in _every(model.graph)
+    )
+
+
 def _check_versions(model: Any, where: str) -> None:
     import onnx
 

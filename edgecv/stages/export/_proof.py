@@ -28,6 +28,7 @@ _NODE = re.compile(
 )
 _UNKNOWN = re.compile(r"([\w.]+):(\w+)\(-?\d+\) is not a registered function/op")
 _TOO_NEW = re.compile(r"till opset (\d+)")
+_UNREGISTERED = re.compile(r"No Op registered for (\w+) with domain_version of (\d+)")
 _NO_KERNEL = re.compile(r"find an implementation for (\w+)\(\d+\) node with name '(.*?)'")
 Feed = dict[str, np.ndarray]
 Run = Callable[[Feed], list[np.ndarray]]
@@ -65,15 +66,12 @@ def refused(error: Exception, model: Any, where: str) -> ModelError:
     text = " ".join(str(error).split())
     if found := _UNKNOWN.search(text):
         domain, op = found.groups()
-        node = next((n for n in model.graph.node if n.op_type == op and n.domain == domain), None)
-        name = (node.name or node.output[0]) if node else op
         what = f"is of domain {domain!r}, whose operators are in no library here"
-        made = {n for other in model.graph.node for n in other.output if n}
-        cut = next((n for n in node.input if n in made), "") if node else ""
-        way = f", or end the graph in front of it (--until {cut})" if cut else ""
-        return ModelError(
-            f"{where}: node {name!r} ({op})", what, f"export it with ONNX's own operators{way}"
-        )
+        return _unknown(model, where, domain, op, what)
+    if found := _UNREGISTERED.search(text):
+        op, opset = found.groups()
+        what = f"is no operator of ONNX's opset {opset}: one of another library, with no domain"
+        return _unknown(model, where, "", op, what)
     if found := _TOO_NEW.search(text):
         opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
         what = f"is of opset {opset}, and ONNX Runtime {_version()} reads up to {found[1]}"
@@ -85,6 +83,18 @@ def refused(error: Exception, model: Any, where: str) -> ModelError:
                           "export it with other operators, or in float32")  # fmt: skip
     return ModelError(
         where, f"ONNX Runtime refuses it: {said(error)}", "check it with onnx.checker"
+    )
+
+
+def _unknown(model: Any, where: str, domain: str, op: str, what: str) -> ModelError:
+    """An operator that nobody here knows, and the tensor in front of it."""
+    node = next((n for n in model.graph.node if n.op_type == op and n.domain == domain), None)
+    name = (node.name or node.output[0]) if node else op
+    made = {n for other in model.graph.node for n in other.output if n}
+    cut = next((n for n in node.input if n in made), "") if node else ""
+    way = f", or end the graph in front of it (--until {cut})" if cut else ""
+    return ModelError(
+        f"{where}: node {name!r} ({op})", what, f"export it with ONNX's own operators{way}"
     )
 
 

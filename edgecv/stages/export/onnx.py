@@ -35,13 +35,13 @@ from edgecv.graphs.onnx.groups import groups
 from edgecv.graphs.onnx.growing import refuse_growing
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
-from edgecv.graphs.onnx.valid import check, check_domains
+from edgecv.graphs.onnx.valid import check, check_domains, strange
 from edgecv.runtime.fidelity import group
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export._entry import Entry, depends, enter
 from edgecv.stages.export._onnx_file import inline_external, read_file, tensors
 from edgecv.stages.export._pads import absorb_paddings
-from edgecv.stages.export._proof import learn_shapes, prove, refused
+from edgecv.stages.export._proof import learn_shapes, plain_runner, prove, refused
 from edgecv.stages.export._runnable import explicit_same, make_runnable
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     check_domains(model, where)
     inline_external(model, path.parent, where)
     make_runnable(model)
+    if strange(model):
+        plain_runner(model, where)  # says which of them ONNX Runtime has not
     original = onnx.ModelProto()
     original.CopyFrom(model)
     entry = enter(model, where, layout)

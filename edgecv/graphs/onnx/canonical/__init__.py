@@ -22,6 +22,7 @@ from edgecv.graphs.onnx.canonical.opset import raised
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
 from edgecv.graphs.onnx.canonical.scattered import scattered
+from edgecv.graphs.onnx.canonical.sparse import sparse
 from edgecv.graphs.onnx.canonical.stored import stored
 from edgecv.graphs.onnx.canonical.windows import windows
 from edgecv.graphs.onnx.canonical.wrap import wrap
@@ -30,6 +31,7 @@ from edgecv.graphs.onnx.draft import Draft, Learn
 # In this order: each finds what those before it wrote. None edits the model that is given.
 REWRITES: dict[str, Callable[[Draft], Any]] = {
     "functions": functions,
+    "sparse": sparse,
     "precision": precision,
     "opset": raised,
     "contrib": contrib,
