@@ -10,7 +10,7 @@ the size that is given; whatever is open then is asked for by name.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,14 +178,14 @@ class _Sides:
                 raise ModelError(self.where, "has no input of four dimensions, whose layout one "
                                  "could give", "leave the layout out")  # fmt: skip
             return None
-        shape = self.pins.inputs.get(self.image)
-        sides = shape or [d.dim_value for d in self.dims[self.image]]
         # the file's own word first: what is open may become a size that looks like a colour
         own = [d.dim_value for d in self.dims[self.image]]
-        for known in (own, sides):
-            if known[3] in CHANNELS and known[1] not in CHANNELS:
-                return self.pins.layout or "NHWC"
-        return self.pins.layout or "NCHW"
+        told = _told(own) or _told(self.pins.inputs.get(self.image, own))
+        if told and self.pins.layout not in (None, told):
+            raise ModelError(f"{self.where}: input {self.image!r}",
+                             f"is {told} by its shape, not {self.pins.layout}",
+                             "leave the layout out")  # fmt: skip
+        return told or self.pins.layout or "NCHW"
 
     @staticmethod
     def _open(dim: Any) -> bool:
@@ -261,6 +261,12 @@ class _Sides:
             hint = "give --input-size (data.size in a recipe)"
         raise ModelError(f"{self.where}: input {name!r}",
                          f"dimension {letter} is dynamic ({symbol!r})", hint)  # fmt: skip
+
+
+def _told(sides: Sequence[int]) -> str | None:
+    """The layout that a shape of four tells: where one axis alone is a colour."""
+    first, last = sides[1] in CHANNELS, sides[3] in CHANNELS
+    return None if first == last else "NCHW" if first else "NHWC"
 
 
 def _is_batch(symbol: str, rank: int) -> bool:

@@ -95,6 +95,8 @@ def test_the_layout_is_the_users_word_then_what_the_shape_tells() -> None:
         (graph((1, 3, "S", "S")), Pins({"image": (1, 3, 9, 8)}),
          r"dimension 3 \('S'\) is 8, and 9 in 'image'"),
         (graph((1, 3, "H", "W")), Pins(size=(1 << 14, 1 << 14)), "has 805,306,368 values, more"),
+        (graph((1, 3, 8, 8)), Pins(layout="NHWC"), "'image': is NCHW by its shape, not NHWC"),
+        (graph((1, 8, 8, 3)), Pins(layout="NCHW"), "'image': is NHWC by its shape, not NCHW"),
         (graph(), Pins({"image": (3, 8, 8)}), "has 4 dimensions, 3x8x8 3"),
         (graph(), Pins({"imag": (1, 3, 8, 8)}), "has no input 'imag' .*'image'"),
         (graph(), Pins({"tokens": (1, 7)}, until=("stem",)), "'tokens' is read by nothing that"),
