@@ -58,12 +58,12 @@ def judged(name: str, opset: int, x: np.ndarray, room: Path) -> dict[str, Any]:
     path = room / "net.onnx"
     onnx.save(make(name, opset), str(path))
     row: dict[str, Any] = {"family": name, "opset": opset, "met": False}
-    (a,) = plain_runner(onnx.load(str(path)), name)(x)
+    (a,) = plain_runner(onnx.load(str(path)), name)({"x": x})
     try:
         graph = load_onnx(path, room / "out")
     except EdgecvError as e:
         return row | {"refused": str(e)}
-    (b,) = plain_runner(onnx.load(str(graph.path)), name)(x)
+    (b,) = plain_runner(onnx.load(str(graph.path)), name)({"x": x})
     error = float(np.linalg.norm(a - b) / np.linalg.norm(a)) if a.shape == b.shape else np.inf
     return row | {"error": error, "becomes": graph.facts["opset"], "met": error <= LIMIT}
 

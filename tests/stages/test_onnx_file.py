@@ -142,6 +142,28 @@ def test_an_image_whose_layout_the_shape_does_not_tell_is_what_the_user_says(
         np.testing.assert_allclose(got, answer(path, x), rtol=1e-4, atol=1e-5)
 
 
+def test_an_open_graph_of_two_inputs_takes_the_batch_that_is_asked_for(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("GlobalAveragePool", ["c"], ["p"]),
+        helper.make_node("Flatten", ["p"], ["f"]),
+        helper.make_node("Cast", ["tokens"], ["t"], to=TensorProto.FLOAT),
+        helper.make_node("Concat", ["f", "t"], ["y"], axis=1),
+    ]
+    path = save(tmp_path / "net.onnx", nodes, ("N", 3, "S", "S"), w=normal(4, 3, 3, 3))
+    model = onnx.load(str(path))
+    tokens = helper.make_tensor_value_info("tokens", TensorProto.INT64, ("N", "L"))
+    model.graph.input.append(tokens)
+    onnx.save(model, str(path))
+    with pytest.raises(ModelError, match=r"'tokens': dimension 1 is dynamic \('L'\) .*tokens:2x\?"):
+        load_onnx(path, tmp_path / "out", Pins(batch=2, size=(8, 8)))
+    graph = load_onnx(path, tmp_path / "out", Pins({"tokens": (2, 5)}, size=(8, 8)))
+    assert [(t.name, t.shape) for t in graph.inputs] == [("x", (2, 3, 8, 8)), ("tokens", (2, 5))]
+    assert [(t.name, t.shape) for t in graph.outputs] == [("y", (2, 9))]
+    alone = load_onnx(path, tmp_path / "alone", Pins(until=("p",), size=(8, 8)))
+    assert [(t.name, t.shape) for t in alone.inputs] == [("x", (1, 3, 8, 8))]
+
+
 def test_inputs_and_outputs_keep_their_own_names(tmp_path: Path) -> None:
     """What goes away in front of an output or behind an input leaves its name."""
     names = ["a b", "x:0", "été", "out;1", "7", "/head/Sigmoid_output_0"]
