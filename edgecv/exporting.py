@@ -286,8 +286,9 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         pins = replace(source.pins, size=size)
         with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
             graph = import_module(loader(source.kind)).load(Path(source.name), Path(room), pins)
-        stored = graph.facts.get("stored", graph.precision)
-        found: dict[str, Any] = {"precision": stored, "inputs": graph.inputs}
+        half = graph.facts.get("stored") == "fp16"
+        found: dict[str, Any] = {"precision": "fp16" if half else graph.precision}
+        found["inputs"] = graph.inputs
         image = image_of(graph.inputs)
         if image is None:  # of images that are made up for it nobody looks at the pixels
             found |= {"size": [8, 8], "channels": 3}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import Compiled
+from edgecv.backends.openvino.plain import CAUTION
 from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
 from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing
 from edgecv.graph import Graph
@@ -39,24 +40,31 @@ WISH = (
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """Write out/model.xml and out/model.bin, after loading them once.
 
-    Raises UnsupportedError (not an ONNX graph), MissingExtraError, EngineError.
+    A user's IR stays as it came in (`edgecv.stages.export.openvino_file`).
+    Raises UnsupportedError (neither ONNX nor IR), MissingExtraError, EngineError.
     """
-    if graph.format != "onnx":
+    if graph.format not in ("onnx", "openvino"):
         raise UnsupportedError(target.name, f"OpenVINO reads .onnx, not .{graph.format}")
     found = probe()
     if not found.available:
         raise missing(ENGINE, EXTRA, target.name)
     with tempfile.TemporaryDirectory() as folder:
         xml = Path(folder) / FILES[0]
-        counted = _convert(graph, xml)
+        own = graph.format == "openvino"
+        if own:
+            graph.copied(xml.parent, xml.stem)
+        counted = 0 if own else _convert(graph, xml)
         data = {name: (xml.parent / name).read_bytes() for name in FILES}
-    data[FILES[0]] = MADE_UP.sub(rb"\1\2\3", NOTES.sub(b"", data[FILES[0]]))
-    notes: tuple[str, ...] = ()
+    data[FILES[0]] = cleaned(data[FILES[0]])
+    notes: tuple[str, ...] = (CAUTION,) if own else ()
     if graph.precision == "bf16":
         data[FILES[0]] = data[FILES[0]].replace(b"</net>", WISH + b"</net>")
     session = Session(data, target.threads)
     if graph.precision == "bf16" and "bf16" not in session.executed():
-        notes = ("asked for bf16, which this processor has not: computed in fp32 here",)
+        notes = (
+            *notes,
+            "asked for bf16, which this processor has not: computed in fp32 here",
+        )
     out.mkdir(parents=True, exist_ok=True)
     for name, content in data.items():
         (out / name).write_bytes(content)
@@ -68,6 +76,11 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         notes=notes,
         counted=counted,
     )
+
+
+def cleaned(xml: bytes) -> bytes:
+    """An .xml without what depends on who wrote it: the same network gives the same bytes."""
+    return MADE_UP.sub(rb"\1\2\3", NOTES.sub(b"", xml))
 
 
 def _convert(graph: Graph, xml: Path) -> int:

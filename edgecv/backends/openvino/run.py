@@ -37,6 +37,13 @@ def probe() -> Probe:
     return Probe(ENGINE, True, str(openvino.__version__).split("-")[0])
 
 
+def plain(files: Mapping[str, bytes]) -> Any:
+    """A session that computes every operator by itself, in float32 (`plain.py`)."""
+    from edgecv.backends.openvino.plain import Plain
+
+    return Plain(files)
+
+
 class Session:
     """model.xml and model.bin, loaded.
 
@@ -169,8 +176,20 @@ def _config(threads: int, floats: str = "f32") -> dict[str, Any]:
 def _spec(port: Any) -> TensorSpec:
     shape = tuple(int(d) for d in port.shape)
     kind = np.dtype(port.element_type.to_dtype()).name
-    layout = "NCHW" if len(shape) == 4 else "NC"
+    layout = "NC"
+    if len(shape) == 4:
+        layout = "NHWC" if _last(port) else "NCHW"
+    if _last(port) is not None and kind in ("uint8", "int8"):  # pixels as they are
+        return TensorSpec(port.any_name, kind, shape, layout, 1.0, 0)
     return TensorSpec(port.any_name, kind, shape, layout)
+
+
+def _last(port: Any) -> bool | None:
+    """Whether an input's channels come last, as the file says; None of what is no input."""
+    node = port.get_node()
+    if node.get_type_name() != "Parameter":
+        return None
+    return bool(str(node.layout).replace(",", "") == "[NHWC]")
 
 
 def _line(error: Exception) -> str:

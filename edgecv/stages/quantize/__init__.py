@@ -163,6 +163,8 @@ class Quantize(Limited):
         if self.precision != "int8":
             self._halve(source, context, tolerance)
             return
+        if source.format == "openvino":
+            raise _no_quantizer(context)
         if self.limits:
             _has_classes(source, self.limits, context.where)
             from edgecv.stages.quantize.search import search
@@ -203,6 +205,15 @@ def _has_integers(context: Context) -> Exception:
 
     what = "the file comes quantized, and no float is made of its integers"
     return ModelError(context.where, what, "precision: int8 keeps them, or bring the float file")
+
+
+def _no_quantizer(context: Context) -> Exception:
+    """Float IR, and integers asked of it."""
+    from edgecv.errors import UnsupportedError
+
+    what = "float OpenVINO IR is not made int8 here"
+    hint = "bring the network as .onnx or PyTorch, or the IR that NNCF quantized"
+    return UnsupportedError(context.where, what, hint)
 
 
 def _has_classes(source: Any, limits: Any, where: str) -> None:
