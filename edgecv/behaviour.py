@@ -107,7 +107,10 @@ def _run(module: nn.Module, x: Tensor, seed: int) -> Run:
     """Its outputs, and by name those of its innermost layers in their order."""
     import torch
 
-    names = {part: name for name, part in module.named_modules() if not list(part.children())}
+    names = {
+        part: name for name, part in module.named_modules()
+        if not list(part.children()) and not isinstance(part, torch.jit.ScriptModule)
+    }  # fmt: skip
     seen: dict[str, list[Tensor]] = {}
 
     def keep(part: nn.Module, _: Any, result: Any) -> None:
@@ -127,6 +130,8 @@ def _run(module: nn.Module, x: Tensor, seed: int) -> Run:
 @contextmanager
 def tracking(module: nn.Module) -> Iterator[Callable[[], str]]:
     """Yields a function that says which layer was running when something was raised."""
+    import torch
+
     stack: list[str] = []
 
     def enter(part: nn.Module, _: Any) -> None:
@@ -135,7 +140,9 @@ def tracking(module: nn.Module) -> Iterator[Callable[[], str]]:
     def leave(*_: Any) -> None:
         stack.pop()
 
-    names = {part: name for name, part in module.named_modules() if name}
+    scripts = torch.jit.ScriptModule  # takes no hooks
+    named = ((p, name) for name, p in module.named_modules() if not isinstance(p, scripts))
+    names = {part: name for part, name in named if name}
     hooks = [part.register_forward_pre_hook(enter) for part in names]
     hooks += [part.register_forward_hook(leave) for part in names]
     try:

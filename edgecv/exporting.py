@@ -282,6 +282,12 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
 
         model = Model.read(Path(source.name))
         return {**model.input, "labels": model.labels}
+    if source.kind == "script":
+        return {}
+    if source.kind == "program":
+        from edgecv.torchfiles.program import image as image_in
+
+        return image_in(Path(source.name))
     if source.is_graph:
         pins = replace(source.pins, size=size)
         with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,7 +24,7 @@ from edgecv.graph_files import SOURCE, graph_file, loader
 from edgecv.measuring import facts
 from edgecv.measuring.jobs import MeasureJob, PackJob, ProfileJob
 from edgecv.measuring.run import Measuring
-from edgecv.model_source import ModelSource
+from edgecv.model_source import TORCH, ModelSource
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.runtime.preprocess import Preprocess
@@ -119,6 +120,9 @@ def _data(work: Work) -> None:
 def _model(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
     source = work.node.facts["model"]
+    if source.kind in TORCH:
+        _torch_file(work, source)
+        return
     if source.is_graph:
         _graph_file(work, source)
         return
@@ -221,6 +225,20 @@ def _graph_file(work: Work, source: ModelSource) -> None:
         old.unlink()
     kept.save_facts()
     (work.out / OWN).write_text(json.dumps(graph.facts["own"], sort_keys=True))
+
+
+def _torch_file(work: Work, source: ModelSource) -> None:
+    """A file of torch.jit.save or torch.export.save as an .onnx file."""
+    import torch
+
+    from edgecv.torchfiles.convert import to_onnx
+
+    torch.set_num_threads(work.expansion.recipe.threads)
+    preprocess = work.preprocess()
+    image = (1, preprocess.channels, *preprocess.size)
+    with tempfile.TemporaryDirectory(prefix="edgecv-torch-") as room:
+        path = to_onnx(Path(source.name), Path(room), image, source.pins.inputs)
+        _graph_file(work, ModelSource("onnx", str(path), {}))
 
 
 def _check_input(name: str, graph: Graph, preprocess: Preprocess) -> None:

@@ -13,7 +13,8 @@ from edgecv.graph_files import FILES
 from edgecv.graphs.onnx import pins
 from edgecv.graphs.onnx.pins import Pins
 
-KINDS = ("zoo", "module", *FILES, "folder")
+TORCH = ("script", "program")  # TorchScript and torch.export, which become .onnx
+KINDS = ("zoo", "module", *FILES, *TORCH, "folder")
 CHECKPOINTS = (".pt", ".pth", ".ckpt", ".pkl", ".bin", ".tar", ".safetensors", ".h5", ".keras")
 
 
@@ -33,8 +34,13 @@ class ModelSource:
 
     @property
     def is_graph(self) -> bool:
-        """Whether it is a file that no PyTorch network comes from."""
-        return self.kind in FILES
+        """Whether it is a file that no PyTorch network comes from, to train or to prune."""
+        return self.format in FILES
+
+    @property
+    def format(self) -> str:
+        """Its kind, or that of the graph file which is made of it first."""
+        return "onnx" if self.kind in TORCH else self.kind
 
 
 def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
@@ -47,9 +53,9 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
         if len(named) == 1:
             args = {str(k): v for k, v in value.items() if k != named[0]}
             name = str(value[named[0]])
-            if named[0] in (*FILES, "folder"):
+            if named[0] in (*FILES, *TORCH, "folder"):
                 name = str(locate(name, folder))
-                words = pins.WORDS if named[0] == "onnx" else ()
+                words = {"onnx": pins.WORDS}.get(named[0], ("input",) if named[0] in TORCH else ())
                 for key in args:
                     if key not in words:
                         what = f"unknown key {key!r}: a file takes no arguments"
@@ -89,6 +95,8 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
         return ModelSource("folder", str(locate(text, folder)), args)
     if ":" in text and not text.startswith("zoo:"):
         return ModelSource("module", text, args)
+    if kind := of_torch(locate(text, folder)):
+        return ModelSource(kind, str(locate(text, folder)), args)
     if Path(text).suffix in CHECKPOINTS:
         what = "is a checkpoint: weights without the network that they belong to"
         hint = f"give the function that builds it: module:function --weights {text}"
@@ -113,3 +121,15 @@ def is_file(path: Path) -> bool:
         return path.is_file()
     except OSError:  # a name too long to be a file's
         return False
+
+
+def of_torch(path: Path) -> str:
+    """ "script" or "program" for a file of torch.jit.save or torch.export.save, "" for others.
+
+    Raises ModelError where a file that is called so is damaged, or not there.
+    """
+    if path.suffix not in (*CHECKPOINTS, ".pt2", ".ts", ".torchscript"):
+        return ""
+    from edgecv.torchfiles import kinds
+
+    return {"torchscript": "script", "program": "program"}.get(kinds.kind(path), "")

@@ -31,7 +31,7 @@ from edgecv.edits import kinds
 from edgecv.graph_files import loader
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
-from edgecv.model_source import ModelSource, locate
+from edgecv.model_source import TORCH, ModelSource, locate
 from edgecv.recipe import Recipe
 from edgecv.recipe_flow import Step, graph_format
 from edgecv.stages.base import Limited, Stage
@@ -306,7 +306,8 @@ def stage_key(
 def _made_by(model: ModelSource) -> tuple[str, ...]:
     """Modules of ours that make the network a recipe names."""
     if model.is_graph:
-        return (loader(model.kind),)
+        made = ("edgecv.torchfiles.convert",) if model.kind in TORCH else ()
+        return (loader(model.format), *made)
     if model.kind == "folder":
         return edit_modules(Path(model.name))
     return (zoo.module_of(model.name),) if model.kind == "zoo" else ()

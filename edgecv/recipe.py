@@ -359,7 +359,7 @@ def _taught(stage: Stage, steps: dict[str, Step], where: Where, *keys: Any) -> d
     if student is not None:
         found["student"] = model_source.read(student, folder, where, *keys, "student")
         if found["student"].is_graph:
-            called = FILES[found["student"].kind].called
+            called = FILES[found["student"].format].called
             hint = "give a zoo name, module:function or a Model folder"
             raise RecipeError(where(*keys, "student"), f"{called} is not trained", hint)
     teacher = getattr(stage, "teacher", "none")
@@ -438,7 +438,11 @@ def _expected(data: Data, model: ModelSource) -> dict[str, Any]:
 
         with suppress(ModelError):  # damaged: said when it is opened
             return Model.read(Path(model.name)).input
-    if model.is_graph and data.size is None:
+    if model.kind == "program" and data.size is None:
+        from edgecv.torchfiles.program import image as image_in
+
+        return image_in(Path(model.name))
+    if model.kind in FILES and data.size is None:
         with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
             graph = import_module(loader(model.kind)).load(Path(model.name), Path(room), model.pins)
         if image := image_of(graph.inputs):

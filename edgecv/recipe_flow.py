@@ -59,7 +59,7 @@ def check(
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        teaches = model.kind == "onnx" and step.source == "model"
+        teaches = model.format == "onnx" and step.source == "model"
         taught = step.student and teaches  # an .onnx file may teach a new network
         if gives == "graph" and step.stage.produces == "model" and not taught:
             raise RecipeError(
@@ -114,10 +114,10 @@ def offers(profile: Target, precision: str, where: str) -> None:
 
 def takes(profile: Target, model: ModelSource, where: str) -> None:
     """Raise TargetError where a file was made for other engines than the target's."""
-    if not model.is_graph or graph_format(profile, model) in FILES[model.kind].becomes:
+    if not model.is_graph or graph_format(profile, model) in FILES[model.format].becomes:
         return
-    if graph_format(profile, model) != model.kind:
-        kind = FILES[model.kind]
+    if graph_format(profile, model) != model.format:
+        kind = FILES[model.format]
         engine = facts(profile.backend).label
         what = f"{Path(model.name).name} is {kind.called}, which {engine} does not read"
         raise TargetError(f"{where}: target {profile.name!r}", what, kind.way_out)
@@ -126,4 +126,4 @@ def takes(profile: Target, model: ModelSource, where: str) -> None:
 def graph_format(profile: Target, model: ModelSource) -> str:
     """The format in which a network reaches a target's engine: its profile's, or that of the file
     that comes, where the engine reads it too."""
-    return model.kind if model.kind in facts(profile.backend).also else profile.graph
+    return model.format if model.format in facts(profile.backend).also else profile.graph

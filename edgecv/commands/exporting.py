@@ -25,8 +25,8 @@ def register(command: Any) -> None:
     )
     made.add_argument(
         "model",
-        help="Model folder, .onnx, .tflite or OpenVINO .xml file, package.module:function or "
-        "zoo name",
+        help="Model folder, .onnx, .tflite, OpenVINO .xml, TorchScript or .pt2 file, "
+        "package.module:function or zoo name",
     )
     made.add_argument(
         "--target", required=True, metavar="NAME[,NAME]",
