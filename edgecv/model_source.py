@@ -128,7 +128,8 @@ def of_torch(path: Path) -> str:
 
     Raises ModelError where a file that is called so is damaged, or not there.
     """
-    if path.suffix not in (*CHECKPOINTS, ".pt2", ".ts", ".torchscript"):
+    own = path.suffix in (".pt2", ".ts", ".torchscript")
+    if not (own or (path.suffix in CHECKPOINTS and is_file(path))):
         return ""
     from edgecv.torchfiles import kinds
 

@@ -450,6 +450,6 @@ def test_a_wrong_teacher_or_student_is_an_error(load, old: str, new: str, said: 
 
 @pytest.mark.parametrize("name", ["best.pt", "runs/best.pth", "weights.safetensors"])
 def test_a_checkpoint_is_no_network(name, tmp_path):
-    (tmp_path / Path(name).name).write_bytes(b"")
-    with pytest.raises(RecipeError, match="is a checkpoint: weights without their network"):
+    (tmp_path / Path(name).name).write_bytes(b"\x80\x02" + bytes(99))
+    with pytest.raises(RecipeError, match="is a checkpoint: weights without the network"):
         model_source.source_of(name, {}, tmp_path)

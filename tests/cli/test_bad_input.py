@@ -342,7 +342,7 @@ EXPORTS = (
          ("broken:odd", "--target", "cpu", "--arg", "classes=3")),
     Case("weights-none", nothing, ("none.pt", "no such file"),
          ("mynet:make", "--target", "cpu", "--weights", "none.pt")),
-    Case("no-script", nothing, ("net.pt", "no such file"), ("net.pt", "--target", "cpu")),
+    Case("no-script", nothing, ("net.pt2", "no such file"), ("net.pt2", "--target", "cpu")),
     Case("weights-of-file", nothing, ("--weights", "holds weights of its own"),
          ("net.onnx", "--target", "cpu", "--weights", "none.pt")),
     Case("checkpoint", lambda f: (f / "best.ckpt").write_bytes(b"\x80\2" + bytes(99)),
