@@ -115,5 +115,7 @@ def _moved(a: TensorSpec, b: TensorSpec) -> bool:
 def _turned(array: np.ndarray, held: TensorSpec, wanted: TensorSpec) -> np.ndarray:
     """An array as the other side lays it out; memory in order."""
     if _moved(held, wanted):
-        array = array.transpose((0, 2, 3, 1) if wanted.layout == "NHWC" else (0, 3, 1, 2))
+        order = (0, 2, 3, 1) if wanted.layout == "NHWC" else (0, 3, 1, 2)
+        if tuple(array.shape[axis] for axis in order) == wanted.shape:  # else called so wrongly
+            array = array.transpose(order)
     return np.asarray(array, order="C").reshape(wanted.shape)

@@ -2,8 +2,9 @@
 
 One table (`operators.py`) says which builtin operator becomes which nodes (semantics: the reference
 kernels of TensorFlow Lite); what is not in it is refused by name. Images stay channels-first
-between operators and are put back channels-last at the graph's own ends, so that inputs and outputs
-keep the file's names and shapes. fp16 weights become float32, sparse ones dense.
+between operators. Inputs keep the file's names and shapes, outputs its names; those of four axes
+come channels first, as the outputs of every ONNX graph are taken. fp16 weights become float32,
+sparse ones dense.
 
 Nothing here is believed: `prove` runs both files on random inputs, LiteRT's reference kernels
 against ONNX Runtime without its optimiser.

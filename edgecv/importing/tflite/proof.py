@@ -8,9 +8,15 @@ import numpy as np
 
 from edgecv.errors import EdgecvError, ModelError, UnsupportedError
 from edgecv.graphs.onnx.bounded import KERNEL, bounded
+from edgecv.importing.tflite.reader import FIRST
 
 NEAR = 1e-4  # |a - b| / |a|: sums in another order, and approximate kernels of a few roundings
 RUNS = 2
+
+
+def first(values: np.ndarray) -> np.ndarray:
+    """An output of four axes channels first, as the ONNX graph has it."""
+    return values.transpose(FIRST) if values.ndim == 4 else values
 
 
 def prove(content: bytes, model: Any, where: str) -> None:
@@ -33,7 +39,7 @@ def prove(content: bytes, model: Any, where: str) -> None:
             a = before.run({t.name: v for t, v in zip(before.inputs, values, strict=True)})
             b = after.run({t.name: v for t, v in zip(after.inputs, values, strict=True)})
             for spec, name in zip(before.outputs, names, strict=True):
-                _same(where, name, a[spec.name], b[name], bounds.get(name, 0.0))
+                _same(where, name, first(a[spec.name]), b[name], bounds.get(name, 0.0))
     finally:
         before.close()
         after.close()

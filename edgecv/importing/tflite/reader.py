@@ -54,7 +54,7 @@ class Reader:
         for i, info in zip(sources, inputs, strict=True):
             self._plain[i] = info.name
             self._taken.add(info.name)
-        outputs = [self._end(i) for i in ends]
+        outputs = [self._end(i, first=True) for i in ends]
         self._taken |= {o.name for o in outputs}
         for op in self.graph.operators:
             self._op = op
@@ -64,7 +64,7 @@ class Reader:
                 self.refuse("has no form in ONNX here", _OWN if custom else _ELSEWHERE)
             translate(self, self._op.builtinOptions)
         for i, info in zip(ends, outputs, strict=True):
-            self.nodes.append(onnx.helper.make_node("Identity", [self.plain(i)], [info.name]))
+            self.nodes.append(onnx.helper.make_node("Identity", [self._last(i)], [info.name]))
         graph = onnx.helper.make_graph(
             self.nodes, "main", inputs, outputs, list(self._held.values())
         )
@@ -215,8 +215,13 @@ class Reader:
             what = f"tensor {self._label(i)!r} holds quantized integers"
             raise UnsupportedError(self.where, what, _QUANTIZED)
 
-    def _end(self, i: int) -> Any:
-        """An input or output of the graph, as the file calls and shapes it."""
+    def _last(self, i: int) -> str:
+        """What an output is made of: of four axes channels first, as ONNX's images are."""
+        return self.first(i) if self.rank(i) == 4 else self.plain(i)
+
+    def _end(self, i: int, first: bool = False) -> Any:
+        """An input or output of the graph, as the file calls and shapes it; first: channels first
+        where it has four axes."""
         import onnx
 
         self._unquantized(i)
@@ -225,10 +230,12 @@ class Reader:
         if kind not in known:
             place = f"{self.where}: tensor {self._label(i)!r}"
             raise UnsupportedError(place, "is of a type without a form in ONNX here", _ELSEWHERE)
+        shape = self.shape(i)
+        shape = tuple(shape[a] for a in FIRST) if first and len(shape) == 4 else shape
         return onnx.helper.make_tensor_value_info(
             self._signed.get(i, self._label(i)),
             getattr(onnx.TensorProto, known[kind]),
-            self.shape(i),
+            shape,
         )
 
     def _label(self, i: int) -> str:
