@@ -69,6 +69,7 @@ def page(tally: Tally, out: Path, before: float) -> None:
     faults = [r for r in tally.rows.values() if r["verdict"] in FAULTS]
     counts = Counter((r["target"], r["precision"]) for r in tally.rows.values()
                      if r["figures"] and r["verdict"] not in FAULTS)  # fmt: skip
+    tried = Counter((r["target"], r["precision"]) for r in tally.rows.values())
     said = Counter((sentence(r["reason"]), f"{r['target']} {r['precision']}", r["network"])
                    for r in tally.rows.values() if r["verdict"] == REFUSED)  # fmt: skip
     by: dict[str, list[tuple[str, str]]] = {}
@@ -79,8 +80,9 @@ def page(tally: Tally, out: Path, before: float) -> None:
              "Runtime unoptimised on 8 pictures. A cell is dB of what varies over the error (a "
              "target's own: float is exact beyond 100); *in float*: int8 was asked for and this "
              "engine keeps it in float, and says so.", "", *record.table(head, rows), "",
-             "Bundles: " + ", ".join(f"{t} {p} {counts[t, p]} of {len(CASES)}" for t, p in places())
-             + ".", "", f"Nothing silently wrong, no crash: {record.verdict(not faults)}.", "",
+             "Bundles: " + ", ".join(f"{t} {p} {counts[t, p]} of {tried[t, p]}"
+                                     for t, p in places()) + " (an empty cell was not tried).", "",
+             f"Nothing silently wrong, no crash: {record.verdict(not faults)}.", "",
              "## Refused, with which sentence", "",
              *record.table(("sentence", "operators", "targets"),
                            [(what.replace("|", "/"),

@@ -134,7 +134,8 @@ def _recurrent(op: str, gates: int, direction: str = "forward", **attributes: An
         x, size = b.steps(c), gates * hidden
         parts = (b.drawn(count, size, width, size=0.1), b.drawn(count, size, hidden),
                  b.drawn(count, 2 * size))  # fmt: skip
-        made: str = b(op, x, *parts, direction=direction, hidden_size=hidden, **attributes)
+        y = b(op, x, *parts, direction=direction, hidden_size=hidden, **attributes)
+        made: str = b("Transpose", y, perm=[2, 0, 1, 3])  # the batch first
         return made
 
     return case

@@ -305,3 +305,27 @@ def test_ranges_that_no_grid_holds_are_widened(silent):
     assert {n: r for n, r in wide.items() if n not in empty} == {
         n: r for n, r in ranges.items() if n not in empty
     }
+
+
+class Token(nn.Module):
+    """A constant row before the pixels of an image, as a ViT has its class token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 6, 8, 8), nn.Linear(60, 4)
+        self.token = nn.Parameter(torch.randn(1, 1, 6))
+
+    def forward(self, x):
+        rows = self.conv(x).flatten(2).transpose(1, 2)
+        return self.head(torch.cat([self.token.expand(len(x), -1, -1), rows], 1).flatten(1))
+
+
+def test_a_constant_is_joined_on_the_grid_of_the_whole(tmp_path: Path):
+    module = Token().eval()
+    graph = export_tflite(module, torch.zeros(1, 3, 24, 24), tmp_path / "float")
+    with torch.no_grad():
+        want = module(torch.from_numpy(images()[:8].transpose(0, 3, 1, 2).copy())).numpy()
+    made = quantize_tflite(graph, images()[:16], GRID, "int8", tmp_path / "int8")
+    assert "CONCATENATION" in made.facts["ops"]
+    assert sqnr_db(want, logits(made, images()[:8])) > 20

@@ -202,10 +202,13 @@ def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kep
     if io == "float32":
         for end in (names.INPUT, names.OUTPUT):
             work.update_quantization_recipe(".*", end, algorithm_key="no_quantize")
+    # of the tensor's own rank: a constant that is concatenated takes its result's scale as it is
+    ranks = {t.name.decode(): len(t.shape) for t in flatbuffer.graph_of(shown).tensors
+             if t.shape is not None}  # fmt: skip
     statistics = {
         name: {
-            "min": np.full((1, 1, 1, 1), low, "f4"),
-            "max": np.full((1, 1, 1, 1), high, "f4"),
+            key: np.full((1,) * max(1, ranks.get(name, 4)), end, "f4")
+            for key, end in (("min", low), ("max", high))
         }
         for name, (low, high) in ranges.items()
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from onnx import helper
@@ -86,3 +88,33 @@ def test_height_and_width_are_pooled(op: str, keepdims: int) -> None:
 def test_other_means_are_left(axes: list[int]) -> None:
     node = helper.make_node("ReduceMean", ["x", "axes"], ["y"])
     assert ops(rewritten(model([node], SHAPE, axes=np.array(axes)), SHAPE)) == ["ReduceMean"]
+
+
+def shuffled(shape: tuple[int, ...], parts: int, part: int) -> tuple[list[Any], dict[str, Any]]:
+    """The part of a channel shuffle that ShuffleNetV2 hands on, as its exporters write it."""
+    _, channels, high, wide = shape
+    apart = np.array([channels // parts, parts, high * wide])
+    back = np.array([parts, -1, channels // parts, high, wide])
+    return [
+        helper.make_node("Reshape", ["x", "apart"], ["a"]),
+        helper.make_node("Transpose", ["a"], ["b"], perm=[1, 0, 2]),
+        helper.make_node("Reshape", ["b", "back"], ["c"]),
+        helper.make_node("Gather", ["c", "part"], ["y"], axis=0),
+    ], {"apart": apart, "back": back, "part": np.int64(part)}  # fmt: skip
+
+
+@pytest.mark.parametrize(("parts", "part"), [(2, 0), (2, 1), (3, 2)])
+def test_a_part_of_a_channel_shuffle_is_a_slice(parts: int, part: int) -> None:
+    shape = (1, 6, 4, 5)
+    nodes, held = shuffled(shape, parts, part)
+    assert ops(rewritten(model(nodes, shape, **held), shape)) == ["Slice"]
+
+
+def test_what_moves_pixels_too_is_left() -> None:
+    shape = (1, 6, 4, 5)
+    nodes, held = shuffled(shape, 2, 1)
+    held["back"] = np.array([2, -1, 3, 5, 4])
+    assert "Gather" in ops(rewritten(model(nodes, shape, **held), shape))
+    nodes[1].attribute[0].ints[:] = [2, 0, 1]
+    held["back"] = np.array([2, -1, 3, 4, 5])
+    assert "Gather" in ops(rewritten(model(nodes, shape, **held), shape))

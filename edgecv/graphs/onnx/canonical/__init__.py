@@ -19,6 +19,7 @@ from edgecv.graphs.onnx.canonical.gemm import gemm, untied
 from edgecv.graphs.onnx.canonical.leftovers import leftovers
 from edgecv.graphs.onnx.canonical.masks import masks
 from edgecv.graphs.onnx.canonical.opset import raised
+from edgecv.graphs.onnx.canonical.picked import picked
 from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
 from edgecv.graphs.onnx.canonical.scattered import scattered
@@ -41,6 +42,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "masks": masks,
     "wrap": wrap,
     "scattered": scattered,
+    "picked": picked,
     "einsum": einsum,
     "gemm": gemm,
     "untied": untied,
