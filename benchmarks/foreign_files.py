@@ -213,7 +213,8 @@ def page(rows: list[dict[str, Any]]) -> list[str]:
         "is the same small number, and SQNR is at its harshest. Those that find or read text have "
         "it: letters drawn on photographs. An output between 0 and 1 throughout passes as well "
         f"where it is off by {NOTHING['fp32']:g} at most (int8: {NOTHING['int8']:.4f}): a "
-        "sigmoid's 1e-9 is no answer that a kernel keeps. It has a star.", "",
+        "sigmoid's 1e-9 is no answer that a kernel keeps. It has a star. A "
+        "dash is not measured yet.", "",
         *record.table(head, lines), "",
         *_counts(rows), "",
         *(["What was refused, or failed, in its own words:", "", *said] if said else []),
