@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from edgecv.errors import ModelError, UnsupportedError
 
 Shape = tuple[int, ...]
+INPUTS = "edgecv_inputs"  # the attribute of an imported network that names its inputs
 _ELSEWHERE = "take a target that reads ONNX (cpu, openvino), or say it with other operators"
 _MENDED = "export the file again; it may run on targets that read ONNX (cpu, openvino)"
 Operator = Callable[["Node"], fx.Node | list[fx.Node]]
@@ -43,6 +44,7 @@ class Reader:
         uses = Counter(name for node in model.graph.node for name in node.input)
         self.uses = uses + Counter(value.name for value in model.graph.output)
         self.nodes: dict[str, fx.Node] = {}
+        self.inputs: dict[str, Shape] = {}
         for value in model.graph.input:
             if value.name not in self.constants:
                 flow = self.graph.placeholder(_identifier(value.name))
@@ -50,6 +52,7 @@ class Reader:
                 flow.meta["shape"] = tuple(dim.dim_value for dim in dims)
                 flow.meta["dtype"] = torch.float32
                 self.nodes[value.name] = flow
+                self.inputs[value.name] = flow.meta["shape"]
 
     def read(self, operators: dict[str, Operator]) -> nn.Module:
         """Every node: folded if all it reads is constant, else looked up in `operators`."""
@@ -94,8 +97,9 @@ class Reader:
                 raise ModelError(self.where, f"output {value.name!r} does not depend on the input")
             outputs.append(self.nodes[value.name])
         self.graph.output(outputs[0] if len(outputs) == 1 else tuple(outputs))
-        module = fx.GraphModule(self.root, self.graph, class_name="ImportedONNX")
+        module: Any = fx.GraphModule(self.root, self.graph, class_name="ImportedONNX")
         module.graph.lint()
+        setattr(module, INPUTS, self.inputs)
         return module.eval()
 
     def unique(self, name: str) -> str:

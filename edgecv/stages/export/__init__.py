@@ -67,7 +67,8 @@ class Export(Stage):
         images = context.images("train")
         pixels = judged(images.samples)
         found = plain_answers(graph, pixels, context.preprocess, keep=True)
-        wanted = torch_answers(module, pixels, context.preprocess, graph.inputs)
+        inputs = _in_order(module, graph.inputs)
+        wanted = torch_answers(module, pixels, context.preprocess, inputs)
         where = f"export of {context.where} to {target.graph}"
         tolerance = EXPORT_ONE_BIT if bits else EXPORT
         if bits:
@@ -85,10 +86,23 @@ class Export(Stage):
     def _export(self, module: Any, context: Context, target: Target, where: str) -> Any:
         import torch
 
+        from edgecv.stages.export._example import imported
+
         torch.set_num_threads(context.threads)
-        example = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        example: Any = imported(module)
+        if example is None:
+            example = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
         road = _road(target.graph)
         return road.export(module.eval(), example, context, self.opset, where)
+
+
+def _in_order(module: Any, inputs: Any) -> Any:
+    """A graph's inputs in the order of the network's arguments."""
+    from edgecv.stages.export._example import imported
+
+    named = {spec.name: spec for spec in inputs}
+    order = imported(module) or {}
+    return [named[name] for name in order] if named.keys() == order.keys() else inputs
 
 
 def _road(graph: str) -> ModuleType:

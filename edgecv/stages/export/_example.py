@@ -26,6 +26,8 @@ def example_of(module: nn.Module, example: Example, where: str) -> dict[str, Ten
             raise ModelError(f"{where}: the example input", what, "float32 (1, C, H, W)")
         return {"input": example}
     taken = arguments(module)
+    if isinstance(example, Mapping) and imported(module) is not None:
+        return dict(example)
     if not isinstance(example, Mapping):
         if len(example) > len(taken):
             what = f"takes {len(taken)} inputs, {len(example)} given"
@@ -40,6 +42,17 @@ def example_of(module: nn.Module, example: Example, where: str) -> dict[str, Ten
         what = f"input {missing[0]!r} has no shape, and stands before {wanted[-1]!r}"
         raise ModelError(where, what, f"give it too: --input {missing[0]}:1x3x224x224")
     return {name: example[name] for name in wanted}
+
+
+def imported(module: nn.Module) -> dict[str, Tensor] | None:
+    """Of a network that came from a file of several inputs: one for each, by the file's names."""
+    from edgecv.importing import inputs_of
+
+    shapes = inputs_of(module)
+    image = [s for s in shapes.values() if len(s) == 4 and s[0] == 1]
+    if not shapes or (len(shapes) == 1 and image):
+        return None
+    return {name: torch.zeros(*shape) for name, shape in shapes.items()}
 
 
 def zeros(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> dict[str, Tensor]:

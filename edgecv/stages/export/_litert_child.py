@@ -31,18 +31,20 @@ def main(program: Path, out: Path) -> dict[str, Any]:
     from edgecv.stages.export._nhwc import culprit, keep_channels_last, suspects
 
     exported = torch.export.load(program)
-    (example,) = exported.example_inputs[0]
+    examples = exported.example_inputs[0]
     network = exported.module()
     results = next(iter(exported.graph.find_nodes(op="output"))).args[0]
-    keep_channels_last(network, example)
+    keep_channels_last(network, *examples)
     found = suspects(network)
     outputs = [i for i, result in enumerate(results) if result.meta["val"].ndim == 4]
     named = partial(culprit, network)
-    network = litert_torch.to_channel_last_io(network, args=[0], outputs=outputs)
+    images = [i for i, x in enumerate(examples) if x.ndim == 4]
+    network = litert_torch.to_channel_last_io(network, args=images, outputs=outputs)
+    given = tuple(x.permute(0, 2, 3, 1).contiguous() if x.ndim == 4 else x for x in examples)
     # The ATen graph is already in eval mode; the flag only silences a warning.
     network.training = False
     try:
-        litert_torch.convert(network, (example.permute(0, 2, 3, 1).contiguous(),)).export(str(out))
+        litert_torch.convert(network, given).export(str(out))
     except Exception as e:
         return {**_failure(e), "culprit": named(str(e))}
     return {"versions": {p: version(p) for p in PACKAGES}, "suspects": found}

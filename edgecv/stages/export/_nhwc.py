@@ -35,12 +35,12 @@ _ORDERED += ("replication_pad2d", "roll", "upsample_bicubic2d", "threshold", "pr
 _LINE = 72  # of a user's source line, so much is shown
 
 
-def keep_channels_last(program: GraphModule, example: torch.Tensor) -> None:
+def keep_channels_last(program: GraphModule, *examples: torch.Tensor) -> None:
     """Rewrite every spatial mean or maximum and every dense layer over a flattened image.
 
-    example: (1, C, H, W), run once to learn the shapes.
+    examples: a tensor for each input, run once to learn the shapes.
     """
-    ShapeProp(program).propagate(example)
+    ShapeProp(program).propagate(*examples)
     rewrite(program)
     for node in list(program.graph.nodes):
         if node.op != "call_function":

@@ -30,7 +30,7 @@ from edgecv.errors import MissingExtraError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.outputs import flat
-from edgecv.stages.export._example import example_of
+from edgecv.stages.export._example import Example, example_of
 from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights
 
@@ -39,23 +39,24 @@ _CHILD = "edgecv.stages.export._litert_child"
 
 
 def export_tflite(
-    module: torch.nn.Module, example: torch.Tensor, out: Path, where: str = "the network"
+    module: torch.nn.Module, example: Example, out: Path, where: str = "the network"
 ) -> Graph:
     """Write out/model.tflite and out/graph.json: float32, input "input" NHWC, output "logits".
 
-    example: float32 (1, C, H, W); its values do not matter. where: what errors call the module. It
-    is traced in eval mode and left as it was. Other outputs are called as `edgecv.outputs` says;
-    maps are NHWC. Same module, same bytes. facts: {"ops": counts, "versions": ..., "transposes": a
-    sentence or ""}.
+    example: float32 (1, C, H, W), or a tensor for each input by its name; values do not matter.
+    where: what errors call the module. It is traced in eval mode and left as it was. Other outputs
+    are called as `edgecv.outputs` says; maps are NHWC. Same module, same bytes. facts: {"ops":
+    counts, "versions": ..., "transposes": a sentence or ""}.
 
     Raises ModelError (the module fails on the example, decides by its values, or returns what
     holds no tensors) and
     UnsupportedError (an operator that LiteRT cannot run, or only as a composite of its own).
     """
-    found, alone = answered(module, example_of(module, example, where), where)
+    given = example_of(module, example, where)
+    found, alone = answered(module, given, where)
     outputs = tuple(found.tensors)
     with evaluating(module), torch.no_grad(), nullcontext() if alone else flat(module):
-        program = _trace(module, example, where)
+        program = _trace(module, tuple(given.values()), where)
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
     with tempfile.TemporaryDirectory(prefix="edgecv-litert-") as room:
@@ -65,7 +66,8 @@ def export_tflite(
     moved = layout.said(model, next(iter(report["suspects"]), ""))
     _in_order(model)
     _nearest_from_corners(model)
-    flatbuffer.tidy(model, ("input",), outputs)
+    names = list(given)
+    flatbuffer.tidy(model, tuple(names[i] for i in _arguments(model)), outputs)
     name_weights(model, module.state_dict())
     flush_tflite(model)
     flatbuffer.write(model, path)
@@ -83,15 +85,23 @@ def export_tflite(
 
 
 def _trace(
-    module: torch.nn.Module, example: torch.Tensor, where: str
+    module: torch.nn.Module, example: tuple[torch.Tensor, ...], where: str
 ) -> torch.export.ExportedProgram:
     try:
         with redirect_stderr(StringIO()), _no_logs():
-            return torch.export.export(module, (example,))
+            return torch.export.export(module, example)
     except Exception as e:
         what = f"its forward cannot be traced by torch.export{_line_of(e)}"
         hint = "compute with torch alone, without other libraries and values of images"
         raise UnsupportedError(where, what, hint) from e
+
+
+def _arguments(model: Any) -> list[int]:
+    """Which argument each input of LiteRT's file is: its signature calls them args_0, args_1."""
+    (signature,) = model.signatureDefs
+    named = {int(t.tensorIndex): t.name.decode() for t in signature.inputs}
+    inputs = flatbuffer.graph_of(model).inputs
+    return [int(named[int(t)].rpartition("_")[2]) for t in inputs]
 
 
 @contextmanager

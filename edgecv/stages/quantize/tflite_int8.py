@@ -230,23 +230,27 @@ def _quantize(content: bytes, ranges: dict[str, Range], grid: Grid, io: str, kep
 
 
 def _take_uint8(model: Any) -> None:
-    """A uint8 input before the int8 one, and the QUANTIZE between them (zero points 128 apart)."""
-    graph = flatbuffer.graph_of(model)
-    (old,) = graph.inputs
-    inner = graph.tensors[old]
-    outer, grid = flatbuffer.new("TensorT"), flatbuffer.new("QuantizationParametersT")
-    grid.scale = list(inner.quantization.scale)
-    grid.zeroPoint = [int(inner.quantization.zeroPoint[0]) + 128]
-    outer.shape, outer.type = list(inner.shape), flatbuffer.enum("TensorType", "UINT8")
-    outer.buffer, outer.quantization, outer.hasRank = 0, grid, True
-    graph.tensors.append(outer)
-    op = flatbuffer.new("OperatorT")
-    op.opcodeIndex = flatbuffer.add_op(model, "QUANTIZE")
-    op.builtinOptionsType = flatbuffer.enum("BuiltinOptions", "QuantizeOptions")
-    op.builtinOptions = flatbuffer.new("QuantizeOptionsT")
-    op.inputs, op.outputs = [len(graph.tensors) - 1], [int(old)]
-    graph.operators.insert(0, op)
-    graph.inputs = [len(graph.tensors) - 1]
+    """uint8 inputs before the int8 ones, and the QUANTIZE between them (zero points 128 apart)."""
+    graph, made = flatbuffer.graph_of(model), []
+    code = flatbuffer.add_op(model, "QUANTIZE")
+    for place, old in enumerate(map(int, graph.inputs)):
+        inner = graph.tensors[old]
+        if inner.type != flatbuffer.enum("TensorType", "INT8"):
+            continue
+        outer, grid = flatbuffer.new("TensorT"), flatbuffer.new("QuantizationParametersT")
+        grid.scale = list(inner.quantization.scale)
+        grid.zeroPoint = [int(inner.quantization.zeroPoint[0]) + 128]
+        outer.shape, outer.type = list(inner.shape), flatbuffer.enum("TensorType", "UINT8")
+        outer.buffer, outer.quantization, outer.hasRank = 0, grid, True
+        graph.tensors.append(outer)
+        op = flatbuffer.new("OperatorT")
+        op.opcodeIndex = code
+        op.builtinOptionsType = flatbuffer.enum("BuiltinOptions", "QuantizeOptions")
+        op.builtinOptions = flatbuffer.new("QuantizeOptionsT")
+        op.inputs, op.outputs = [len(graph.tensors) - 1], [old]
+        made.append(op)
+        graph.inputs = [*graph.inputs[:place], len(graph.tensors) - 1, *graph.inputs[place + 1 :]]
+    graph.operators = [*made, *graph.operators]
 
 
 def _left_float(model: Any, io: str, kept: set[str]) -> dict[str, str]:
