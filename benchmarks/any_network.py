@@ -85,7 +85,8 @@ def network(name: str, source: str, work: Path, room: Path) -> Network:
 def page(tally: Tally, out: Path, before: float) -> None:
     """The table of networks by targets, and the sentences."""
     head = ("network", *(f"{t} {p}" for t, p in places()))
-    names = [f"{n}: {s}" for n in MAKERS for s in SOURCES]
+    names = [n for n in (f"{m}: {s}" for m in MAKERS for s in SOURCES)
+             if any((n, *place) in tally.rows for place in places())]  # fmt: skip
     rows = [(n, *(mark(tally.rows.get((n, *place))) for place in places())) for n in names]
     faults = [r for r in tally.rows.values() if r["verdict"] in FAULTS]
     passed = Counter((r["target"], r["precision"]) for r in tally.rows.values()
@@ -98,7 +99,8 @@ def page(tally: Tally, out: Path, before: float) -> None:
              "float*: int8 was asked for and this engine keeps it in float, and says so.", "",
              *record.table(head, rows), "",
              "Bundles: " + ", ".join(f"{t} {p} {passed[t, p]} of {tried[t, p]}"
-                                     for t, p in places()) + ".", "",
+                                     for t, p in places())
+             + " (an empty cell was not tried).", "",
              f"Nothing silently wrong, no crash: {record.verdict(not faults)}.", ""]  # fmt: skip
     for title, some in (
         ("Refused", [r for r in tally.rows.values() if r["verdict"] == REFUSED]),
