@@ -248,7 +248,9 @@ def _recipe(request: Request) -> Recipe:
 def _source(request: Request) -> ModelSource:
     """What the request names, with its pins. Raises RecipeError where it is no .onnx file."""
     source, said = source_of(request.model, request.args, Path()), request.pins.to_json()
-    if source.kind != "onnx" and (said := {k: v for k, v in said.items() if v != "NCHW"}):
+    taken = {"module": ("input", "batch"), "zoo": ("batch",)}.get(source.kind, ())
+    said = {k: v for k, v in said.items() if k not in taken and v != "NCHW"}
+    if source.kind != "onnx" and said:
         word = next(iter(said))
         raise RecipeError(f"--{word}", f"is for .onnx files, and {request.model} is none",
                           "leave it out, or export the network to ONNX first")  # fmt: skip
@@ -305,6 +307,13 @@ def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         if graph.facts.get("takes") == "bytes":  # pixels go in as they are
             found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
         return found
+    if source.pins.inputs:
+        specs = [TensorSpec(name, "float32", shape, "NCHW" if len(shape) == 4 else "NC")
+                 for name, shape in source.pins.inputs.items()]  # fmt: skip
+        image = image_of(specs)
+        if image is None:
+            return {"inputs": specs, "size": [8, 8], "channels": 3}
+        return {"inputs": specs, "size": image.shape[2:], "channels": image.shape[1]}
     if source.kind == "zoo":
         return {**published.known(source.name, source.args), "any_size": True}
     return {}

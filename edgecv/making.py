@@ -129,6 +129,7 @@ def _model(work: Work) -> None:
     import torch
 
     from edgecv.model import Model, check_finite, check_outputs
+    from edgecv.stages.export._example import TAKES, examples
 
     preprocess, images = work.preprocess(), Images.load(work.images["train"])
     labels = work.expansion.recipe.labels or images.classes
@@ -147,9 +148,16 @@ def _model(work: Work) -> None:
         module = model.build(file=source.weights)
     check_finite(module, model.builder)
     trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
-    size, channels = preprocess.size, preprocess.channels
-    check_outputs(module, model.builder, size, channels, classes, trains)
-    mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
+    if taken := source.pins.to_json():  # of several inputs, or of a batch
+        if trains:
+            what = "says what its inputs are: networks of one image are trained and changed"
+            raise ModelError(model.builder, what, "only quantize and export it")
+        model = model.with_facts(TAKES, taken)
+    example = tuple(examples(module, taken, preprocess, model.builder).values())
+    check_outputs(module, model.builder, example, classes, trains)
+    mixes = ""
+    if len(example) == 1 and example[0].ndim == 4:
+        mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
     if mixes:
         model = model.with_facts("model", {"mixes": mixes})
     _check_layer_names(work.expansion.recipe, module)

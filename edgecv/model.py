@@ -15,6 +15,7 @@ import inspect
 import json
 import logging
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -362,16 +363,24 @@ def check_finite(module: torch.nn.Module, where: str) -> None:
             raise ModelError(where, f"weight {name!r} holds NaN or Inf", "train it again")
 
 
+def _without(module: torch.nn.Module, given: int) -> str:
+    """The first argument of forward that has neither a value nor a default; "" where none is."""
+    from edgecv.stages.export._example import arguments
+
+    rest = list(arguments(module).items())[given:]
+    return next((name for name, default in rest if default is inspect.Parameter.empty), "")
+
+
 def check_outputs(
     module: torch.nn.Module,
     where: str,
-    size: tuple[int, int],
-    channels: int,
+    example: Sequence[torch.Tensor],
     classes: int | None,
     trains: bool = True,
 ) -> None:
-    """Run one zero image through: what it returns can be exported, and holds the data's classes.
+    """Run zeros through: what it returns can be exported, and holds the data's classes.
 
+    example: a tensor for each argument
     trains: steps that train follow, which take logits alone; else any tensors will do
             (`edgecv.outputs`), of which the first has the classes where the data has any
     Raises ModelError: the forward pass fails, returns what has no such form, or has another class
@@ -386,11 +395,14 @@ def check_outputs(
     module.eval()
     try:
         with torch.inference_mode(), tracking(module) as inside:
-            result = module(torch.zeros(1, channels, *size))
+            result = module(*example)
     except Exception as e:
-        shape, at = f"1x{channels}x{size[0]}x{size[1]}", inside() or _place(e)
+        shape, at = " and a ".join("x".join(map(str, x.shape)) for x in example), inside()
         hint = "check data.size and the channels, or run its forward on such a tensor"
-        raise ModelError(where, f"fails on a {shape} input, at {at}", hint) from e
+        if missing := _without(module, len(example)):
+            hint = f"its forward takes more: give a shape of each, --input {missing}:1x4"
+        what = f"fails on a {shape} input, at {at or _place(e)}"
+        raise ModelError(where, what, hint) from e
     finally:
         module.train(was)
     out = outputs_of(result, where).values[0]

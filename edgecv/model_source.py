@@ -62,13 +62,23 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
                         raise RecipeError(where(*place, key), what, near(key, words))
                 said = pins.read(args, lambda *keys: where(*place, *keys))
                 return ModelSource(named[0], name, {}, said)
+            said = Pins()
+            if named[0] == "module":  # a builder's own arguments may have these names
+                taken = {k: args.pop(k) for k in ("input", "batch") if _is_pin(k, args.get(k))}
+                said = pins.read(taken, lambda *keys: where(*place, *keys))
             weights = args.pop("weights") if isinstance(args.get("weights"), str) else None
             file = None if weights is None else locate(weights, folder)
             if file is not None and not file.exists():
                 raise RecipeError(where(*place, "weights"), f"{weights}: no such file")
-            return _in_zoo(ModelSource(named[0], name, args, weights=file), where, *place)
+            return _in_zoo(ModelSource(named[0], name, args, said, file), where, *place)
     what = f"give one of {', '.join(KINDS)}, found {short(value)}"
     raise RecipeError(where(*place), what, "e.g. {zoo: resnet8}")
+
+
+def _is_pin(word: str, value: Any) -> bool:
+    """Whether a key beside `module:` is meant for edgecv: shapes by input; a batch stays the
+    builder's."""
+    return word == "input" and isinstance(value, dict) and bool(value)
 
 
 def _in_zoo(source: ModelSource, where: Where, *place: Any) -> ModelSource:

@@ -115,7 +115,7 @@ def test_states_that_a_trial_changes_are_put_back() -> None:
 def test_where_a_network_stops_is_said_without_an_exceptions_words() -> None:
     module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(7, 4))
     with pytest.raises(ModelError, match=r"1x3x8x8 input, at layer '2' \(Linear\)") as e:
-        check_outputs(module, "nets:mine", (8, 8), 3, None)
+        check_outputs(module, "nets:mine", [torch.zeros(1, 3, 8, 8)], None)
     assert "mat1" not in str(e.value)
     with pytest.raises(UnsupportedError, match="does not run after pruning, at layer '2'"):
         check_runs(module, torch.zeros(1, *SHAPE), "step", "pruning")
@@ -127,4 +127,4 @@ def test_answers_of_another_precision_are_refused() -> None:
             return x.mean((2, 3)).double()
 
     with pytest.raises(ModelError, match="answers in float64"):
-        check_outputs(Doubled(), "nets:mine", (8, 8), 3, None)
+        check_outputs(Doubled(), "nets:mine", [torch.zeros(1, 3, 8, 8)], None)

@@ -295,25 +295,25 @@ class Returns(nn.Module):
 )
 def test_outputs_that_are_no_logits_are_named(what, said: str) -> None:
     with pytest.raises(ModelError, match=said):
-        check_outputs(Returns(what), "mine:make", (8, 8), 3, 4)
+        check_outputs(Returns(what), "mine:make", [torch.zeros(1, 3, 8, 8)], 4)
 
 
 def test_checking_outputs_leaves_the_mode_alone() -> None:
     module = Returns(lambda x: x.mean((2, 3))).train()
-    check_outputs(module, "mine:make", (8, 8), 3, None)
+    check_outputs(module, "mine:make", [torch.zeros(1, 3, 8, 8)], None)
     assert module.training
 
 
 @pytest.mark.parametrize("what", [lambda x: (x.mean((2, 3)), x), lambda x: {"map": x, "none": None},
                                   lambda x: x.sum()])  # fmt: skip
 def test_any_tensors_will_do_where_nothing_is_trained(what) -> None:
-    check_outputs(Returns(what), "mine:make", (8, 8), 3, None, trains=False)
+    check_outputs(Returns(what), "mine:make", [torch.zeros(1, 3, 8, 8)], None, trains=False)
     with pytest.raises(ModelError, match="only quantize and export it"):
-        check_outputs(Returns(what), "mine:make", (8, 8), 3, None)
+        check_outputs(Returns(what), "mine:make", [torch.zeros(1, 3, 8, 8)], None)
 
 
 def test_the_first_output_has_the_classes_of_the_data() -> None:
     several = Returns(lambda x: (x.mean((2, 3)), x))
-    check_outputs(several, "mine:make", (8, 8), 3, 3, trains=False)
+    check_outputs(several, "mine:make", [torch.zeros(1, 3, 8, 8)], 3, trains=False)
     with pytest.raises(ModelError, match="has 3 outputs and the data 4 classes"):
-        check_outputs(several, "mine:make", (8, 8), 3, 4, trains=False)
+        check_outputs(several, "mine:make", [torch.zeros(1, 3, 8, 8)], 4, trains=False)

@@ -82,7 +82,8 @@ class Bundle:
         self._run = session.run
         self._image, self._classes = contents.image, first.name
         self._classifies = self.manifest["task"] == "classification"
-        self._classifies = self._classifies and kinds([first])[first.name] == "classes"
+        one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
+        self._classifies &= one and kinds([first])[first.name] == "classes"
         self._softmax = self.manifest.get("scores", "logits") == "logits"
         self._grid = first if on_grid(first) else None
 

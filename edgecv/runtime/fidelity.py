@@ -93,7 +93,9 @@ def _whole(spec: TensorSpec) -> bool:
 def width(spec: TensorSpec) -> int:
     """How many scores a row has: for an image, or of a map for each pixel."""
     kind = kinds([replace(spec, groups=None)])[spec.name]
-    return _first_shape(spec)[1] if kind == "map" else int(np.prod(spec.shape))
+    if kind == "map":
+        return _first_shape(spec)[1]
+    return int(np.prod(spec.shape[1:] if kind == "classes" else spec.shape))
 
 
 def _first_shape(spec: TensorSpec) -> tuple[int, ...]:

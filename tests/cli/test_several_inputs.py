@@ -116,3 +116,62 @@ def test_an_image_alone_is_not_enough(network: Path, edgecv: Callable, tmp_path:
     (path,) = tmp_path.glob("*.edgecv")
     with pytest.raises(DataError, match="'more'"):
         open_bundle(path)(np.zeros((20, 20, 3), np.uint8))
+
+
+NETS = """
+import torch
+from torch import nn
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.image = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU())
+        self.more, self.head = nn.Linear(4, 8), nn.Linear(16, 5)
+
+    def forward(self, more, image):
+        found = self.image(image)
+        both = torch.cat([found.mean((2, 3)), self.more(more)], 1)
+        return {"row": self.head(both), "map": found}
+
+def make():
+    torch.manual_seed(0)
+    return Two()
+"""
+
+
+def test_a_torch_network_of_several_inputs(edgecv: Callable, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    (tmp_path / "nets_of_two.py").write_text(NETS)
+    network = ("export", "nets_of_two:make", "--target", "cpu", "--out", tmp_path / "out")
+    done = edgecv(*network, cwd=tmp_path)
+    assert done.code == 2
+    assert "--input image:" in done.err
+    shapes = ("--input", "image:1x3x16x16", "--input", "more:1x4")
+    done = edgecv(*network, *shapes, cwd=tmp_path)
+    assert done.code == 0, done.err
+    (path,) = (tmp_path / "out").glob("*.edgecv")
+    bundle = open_bundle(path)
+    space: dict = {}
+    exec(NETS, space)
+    feed = {s.name: RNG.normal(size=s.shape).astype(np.float32) for s in bundle.inputs}
+    given = [torch.from_numpy(feed[n]) for n in ("more", "image")]
+    with torch.no_grad():
+        want = space["make"]().eval()(*given)
+    got = bundle.run(feed)
+    for name in want:
+        np.testing.assert_allclose(got[name], want[name].numpy(), atol=1e-5)
+
+
+def test_a_batch_of_a_torch_network(edgecv: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    done = edgecv(
+        "export", "resnet8", "--batch", "3", "--input-size", "32", "--target", "cpu",
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (path,) = tmp_path.glob("*.edgecv")
+    bundle = open_bundle(path)
+    x = RNG.normal(size=(3, 3, 32, 32)).astype(np.float32)
+    (answer,) = bundle.run({bundle.inputs[0].name: x}).values()
+    (turned,) = bundle.run({bundle.inputs[0].name: x[::-1].copy()}).values()
+    np.testing.assert_allclose(answer, turned[::-1], rtol=1e-4, atol=1e-5)

@@ -61,13 +61,16 @@ class Export(Stage):
         trained = _trained(source)
         module = trained.network if trained else frozen(materialised(module))
         bits = one_bit(module)
-        graph = self._export(module, context, target, _named(source))
+        takes = source[0].facts.get("takes", {}) if isinstance(source, tuple) else {}
+        graph = self._export(module, takes, context, target, _named(source))
         graph = graph.knowing(context.out if isinstance(source, tuple) else source.parent)
         graph = with_kinds(graph, context.labels)
         images = context.images("train")
         pixels = judged(images.samples)
         found = plain_answers(graph, pixels, context.preprocess, keep=True)
-        inputs = _in_order(module, graph.inputs)
+        specs = {spec.name: spec for spec in graph.inputs}
+        order = [n for n in _given(module, takes, context) if n in specs]
+        inputs = [specs[n] for n in order] if len(order) == len(specs) else graph.inputs
         wanted = torch_answers(module, pixels, context.preprocess, inputs)
         where = f"export of {context.where} to {target.graph}"
         tolerance = EXPORT_ONE_BIT if bits else EXPORT
@@ -83,26 +86,25 @@ class Export(Stage):
             graph.facts["learned"] = trained.table(graph, pixels.pixels[len(pixels) // 2], context)
         graph.save_facts()
 
-    def _export(self, module: Any, context: Context, target: Target, where: str) -> Any:
+    def _export(
+        self, module: Any, takes: dict[str, Any], context: Context, target: Target, where: str
+    ) -> Any:
         import torch
 
-        from edgecv.stages.export._example import imported
-
         torch.set_num_threads(context.threads)
-        example: Any = imported(module)
-        if example is None:
-            example = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
+        given = _given(module, takes, context)
+        example: Any = given
+        if list(given) == ["input"] and given["input"].ndim == 4:
+            example = given["input"]
         road = _road(target.graph)
         return road.export(module.eval(), example, context, self.opset, where)
 
 
-def _in_order(module: Any, inputs: Any) -> Any:
-    """A graph's inputs in the order of the network's arguments."""
-    from edgecv.stages.export._example import imported
+def _given(module: Any, takes: dict[str, Any], context: Context) -> dict[str, Any]:
+    """A tensor for each input, in the order of the network's arguments."""
+    from edgecv.stages.export._example import examples, imported
 
-    named = {spec.name: spec for spec in inputs}
-    order = imported(module) or {}
-    return [named[name] for name in order] if named.keys() == order.keys() else inputs
+    return imported(module) or examples(module, takes, context.preprocess, context.network)
 
 
 def _road(graph: str) -> ModuleType:

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.errors import ModelError
+from edgecv.runtime.preprocess import Preprocess
 
+TAKES = "takes"  # the fact of a Model that says what its inputs are, where it is no single image
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
 
@@ -21,9 +23,9 @@ def example_of(module: nn.Module, example: Example, where: str) -> dict[str, Ten
     take, one without a value that stands before one with it.
     """
     if isinstance(example, Tensor):
-        if example.ndim != 4 or example.shape[0] != 1 or example.dtype != torch.float32:
+        if example.ndim != 4 or example.dtype != torch.float32:
             what = f"is {str(example.dtype).removeprefix('torch.')} {tuple(example.shape)}"
-            raise ModelError(f"{where}: the example input", what, "float32 (1, C, H, W)")
+            raise ModelError(f"{where}: the example input", what, "float32 (N, C, H, W)")
         return {"input": example}
     taken = arguments(module)
     if isinstance(example, Mapping) and imported(module) is not None:
@@ -51,8 +53,21 @@ def imported(module: nn.Module) -> dict[str, Tensor] | None:
     shapes = inputs_of(module)
     image = [s for s in shapes.values() if len(s) == 4 and s[0] == 1]
     if not shapes or (len(shapes) == 1 and image):
-        return None
+        return None  # one image, which is called "input"
     return {name: torch.zeros(*shape) for name, shape in shapes.items()}
+
+
+def examples(
+    module: nn.Module, takes: Mapping[str, Any], preprocess: Preprocess, where: str
+) -> dict[str, Tensor]:
+    """What a user's network is traced on: zeros for the inputs that the user names, or one image.
+
+    takes: {"input": {name: shape}, "batch": N}, each may be absent. Raises ModelError
+    """
+    if shapes := takes.get("input"):
+        return zeros(module, shapes, where)
+    size = (preprocess.channels, *preprocess.size)
+    return {"input": torch.zeros(takes.get("batch", 1), *size)}
 
 
 def zeros(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> dict[str, Tensor]:
