@@ -13,7 +13,7 @@ from onnx import numpy_helper
 
 from edgecv import target
 from edgecv.backends import compile_module, run_module
-from edgecv.bundle_parity import bundle_parity, lost
+from edgecv.bundle_parity import _as_near, bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.runtime.fidelity import compare
 from edgecv.runtime.preprocess import Preprocess
@@ -50,6 +50,13 @@ def test_more_noise_is_told_with_both_figures(graph: float, bundle: float) -> No
 def test_kernels_that_are_wrong_are_refused(graph: float, bundle: float) -> None:
     with pytest.raises(ParityError, match="the engine's kernels answer"):
         list(lost("net", at(graph), at(bundle)))
+
+
+@pytest.mark.parametrize(("graph", "bundle", "near"), [(12, 11.5, True), (13.5, 12, False)])
+def test_two_ways_of_rounding_are_both_judged_by_float(
+    graph: float, bundle: float, near: bool
+) -> None:
+    assert _as_near(at(graph), at(bundle)) is near
 
 
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
