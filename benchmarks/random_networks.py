@@ -2,9 +2,10 @@
 
     python benchmarks/random_networks.py --work DIR [--count 1000] [--targets cpu openvino c]
 
-Torch modules, ONNX files of opsets 7 to 22 and torch's own exports (`random_nets/`), fp32 and int8,
-judged against torch or ONNX Runtime unoptimised on 128 pictures: at least 60 dB in fp32 (50 on
-tflite), 15 dB in int8, and 7 of 8 best classes the same where float's margin is clear. int8 below
+Torch modules, ONNX files of opsets 7 to 22 and torch's own exports (`random_nets/`), with outputs
+of one to five axes, several of them, a second input, two pictures a call; judged output by output
+against torch or ONNX Runtime unoptimised on 128 pictures: at least 60 dB in fp32 (50 on tflite),
+15 dB in int8, and of rows of classes 7 of 8 best the same where float's margin is clear. int8 below
 that is "lossy, and told" where the export warned of it with a figure at most 3 dB too good. One
 JSON line a result in DIR/results-SEED.jsonl: a later call goes on where it stopped, `--again
 VERDICT` takes rows of that verdict once more. `--only N` repeats one network, engines in processes
@@ -152,7 +153,7 @@ def worker(options: argparse.Namespace) -> None:
     for number, target, precision in json.loads(Path(options.jobs).read_text()):
         if network is None or network.number != number:
             network = Network(number, options.seed, options.work)
-        add(file, judged(network, target, precision, options.work))
+        add(file, judged(network, target, precision))
 
 
 def once(options: argparse.Namespace) -> None:
@@ -163,7 +164,7 @@ def once(options: argparse.Namespace) -> None:
     print(network.kind, network.model, network.args, f"{network.side} pixels")
     for target in options.targets:
         for precision in options.precisions:
-            row = judged(network, target, precision, options.work, apart=True)
+            row = judged(network, target, precision, apart=True)
             print(json.dumps(row), flush=True)
 
 
@@ -181,8 +182,9 @@ def page(options: argparse.Namespace, found: dict[Key, dict[str, Any]], before: 
     trees = Counter(r.get("tree", "unknown") for r in rows)
     lines = ["# Random networks", "",
              f"{len(rows)} of {asked} exports of {options.count} networks: torch modules, ONNX "
-             "files of opsets 7 to 22 and exports of torch's own, judged against torch or ONNX "
-             "Runtime unoptimised.", "", *record.table(head, table), "",
+             "files of opsets 7 to 22 and exports of torch's own, with outputs of one to five "
+             "axes, several of them, a second input, two pictures a call; each output judged "
+             "against torch or ONNX Runtime unoptimised.", "", *record.table(head, table), "",
              f"Nothing silently wrong, no crash, no refusal without a way out: "
              f"{record.verdict(not faults)}. "
              f"All that was asked for: {record.verdict(len(rows) == asked)}.", "",

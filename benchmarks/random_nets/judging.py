@@ -24,10 +24,21 @@ import onnx
 import torch
 
 from benchmarks.random_nets import onnx_nets, torch_nets
-from benchmarks.random_nets.pictures import MEAN, STD, folder, inputs, pictures
+from benchmarks.random_nets.pictures import (
+    CLASSES,
+    MEAN,
+    STD,
+    arrays,
+    extras,
+    folder,
+    inputs,
+    pictures,
+)
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, UNCLEAR, WRONG
 from edgecv import child, exporting, packing
 from edgecv.errors import EdgecvError, ParityError
+from edgecv.graphs.onnx.pins import Pins
+from edgecv.outputs import outputs_of
 from edgecv.parity import SEEN_DB
 from edgecv.runtime import open_bundle
 
@@ -47,7 +58,9 @@ def source(number: int) -> str:
 class Network:
     """Network `number` of a seed, ready for `exporting`, with what it answers in float.
 
-    model, args: as in `exporting.Request`; wanted: float32 (JUDGED, ...) by output
+    model, args, pins, calibration: as in `exporting.Request`
+    feeds: float32 (JUDGED, ...) by input; batch: how many of them a call takes
+    wanted: float32 (JUDGED, ...) by output, in the network's order
     """
 
     def __init__(self, number: int, seed: int, room: Path) -> None:
@@ -57,14 +70,20 @@ class Network:
         own = seed * 1_000_003 + number
         self.side = SIDES[own % len(SIDES)]
         self.pixels, _ = pictures(JUDGED, self.side, 10_000 + own)
-        x, self.args = inputs(self.pixels), dict[str, Any]()
+        x, self.args, self.pins, self.batch = inputs(self.pixels), dict[str, Any](), Pins(), 1
         if self.kind == "torch":
             self.model, self.args = "benchmarks.random_nets.torch_nets:build", {
                 "seed": own, "side": self.side}  # fmt: skip
             module = torch_nets.build(own, self.side)
+            more = self._extras(room, module.extra, "x")
+            if more:
+                sizes = {name: (1, *v.shape[1:]) for name, v in {"x": x, **more}.items()}
+                self.pins = Pins(inputs=sizes)
+            self.feeds = {"x": x, **more} if more else {"input": x}
+            given = [torch.from_numpy(v) for v in self.feeds.values()]
             with torch.inference_mode():
-                rows = [module(torch.from_numpy(x[i : i + 1])) for i in range(JUDGED)]
-            answers = [r if isinstance(r, tuple) else (r,) for r in rows]
+                answers = [outputs_of(module(*(v[i : i + 1] for v in given))).values
+                           for i in range(JUDGED)]  # fmt: skip
             self.wanted = [np.concatenate([a[j].numpy() for a in answers])
                            for j in range(len(answers[0]))]  # fmt: skip
             return
@@ -74,9 +93,21 @@ class Network:
             onnx.save(onnx_nets.build(own, self.side), str(path))
         self.model = str(path)
         session = onnx_nets.session_of(onnx.load(str(path)))
-        name = session.get_inputs()[0].name
-        runs = [session.run(None, {name: x[i : i + 1]}) for i in range(JUDGED)]
-        self.wanted = [np.concatenate([r[j] for r in runs]) for j in range(len(runs[0]))]
+        image, *others = session.get_inputs()
+        extra = next((o.name for o in others if o.name in ("numbers", "mask")), None)
+        self.batch = image.shape[0]
+        self.feeds = {image.name: x, **self._extras(room, extra, image.name)}
+        calls = [session.run(None, {k: v[i : i + self.batch] for k, v in self.feeds.items()})
+                 for i in range(0, JUDGED, self.batch)]  # fmt: skip
+        self.wanted = [np.concatenate([r[j] for r in calls]) for j in range(len(calls[0]))]
+
+    def _extras(self, room: Path, name: str | None, image: str) -> dict[str, np.ndarray]:
+        """What it takes beside the image; what it is calibrated on follows from that."""
+        if name is None:
+            self.calibration = folder(room, self.side)
+            return {}
+        self.calibration = arrays(room, self.side, name, image)
+        return extras(name, JUDGED, self.side, 10_000 + self.number)
 
 
 def exported(seed: int, side: int, path: Path) -> bool:
@@ -84,11 +115,13 @@ def exported(seed: int, side: int, path: Path) -> bool:
     ONNX Runtime can run what it wrote."""
     module, opset = torch_nets.build(seed, side), 11 + seed % 7
     x = torch.zeros(1, 3, side, side)
+    more = {k: torch.from_numpy(v) for k, v in extras(module.extra, 1, side, 0).items()}
     for wanted in (opset, 18):  # some operators can be written in later opsets alone
         try:
-            torch.onnx.export(module, (x,), str(path), dynamo=False, opset_version=wanted)
+            torch.onnx.export(module, (x, *more.values()), str(path), dynamo=False,
+                              opset_version=wanted, input_names=["x", *more])  # fmt: skip
             session = onnx_nets.session_of(onnx.load(str(path)))
-            session.run(None, {session.get_inputs()[0].name: x.numpy()})
+            session.run(None, {k: v.numpy() for k, v in {"x": x, **more}.items()})
             return True
         except Exception:
             continue
@@ -126,16 +159,17 @@ def in_process() -> Iterator[None]:
         child.call = before
 
 
-def judged(network: Network, target: str, precision: str, room: Path,
+def judged(network: Network, target: str, precision: str,
            apart: bool = False) -> dict[str, Any]:  # fmt: skip
     """The verdict on one export. apart: engines in processes of their own, as for users."""
     result: dict[str, Any] = {"network": network.number, "source": network.kind,
                               "target": target, "precision": precision,
                               "tree": tree()}  # fmt: skip
-    size = (network.side, network.side) if network.kind == "torch" else None
+    alone = network.kind == "torch" and not network.pins.inputs
+    size = (network.side, network.side) if alone else None
     request = exporting.Request(
         model=network.model, args=network.args, targets=(target,), precision=precision, size=size,
-        calibration=folder(room, network.side), crop_pct=1.0, mean=(MEAN,), std=(STD,),
+        pins=network.pins, calibration=network.calibration, crop_pct=1.0, mean=(MEAN,), std=(STD,),
         interpolation="bilinear",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as out:
@@ -178,19 +212,11 @@ def normalised(said: str) -> str:
 
 
 def _compared(network: Network, made: Any, target: str, precision: str) -> dict[str, Any]:
-    bundle = open_bundle(made.bundle)
-    try:
-        rows = [bundle.run({bundle.inputs[0].name: np.asarray(bundle.preprocess(p))})
-                for p in network.pixels]  # fmt: skip
-    finally:
-        bundle.close()
+    got = _answers(network, made.bundle)
     least = INT8_DB if precision == "int8" else TFLITE_DB if target == "tflite" else FLOAT_DB
-    figures, right = [], len(bundle.outputs) == len(network.wanted)
-    for spec, wanted in zip(bundle.outputs, network.wanted, strict=False):
-        got = np.stack([r[spec.name][0] for r in rows])
-        if spec.layout == "NHWC" and got.ndim == 4:
-            got = got.transpose(0, 3, 1, 2)
-        db, same = compared(wanted, got)
+    figures, right = [], len(got) == len(network.wanted)
+    for wanted, found in zip(network.wanted, got, strict=False):
+        db, same = compared(wanted, found)
         figures.append([round(db, 1), round(same, 3)])
         right &= db >= least and same >= 7 / 8
     kept = precision == "int8" and not set(made.facts.executed) & {"int8"}
@@ -204,15 +230,31 @@ def _compared(network: Network, made: Any, target: str, precision: str) -> dict[
     return {"verdict": verdict, "reason": reason, "figures": figures, "note": note}
 
 
+def _answers(network: Network, path: Path) -> list[np.ndarray]:
+    """(JUDGED, ...) of every output, in the graph's own order, shape and layout."""
+    bundle, step = open_bundle(path), network.batch
+    try:
+        names = [s.name for s in bundle.inputs]
+        feeds = dict(zip(names, network.feeds.values(), strict=True))
+        if set(names) == network.feeds.keys():
+            feeds = network.feeds
+        calls = [bundle.run({k: v[i : i + step] for k, v in feeds.items()})
+                 for i in range(0, JUDGED, step)]  # fmt: skip
+        return [np.concatenate([c[s.name] for c in calls]) for s in bundle.outputs]
+    finally:
+        bundle.close()
+
+
 def compared(wanted: np.ndarray, got: np.ndarray) -> tuple[float, float]:
-    """dB of what varies between the pictures over the error; share of clear best classes kept."""
-    if wanted.size != got.size:
+    """dB of what varies between the pictures over the error; share of clear best classes kept, of a
+    row of classes. Shapes must be the same: an output that lies otherwise is another."""
+    if wanted.shape != got.shape:
         return -np.inf, 0.0
     a, b = (v.astype(np.float64).reshape(len(wanted), -1) for v in (wanted, got))
     varies = ((a - a.mean(0)) ** 2).sum()
     error = ((a - b) ** 2).sum()
     db = 10 * np.log10(max(varies, 1e-30) / max(error, 1e-30))
-    if wanted.reshape(len(a), wanted.shape[1], -1).shape[2] > 1 or a.shape[1] < 2:
+    if wanted.ndim not in (2, 4) or not 2 <= wanted.shape[1] == a.shape[1] <= CLASSES:
         return float(db), 1.0
     order = np.sort(a, 1)
     clear = order[:, -1] - order[:, -2] > CLEAR * a.std()

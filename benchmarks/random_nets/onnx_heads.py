@@ -1,4 +1,6 @@
-"""How the files of `onnx_nets` end: dense layers, convolutions, maps, in several spellings."""
+"""How the files of `onnx_nets` end in rows of classes, in several spellings; in outputs of other
+shapes: `onnx_tensors`.
+"""
 
 from __future__ import annotations
 
@@ -92,12 +94,6 @@ def by_convolution(w: Any) -> list[str]:
     y = w.add("Conv", w.x, w.constant(weight[:, :, None, None]), w.constant(bias))
     pooled = w.add("GlobalAveragePool", y)
     return [w.add("Flatten", pooled) if w.rng.random() < 0.7 else pooled]
-
-
-@head
-def map_of_classes(w: Any) -> list[str]:
-    weight, bias = pointing(w, w.values[w.x].mean((2, 3)))
-    return [w.add("Conv", w.x, w.constant(weight[:, :, None, None]), w.constant(bias))]
 
 
 @head

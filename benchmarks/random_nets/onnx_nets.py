@@ -15,7 +15,9 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 from benchmarks.random_nets.onnx_blocks import BLOCKS, HEADS
-from benchmarks.random_nets.pictures import CLASSES, inputs, pictures
+from benchmarks.random_nets.pictures import CLASSES, extras, inputs, pictures
+
+TWO_INPUTS, BATCHES = 0.12, 0.08  # shares of the files: a second input, two pictures a call
 
 # Opset -> the file format's version of its day.
 IR = {7: 3, 8: 3, 9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9,
@@ -34,6 +36,13 @@ class Writer:
         pixels, self.kinds = pictures(36, side, 0)
         self.x, self.values = "input", {"input": inputs(pixels)}
         self.side_in, self.nodes, self.held = side, list[Any](), list[onnx.TensorProto]()
+        pick = self.rng.random()
+        self.batch = 2 if pick > 1 - BATCHES else 1
+        self.extras: dict[str, np.ndarray] = {}
+        if pick < TWO_INPUTS:
+            name = str(self.rng.choice(["numbers", "mask"]))
+            self.extras = extras(name, len(pixels), side, 0)
+            self.values |= self.extras
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,14 +93,20 @@ class Writer:
         opsets = [helper.make_opsetid("", self.opset)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR[self.opset])
 
+    def _float(self, name: str) -> onnx.ValueInfoProto:
+        shape = [self.batch, *self.values[name].shape[1:]]
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
     def finished(self, outputs: list[str]) -> onnx.ModelProto:
-        """The file: one picture in; of old opsets (and now and then) weights listed as inputs."""
-        image = [1, 3, self.side_in, self.side_in]
-        taken = [helper.make_tensor_value_info("input", TensorProto.FLOAT, image)]
+        """The file: pictures in, and what goes with them; of old opsets (and now and then) weights
+        listed as inputs."""
+        taken = [self._float(n) for n in ("input", *self.extras)]
         if self.opset < 9 or self.rng.random() < 0.1:
             taken += [helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in self.held]
         given = [
-            helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, *self.values[n].shape[1:]])
+            helper.make_tensor_value_info(
+                n, TensorProto.FLOAT, [self.batch, *self.values[n].shape[1:]]
+            )
             for n in outputs
         ]
         model = self._model(self.nodes, taken, given, self.held)
@@ -120,10 +135,14 @@ def build(seed: int, side: int = 24) -> onnx.ModelProto:
 
 
 def _drawn(seed: int, side: int) -> onnx.ModelProto:
-    from benchmarks.random_nets import onnx_heads  # noqa: F401 - its heads join HEADS
+    from benchmarks.random_nets import onnx_tensors  # its heads join HEADS
 
     w = Writer(seed, side)
+    if "mask" in w.extras:
+        w.x = w.add("Mul", w.x, w.add("Sigmoid", "mask"))
     BLOCKS["conv"](w)
+    if "numbers" in w.extras:
+        onnx_tensors.conditioned(w)
     names = list(BLOCKS)
     share = np.array([BLOCKS[n].share for n in names])  # type: ignore[attr-defined]
     for _ in range(int(w.rng.integers(2, 6))):

@@ -24,6 +24,29 @@ def inputs(pixels: np.ndarray) -> np.ndarray:
     return ((pixels.astype(np.float32) - MEAN) / STD).transpose(0, 3, 1, 2).copy()
 
 
+def extras(name: str | None, count: int, side: int, seed: int) -> dict[str, np.ndarray]:
+    """What a network takes beside the image, float32 (count, ...) by its name; {} of nothing.
+
+    "numbers" is (count, 4), "mask" (count, 1, side, side), both of spread 1.
+    """
+    shapes = {"numbers": (4,), "mask": (1, side, side)}
+    if name is None:
+        return {}
+    rng = np.random.default_rng(seed)
+    return {name: rng.normal(size=(count, *shapes[name])).astype(np.float32)}
+
+
+def arrays(out: Path, side: int, name: str, image: str, count: int = 48) -> Path:
+    """An .npz of the pictures of `folder` and what goes with each, to calibrate on, written once.
+
+    image, name: what the network calls the image and the other input
+    """
+    path = out / f"pictures-{side}-{name}-{image}.npz"
+    if not path.is_file():
+        np.savez(path, **{image: pictures(count, side, 1)[0]}, **extras(name, count, side, 1))
+    return path
+
+
 def folder(out: Path, side: int, count: int = 48) -> Path:
     """A folder of PNG files to calibrate on, written once."""
     place = out / f"pictures-{side}"

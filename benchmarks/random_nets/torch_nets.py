@@ -23,54 +23,10 @@ from benchmarks.random_nets.parts import (
     activation,
     norm,
 )  # fmt: skip
-from benchmarks.random_nets.pictures import CLASSES, inputs, pictures
+from benchmarks.random_nets.pictures import CLASSES, extras, inputs, pictures
+from benchmarks.random_nets.torch_heads import HEADS, NETWORKS, Head, Network
 
-HEADS = ["gap", "gap", "mean", "flatten", "conv", "softmax", "two", "one", "map", "max", "lstm",
-         "tokens", "logsoftmax"]  # fmt: skip
-
-
-class Network(nn.Module):
-    """A body of random blocks and a head; `kind` says how it ends."""
-
-    def __init__(self, body: nn.Module, channels: int, side: int, kind: str) -> None:
-        super().__init__()
-        self.body, self.kind = body, kind
-        outputs = 1 if kind == "one" else CLASSES
-        if kind == "lstm":
-            self.lstm = nn.LSTM(channels * side, 12, batch_first=True)
-        if kind in ("conv", "map"):
-            self.head: nn.Module = nn.Conv2d(channels, outputs, 1)
-        else:
-            width = {"flatten": channels * side * side, "lstm": 12}.get(kind, channels)
-            self.head = nn.Linear(width, outputs)
-        if kind == "two":
-            self.second = nn.Linear(channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        x = self.body(x)
-        if self.kind == "map":
-            return self.head(x)
-        if self.kind == "conv":
-            return F.adaptive_avg_pool2d(self.head(x), 1).flatten(1)
-        if self.kind == "lstm":
-            rows = x.permute(0, 2, 1, 3).flatten(2)
-            return self.head(self.lstm(rows)[0][:, -1])
-        if self.kind == "flatten":
-            f = torch.flatten(x, 1)
-        elif self.kind == "max":
-            f = torch.amax(x, (2, 3))
-        elif self.kind == "mean":
-            f = x.mean((2, 3))
-        elif self.kind == "tokens":
-            f = x.flatten(2).transpose(1, 2).mean(1)
-        else:
-            f = F.adaptive_avg_pool2d(x, 1).flatten(1)
-        y = self.head(f)
-        if self.kind == "softmax":
-            return y.softmax(1)
-        if self.kind == "logsoftmax":
-            return F.log_softmax(y, 1)
-        return (y, self.second(f)) if self.kind == "two" else y
+TWO_INPUTS = 0.12  # this share of the networks takes something beside the image
 
 
 def build(seed: int, side: int = 24) -> nn.Module:
@@ -84,8 +40,9 @@ def build(seed: int, side: int = 24) -> nn.Module:
     for _ in range(int(rng.integers(2, 6))):
         block, channels, now = some_block(rng, channels, now)
         blocks.append(block)
-    net = Network(nn.Sequential(*blocks), channels, now, str(rng.choice(HEADS)))
-    return settled(net, side)
+    head = Head(channels, now, str(rng.choice(HEADS)))
+    extra = str(rng.choice(["numbers", "mask"])) if rng.random() < TWO_INPUTS else None
+    return settled(NETWORKS[extra](nn.Sequential(*blocks), head, channels, extra), side)
 
 
 def conv(
@@ -244,20 +201,24 @@ def settled(net: Network, side: int) -> nn.Module:
         if isinstance(m, nn.BatchNorm2d):
             m.weight.uniform_(0.6, 1.4), m.bias.uniform_(-0.3, 0.3)
             m.momentum = None
-    net.train()(x)
+    given = (x, *extras(net.extra, len(x), side, 0).values())
+    given = tuple(torch.as_tensor(v) for v in given)
+    net.train()(*given)
     for m in net.eval().modules():
         if isinstance(m, nn.BatchNorm2d):
             m.momentum = 0.1
     seen: list[Tensor] = []
-    hook = net.head.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
-    net(x)
+    layer = net.last.head
+    hook = layer.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    net(*given)
     hook.remove()
-    f = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0]
+    f = seen[0]
+    f = f.mean((2, 3)) if f.ndim == 4 else f.mean(1) if f.ndim == 3 else f
     mu = torch.stack([f[y == k].mean(0) for k in range(CLASSES)])
     within = torch.stack([f[y == k].var(0) for k in range(CLASSES)]).mean(0)
     w = (mu - f.mean(0)) / (within + 0.1 * f.var() + 1e-9)
-    w = w[: net.head.weight.shape[0]]
+    w = w[: layer.weight.shape[0]]
     w *= 2.5 / ((f @ w.T).std() + 1e-9)
-    net.head.weight.copy_(w.reshape(net.head.weight.shape))
-    net.head.bias.copy_(-(f @ w.T).mean(0))
+    layer.weight.copy_(w.reshape(layer.weight.shape))
+    layer.bias.copy_(-(f @ w.T).mean(0))
     return net.eval()
