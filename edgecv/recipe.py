@@ -115,6 +115,15 @@ class Data(_Checked):
             raise ValueError(f"{info.data['color']} is of {needed} channels")
         return value
 
+    @field_validator("mean", "std", mode="before")
+    @classmethod
+    def _numbers(cls, value: Any) -> Any:
+        """Before units are told by what a truth value would count as."""
+        listed = value if isinstance(value, list | tuple) else [value]
+        if truth := [v for v in listed if isinstance(v, bool)]:
+            raise ValueError(f"takes a number, found {str(truth[0]).lower()}")
+        return value
+
     @field_validator("mean", "std")
     @classmethod
     def _per_channel(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:

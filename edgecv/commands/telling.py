@@ -72,7 +72,7 @@ def stages(options: argparse.Namespace) -> int:
             )
             shown = "|".join(map(str, kind)) if isinstance(kind, list) else kind
             about = field.get("description", "")
-            print(f"  {name:<18}{shown:<22}default {json.dumps(field.get('default')):<10}{about}")
+            print(f"  {name:<21} {shown:<22}default {json.dumps(field.get('default')):<10}{about}")
     return 0
 
 

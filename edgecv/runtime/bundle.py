@@ -81,7 +81,7 @@ class Bundle:
         self._input: np.ndarray | None = None
         self._run = session.run
         self._image, self._classes = contents.image, first.name
-        self._classifies = self.manifest["task"] == "classification"
+        self._classifies = self.manifest.get("task") == "classification"
         one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
         self._classifies &= one and kinds([first])[first.name] == "classes"
         self._softmax = self.manifest.get("scores", "logits") == "logits"

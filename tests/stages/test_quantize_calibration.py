@@ -13,6 +13,7 @@ from torch import nn
 from edgecv import target
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import DataError, UnsupportedError
+from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import Quantize
@@ -24,6 +25,7 @@ from tests.backends.tflite_graphs import GRID
 from tests.networks import SIZE, chain, context
 
 SHAPE = (3, 8, 8)
+TAKES = TensorSpec("input", "float32", (1, *SHAPE), "NCHW")
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, *SHAPE)).astype(np.float32)
 MEAN, STD = (np.float32(v).reshape(3, 1, 1) for v in ((123.7, 116.3, 103.5), (58.4, 57.1, 57.4)))
 
@@ -42,7 +44,7 @@ MEAN, STD = (np.float32(v).reshape(3, 1, 1) for v in ((123.7, 116.3, 103.5), (58
 )
 def test_refused(samples: np.ndarray, says: str) -> None:
     with pytest.raises(DataError, match=says):
-        check_samples(samples, SHAPE)
+        check_samples(samples, [TAKES])
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_refused(samples: np.ndarray, says: str) -> None:
     ids=["0..255", "0..1", "-1..1", "standardised", "mean taken off"],
 )
 def test_nothing_is_said_of_what_networks_expect(samples: np.ndarray) -> None:
-    check_samples(samples, SHAPE)
+    check_samples(samples, [TAKES])
     assert doubts(samples) == []
 
 
