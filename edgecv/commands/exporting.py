@@ -37,7 +37,10 @@ def register(command: Any) -> None:
         choices=("fp32", "fp16", "bf16", "int8"),
         help="default: what a file comes in; int8 with --calibration, else fp32",
     )
-    made.add_argument("--calibration", type=Path, metavar="DIR", help="images, in any sub-folders")
+    made.add_argument(
+        "--calibration", type=Path, metavar="DIR",
+        help="images, in any sub-folders; or an .npz file with an array for each input",
+    )  # fmt: skip
     made.add_argument(
         "--evaluate", metavar="SOURCE", help="imagefolder:DIR, images to measure accuracy on"
     )
@@ -88,7 +91,7 @@ def register(command: Any) -> None:
     )  # fmt: skip
     made.add_argument(
         "--input", action="append", default=[], metavar="NAME:SHAPE",
-        help="shape of an .onnx file's input that is open, images:1x3x640x640",
+        help="shape of an input that is open, or an argument of a PyTorch network: image:1x3x64x64",
     )  # fmt: skip
     made.add_argument(
         "--output", action="append", default=[], metavar="NAME",
@@ -102,7 +105,7 @@ def register(command: Any) -> None:
         "--batch",
         type=int,
         metavar="N",
-        help="images at once, where an .onnx file leaves it open (1)",
+        help="images at once, where the network leaves it open (1)",
     )
     made.add_argument(
         "--weights", type=Path, metavar="FILE",
