@@ -118,7 +118,8 @@ def _prove(
             proof["scores"] = _scores(as_rows(answers[0]))
         proof["task"] = _task(job, graph, answers)
         proof["warnings"] += told
-        proof["warnings"] += list(doubts(proof["parity"]["float"] or proof["parity"]["compiled"]))
+        said = proof["parity"]["float"] or proof["parity"]["compiled"]
+        proof["warnings"] += list(doubts(said, proof["task"] == CLASSIFICATION))
         proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
         if job.test:
             # the device's answers are those that count, and not those of another processor
@@ -145,11 +146,11 @@ def _task(job: PackJob, graph: Graph, answers: Answers | None) -> str | None:
     return inferred(graph.outputs, answers, bool(job.labels))
 
 
-def doubts(parity: Mapping[str, Any]) -> Iterator[str]:
+def doubts(parity: Mapping[str, Any], classifies: bool) -> Iterator[str]:
     """What makes an agreement say nothing, a sentence each. parity: the bundle against float."""
     if parity["flat"]:
         yield "the network answers the same for every image: nothing can be judged by it"
-    elif parity["answers"] == 1 and parity["samples"] > 1:
+    elif classifies and parity["answers"] == 1 and parity["samples"] > 1:
         yield "the network gives one class to every image: equal best classes say nothing"
 
 

@@ -46,7 +46,7 @@ class Plan:
     threads:   of each engine
     scenario:  "single-stream" (one call after the other) or "offline" (`threads` sessions of one
                thread each, all working: throughput)
-    batch:     images in a call
+    batch:     runs in a call, of one image each where the network takes no batch of its own
     rounds:    at least so many
     precision: half-width of the intervals to reach, 0.01 is 1%
     budget_s:  seconds after which it ends all the same
@@ -116,6 +116,7 @@ def measure(
         "bundles": rows,
         "warnings": [
             *_elsewhere(subjects),
+            *_unequal(subjects),
             *sensors.changes(before, after),
             *_warnings(rows, plan, reached),
         ],
@@ -172,7 +173,7 @@ def _summary(
     size = int(sum(map(len, subject.contents.files.values())))
     return {
         **{k: subject.contents.manifest[k] for k in ("target", "engine", "precision")},
-        **timings(series, plan.batch, plan.threads),
+        **timings(series, plan.batch * subject.images, plan.threads),
         "latency_ratio": wall.ratio,
         "latency_ratio_interval": wall.to_json(),
         "cpu_time_ratio": cpu.ratio,
@@ -202,6 +203,14 @@ def timings(series: Series, batch: int = 1, threads: int = 1) -> dict[str, Any]:
         # Several threads wait for one another: their CPU time says nothing of other processes.
         "busy": bool(wall.mean() > BUSY * (cpu_ms if threads == 1 else p50)),
     }
+
+
+def _unequal(subjects: Sequence[BundleSubject]) -> list[str]:
+    """Bundles whose calls do not hold the same work."""
+    if len({s.images for s in subjects}) < 2:
+        return []
+    held = ", ".join(f"{s.path.name} {s.images}" for s in subjects)
+    return [f"images in a run differ ({held}): latencies and ratios are of calls, not of images"]
 
 
 def _elsewhere(subjects: Sequence[BundleSubject]) -> list[str]:

@@ -3,7 +3,8 @@
     single-stream   one session; a call runs `batch` images one after the other
     offline         `threads` sessions of one engine thread each; a call shares `batch` images out
 
-A bundle's network is compiled for a batch of one image, so that a larger batch is that many runs.
+`batch` is of runs: a bundle's network is compiled for so many images as it says (`images`), one as
+a rule, and a larger batch is that many runs.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from edgecv.errors import MissingExtraError
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.bundle import Bundle, opened
+from edgecv.runtime.spec import image_of
 
 SCENARIOS = ("single-stream", "offline")
 Feeds = Mapping[str, np.ndarray]
@@ -38,6 +40,8 @@ class BundleSubject:
             notes = self.contents.manifest.get("notes") or ["its engine could not run"]
             what = f"has no golden inputs to run: where it was made, {notes[0]}"
             raise MissingExtraError(str(path), what, "make it again where it runs")
+        image = image_of(self.contents.inputs)
+        self.images = image.shape[0] if image else 1  # that one run takes
         self.threads, self.scenario, self.batch = threads, scenario, batch
         self._open: list[Bundle] = []
         self._pool: ThreadPoolExecutor | None = None

@@ -238,8 +238,17 @@ def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
         ))  # fmt: skip
     table(head, rows, right=(2, 4, 5))
     for name, one in found.items():
+        if not isinstance(one, EdgecvError) and _has_parts(one.facts):
+            for line in _fidelity(one.facts):
+                print(f"{name}: {line}")
+    for name, one in found.items():
         if isinstance(one, EdgecvError):
             print(f"no bundle for {name}: {one}")
+
+
+def _has_parts(facts: BundleFacts) -> bool:
+    """Whether the column's figure is the worst of several outputs' or groups'."""
+    return bool((facts.parity["float"] or facts.parity["graph"] or {}).get("outputs"))
 
 
 def _notes(made: Mapping[str, Exported], several: bool) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecv.bench.measure import Plan, measure
 from edgecv.runtime import open_bundle
 
 RNG = np.random.default_rng(0)
@@ -162,6 +163,23 @@ def test_a_torch_network_of_several_inputs(edgecv: Callable, tmp_path: Path) -> 
         np.testing.assert_allclose(got[name], want[name].numpy(), atol=1e-5)
 
 
+def test_every_output_is_told_beside_the_table_of_several_targets(
+    edgecv: Callable, tmp_path: Path
+) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("openvino")
+    (tmp_path / "nets_told.py").write_text(NETS)
+    done = edgecv(
+        "export", "nets_told:make", "--input", "image:1x3x16x16", "--input", "more:1x4",
+        "--target", "cpu,openvino", "--out", tmp_path / "out", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    for target in ("cpu", "openvino"):
+        (line,) = [s for s in done.out.splitlines() if s.startswith(f"{target}: against float")]
+        assert "row " in line
+        assert "map " in line
+
+
 def test_a_batch_of_a_torch_network(edgecv: Callable, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     done = edgecv(
@@ -175,3 +193,10 @@ def test_a_batch_of_a_torch_network(edgecv: Callable, tmp_path: Path) -> None:
     (answer,) = bundle.run({bundle.inputs[0].name: x}).values()
     (turned,) = bundle.run({bundle.inputs[0].name: x[::-1].copy()}).values()
     np.testing.assert_allclose(answer, turned[::-1], rtol=1e-4, atol=1e-5)
+    done = edgecv("export", "resnet8", "--input-size", "32", "--target", "cpu", "--out",
+                  tmp_path / "one")  # fmt: skip
+    both = [path, *(tmp_path / "one").glob("*.edgecv")]
+    told = measure(both, Plan(rounds=3, precision=1e6, burst_ms=1.0), starts=False)
+    for row, images in zip(told["bundles"], (3, 1), strict=True):
+        assert row["throughput"] == pytest.approx(1000 * images / row["latency_ms"]["p50"])
+    assert any("3" in w and "of calls" in w for w in told["warnings"])

@@ -99,9 +99,12 @@ def test_accuracy_that_guessing_gives_is_told() -> None:
 
 def test_answers_that_cannot_be_judged_are_told() -> None:
     one = {"flat": False, "answers": 1, "samples": 8}
-    assert "one class" in next(packing.doubts(one))
-    assert "the same for every image" in next(packing.doubts({**one, "flat": True}))
-    assert not list(packing.doubts({**one, "answers": 3}))
+    assert "one class" in next(packing.doubts(one, classifies=True))
+    assert "the same for every image" in next(
+        packing.doubts({**one, "flat": True}, classifies=False)
+    )
+    assert not list(packing.doubts({**one, "answers": 3}, classifies=True))
+    assert not list(packing.doubts(one, classifies=False)), "channels of a map are no classes"
 
 
 def test_what_int8_lost_is_told():
