@@ -26,20 +26,35 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **{**named, "allow_abbrev": False})
+        self._given: list[str] = []
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self._given = list(sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
+        message = self._unknown(message) or message
         near = self._near(message)
         hint = f"did you mean {' or '.join(near)}?" if near else f"see {self.prog} --help"
         self.exit(2, f"error: {self.prog}: {message} ({hint})\n")
 
+    def _unknown(self, message: str) -> str | None:
+        """The option that is in no command, where argparse speaks of what is missing: --targt."""
+        if not message.startswith("the following arguments are required: --"):
+            return None
+        said = self._given[: self._given.index("--")] if "--" in self._given else self._given
+        options = (word.partition("=")[0] for word in said if word.startswith("--"))
+        unknown = [o for o in options if o not in self._option_string_actions]
+        return f"unrecognized arguments: {unknown[0]}" if unknown else None
+
     def _near(self, message: str) -> list[str]:
         """Options like the one that is in no command."""
         said = message.partition("unrecognized arguments: --")[2].split()
-        if not said or not self._subparsers:
+        if not said:
             return []
         option = said[0].partition("=")[0]
-        commands = self._subparsers._group_actions[0].choices or {}
-        known = {o.removeprefix("--") for c in dict(commands).values()
+        commands = self._subparsers._group_actions[0].choices if self._subparsers else None
+        known = {o.removeprefix("--") for c in dict(commands or {self.prog: self}).values()
                  for o in c._option_string_actions if o.startswith("--")}  # fmt: skip
         held = sorted(o for o in known if option in o.split("-"))
         return [f"--{o}" for o in held or difflib.get_close_matches(option, known, 1)][:3]

@@ -419,5 +419,5 @@ def check_outputs(
         raise ModelError(
             where,
             f"has {found} outputs and the data {classes} classes",
-            "give the builder the class count of the data",
+            "give the builder the class count of the data; edgecv export asks for no classes",
         )

@@ -111,6 +111,9 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
         what = "is a checkpoint: weights without the network that they belong to"
         hint = f"give the function that builds it: module:function --weights {text}"
         raise RecipeError(text, what, hint)
+    if is_file(locate(text, folder)):
+        hint = "a file is .onnx, .tflite, OpenVINO's .xml, TorchScript or .pt2: docs/networks.md"
+        raise RecipeError(text, "is no network that can come in", hint)
     if "/" in text:
         raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
     return ModelSource("zoo", text.removeprefix("zoo:"), args)

@@ -170,6 +170,9 @@ def export(options: argparse.Namespace) -> int:
         _tell(next(iter(made.values())))
     else:
         _table(found)
+    if len(found) > 1 and any(one.facts.made_up for one in made.values()):
+        print("note: dB on made-up images, where outputs that hardly change read low: "
+              "give --calibration for yours")  # fmt: skip
     for note in _notes(made, several=len(found) > 1):
         print(note)
     given = options.weights or request.args.get("pretrained")
@@ -236,7 +239,8 @@ def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
             f"{against['sqnr_db']:.1f}" if against else "",
             f"{100 * facts.metric['value']:.2f}" if facts.metric else "",
         ))  # fmt: skip
-    table(head, rows, right=(2, 4, 5))
+    kept = 6 if any(row[5] for row in rows) else 5  # top-1 where it was measured on labels
+    table(head[:kept], [row[:kept] for row in rows], right=(2, 4, 5)[: kept - 3])
     for name, one in found.items():
         if not isinstance(one, EdgecvError) and _has_parts(one.facts):
             for line in _fidelity(one.facts):

@@ -57,7 +57,7 @@ class Bundle:
 
     manifest, preprocess: as the bundle says
     inputs, outputs: of the graph, by its own names, shapes and layout
-    labels:  one per class
+    labels:  one per class, the index as text where none were given; of no classifier: none
     session: the engine's own session, with its own inputs and outputs
     """
 
@@ -75,7 +75,8 @@ class Bundle:
         )
         self.inputs, self.outputs = self._interface.inputs, self._interface.outputs
         labels, first = self.manifest.get("labels"), contents.outputs[0]
-        self.labels: Sequence[str] = labels or _Indices(width(first))
+        classes = self.manifest["task"] == "classification"
+        self.labels: Sequence[str] = labels or (_Indices(width(first)) if classes else ())
         # what a call needs, found once
         self._turn = Turn(str(self.path), BundleError)
         self._input: np.ndarray | None = None

@@ -195,6 +195,7 @@ def test_several_targets_share_what_they_can_and_end_in_a_table(
     assert done.err.count("model.onnx") == 1
     rows = [line.split()[0] for line in done.out.splitlines() if ".edgecv" in line]
     assert rows == ["openvino", "cpu"]
+    assert "top-1" not in done.out.splitlines()[0]  # no labels: no column of nothing
     for target in rows:
         assert exported(target, tmp_path / target).code == 0
         name = f"net-int8.{target}.edgecv"

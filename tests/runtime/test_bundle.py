@@ -328,6 +328,11 @@ def test_labels_and_probabilities(make_bundle) -> None:
     assert best == (int(raw.argmax()), str(raw.argmax()), float(raw.max()))
 
 
+def test_a_network_without_a_task_has_no_labels_that_nobody_named(make_bundle) -> None:
+    assert len(open_bundle(make_bundle(labels=None)).labels) > 0
+    assert list(open_bundle(make_bundle(labels=None, task=None)).labels) == []
+
+
 def test_run_takes_real_values_on_an_integer_grid(make_bundle) -> None:
     bundle = open_bundle(make_bundle(integer=True))
     q = np.random.default_rng(2).integers(0, 256, (1, 3, 8, 8), dtype=np.uint8)
