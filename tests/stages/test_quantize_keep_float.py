@@ -15,10 +15,12 @@ from edgecv.backends.openvino.run import Session as OpenVinoSession
 from edgecv.backends.tflite.run import Session as LiteRtSession
 from edgecv.errors import StageError, TargetError
 from edgecv.graph import Graph
+from edgecv.graphs.onnx.names import node_names
 from edgecv.replay import graph_session
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import Quantize
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.stages.quantize.onnx_qdq import _known_as, quantize_onnx
+from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.tflite_int8 import quantize_tflite
 from edgecv.target import Grid
@@ -52,6 +54,24 @@ def test_onnx_runtime_keeps_the_layer_float(onnx_graph: Graph, tmp_path: Path, l
     assert session.executed() == {"fp32": 1, "int8": 5}
     assert float_layers(session) == {layer}
     assert graph.facts["options"]["keep_float"] == [layer]
+
+
+def test_a_layer_is_known_by_what_each_file_calls_it() -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    weight, bias = np.ones((4, 4), np.float32), np.ones(4, np.float32)
+    held = [
+        numpy_helper.from_array(weight, "onnx::Gemm_5"),
+        numpy_helper.from_array(bias, "body.tokens.bias"),
+    ]
+    node = helper.make_node("Gemm", ["x", "onnx::Gemm_5", "body.tokens.bias"], ["y"],
+                            "/body/tokens/MatMul/MatMulAddFusion")  # fmt: skip
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 4]) for n in "xy"]
+    model = helper.make_model(helper.make_graph([node], "net", ends[:1], ends[1:], held))
+    own = node_names(own_biases(model))[node.name] - node_names(model)[node.name]
+    (known,) = _known_as(model).values()
+    assert own, "the quantized file calls it otherwise"
+    assert known == node_names(model)[node.name] | own
 
 
 def test_openvino_keeps_the_layers_float(onnx_graph: Graph, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
-from edgecv.stages.quantize.onnx_weights import fit, rows_and_pairs, settle
+from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range, opened
 from edgecv.stages.quantize.settling import FULL, SEVEN_BITS, largest
@@ -77,7 +77,7 @@ def quantize_onnx(
     if grid.activations == "uint8" and not graph.facts.get("one_bit"):
         counted_pads_apart(Draft(model, graph.path.name))
     model = with_shapes(model)
-    kept = resolve(node_names(model), options.keep_float)
+    kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL
         overrides = onnx_learned.overrides(graph, grid, rows_and_pairs(model))
@@ -124,6 +124,13 @@ def quantize_onnx(
     result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
     result.save_facts()
     return result
+
+
+def _known_as(model: Any) -> dict[str, frozenset[str]]:
+    """What `keep_float` calls the layers: as the float file does, and as the quantized one does,
+    whose layers have biases of their own and may be called otherwise for it."""
+    named, own = node_names(model), node_names(own_biases(model))
+    return {key: names | own.get(key, frozenset()) for key, names in named.items()}
 
 
 def _quantize(
