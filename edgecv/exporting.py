@@ -26,7 +26,8 @@ from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
-from edgecv.recipe import NO_LIMITS, Bench, Data, Recipe
+from edgecv.recipe import NO_LIMITS, Recipe
+from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, takes
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of

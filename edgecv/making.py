@@ -128,8 +128,8 @@ def _model(work: Work) -> None:
         return
     import torch
 
+    from edgecv.examples import TAKES, examples
     from edgecv.model import Model, check_finite, check_outputs
-    from edgecv.stages.export._example import TAKES, examples
 
     preprocess, images = work.preprocess(), Images.load(work.images["train"])
     labels = work.expansion.recipe.labels or images.classes

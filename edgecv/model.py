@@ -365,7 +365,7 @@ def check_finite(module: torch.nn.Module, where: str) -> None:
 
 def _without(module: torch.nn.Module, given: int) -> str:
     """The first argument of forward that has neither a value nor a default; "" where none is."""
-    from edgecv.stages.export._example import arguments
+    from edgecv.examples import arguments
 
     rest = list(arguments(module).items())[given:]
     return next((name for name, default in rest if default is inspect.Parameter.empty), "")

@@ -20,9 +20,9 @@ from torch import nn
 
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.importing.operators import OPERATORS
-from edgecv.importing.reader import INPUTS, Reader
+from edgecv.importing.reader import Reader
 
-__all__ = ["inputs_of", "onnx_to_torch"]
+__all__ = ["onnx_to_torch"]
 
 MIN_OPSET = 11
 
@@ -30,19 +30,13 @@ MIN_OPSET = 11
 def onnx_to_torch(path: Path, where: str = "") -> nn.Module:
     """The network in `path`, in evaluation mode; float (N, ...) in and out, any batch N.
 
-    Its inputs, in the order of its arguments, are `inputs_of(module)`.
+    Its inputs, in the order of its arguments, are `edgecv.examples.inputs_of(module)`.
     where: what errors call the file; its own path if left out
     Raises ModelError where the file is damaged, too old or has dynamic sizes, UnsupportedError
     naming the node and the operator that cannot be read.
     """
     where = where or str(path)
     return Reader(_load(Path(path), where), where).read(OPERATORS)
-
-
-def inputs_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The shapes of an imported network's inputs by the file's own names; {} of any other."""
-    found: dict[str, tuple[int, ...]] = getattr(module, INPUTS, {})
-    return found
 
 
 def _load(path: Path, where: str) -> onnx.ModelProto:

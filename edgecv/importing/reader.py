@@ -17,9 +17,9 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from edgecv.errors import ModelError, UnsupportedError
+from edgecv.examples import INPUTS
 
 Shape = tuple[int, ...]
-INPUTS = "edgecv_inputs"  # the attribute of an imported network that names its inputs
 _ELSEWHERE = "take a target that reads ONNX (cpu, openvino), or say it with other operators"
 _MENDED = "export the file again; it may run on targets that read ONNX (cpu, openvino)"
 Operator = Callable[["Node"], fx.Node | list[fx.Node]]

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.backends.tflite.run import Session as TfliteSession
 from edgecv.errors import ModelError
+from edgecv.examples import example_of, zeros
 from edgecv.outputs import outputs_of
-from edgecv.stages.export._example import example_of, zeros
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
 

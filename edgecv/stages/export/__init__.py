@@ -102,7 +102,7 @@ class Export(Stage):
 
 def _given(module: Any, takes: dict[str, Any], context: Context) -> dict[str, Any]:
     """A tensor for each input, in the order of the network's arguments."""
-    from edgecv.stages.export._example import examples, imported
+    from edgecv.examples import examples, imported
 
     return imported(module) or examples(module, takes, context.preprocess, context.network)
 

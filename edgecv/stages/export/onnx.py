@@ -47,7 +47,7 @@ from edgecv.stages.export._runnable import explicit_same, make_runnable
 if TYPE_CHECKING:
     import torch
 
-    from edgecv.stages.export._example import Example
+    from edgecv.examples import Example
 
 OPSET = 18  # the oldest that torch 2.13 writes by both routes
 FILE = "model.onnx"
@@ -68,8 +68,8 @@ def export_onnx(
     weights, a layer that cannot be exported, a forward that decides by the values of the image,
     an opset that the exporter did not honour.
     """
+    from edgecv.examples import example_of
     from edgecv.outputs import flat
-    from edgecv.stages.export._example import example_of
     from edgecv.stages.export._outputs import answered, evaluating
 
     where = where or type(module).__name__

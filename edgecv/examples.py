@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from edgecv.errors import ModelError
-from edgecv.runtime.preprocess import Preprocess
 
+if TYPE_CHECKING:
+    from edgecv.runtime.preprocess import Preprocess
+
+INPUTS = "edgecv_inputs"  # the attribute of an imported network that names its inputs
 TAKES = "takes"  # the fact of a Model that says what its inputs are, where it is no single image
 Example = Tensor | Sequence[Tensor] | Mapping[str, Tensor]
 
@@ -46,10 +49,14 @@ def example_of(module: nn.Module, example: Example, where: str) -> dict[str, Ten
     return {name: example[name] for name in wanted}
 
 
+def inputs_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of an imported network's inputs by its file's own names; {} of any other."""
+    found: dict[str, tuple[int, ...]] = getattr(module, INPUTS, {})
+    return found
+
+
 def imported(module: nn.Module) -> dict[str, Tensor] | None:
     """Of a network that came from a file of several inputs: one for each, by the file's names."""
-    from edgecv.importing import inputs_of
-
     shapes = inputs_of(module)
     image = [s for s in shapes.values() if len(s) == 4 and s[0] == 1]
     if not shapes or (len(shapes) == 1 and image):
