@@ -342,9 +342,9 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
     if request.calibration and request.calibration.suffix == ".npz":
         images = f"arrays:{request.calibration}"
     elif request.calibration and (others := _others(known.get("inputs", ()))):
-        raise DataError("--calibration", f"images say nothing of {others}",
-                        "give an .npz file with an array for each input, a row a sample; the image "
-                        "as bytes")  # fmt: skip
+        if request.precision == "int8":
+            raise _no_values(known["inputs"], others)
+        images = f"synthetic:{SYNTHETIC}"  # to compare on, what others take is made up as well
     elif request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
         images = f"parted:{request.calibration}"
     return checked(
@@ -393,6 +393,14 @@ def _understood(request: Request, data: Data) -> str:
     as_it_is = request.std is not None and set(request.std) == {1.0}
     said = units == "0..1" or as_it_is
     return pixel_units.sentence(data.mean, data.std, units) if said else ""
+
+
+def _no_values(inputs: Sequence[TensorSpec], others: str) -> DataError:
+    image = image_of(inputs)
+    of = f"are for {image.name!r} and " if image is not None else ""
+    return DataError("--calibration", f"images {of}say nothing of {others}",
+                     "give an .npz file with an array for each input, a row a sample; the image "
+                     "as bytes")  # fmt: skip
 
 
 def _others(inputs: Sequence[TensorSpec]) -> str:
