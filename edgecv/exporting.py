@@ -342,7 +342,7 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
     if request.calibration and request.calibration.suffix == ".npz":
         images = f"arrays:{request.calibration}"
     elif request.calibration and (others := _others(known.get("inputs", ()))):
-        if request.precision == "int8":
+        if request.precision in (None, "int8"):
             raise _no_values(known["inputs"], others)
         images = f"synthetic:{SYNTHETIC}"  # to compare on, what others take is made up as well
     elif request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
