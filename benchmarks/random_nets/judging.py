@@ -180,7 +180,6 @@ def judged(network: Network, target: str, precision: str,
                 with in_process():
                     found = exporting.export(request, Path(out), store=network.store)
             (made,) = found.values()
-            return {**result, **_compared(network, made, target, precision)}
         except EdgecvError as e:
             return {**result, **_refusal(e)}
         except Exception as e:
@@ -189,6 +188,10 @@ def judged(network: Network, target: str, precision: str,
                 last = last.tb_next
             at = f"{Path(last.tb_frame.f_code.co_filename).name}:{last.tb_lineno}" if last else ""
             return {**result, "verdict": CRASH, "reason": f"{type(e).__name__} at {at}: {e}"[:300]}
+        try:
+            return {**result, **_compared(network, made, target, precision)}
+        except EdgecvError as e:  # a bundle that was handed over and does not run is no refusal
+            return {**result, "verdict": CRASH, "reason": str(e)[:300]}
 
 
 def _refusal(error: EdgecvError) -> dict[str, Any]:
