@@ -146,14 +146,16 @@ def first_shape(shape: Sequence[int]) -> Shape:
 
 
 def module_path(name: str) -> tuple[str, ...]:
-    """("stage1", "0", "conv1") of "/stage1/stage1.0/conv1/Conv" or "stage1.0.conv1.weight"."""
+    """("stage1", "0", "conv1") of "/stage1/stage1.0/conv1/Conv", "stage1.0.conv1.weight" or
+    what the quantizer calls that weight, "stage1.0.conv1.weight_quantized"."""
     found: list[str] = []
     if name.startswith("/"):
         # TorchScript's scope repeats a Sequential's name before its child's number
         parts = name.strip("/").split("/")[:-1]
         tokens = [t for part in parts for t in part.split(".")]
     else:
-        tokens = re.sub(r"\.(weight|bias)$", "", name).split(".") if "." in name else []
+        name = re.sub(r"\.(weight|bias)$", "", name.removesuffix("_quantized"))
+        tokens = name.split(".") if "." in name else []
     for token in tokens:
         if not found or found[-1] != token:
             found.append(token)

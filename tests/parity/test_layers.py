@@ -25,6 +25,7 @@ from edgecv.ladder.onnx_form import OnnxForm  # noqa: E402
         ("/stage1/stage1.0/conv1/Conv", ("stage1", "0", "conv1")),
         ("/stage2/stage2.0/shortcut/shortcut.0/Conv", ("stage2", "0", "shortcut", "0")),
         ("stage2.0.shortcut.0.weight", ("stage2", "0", "shortcut", "0")),
+        ("head.0.weight_quantized", ("head", "0")),
         ("stem.0", ("stem", "0")),
         ("conv_2d_1", ()),
     ],
