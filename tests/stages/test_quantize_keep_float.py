@@ -124,3 +124,9 @@ def test_the_edge_tpu_has_no_place_for_a_float_layer(tmp_path: Path) -> None:
     assert stage.check(target.load("tflite"))
     with pytest.raises(TargetError, match="io uint8"):
         quantize_tflite(float_graph(), images()[:2], GRID, "uint8", tmp_path, options)
+
+
+def test_int8_keeps_what_the_file_itself_takes(tmp_path: Path) -> None:
+    source = float_graph().knowing(tmp_path)
+    made = quantize_tflite(source, images()[:8], GRID, "int8", tmp_path / "int8", Options())
+    assert made.facts["own"] == source.facts["own"], "Bundle.run speaks the graph's own layout"

@@ -146,7 +146,7 @@ def quantize_tflite(
         "samples": len(samples),
         "raised_weight_scales": raised,
         "warnings": [*doubts(samples), *alone],
-        **{k: graph.facts[k] for k in ("transposes", "notes") if graph.facts.get(k)},
+        **{k: graph.facts[k] for k in ("transposes", "notes", "own") if graph.facts.get(k)},
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
     }
     outputs = graph.told(session.outputs)
