@@ -105,7 +105,12 @@ class Session:
         try:
             net.invoke()
         except RuntimeError as e:
-            raise EngineError("LiteRT", f"run failed: {' '.join(str(e).split())}") from e
+            said = " ".join(str(e).split())
+            if "!= zero_point was not true" in said:  # of DIV
+                what = "a division's divisor is 0 on its integer grid"
+                hint = "keep it in float (--keep-float; the Edge TPU has none), or ship fp32"
+                raise EngineError("LiteRT", what, hint) from e
+            raise EngineError("LiteRT", f"run failed: {said}") from e
         return {name: net.get_tensor(index) for name, index in self._out}
 
     def executed(self) -> dict[str, int]:
