@@ -154,8 +154,8 @@ def module_path(name: str) -> tuple[str, ...]:
         parts = name.strip("/").split("/")[:-1]
         tokens = [t for part in parts for t in part.split(".")]
     else:
-        name = re.sub(r"\.(weight|bias)$", "", name.removesuffix("_quantized"))
-        tokens = name.split(".") if "." in name else []
+        own = name.removesuffix("_quantized")
+        tokens = re.sub(r"\.(weight|bias)$", "", own).split(".") if "." in own else []
     for token in tokens:
         if not found or found[-1] != token:
             found.append(token)

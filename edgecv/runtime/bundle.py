@@ -75,7 +75,7 @@ class Bundle:
         )
         self.inputs, self.outputs = self._interface.inputs, self._interface.outputs
         labels, first = self.manifest.get("labels"), contents.outputs[0]
-        classes = self.manifest["task"] == "classification"
+        classes = self.manifest.get("task") == "classification"
         self.labels: Sequence[str] = labels or (_Indices(width(first)) if classes else ())
         # what a call needs, found once
         self._turn = Turn(str(self.path), BundleError)

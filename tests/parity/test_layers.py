@@ -27,6 +27,7 @@ from edgecv.ladder.onnx_form import OnnxForm  # noqa: E402
         ("stage2.0.shortcut.0.weight", ("stage2", "0", "shortcut", "0")),
         ("head.0.weight_quantized", ("head", "0")),
         ("stem.0", ("stem", "0")),
+        ("stem.weight", ("stem",)),
         ("conv_2d_1", ()),
     ],
 )

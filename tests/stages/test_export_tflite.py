@@ -138,7 +138,7 @@ def test_nearest_pixels_are_those_that_torch_picks(tmp_path: Path):
             np.testing.assert_allclose(got, want.numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 24, 24), (3, 24, 24)])
+@pytest.mark.parametrize("shape", [(3, 24, 24), (1, 1, 3, 24, 24)])
 def test_the_example_is_one_image(shape, tmp_path: Path):
     with pytest.raises(ModelError, match="example"):
         export_tflite(net(), torch.zeros(shape), tmp_path)
