@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.openvino.fusion_faults import BETWEEN
-from edgecv.backends.openvino.run import _config, _spec, wish
-from edgecv.errors import EngineError, missing
+from edgecv.backends.openvino.run import config
+from edgecv.errors import EngineError
+from edgecv.graphs.openvino import nodes
+from edgecv.graphs.openvino.constants import value
+from edgecv.graphs.openvino.files import line, read, spec, wish
+from edgecv.graphs.openvino.layers import BETWEEN, COUNTED, FORWARD, outputs_first
 from edgecv.ladder.layers import INPUT, Grid, Layer, Sample, feeds, image_in, module_path
 
 KINDS = {
-    "Convolution": "conv", "GroupConvolution": "conv", "MatMul": "dense", "Add": "add",
-    "BinaryConvolution": "conv",
-    "ReduceMean": "mean", "Reshape": "reshape", "Squeeze": "reshape",
+    **FORWARD, COUNTED: "conv",
+    "Add": "add", "ReduceMean": "mean", "Reshape": "reshape", "Squeeze": "reshape",
 }  # fmt: skip
-HELD = ("Constant", "Parameter", "Result")
 
 
 class OpenVinoForm:
@@ -36,15 +37,10 @@ class OpenVinoForm:
     one_by_one = True
 
     def __init__(self, files: Mapping[str, bytes], title: str) -> None:
-        try:
-            import openvino as ov
-        except ImportError:
-            raise missing("openvino", "openvino", "parity") from None
-        self.title, self._core = title, ov.Core()
-        self._files = [*files.values(), b""][:2]
+        self.title, self._files = title, list(files.values())
         if b'element_type="f16"' in self._files[0]:
             self.precision = "fp16"
-        model = self._read()
+        model = read(self._files, self.title)
         self._floats = wish(model)
         if self._floats == "bf16":
             self.precision = "bf16"
@@ -52,7 +48,7 @@ class OpenVinoForm:
         self._weights: dict[str, Any] = {}
         self.layers = tuple(self._layers(model))
         self._compiled: dict[tuple[str, ...], Any] = {}
-        self.specs = tuple(map(_spec, model.inputs))
+        self.specs = tuple(map(spec, model.inputs))
 
     def answers(self, x: Sample) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(v, np.float32) for v in self._infer(feeds(x, self.specs), ()))
@@ -70,25 +66,21 @@ class OpenVinoForm:
     def close(self) -> None:
         self._compiled.clear()
 
-    def _read(self) -> Any:
-        try:
-            return self._core.read_model(*self._files)
-        except Exception as e:
-            raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
-
     def _infer(self, feed: dict[str, np.ndarray], taps: tuple[str, ...]) -> list[np.ndarray]:
         """The answers, or the tensors of these names. The plain network and the last other one
         are kept compiled."""
+        import openvino as ov
+
         if taps not in self._compiled:
             for old in [key for key in self._compiled if key]:
                 del self._compiled[old]
-            model = self._read()
+            model = read(self._files, self.title)
             own = {name for port in model.outputs for name in port.get_names()}
             model.add_outputs([t for t in taps if t not in own])
             try:
-                compiled = self._core.compile_model(model, "CPU", _config(1, self._floats))
+                compiled = ov.Core().compile_model(model, "CPU", config(1, self._floats))
             except Exception as e:
-                raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
+                raise EngineError(self.title, line(e)) from None
             self._compiled[taps] = compiled
         compiled = self._compiled[taps]
         found = compiled(list(feed.values()))
@@ -103,14 +95,14 @@ class OpenVinoForm:
         root: dict[str, str] = {}  # operator -> the tensor that it makes or repeats
         pending: dict[str, Any] = {}  # an unnamed convolution -> its node, until its bias comes
         for op in model.get_ordered_ops():
-            kind, me = op.get_type_name(), op.get_friendly_name()
+            kind, me = nodes.kind(op), nodes.name(op)
             if kind == "Parameter":
                 name = next(iter(sorted(op.output(0).get_names())))
                 root[me] = INPUT if INPUT not in self._read_at else name
                 self._read_at[root[me]] = name
-            if kind in HELD:
+            if kind in nodes.HELD:
                 continue
-            sources = [v.get_node().get_friendly_name() for v in op.input_values()]
+            sources = list(map(nodes.name, nodes.sources(op)))
             reads = [root[s] for s in sources if s in root]
             if not reads:
                 continue  # made of constants only
@@ -130,11 +122,7 @@ class OpenVinoForm:
             maker, inputs = op, tuple(reads)
             if kind == "Add" and sources[0] in pending:
                 maker = pending[sources[0]]
-                inputs = tuple(
-                    root[s]
-                    for v in maker.input_values()
-                    if (s := v.get_node().get_friendly_name()) in root
-                )
+                inputs = tuple(root[s] for s in map(nodes.name, nodes.sources(maker)) if s in root)
             tensor = names[0] if names else me
             root[me] = tensor
             if not names:
@@ -143,7 +131,7 @@ class OpenVinoForm:
                 root[me] = tensor
                 continue
             self._read_at[tensor] = names[0]
-            word = KINDS.get(maker.get_type_name(), maker.get_type_name().lower())
+            word = KINDS.get(nodes.kind(maker), nodes.kind(maker).lower())
             self._weights[tensor] = _weights(maker, op if maker is not op else None)
             shape = op.output(0).get_partial_shape()
             found.append(
@@ -169,7 +157,7 @@ class OpenVinoForm:
 
 def _grid(op: Any) -> Grid | None:
     """A FakeQuantize of one range, as integers from 0."""
-    low, high = (np.asarray(op.input_value(i).get_node().data).reshape(-1) for i in (3, 4))
+    low, high = (np.asarray(nodes.source(op, i).data).reshape(-1) for i in (3, 4))
     levels = int(op.get_attributes()["levels"])
     if low.size != 1 or high.size != 1 or levels < 2:
         return None
@@ -178,30 +166,9 @@ def _grid(op: Any) -> Grid | None:
 
 
 def _weights(op: Any, bias: Any) -> dict[str, np.ndarray | None]:
-    if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul"):
+    if nodes.kind(op) not in FORWARD:
         return {}
-    weight = _folded(op.input_value(1).get_node())
-    if weight is not None and op.get_type_name() == "GroupConvolution":
-        weight = weight.reshape(-1, *weight.shape[2:])
-    if weight is not None and op.get_type_name() == "MatMul":
-        weight = weight if op.get_attributes().get("transpose_b") else weight.T
-    held = _folded(bias.input_value(1).get_node()) if bias is not None else None
+    weight, _ = value(nodes.source(op, 1))
+    weight = None if weight is None else outputs_first(op, weight)
+    held, _ = value(nodes.source(bias, 1)) if bias is not None else (None, "")
     return {"weight": weight, "bias": None if held is None else held.reshape(-1)}
-
-
-def _folded(node: Any) -> np.ndarray | None:
-    """What a chain of Convert, Subtract, Multiply and Reshape makes of constants."""
-    kind = node.get_type_name()
-    if kind == "Constant":
-        return np.asarray(node.data)
-    parts = [_folded(v.get_node()) for v in node.input_values()]
-    if not parts or any(p is None for p in parts):
-        return None
-    if kind == "Convert":
-        return np.asarray(parts[0], np.float32)
-    if kind in ("Multiply", "Subtract"):
-        one, two = (np.asarray(p, np.float32) for p in parts[:2])
-        return one * two if kind == "Multiply" else one - two
-    if kind == "Reshape":
-        return np.asarray(parts[0]).reshape(np.asarray(node.output(0).get_shape()))
-    return None

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.openvino.layers import output_axes
+from edgecv.graphs.openvino.nodes import kind, name, source
+
 LEVELS, WEIGHT_LEVELS = 256, 255
 
 
@@ -39,8 +42,8 @@ def _inputs(model: Any, ops: Sequence[Any], feeds: Mapping[str, np.ndarray]) -> 
     import openvino as ov
 
     probe = model.clone()
-    held = {op.get_friendly_name(): op for op in probe.get_ordered_ops()}
-    ports = [held[op.get_friendly_name()].input_value(0) for op in ops]
+    held = {name(op): op for op in probe.get_ordered_ops()}
+    ports = [held[name(op)].input_value(0) for op in ops]
     results = [ov.opset13.result(port) for port in ports]
     probe.add_results(results)
     compiled = ov.Core().compile_model(probe, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
@@ -50,13 +53,13 @@ def _inputs(model: Any, ops: Sequence[Any], feeds: Mapping[str, np.ndarray]) -> 
 
 def _limits(op: Any) -> np.ndarray:
     """The largest magnitude of each output channel of the weight, where it is a plain constant."""
-    node = op.input_value(1).get_node()
+    node = source(op, 1)
     shape = list(op.input(1).get_shape())
-    if node.get_type_name() != "Constant":
+    if kind(node) != "Constant":
         return np.ones([1] * len(shape), np.float32)
     values = np.abs(np.asarray(node.data))
-    if op.get_type_name() == "MatMul":
+    if kind(op) == "MatMul":
         return np.asarray(values.max(keepdims=True), np.float32)
-    kept = 2 if op.get_type_name() == "GroupConvolution" else 1
-    limit = values.max(axis=tuple(range(kept, values.ndim)), keepdims=True)
+    inputs = tuple(axis for axis in range(values.ndim) if axis not in output_axes(op))
+    limit = values.max(axis=inputs, keepdims=True)
     return np.asarray(np.maximum(limit, 1e-12), np.float32)

@@ -14,11 +14,12 @@ from onnx import helper, numpy_helper
 
 from edgecv.backends.onnxruntime.run import Session as Reference
 from edgecv.backends.openvino import LAYERS
-from edgecv.backends.openvino.compile import FILES, compile
+from edgecv.backends.openvino.compile import compile
 from edgecv.backends.openvino.profile import _measured
 from edgecv.backends.openvino.run import Session, probe
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graphs.openvino.files import FILES
 from edgecv.runtime.spec import Profile
 from edgecv.target import Target
 from tests.backends import onnx_graphs as graphs

@@ -12,9 +12,10 @@ from onnx import TensorProto, helper, numpy_helper
 pytest.importorskip("openvino")
 
 from edgecv.backends.onnxruntime import run as onnxruntime
-from edgecv.backends.openvino.compile import FILES, compile
+from edgecv.backends.openvino.compile import compile
 from edgecv.backends.openvino.run import Session
 from edgecv.graph import Graph
+from edgecv.graphs.openvino.files import FILES
 from edgecv.runtime.fidelity import Energy
 from edgecv.runtime.spec import TensorSpec
 from edgecv.target import Target

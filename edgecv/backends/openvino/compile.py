@@ -18,23 +18,8 @@ from edgecv.backends.openvino.plain import CAUTION
 from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
 from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing
 from edgecv.graph import Graph
+from edgecv.graphs.openvino.files import FILES, cleaned, line, wishing_bf16
 from edgecv.target import Target
-
-FILES = ("model.xml", "model.bin")
-
-# The converter's own notes at the end of the .xml: its version and how it was called.
-NOTES = re.compile(rb"\t<rt_info>(?:(?!<rt_info>).)*</rt_info>\s*(?=</net>\s*$)", re.DOTALL)
-
-# Names that OpenVINO made up end in a count of all nodes this process ever made: the layer's own
-# number takes its place, so that the same network gives the same bytes.
-MADE_UP = re.compile(rb'(<layer id="(\d+)" name="[A-Za-z]+_)\d+(" type="(?!Parameter|Result))')
-
-# Where OpenVINO itself keeps what a network asks of the engine; `run.Session` reads it back.
-WISH = (
-    b"\t<rt_info>\n\t\t<runtime_options>\n\t\t\t"
-    b'<INFERENCE_PRECISION_HINT value="bf16" />\n'
-    b"\t\t</runtime_options>\n\t</rt_info>\n"
-)
 
 
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
@@ -58,7 +43,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     data[FILES[0]] = cleaned(data[FILES[0]])
     notes: tuple[str, ...] = (CAUTION,) if own else ()
     if graph.precision == "bf16":
-        data[FILES[0]] = data[FILES[0]].replace(b"</net>", WISH + b"</net>")
+        data[FILES[0]] = wishing_bf16(data[FILES[0]])
     session = Session(data, target.threads)
     if graph.precision == "bf16" and "bf16" not in session.executed():
         notes = (
@@ -76,11 +61,6 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         notes=notes,
         counted=counted,
     )
-
-
-def cleaned(xml: bytes) -> bytes:
-    """An .xml without what depends on who wrote it: the same network gives the same bytes."""
-    return MADE_UP.sub(rb"\1\2\3", NOTES.sub(b"", xml))
 
 
 def _convert(graph: Graph, xml: Path) -> int:
@@ -112,7 +92,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     except EdgecvError:
         raise
     except Exception as e:
-        raise EngineError(ENGINE, " ".join(str(e).split())[:300], "see the layer named") from None
+        raise EngineError(ENGINE, line(e), "see the layer named") from None
     return counted
 
 

@@ -15,10 +15,11 @@ does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-BETWEEN = "ShuffleChannels"
+from edgecv.graphs.openvino.layers import BETWEEN
+from edgecv.graphs.openvino.nodes import above, kind, rank, source
+
 EXTREMES = ("ReduceMax", "ReduceMin")
 
 
@@ -29,9 +30,9 @@ def keep_apart(model: Any) -> int:
     entries += [
         reader
         for node in every
-        if node.get_type_name() in EXTREMES and _rank(node) != 0
+        if kind(node) in EXTREMES and rank(node) != 0
         for reader in node.output(0).get_target_inputs()
-        if reader.get_node().get_type_name() != "Result"
+        if kind(reader.get_node()) != "Result"
     ]
     return sum(map(_part, entries))
 
@@ -40,47 +41,25 @@ def _part(entry: Any) -> bool:
     """Shuffle what a node reads there, if that is not done yet."""
     from openvino import opset13 as ops
 
-    source = entry.get_source_output()
-    if source.get_node().get_type_name() == BETWEEN:
+    read = entry.get_source_output()
+    if kind(read.get_node()) == BETWEEN:
         return False
     # without a name: what OpenVINO makes up is made the same for every compilation (`compile`)
-    made = ops.shuffle_channels(source, axis=0, group=1)
+    made = ops.shuffle_channels(read, axis=0, group=1)
     entry.replace_source_output(made.output(0))
     return True
 
 
-def _rank(node: Any) -> int | None:
-    rank = node.get_output_partial_shape(0).rank
-    return rank.get_length() if rank.is_static else None
-
-
 def _dense(node: Any) -> bool:
     """Whether a node is a dense layer of rank 2 with weights of its own."""
-    return (
-        node.get_type_name() == "MatMul"
-        and _rank(node) == 2
-        and _constant(node.input_value(1).get_node())
-    )
+    return kind(node) == "MatMul" and rank(node) == 2 and _constant(source(node, 1))
 
 
 def _constant(node: Any) -> bool:
     """Whether all that a node is made of is in the file."""
-    return all(at.get_type_name() != "Parameter" for at in _above(node))
+    return all(kind(at) != "Parameter" for at in above(node))
 
 
 def _behind_another(node: Any) -> bool:
     """Whether nothing but operators on rank 2 stands between it and another one."""
-    return any(map(_dense, _above(node.input_value(0).get_node(), rank=2)))
-
-
-def _above(node: Any, rank: int | None = None) -> Iterator[Any]:
-    """A node and what it is made of, as far as all of that has one rank (None: any)."""
-    waiting, seen = [node], set[str]()
-    while waiting:
-        at = waiting.pop()
-        if at.get_name() in seen:
-            continue
-        seen.add(at.get_name())
-        if rank is None or _rank(at) == rank:
-            yield at
-            waiting.extend(v.get_node() for v in at.input_values())
+    return any(map(_dense, above(source(node), of_rank=2)))

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.openvino.nodes import kind, name, source
+
 log = logging.getLogger(__name__)
 BLOCK = 16  # channels in and out are multiples of it
 LARGEST = 5  # kernel
@@ -37,9 +39,9 @@ def lower(model: Any) -> int:
         if key not in proven:
             proven[key] = _refusal(x.shape, weight, how)
         if why := proven[key]:
-            log.warning("%s %s: stays float on OpenVINO", node.get_friendly_name(), why)
+            log.warning("%s %s: stays float on OpenVINO", name(node), why)
             continue
-        names = node.get_friendly_name(), _maker(node, 1).get_friendly_name()
+        names = name(node), name(source(node, 1))
         made = _binary(x, least, weight, how, names)
         for reader in node.output(0).get_target_inputs():
             reader.replace_source_output(made.output(0))
@@ -58,8 +60,8 @@ def parted(model: Any) -> Any:
     counted, graph = countable(model), model.graph
     constants = {t.name for t in graph.initializer}
     most = float(np.finfo(np.float32).max)
-    for name, value in ((LOW, -most), (HIGH, most)):
-        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
+    for border, value in ((LOW, -most), (HIGH, most)):
+        graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), border))
     nodes = []
     for node in list(graph.node):
         nodes.append(node)
@@ -81,13 +83,13 @@ def parted(model: Any) -> Any:
 
 def _match(node: Any) -> tuple[Any, np.ndarray, np.ndarray, dict[str, list[int]]] | None:
     """(x's output, β, weights, strides and the like) of a convolution of signs by ±s_f, or None."""
-    if node.get_type_name() != "Convolution":
+    if kind(node) != "Convolution":
         return None
-    select, weight = _maker(node, 0), _constant(node, 1)
-    if select.get_type_name() != "Select" or weight is None or weight.ndim != 4:
+    select, weight = source(node, 0), _constant(node, 1)
+    if kind(select) != "Select" or weight is None or weight.ndim != 4:
         return None
-    compare, one, minus = _maker(select, 0), _constant(select, 1), _constant(select, 2)
-    if compare.get_type_name() != "GreaterEqual" or one is None or minus is None:
+    compare, one, minus = source(select, 0), _constant(select, 1), _constant(select, 2)
+    if kind(compare) != "GreaterEqual" or one is None or minus is None:
         return None
     least = _constant(compare, 1)
     if not (np.all(one == 1) and np.all(minus == -1)) or least is None:
@@ -105,13 +107,9 @@ def _match(node: Any) -> tuple[Any, np.ndarray, np.ndarray, dict[str, list[int]]
     return x, least.astype(np.float32), weight.astype(np.float32), how
 
 
-def _maker(node: Any, index: int) -> Any:
-    return node.input_value(index).get_node()
-
-
 def _constant(node: Any, index: int) -> np.ndarray | None:
-    found = _maker(node, index)
-    return np.array(found.data) if found.get_type_name() == "Constant" else None
+    found = source(node, index)
+    return np.array(found.data) if kind(found) == "Constant" else None
 
 
 def _binary(

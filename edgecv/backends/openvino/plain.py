@@ -16,14 +16,15 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.openvino import LAYERS
-from edgecv.backends.openvino.run import ENGINE, _config, _line, _spec, precision
+from edgecv.backends.openvino.run import ENGINE, config, precision
 from edgecv.errors import EngineError
+from edgecv.graphs.openvino.files import UNREADABLE, line, spec
+from edgecv.graphs.openvino.nodes import HELD, kind
 
 CAUTION = (
     "compared with OpenVINO's own operators in float32, unfused, each by itself: there is no other "
     "engine that reads IR"
 )
-HELD = ("Constant", "Parameter", "Result")
 
 
 class Plain:
@@ -39,16 +40,15 @@ class Plain:
         core = ov.Core()
         try:
             model = core.read_model(xml, weights)
-            self.inputs = tuple(map(_spec, model.inputs))
-            self.outputs = tuple(map(_spec, model.outputs))
+            self.inputs = tuple(map(spec, model.inputs))
+            self.outputs = tuple(map(spec, model.outputs))
             for node in model.get_ordered_ops():
-                if node.get_type_name() not in HELD:
+                if kind(node) not in HELD:
                     model.add_outputs([o for o in node.outputs() if not _is_result(o)])
-            config = {**_config(1), "LP_TRANSFORMS_MODE": "NO", "SNIPPETS_MODE": "DISABLE"}
-            compiled = core.compile_model(model, "CPU", config)
+            unfused = {**config(1), "LP_TRANSFORMS_MODE": "NO", "SNIPPETS_MODE": "DISABLE"}
+            compiled = core.compile_model(model, "CPU", unfused)
         except Exception as e:
-            hint = "are .xml and .bin whole and of one pair?"
-            raise EngineError(ENGINE, _line(e), hint) from None
+            raise EngineError(ENGINE, line(e), UNREADABLE) from None
         if found := _fused(compiled):
             raise EngineError(ENGINE, f"cannot be asked for {found} alone", "report this")
         self._request: Any = compiled.create_infer_request()
@@ -58,7 +58,7 @@ class Plain:
         try:
             self._request.infer({t.name: feeds[t.name] for t in self.inputs})
         except Exception as e:
-            raise EngineError(ENGINE, _line(e)) from None
+            raise EngineError(ENGINE, line(e)) from None
         made = range(len(self.outputs))  # what was added stands behind the network's own
         return {
             self.outputs[i].name: np.array(self._request.get_output_tensor(i).data) for i in made
@@ -70,7 +70,7 @@ class Plain:
 
 
 def _is_result(output: Any) -> bool:
-    return any(i.get_node().get_type_name() == "Result" for i in output.get_target_inputs())
+    return any(kind(i.get_node()) == "Result" for i in output.get_target_inputs())
 
 
 def _fused(compiled: Any) -> str:

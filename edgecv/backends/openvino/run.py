@@ -18,7 +18,8 @@ import numpy as np
 
 from edgecv.backends.openvino import BINARY, LAYERS
 from edgecv.errors import DataError, EngineError, missing
-from edgecv.runtime.spec import Probe, Profile, TensorSpec
+from edgecv.graphs.openvino.files import UNREADABLE, line, spec, wish
+from edgecv.runtime.spec import Probe, Profile
 from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "openvino"
@@ -61,16 +62,14 @@ class Session:
             xml, weights = [*files.values(), b""][:2]
             core = ov.Core()
             model = core.read_model(xml, weights)
-            self._files, self._config = (xml, weights), _config(threads, wish(model))
+            self._files, self._config = (xml, weights), config(threads, wish(model))
             self._counts = any(n.get_type_name() == BINARY for n in model.get_ops())
             self._compiled: Any = core.compile_model(model, "CPU", self._config)
             self._request: Any = self._compiled.create_infer_request()
         except Exception as e:
-            raise EngineError(
-                ENGINE, _line(e), "are .xml and .bin whole and of one pair?"
-            ) from None
-        self.inputs = tuple(map(_spec, self._compiled.inputs))
-        self.outputs = tuple(map(_spec, self._compiled.outputs))
+            raise EngineError(ENGINE, line(e), UNREADABLE) from None
+        self.inputs = tuple(map(spec, self._compiled.inputs))
+        self.outputs = tuple(map(spec, self._compiled.outputs))
         # The engine's own buffers: copying in and out is quicker than passing arrays each call.
         request = self._request
         self._in = [(t.name, request.get_input_tensor(i).data) for i, t in enumerate(self.inputs)]
@@ -100,7 +99,7 @@ class Session:
         try:
             self._infer()
         except Exception as e:
-            raise EngineError(ENGINE, _line(e)) from None
+            raise EngineError(ENGINE, line(e)) from None
         return {name: buffer.copy() for name, buffer in self._out}
 
     @in_turn
@@ -124,7 +123,7 @@ class Session:
         try:
             return Profile(layers(*self._files, self._config, feeds, runs))
         except Exception as e:
-            raise EngineError(ENGINE, _line(e)) from None
+            raise EngineError(ENGINE, line(e)) from None
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""
@@ -154,14 +153,7 @@ def precision(info: Mapping[str, Any]) -> str:
     return PRECISIONS.get(kind, str(kind))
 
 
-def wish(model: Any) -> str:
-    """What a network's floats are to be computed in: "f32" or "bf16"."""
-    place = ["runtime_options", "INFERENCE_PRECISION_HINT"]
-    asked = model.get_rt_info(place).astype(str) if model.has_rt_info(place) else "f32"
-    return "bf16" if asked == "bf16" else "f32"
-
-
-def _config(threads: int, floats: str = "f32") -> dict[str, Any]:
+def config(threads: int, floats: str = "f32") -> dict[str, Any]:
     """What every compilation is asked for."""
     return {
         "INFERENCE_PRECISION_HINT": floats,
@@ -171,27 +163,3 @@ def _config(threads: int, floats: str = "f32") -> dict[str, Any]:
         # pinned threads of two engines would share a core while they are compared
         "ENABLE_CPU_PINNING": False,
     }
-
-
-def _spec(port: Any) -> TensorSpec:
-    shape = tuple(int(d) for d in port.shape)
-    kind = np.dtype(port.element_type.to_dtype()).name
-    layout = "NC"
-    if len(shape) == 4:
-        layout = "NHWC" if _last(port) else "NCHW"
-    if _last(port) is not None and kind in ("uint8", "int8"):  # pixels as they are
-        return TensorSpec(port.any_name, kind, shape, layout, 1.0, 0)
-    return TensorSpec(port.any_name, kind, shape, layout)
-
-
-def _last(port: Any) -> bool | None:
-    """Whether an input's channels come last, as the file says; None of what is no input."""
-    node = port.get_node()
-    if node.get_type_name() != "Parameter":
-        return None
-    return bool(str(node.layout).replace(",", "") == "[NHWC]")
-
-
-def _line(error: Exception) -> str:
-    """The first 300 characters of an engine's message, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

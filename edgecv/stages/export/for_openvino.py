@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecv.graph import Graph
+from edgecv.graphs.openvino.files import read
+from edgecv.graphs.openvino.nodes import kind, source
 
 # Functions behind a network's last layer after which its numbers are quantities.
 VALUES = {
@@ -20,12 +22,10 @@ def load(path: Path, out: Path) -> Graph:
 
 def ends(graph: Graph) -> list[str]:
     """The operator that makes each output, behind those that only pass numbers on."""
-    import openvino as ov
-
     found = []
-    for output in ov.Core().read_model(*graph.files().values()).outputs:
-        node = output.get_node().input_value(0).get_node()
-        while node.get_type_name() in PASSING:
-            node = node.input_value(0).get_node()
-        found.append(str(node.get_type_name()))
+    for output in read(list(graph.files().values()), graph.path.name).outputs:
+        node = source(output.get_node())
+        while kind(node) in PASSING:
+            node = source(node)
+        found.append(kind(node))
     return found

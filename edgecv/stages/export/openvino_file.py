@@ -13,20 +13,18 @@ from typing import Any
 import numpy as np
 
 from edgecv import child
-from edgecv.backends.openvino.compile import FILES, cleaned
 from edgecv.backends.openvino.run import Session
-from edgecv.errors import EdgecvError, EngineError, ModelError, missing
+from edgecv.errors import EdgecvError, EngineError, ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.graphs.openvino import nodes
+from edgecv.graphs.openvino.constants import BYTES, FLOATS, HALVES, element, value
+from edgecv.graphs.openvino.files import FILES, read, save
+from edgecv.graphs.openvino.layers import LAYERS, quantized
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.export import for_openvino
 
-LAYERS = ("Convolution", "GroupConvolution", "ConvolutionBackpropData", "MatMul",
-          "GroupConvolutionBackpropData")  # fmt: skip
-MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "StridedSlice", "Slice", "Split",
-         "VariadicSplit", "Concat", "MaxPool", "Pad", "ShuffleChannels")  # fmt: skip
 CHANNELS = (1, 3, 4)
-HALVES, BYTES = ("f16", "bf16"), ("i8", "u8")
 LFS = b"version https://git-lfs"
 
 
@@ -63,28 +61,21 @@ def load(path: Path, out: Path, pins: Pins | None = None) -> Graph:
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """`load`, in the process that does it."""
-    try:
-        import openvino as ov
-    except ImportError:
-        raise missing("openvino", "openvino", "OpenVINO IR") from None
     path, out = Path(job["path"]), Path(job["out"])
     where = path.name
     try:
-        model = ov.Core().read_model(path.read_bytes(), path.with_suffix(".bin").read_bytes())
-    except Exception as e:
-        said = " ".join(str(e).split())[-200:]
-        hint = "are .xml and .bin whole and of one pair?"
-        raise ModelError(where, f"OpenVINO cannot read it: {said}", hint) from None
+        model = read((path.read_bytes(), path.with_suffix(".bin").read_bytes()), where)
+    except EngineError as e:
+        raise ModelError(where, f"OpenVINO cannot read it: {e.what}", e.hint) from None
     told = _told(model)
     _name(model)
-    _pin(ov, model, where, tuple(job["size"]) if job["size"] else None)
-    stored = _unpacked(ov, model)
+    _pin(model, where, tuple(job["size"]) if job["size"] else None)
+    stored = _unpacked(model)
     _check_finite(model, where)
     out.mkdir(parents=True, exist_ok=True)
     xml = out / FILES[0]
-    ov.save_model(model, str(xml), compress_to_fp16=False)
-    xml.write_bytes(cleaned(xml.read_bytes()))
-    names = [t for n in model.get_ordered_ops() if (t := n.get_type_name()) not in ("Result",)]
+    save(model, xml)
+    names = [t for n in model.get_ordered_ops() if (t := nodes.kind(n)) != "Result"]
     integer, floats = _integers(model)
     files = {name: (out / name).read_bytes() for name in FILES}
     try:
@@ -117,9 +108,9 @@ def _name(model: Any) -> None:
     for port in (*model.inputs, *model.outputs):
         names = sorted(port.get_names())
         node = port.get_node()
-        if node.get_type_name() == "Result" and not names:
-            node = node.input_value(0).get_node()
-        name = names[0] if names else node.get_friendly_name()
+        if nodes.kind(node) == "Result" and not names:
+            node = nodes.source(node)
+        name = names[0] if names else nodes.name(node)
         if name in taken:
             raise ModelError("OpenVINO IR", f"has two inputs or outputs called {name!r}",
                              "rename one")  # fmt: skip
@@ -127,8 +118,10 @@ def _name(model: Any) -> None:
         port.get_tensor().set_names({name})
 
 
-def _pin(ov: Any, model: Any, where: str, size: tuple[int, int] | None) -> None:
+def _pin(model: Any, where: str, size: tuple[int, int] | None) -> None:
     """Static shapes, and the layout of the image written to its input."""
+    from openvino import Layout
+
     shapes = {}
     for port in model.inputs:
         place = f"{where}: input {port.any_name!r}"
@@ -143,7 +136,7 @@ def _pin(ov: Any, model: Any, where: str, size: tuple[int, int] | None) -> None:
             last = said == "[NHWC]" or (
                 said in ("[...]", "") and dims[3] in CHANNELS and dims[1] not in CHANNELS
             )
-            node.layout = ov.Layout("NHWC" if last else "NCHW")
+            node.layout = Layout("NHWC" if last else "NCHW")
             for at, side in zip((1, 2) if last else (2, 3), size or (-1, -1), strict=True):
                 dims[at] = side if dims[at] < 1 else dims[at]
         if min(dims) < 1:
@@ -165,55 +158,36 @@ def _pin(ov: Any, model: Any, where: str, size: tuple[int, int] | None) -> None:
             raise ModelError(where, what, "convert it without what selects its results")
 
 
-def _unpacked(ov: Any, model: Any) -> str:
+def _unpacked(model: Any) -> str:
     """Constants that are kept in fewer bits as float32, in place; "fp16" or "int8" where there were
     some. int8 ones stay where activations are quantized too: their layers compute on them."""
+    from openvino import opset13 as opset
+
     kinds = HALVES if _integers(model)[0] else (*HALVES, *BYTES)
     found = ""
     for node in model.get_ordered_ops():
-        if node.get_type_name() not in ("Convert", "Multiply"):
+        if nodes.kind(node) not in ("Convert", "Multiply"):
             continue
-        value, kept = _value(node)
-        if value is None or kept not in kinds:
+        real, kept = value(node)
+        if real is None or kept not in kinds:
             continue
-        readers = [i.get_node() for i in node.output(0).get_target_inputs()]
-        if any(_value(reader)[0] is not None for reader in readers):
+        if any(value(reader)[0] is not None for reader in nodes.readers(node)):
             continue  # it is unpacked further on
-        made = ov.opset13.constant(value.astype(np.float32), np.float32)
-        made.set_friendly_name(f"{node.get_friendly_name()}/float")
+        made = opset.constant(real.astype(np.float32), np.float32)
+        made.set_friendly_name(f"{nodes.name(node)}/float")
         node.output(0).replace(made.output(0))
         found = "int8" if kept in BYTES else "fp16"
     return found
 
 
-def _value(node: Any) -> tuple[np.ndarray | None, str]:
-    """What a node gives that is made of constants, and the type that its numbers are kept in."""
-    kind = node.get_type_name()
-    if kind == "Constant":
-        held = node.get_element_type().get_type_name()
-        known = held in (*HALVES, *BYTES, "f32", "i32", "i64")
-        return (node.get_data(dtype=np.float32) if known else None), held
-    if kind not in ("Convert", "Subtract", "Multiply", "Reshape"):
-        return None, ""
-    (first, held), *others = (_value(v.get_node()) for v in node.input_values())
-    if first is None or any(v is None for v, _ in others):
-        return None, ""
-    if kind == "Convert":
-        return first, held
-    second: Any = others[0][0]
-    if kind == "Reshape":
-        return first.reshape(node.get_output_shape(0)), held
-    return (first - second if kind == "Subtract" else first * second), held
-
-
 def _check_finite(model: Any, where: str) -> None:
     for node in model.get_ordered_ops():
-        if node.get_type_name() != "Constant":
+        if nodes.kind(node) != "Constant":
             continue
-        if node.get_element_type().get_type_name() not in ("f32", *HALVES):
+        if element(node) not in FLOATS:
             continue
         if not np.isfinite(node.get_data(dtype=np.float32)).all():
-            name = node.get_friendly_name()
+            name = nodes.name(node)
             raise ModelError(f"{where}: {name}", "holds NaN or infinite values", "train it again")
 
 
@@ -221,17 +195,11 @@ def _integers(model: Any) -> tuple[bool, list[str]]:
     """Whether activations are quantized, and the layers whose own are not."""
     made, floats = False, []
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "FakeQuantize":
-            made |= node.input_value(0).get_node().get_type_name() != "Constant"
-        if node.get_type_name() in LAYERS and not _quantized(node.input_value(0).get_node()):
-            floats.append(node.get_friendly_name())
+        if nodes.kind(node) == "FakeQuantize":
+            made |= nodes.kind(nodes.source(node)) != "Constant"
+        if nodes.kind(node) in LAYERS and not quantized(nodes.source(node)):
+            floats.append(nodes.name(node))
     return made, floats
-
-
-def _quantized(node: Any) -> bool:
-    while node.get_type_name() in MOVES:
-        node = node.input_value(0).get_node()
-    return bool(node.get_type_name() == "FakeQuantize")
 
 
 def _told(model: Any) -> dict[str, str]:
