@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -155,9 +156,12 @@ def test_a_node_that_openvino_cannot_read_is_named(fp32: Graph, tmp_path: Path) 
     first.input[0] = "r"
     model.graph.node.insert(0, rolled)
     onnx.save(model, str(tmp_path / "model.onnx"))
+    root = logging.getLogger()
+    before = root.level, root.filters[:], root.handlers[:]
     with pytest.raises(UnsupportedError, match=r"cannot read node 'roll' \(Pad\)") as refused:
         compile(replace(fp32, path=tmp_path / "model.onnx"), TARGET, tmp_path / "out")
     assert ".cpp" not in str(refused.value)
+    assert (root.level, root.filters, root.handlers) == before  # the converter changes them
 
 
 def test_the_device_side_imports_without_torch() -> None:

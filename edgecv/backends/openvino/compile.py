@@ -7,9 +7,11 @@ Convolutions of ±1 become OpenVINO's own BinaryConvolution where that is exact
 
 from __future__ import annotations
 
+import logging
 import re
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +104,8 @@ def _read(path: Path) -> Any:
 
     _report_nothing()
     try:
-        return ov.convert_model(str(path))
+        with _log_as_it_was():
+            return ov.convert_model(str(path))
     except Exception as e:
         # Nodes are reported behind each other; one that only reads another's result says so.
         told = re.findall(r"<Node\((\w+)\): ([^>]*)>'(.*?)(?=\n\n|\Z)", str(e), re.S)
@@ -116,6 +119,18 @@ def _read(path: Path) -> Any:
         name = next((n.name for n in nodes if made in n.output and n.name), made)
         what = f"OpenVINO cannot read node {name!r} ({op}) as it stands"
         raise UnsupportedError(ENGINE, what, "another target runs it") from None
+
+
+@contextmanager
+def _log_as_it_was() -> Iterator[None]:
+    """The converter that fails leaves the root logger at its own level, with its filters."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
 
 
 def _report_nothing() -> None:
