@@ -120,14 +120,18 @@ class Energy:
 
     def add(self, ref: np.ndarray, out: np.ndarray) -> None:
         """One image's values, of equal size."""
-        a, b = ref.astype(np.float64).reshape(-1), out.astype(np.float64).reshape(-1)
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        a = np.asarray(ref, np.float64).reshape(-1)
+        b = np.asarray(out, np.float64).reshape(-1)
+        with np.errstate(invalid="ignore"):  # of infinities; the sums say so
+            error = a - b
+            noise, ref_energy, out_energy = (float(v @ v) for v in (error, a, b))
+        if not np.isfinite(noise + ref_energy + out_energy):
             self.finite = False
             return
-        self.ref += float(a @ a)
-        self.out += float(b @ b)
+        self.ref += ref_energy
+        self.out += out_energy
         self.product += float(a @ b)
-        self.noise += float((a - b) @ (a - b))
+        self.noise += noise
         self.count += 1
         self.total = a if self.total is None else self.total + a
 

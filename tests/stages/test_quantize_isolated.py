@@ -20,7 +20,8 @@ from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.isolated import far_off
+from edgecv.stages.quantize import isolated
+from edgecv.stages.quantize.isolated import FarOff, far_off, kept
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import DEFAULT, Options
@@ -187,3 +188,37 @@ def test_the_last_look_takes_all_that_the_answers_need(tmp_path: Path) -> None:
     assert names
     _, after = made("mixed", *sorted(names))
     assert after >= wanted
+
+
+def test_layers_whose_integers_are_the_same_are_measured_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = exported(Net(outlier=1000.0), tmp_path / "float")
+    floats, xs = source.path.read_bytes(), pictures()
+    known: isolated.Known = {}
+    first = quantize_onnx(source, np.concatenate(xs), Grid(), tmp_path / "int8")
+    found = far_off(floats, first, xs, np.inf, known=known)
+    assert found
+    before = dict(known)
+    measured: list[str] = []
+    whole = isolated._Harm.whole
+
+    def counted(harm: isolated._Harm, pair: isolated.Pair) -> float:
+        measured.append(pair.b.tensor)
+        return whole(harm, pair)
+
+    monkeypatch.setattr(isolated._Harm, "whole", counted)
+    assert far_off(floats, first, xs, np.inf, known=known) == found
+    assert (measured, known) == ([], before)
+    damaged(first, "c.weight_scale", 4.0)
+    far_off(floats, first, xs, np.inf, known=known)
+    assert len(measured) == 1
+
+
+def test_many_layers_are_told_in_few_sentences() -> None:
+    found = [FarOff(f"layer{i}", 30.0, 20.0 - i, (f"layer{i}",)) for i in range(9)]
+    assert kept(found[:4]) == [layer.kept for layer in reversed(found[:4])]
+    said = kept(found)
+    assert said[:3] == [layer.kept for layer in found[:5:-1]]
+    assert said[3].startswith("6 more layers stay float, each alone leaves the network between 15")
+    assert all(f"'layer{i}'" in said[3] for i in range(6))

@@ -15,6 +15,7 @@ stays float too.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,10 @@ from edgecv.runtime.spec import joined
 
 IMAGES, FEW = 8, 4  # FEW: of those, where every layer's harm is measured by itself
 OWN_DB, ANSWERS_DB = 10.0, 20.0
-HARMLESS_DB = 20.0  # more than ANSWERS_DB: 6 for images that are not run, the rest to be sure
+HARMLESS_DB = 10.0  # more than ANSWERS_DB: 6 for images that are not run, the rest to be sure
+# Of all layers, but at least SOME: where more are to blame, it is int8 itself that is too coarse.
+MANY, SOME = 0.25, 4
+TOLD = 3  # layers of which all is said
 DOMINANT_DB = 6.0  # of a network that is too far off, layers this near to the worst go first
 # What repeats numbers in another order: its result is on the grid of what it reads.
 MOVES = ("reshape", "transpose", "maxpool", "max_pool_2d", "pad", "slice", "split", "concat",
@@ -67,19 +71,45 @@ class FarOff:
         return f"{self}: it stays float{f', and so do {others}' if others else ''}"
 
 
+def kept(found: Sequence[FarOff]) -> list[str]:
+    """What is said of all that stays float, in the order of the harm: few sentences."""
+    order = sorted(found, key=lambda layer: layer.answers_db)
+    told, rest = order[:TOLD], order[TOLD:]
+    if len(rest) <= 1:
+        return [layer.kept for layer in order]
+    names, least = ", ".join(repr(layer.layer) for layer in rest), rest[0].answers_db
+    return [
+        *(layer.kept for layer in told),
+        f"{len(rest)} more layers stay float, each alone leaves the network between {least:.1f} "
+        f"and {rest[-1].answers_db:.1f} dB: {names}",
+    ]
+
+
 # (image, float tensors by their names in b, each layer's own answer in integers by the same)
 Run = tuple[Sample, dict[str, np.ndarray], Mapping[str, np.ndarray]]
 
 
+# What a layer's own answers in integers, by their digest, do to the network's: (digest, dB).
+Known = dict[str, tuple[bytes, float]]
+
+
 def far_off(
-    floats: bytes, made: Graph, xs: Sequence[Sample], least_db: float, last: bool = False
+    floats: bytes,
+    made: Graph,
+    xs: Sequence[Sample],
+    least_db: float,
+    last: bool = False,
+    known: Known | None = None,
 ) -> list[FarOff]:
     """The layers of `made` that are far off, in order.
 
     floats: the float file that was quantized, its channels evened out where `made`'s are.
     xs: float32 (1, C, H, W), normalised; the first few are used.
     least_db: what the whole of `made` is to answer; below it every layer is suspected
-    last: nobody asks again: where the whole is too far off, all that must be float for least_db
+    last: nobody asks again: where the whole is too far off, all that must be float for least_db,
+        where that is no more than MANY of the layers
+    known: what was found before of the same floats and images, filled here: a layer whose integers
+        are what they were is not measured again
     """
     open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
     a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
@@ -95,11 +125,15 @@ def far_off(
             return []
         runs = list(_runs(a, b, suspects, xs[:FEW]))
         harmed = _Harm(a, runs, refs[:FEW], ends, bounds)
-        harm = {t: harmed.whole(p) for t, p in suspects.items()}
+        harm = {t: harmed.known(p, {} if known is None else known) for t, p in suspects.items()}
         most = min(harm.values()) + DOMINANT_DB
         wrong = [t for t in suspects if harm[t] < ANSWERS_DB and (harm[t] < most or near)]
-        if last and not near:
-            wrong = [t for t in suspects if t in {*wrong, *_dearest(harm, least_db)}]
+        if (
+            last
+            and not near
+            and len(dearest := _dearest(harm, least_db)) <= max(SOME, MANY * len(pairs))
+        ):
+            wrong = [t for t in suspects if t in {*wrong, *dearest}]
         coarse = {t for t in wrong if harmed.rounding(pairs[t]) < ANSWERS_DB}
     finally:
         a.close()
@@ -162,6 +196,17 @@ class _Harm:
     refs: Sequence[Answers]
     ends: Mapping[str, str]
     bounds: Mapping[str, float]
+
+    def known(self, pair: Pair, found: Known) -> float:
+        """`whole`, from `found` where it was measured of the same integers."""
+        digest = hashlib.sha256()
+        for _, _, own in self.runs:
+            digest.update(own[pair.b.tensor].tobytes())
+        seen, db = found.get(pair.b.tensor, (b"", 0.0))
+        if seen != digest.digest():
+            db = self.whole(pair)
+            found[pair.b.tensor] = (digest.digest(), db)
+        return db
 
     def whole(self, pair: Pair) -> float:
         """With the layer's own answer in integers. Of a layer that does no harm at all on the

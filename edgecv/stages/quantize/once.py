@@ -31,7 +31,7 @@ from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
 from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
-from edgecv.stages.quantize.isolated import IMAGES, far_off
+from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 from edgecv.steadiness import explained
@@ -39,7 +39,7 @@ from edgecv.steadiness import explained
 log = logging.getLogger(__name__)
 
 HELD_BACK = 256
-ROUNDS = 3  # of looking for layers that are far off: what is float no longer hides the next
+ROUNDS = 4  # of looking for layers that are far off: what is float no longer hides the next
 NONE = Tolerance(-math.inf, 0.0)
 
 
@@ -103,7 +103,8 @@ class Quantizer:
 
     def _held(self, options: Options, out: Path, tolerance: Tolerance) -> Graph:
         """The graph, made once more with each layer that is far off its float self kept float."""
-        graph, told = self._quantized(options, out), []
+        graph = self._quantized(options, out)
+        told: list[FarOff] = []
         if is_learned(self.source):  # trained in integers: its float self is not what it should be
             return graph
         floats, least = facts(self.target.backend).floats, tolerance.min_sqnr_db
@@ -111,9 +112,10 @@ class Quantizer:
             # layers of one bit are noise enough: what is rounded between them is not to blame
             fitted = self._seen and not self.source.facts.get("one_bit")
             least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if fitted else 0.0))
+        known: Known = {}
         for turn in range(ROUNDS):
             last = floats and turn == ROUNDS - 1
-            found = far_off(self._floats(options), graph, self._few, least, last)
+            found = far_off(self._floats(options), graph, self._few, least, last, known)
             new = self._named(options).difference(options.keep_float)
             names = [n for layer in found for n in layer.keep if n in new]
             if not names:
@@ -123,7 +125,7 @@ class Quantizer:
                 what = f"{found[0]}; the {engine} has no floats to keep it in"
                 hint = "train with integers (qat), or change that layer"
                 raise UnsupportedError(f"quantize {self.context.where}", what, hint)
-            told += [layer.kept for layer in found]
+            told += found
             options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))
             try:
                 graph = self._quantized(options, out)
@@ -132,7 +134,7 @@ class Quantizer:
                 error = ParityError(f"quantize {self.context.where}", what, "ship it in fp32")
                 preprocess = self.context.preprocess
                 raise explained(error, self.source, self._judged, preprocess) from None
-        graph.facts["warnings"] = [*graph.facts["warnings"], *told]
+        graph.facts["warnings"] = [*graph.facts["warnings"], *kept(told)]
         return graph
 
     def _quantized(self, options: Options, out: Path) -> Graph:
