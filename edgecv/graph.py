@@ -10,10 +10,12 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.fidelity import group
+from edgecv.runtime.spec import TensorSpec, ungrouped
 from edgecv.samples import plain
 
 OWN = "own.json"  # beside a source.onnx: what the user's file takes and answers
@@ -79,7 +81,11 @@ class Graph:
     def bounds(self) -> dict[str, float]:
         """The largest magnitude of each output, or group of one, whose operator says it (a sigmoid:
         1)."""
-        found: dict[str, float] = self.facts.get("bounds", {})
+        found = dict[str, float](self.facts.get("bounds", {}))
+        for spec in self.outputs:
+            if spec.groups and spec.bounds:
+                spans = zip(pairwise(spec.groups[1:]), spec.bounds, strict=True)
+                found |= {group(spec.name, a, b): bound for (a, b), bound in spans if bound}
         return found
 
     def knowing(self, folder: Path) -> Graph:
@@ -91,7 +97,9 @@ class Graph:
             own = json.loads(path.read_text())
         else:
             own = {"inputs": self.inputs, "outputs": self.outputs}
-            own = {side: [plain(t).to_json() for t in tensors] for side, tensors in own.items()}
+            own = {
+                side: [ungrouped(plain(t)).to_json() for t in ends] for side, ends in own.items()
+            }
         return replace(self, facts={**self.facts, "own": own})
 
     def told(self, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
@@ -99,7 +107,10 @@ class Graph:
         if len(outputs) != len(self.outputs):
             return tuple(outputs)
         pairs = zip(outputs, self.outputs, strict=True)
-        return tuple(replace(other, kind=own.kind, groups=own.groups) for other, own in pairs)
+        return tuple(
+            replace(other, kind=own.kind, groups=own.groups, bounds=own.bounds)
+            for other, own in pairs
+        )
 
     @staticmethod
     def load(folder: Path) -> Graph:

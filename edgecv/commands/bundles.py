@@ -14,6 +14,7 @@ from edgecv.terminal import print_json, printable
 
 if TYPE_CHECKING:
     from edgecv.runtime.archive import Contents
+    from edgecv.runtime.parts import Part
 
 
 def register(command: Any) -> None:
@@ -51,9 +52,20 @@ def run_verify(options: argparse.Namespace) -> int:
         sqnr = "exact" if r.exact else f"SQNR {r.sqnr_db:.1f} dB"
         verdict = "ok" if r.ok else f"FAILED: {r.reason}"
         print(f"{r.bundle}: {verdict} ({r.engine}, {r.precision}, {r.samples} inputs, {sqnr})")
+        for name, part in r.outputs.items() if len(r.outputs) > 1 else ():
+            print(printable(f"  {name}{_figures(part)}"))
     if not all(r.ok for r in reports):
         codes.add(1)
     return min(codes, default=0)
+
+
+def _figures(part: Part | None) -> str:
+    if part is None:
+        return ": none of its values is kept"
+    along = "" if part.axis is None else f" (axis {part.axis})"
+    if part.sqnr_db is None:
+        return f"{along}: exact"
+    return f"{along}: SQNR {part.sqnr_db:.1f} dB, off by {part.max_abs_error:.3g} at most"
 
 
 def run_inspect(options: argparse.Namespace) -> int:

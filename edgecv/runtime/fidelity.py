@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, ungrouped
 
 BEST_DB = 200.0
 FEW = 4  # images, below which a mean over them says too little
@@ -92,7 +92,7 @@ def _whole(spec: TensorSpec) -> bool:
 
 def width(spec: TensorSpec) -> int:
     """How many scores a row has: for an image, or of a map for each pixel."""
-    kind = kinds([replace(spec, groups=None)])[spec.name]
+    kind = kinds([ungrouped(spec)])[spec.name]
     if kind == "map":
         return _first_shape(spec)[1]
     return int(np.prod(spec.shape[1:] if kind == "classes" else spec.shape))

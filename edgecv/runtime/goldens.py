@@ -126,7 +126,12 @@ def repeated(pixels: np.ndarray, repeat: int, size: tuple[int, int]) -> np.ndarr
 def thinned(values: np.ndarray, kept: int) -> np.ndarray:
     """(N, ...) as (N, kept), evenly spread."""
     rows = values.reshape(len(values), -1)
-    return rows[:, np.linspace(0, rows.shape[1] - 1, kept).astype(int)]
+    return rows[:, kept_places(rows.shape[1], kept)]
+
+
+def kept_places(size: int, kept: int) -> np.ndarray:
+    """Which of so many values are kept."""
+    return np.linspace(0, size - 1, kept).astype(int)
 
 
 def _differences(pixels: np.ndarray) -> np.ndarray:

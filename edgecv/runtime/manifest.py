@@ -32,6 +32,7 @@ TENSOR = Only({
     "layout?": Text(among=(*LAYOUTS, "NC")),
     "kind?": Text(among=KINDS),
     "groups?": Every(list, COUNT),
+    "bounds?": Every(list, Number(0, 1e30)),
     "scale?": SCALE,
     "zero_point?": whole(-(1 << 31), 1 << 31),
 })  # fmt: skip
@@ -135,6 +136,8 @@ def _tensors(key: str, tensors: Tensors) -> None:
             raise ValueError(f"tensor {tensor.name!r} is too large")
         if tensor.groups and not _parted(tensor):
             raise ValueError(f"tensor {tensor.name!r} {tensor.shape} has groups {tensor.groups}")
+        if tensor.bounds and len(tensor.bounds) != len(tensor.groups or ()) - 2:
+            raise ValueError(f"tensor {tensor.name!r} has bounds {tensor.bounds} of other groups")
 
 
 def _parted(tensor: TensorSpec) -> bool:

@@ -6,12 +6,13 @@ Imported on devices: numpy and the standard library only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 PIXELS = ("float32", "uint8", "int8")  # what an engine may take an image in
+PARTED = ("groups", "bounds")
 IMAGE_CHANNELS = 4  # of several inputs with four axes, one with more channels is no image
 
 
@@ -23,7 +24,8 @@ class TensorSpec:
     (anything that is not an image). scale and zero_point are set where the engine's own holds
     integers: real = scale * (q - zero_point). kind says what an output holds
     (`edgecv.runtime.fidelity.KINDS`); None where only the shape tells. groups: the axis, channels
-    first, along which it holds several quantities, 0, and where each ends.
+    first, along which it holds several quantities, 0, and where each ends; bounds: the largest
+    magnitude of each, 0 where its operator says none.
     """
 
     name: str
@@ -34,15 +36,21 @@ class TensorSpec:
     zero_point: int | None = None
     kind: str | None = None
     groups: tuple[int, ...] | None = None
+    bounds: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         data = {k: v for k, v in asdict(self).items() if v is not None}
-        return data | ({"groups": list(self.groups)} if self.groups else {})
+        return data | {k: list(data[k]) for k in PARTED if k in data}
 
     @staticmethod
     def from_json(data: dict[str, Any]) -> TensorSpec:
-        groups = tuple(data["groups"]) if data.get("groups") else None
-        return TensorSpec(**{**data, "shape": tuple(data["shape"]), "groups": groups})
+        parted = {k: tuple(data[k]) if data.get(k) else None for k in PARTED}
+        return TensorSpec(**{**data, "shape": tuple(data["shape"]), **parted})
+
+
+def ungrouped(spec: TensorSpec) -> TensorSpec:
+    """The same tensor, of whose groups nothing is said."""
+    return replace(spec, groups=None, bounds=None)
 
 
 def image_of(specs: Sequence[TensorSpec]) -> TensorSpec | None:
@@ -95,6 +103,16 @@ def of_call(values: np.ndarray, spec: TensorSpec, call: int) -> np.ndarray:
 def joined_shape(spec: TensorSpec) -> tuple[int, ...]:
     """What `joined` gives, without the axis of calls."""
     return spec.shape[1:] if spec.shape[:1] == (1,) else spec.shape
+
+
+def first_axis(spec: TensorSpec, axis: int) -> int:
+    """Where an axis of the tensor is with channels first."""
+    return (0, 2, 3, 1)[axis] if spec.layout == "NHWC" and len(spec.shape) == 4 else axis
+
+
+def own_axis(spec: TensorSpec, axis: int) -> int:
+    """Where an axis of channels first is in the tensor."""
+    return (0, 3, 1, 2)[axis] if spec.layout == "NHWC" and len(spec.shape) == 4 else axis
 
 
 def channels_last(values: np.ndarray, spec: TensorSpec) -> np.ndarray:

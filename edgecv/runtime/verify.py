@@ -2,23 +2,27 @@
 
 CPUs round differently (fused multiply-add, saturating int8 products), so equality is not asked
 for: an output passes when its SQNR (`edgecv.runtime.fidelity`) reaches its precision's floor and
-the best class of each sample is the same, where the golden output's best class is clear.
+the best class of each sample is the same, where the golden output's best class is clear. One that
+holds several quantities passes where each of them does, or is off by no more than rounding.
 
 Imported on devices: numpy and the standard library only.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecv.errors import BundleError
+from edgecv.runtime import parts
 from edgecv.runtime.bundle import Bundle, opened, read_bundle
 from edgecv.runtime.fidelity import Parity, compare_all
 from edgecv.runtime.goldens import thinned
+from edgecv.runtime.parts import Part
 from edgecv.runtime.spec import (
     TensorSpec,
     channels_first,
@@ -44,6 +48,8 @@ class VerifyReport:
     sqnr_db:       of the worst output; None when exact
     floor_db:      the SQNR asked for at this precision
     compared:      samples whose golden margin is clear; agreed: those with the same best class
+    outputs:       the figures of each output by its name, in its place of each of its groups
+                   ("boxes[0:4]"); None of a group of which no value is kept
     """
 
     bundle: str
@@ -58,13 +64,13 @@ class VerifyReport:
     floor_db: float
     compared: int
     agreed: int
+    outputs: Mapping[str, Part | None] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON; max_abs_error is null when an output is not finite."""
         data = asdict(self)
-        return {
-            k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()
-        }
+        data["outputs"] = {k: part and _finite(part) for k, part in data["outputs"].items()}
+        return _finite(data)
 
 
 def verify(path: str | Path, threads: int | None = None, engine: str | None = None) -> VerifyReport:
@@ -87,10 +93,9 @@ def verify(path: str | Path, threads: int | None = None, engine: str | None = No
     pairs = {s.name: _paired(contents.golden_outputs[s.name], replayed[s.name]) for s in ends}
     exact = all(np.array_equal(a, b) for a, b in pairs.values())
     goldens, found = ([_shown(pairs[t.name][side], t) for t in ends] for side in (0, 1))
-    # of a large output some values are kept: no row of scores is whole
-    kinds = {t.name: t.kind if _is_whole(pairs[t.name][0], t) else "values" for t in ends}
+    kinds = {t.name: parts.kind(t, _is_whole(pairs[t.name][0], t)) for t in ends}
     parity = compare_all(goldens, found, kinds, floor)
-    reason = _reason(parity, floor)
+    reason = _reason(parity, floor, parts.rounding(ends, precision))
     return VerifyReport(
         bundle=Path(path).name,
         engine=engine or bundle.manifest["engine"],
@@ -104,6 +109,7 @@ def verify(path: str | Path, threads: int | None = None, engine: str | None = No
         floor_db=floor,
         compared=parity.clear,
         agreed=parity.agreed,
+        outputs=parts.figures(ends, parity),
     )
 
 
@@ -139,10 +145,17 @@ def _as_real(values: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return real.astype(np.float64)
 
 
-def _reason(parity: Parity, floor: float) -> str:
+def _finite(data: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in data.items()}
+
+
+def _reason(parity: Parity, floor: float, rounding: Mapping[str, float]) -> str:
+    """Why it is not the same; "" where it is. rounding: of groups (`parts.rounding`)"""
     if not np.isfinite(parity.max_abs_error):
         return "an output is not finite"
-    if parity.sqnr_db < floor:
-        return f"outputs differ: SQNR {parity.sqnr_db:.1f} dB is below {floor:.0f} dB"
+    for name, one in (parity.outputs or {"": parity}).items():
+        if one.sqnr_db < floor and one.max_abs_error > rounding.get(name, 0.0):
+            which = f"output {name!r} differs" if name else "outputs differ"
+            return f"{which}: SQNR {one.sqnr_db:.1f} dB is below {floor:.0f} dB"
     differ = parity.clear - parity.agreed
     return f"{differ} samples have another best class" if differ else ""

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.runtime import manifest
 from edgecv.runtime.spec import TensorSpec
-from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options
 from edgecv.target import load
@@ -34,19 +37,48 @@ class Detector(nn.Module):
         return torch.cat([self.boxes(x) * 100, *scores], 1).flatten(2).transpose(1, 2)
 
 
-def test_int8_says_of_each_group_what_it_lost(tmp_path: Path) -> None:
-    example = torch.zeros(1, 3, SIZE, SIZE)
-    graph = export_onnx(seeded(Detector).eval(), example, tmp_path / "float")
+@pytest.fixture(scope="module")
+def floats(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Graph]:
+    """The float graph in a format, exported once."""
+
+    @cache
+    def made(form: str) -> Graph:
+        road = import_module(f"edgecv.stages.export.{form}")
+        example = torch.zeros(1, 3, SIZE, SIZE)
+        network = seeded(Detector).eval()
+        found: Graph = getattr(road, f"export_{form}")(
+            network, example, tmp_path_factory.mktemp(form)
+        )
+        return found
+
+    return made
+
+
+@pytest.mark.parametrize("target", ["cpu", "tflite"])
+def test_int8_says_of_each_group_what_it_lost(
+    target: str, floats: Callable[[str], Graph], tmp_path: Path
+) -> None:
+    graph = floats(load(target).graph)
     (spec,) = graph.outputs
-    assert (spec.shape, spec.groups) == ((1, 64, 8), (2, 0, 4, 5, 8))
+    assert (spec.shape, spec.groups, spec.bounds) == ((1, 64, 8), (2, 0, 4, 5, 8), (0.0, 1.0, 1.0))
     assert graph.bounds == {NAMES[1]: 1.0, NAMES[2]: 1.0}
-    assert Graph.load(tmp_path / "float").outputs == graph.outputs
-    ctx = context(tmp_path / "c", target=load("cpu"))
+    assert Graph.load(graph.path.parent).outputs == graph.outputs
+    ctx = context(tmp_path / "c", target=load(target))
     made, parity = Quantizer(graph, ctx, 16).make(Options(rounding="nearest"), tmp_path / "int8")
     assert list(parity.outputs) == NAMES
     assert parity.sqnr_db == min(p.sqnr_db for p in parity.outputs.values())
     assert made.facts["parity"]["outputs"][NAMES[1]]["axis"] == 2
-    assert made.outputs == graph.outputs
+    assert [t.groups for t in made.outputs] == [spec.groups]
+    assert made.bounds == graph.bounds
+
+
+def test_probabilities_on_the_one_grid_of_boxes_are_lost_and_named(
+    floats: Callable[[str], Graph], tmp_path: Path
+) -> None:
+    """The Edge TPU's outputs are integers: 256 levels over pixels leave nothing of 0 to 1."""
+    ctx = context(tmp_path / "c", target=load("edgetpu"))
+    with pytest.raises(UnsupportedError, match=r"(?s)'concatenation_\d+' in int8.*on one scale"):
+        Quantizer(floats("tflite"), ctx, 16).make(Options(rounding="nearest"), tmp_path / "int8")
 
 
 @pytest.mark.parametrize(

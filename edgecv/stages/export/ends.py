@@ -12,6 +12,7 @@ from importlib import import_module
 
 from edgecv.graph import Graph
 from edgecv.runtime.fidelity import kinds
+from edgecv.runtime.spec import ungrouped
 
 
 def with_kinds(graph: Graph, labels: Sequence[str] | None) -> Graph:
@@ -20,7 +21,7 @@ def with_kinds(graph: Graph, labels: Sequence[str] | None) -> Graph:
     ends = road.ends(graph)
     found = []
     for place, spec in enumerate(graph.outputs):
-        kind = kinds([replace(spec, groups=None)])[spec.name]
+        kind = kinds([ungrouped(spec)])[spec.name]
         if kind != "map" and not (labels and place == 0) and ends[place] in road.VALUES:
             kind = "values"
         found.append(replace(spec, kind=kind))

@@ -19,7 +19,6 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +26,17 @@ import numpy as np
 
 from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
 from edgecv.graph import Graph
+from edgecv.graphs import groups
+from edgecv.graphs.onnx import groups as onnx_groups
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.control import settled
-from edgecv.graphs.onnx.groups import groups
 from edgecv.graphs.onnx.growing import refuse_growing
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.onnx.valid import check, check_domains, strange
-from edgecv.runtime.fidelity import group
-from edgecv.runtime.spec import TensorSpec
+from edgecv.runtime.spec import TensorSpec, ungrouped
 from edgecv.stages.export._entry import Entry, depends, enter
 from edgecv.stages.export._onnx_file import inline_external, read_file, tensors
 from edgecv.stages.export._pads import absorb_paddings
@@ -144,7 +143,8 @@ def write_clean(
           entry.taken if entry else None)  # fmt: skip
     strip(model)
     inputs, outputs = _run_once(model, where)
-    outputs, bounds = _held(model, outputs)
+    outputs = groups.told(outputs, onnx_groups.found(model))
+    bounds = bounded(model.graph)
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:
@@ -174,23 +174,8 @@ def write_clean(
 def _own(entry: Entry, outputs: tuple[TensorSpec, ...]) -> dict[str, Any]:
     """What the user's file takes and answers, in its own layout."""
     facts = entry.facts()
-    facts["own"]["outputs"] = [replace(t, groups=None).to_json() for t in outputs]
+    facts["own"]["outputs"] = [ungrouped(t).to_json() for t in outputs]
     return facts
-
-
-def _held(
-    model: Any, outputs: tuple[TensorSpec, ...]
-) -> tuple[tuple[TensorSpec, ...], dict[str, float]]:
-    """The outputs with the groups that they hold, and the largest magnitudes that operators say."""
-    found, bounds = groups(model), bounded(model.graph)
-    for name, held in found.items():
-        spans = zip(held.ends, held.ends[1:], held.bounds, strict=False)
-        bounds |= {group(name, a, b): bound for a, b, bound in spans if bound is not None}
-    parted = (
-        replace(t, groups=(found[t.name].axis, *found[t.name].ends)) if t.name in found else t
-        for t in outputs
-    )
-    return tuple(parted), bounds
 
 
 def strip(model: Any) -> None:

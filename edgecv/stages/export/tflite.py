@@ -33,6 +33,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.outputs import flat
 from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights
+from edgecv.stages.export.for_tflite import parted
 
 TIMEOUT_S = 1800
 _CHILD = "edgecv.stages.export._litert_child"
@@ -79,7 +80,7 @@ def export_tflite(
         "transposes": moved,
         "notes": [*found.notes, *slower],
     }
-    graph = Graph(path, "tflite", "fp32", session.inputs, session.outputs, facts)
+    graph = parted(Graph(path, "tflite", "fp32", session.inputs, session.outputs, facts))
     graph.save_facts()
     return graph
 

@@ -115,7 +115,7 @@ def _load(path: Path, out: Path, size: tuple[int, int] | None) -> None:
     ends = zip(outputs, for_tflite.ends(found), strict=True)
     if bounds := {spec.name: 1.0 for spec, op in ends if op in BOUNDED}:
         facts["bounds"] = bounds
-    found.save_facts()
+    for_tflite.parted(found).save_facts()
 
 
 def _real(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ from edgecv.replay import (
 )
 from edgecv.replay import judged as judged_images
 from edgecv.runtime.fidelity import kinds
+from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept
@@ -124,6 +125,11 @@ class Quantizer:
                 engine = facts(self.target.backend).label
                 what = f"{found[0]}; the {engine} has no floats to keep it in"
                 hint = "train with integers (qat), or change that layer"
+                if any(spec.groups and on_grid(spec) for spec in graph.outputs):
+                    hint = (
+                        "an output joins several quantities on one scale: end the graph before "
+                        "that (--until), or return them apart"
+                    )
                 raise UnsupportedError(f"quantize {self.context.where}", what, hint)
             told += found
             options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))

@@ -56,6 +56,7 @@ from edgecv.target import Grid
 log = logging.getLogger(__name__)
 
 IO = ("int8", "uint8", "float32")
+KEPT = ("transposes", "notes", "own", "bounds")  # of the float graph's facts
 
 
 def quantize_tflite(
@@ -146,7 +147,7 @@ def quantize_tflite(
         "samples": len(samples),
         "raised_weight_scales": raised,
         "warnings": [*doubts(samples), *alone],
-        **{k: graph.facts[k] for k in ("transposes", "notes", "own") if graph.facts.get(k)},
+        **{k: v for k in KEPT if (v := graph.facts.get(k))},
         "versions": {p: version(p) for p in ("ai-edge-quantizer", "ai-edge-litert")},
     }
     outputs = graph.told(session.outputs)

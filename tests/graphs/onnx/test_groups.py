@@ -9,7 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecv.graphs.onnx.groups import Groups, groups
+from edgecv.graphs.groups import Groups
+from edgecv.graphs.onnx import groups
 
 
 class Net:
@@ -42,7 +43,7 @@ class Net:
         ]
         graph = helper.make_graph(self.nodes, "g", ends[:1], ends[1:], self.held)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-        return groups(onnx.shape_inference.infer_shapes(model)).get(name)
+        return groups.found(onnx.shape_inference.infer_shapes(model))[0]
 
 
 def head(net: Net, stride: int = 1) -> str:
@@ -108,3 +109,35 @@ def test_one_quantity_and_a_map_of_features_have_none(widths: Sequence[int]) -> 
     net = Net()
     parts = [net.conv(w) for w in widths]
     assert net.found(net.op("Concat", *parts, axis=1) if len(parts) > 1 else parts[0]) is None
+
+
+def test_a_new_axis_counts_where_it_is_the_last() -> None:
+    net = Net()
+    rows = [net.shape(net.op("Sigmoid", net.conv(1)), 1, 64), net.shape(net.conv(1), 1, 64)]
+    last, first = (
+        net.op("Concat", *(net.op("Unsqueeze", r, net.hold(np.array([a]))) for r in rows), axis=a)
+        for a in (2, 1)
+    )
+    assert net.found(last) == Groups(2, (0, 1, 2), (1.0, None))
+    assert net.found(first) is None  # steps of a sequence
+
+
+def test_parts_of_other_ranges_say_none() -> None:
+    net = Net()
+    levels = [
+        net.shape(net.op("Concat", net.op(k, net.conv(2)), net.conv(2), axis=1), 1, 4, 64)
+        for k in ("Sigmoid", "Abs")
+    ]
+    name = net.op("Concat", *levels, axis=2)
+    assert net.found(name) == Groups(1, (0, 2, 4), (None, None))
+
+
+def test_an_operator_of_another_domain_is_not_looked_through() -> None:
+    net = Net()
+    name = head(net)
+    net.nodes.append(helper.make_node("Relu", [name], ["mine"], domain="com.mine"))
+    ends = helper.make_tensor_value_info("mine", TensorProto.FLOAT, [1, 8, 8, 8])
+    source = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    graph = helper.make_graph(net.nodes, "g", [source], [ends], net.held)
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.mine", 1)]
+    assert groups.found(helper.make_model(graph, opset_imports=opsets)) == [None]
