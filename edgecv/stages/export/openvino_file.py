@@ -16,7 +16,9 @@ from edgecv import child
 from edgecv.backends.openvino.run import Session
 from edgecv.errors import EdgecvError, EngineError, ModelError
 from edgecv.graph import Graph
+from edgecv.graphs import groups
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.graphs.openvino import groups as openvino_groups
 from edgecv.graphs.openvino import nodes
 from edgecv.graphs.openvino.constants import BYTES, FLOATS, HALVES, element, value
 from edgecv.graphs.openvino.files import FILES, read, save
@@ -94,7 +96,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         facts["notes"] = ["weights stored in int8 are the floats they stand for"]
     facts |= {"input": found} if (found := _of_input(told, inputs, outputs)) else {}
     facts |= {"float_ends": floats} if integer else {}
-    graph = Graph(xml, "openvino", "int8" if integer else "fp32", inputs, outputs, facts)
+    parted = groups.told(outputs, openvino_groups.found(model))
+    graph = Graph(xml, "openvino", "int8" if integer else "fp32", inputs, parted, facts)
     bounded = zip(outputs, for_openvino.ends(graph), strict=True)
     if bounds := {t.name: 1.0 for t, op in bounded if op in ("Sigmoid", "Softmax", "Tanh")}:
         facts["bounds"] = bounds
