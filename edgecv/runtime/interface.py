@@ -109,7 +109,9 @@ def _in_place(graph: TensorSpec, engine: TensorSpec) -> bool:
 
 
 def _moved(a: TensorSpec, b: TensorSpec) -> bool:
-    return len(a.shape) == len(b.shape) == 4 and {a.layout, b.layout} == {"NCHW", "NHWC"}
+    """Whether one of two has its channels last. What a graph calls no image (a second picture, a
+    mask: "NC") lies as a graph has its tensors, channels first."""
+    return len(a.shape) == len(b.shape) == 4 and (a.layout == "NHWC") != (b.layout == "NHWC")
 
 
 def _turned(array: np.ndarray, held: TensorSpec, wanted: TensorSpec) -> np.ndarray:

@@ -38,6 +38,16 @@ def test_a_map_as_high_as_it_has_channels_is_not_mistaken() -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(1, 3, 4, 5), (1, 3, 3, 3)])
+def test_a_second_picture_goes_where_the_engine_has_it(shape: tuple[int, ...]) -> None:
+    _, *row = shape
+    graph = TensorSpec("other", "float32", shape)  # only the first picture is told as one
+    engine = TensorSpec("other", "float32", (1, *row[1:], row[0]), "NHWC")
+    x = RNG.normal(size=shape).astype(np.float32)
+    fed = between(graph, engine).feed({"other": x})
+    np.testing.assert_array_equal(fed["other"], x.transpose(0, 2, 3, 1))
+
+
 def test_integers_are_real_numbers_outside() -> None:
     both, x = between(OWN, GRID), RNG.normal(size=OWN.shape).astype(np.float32)
     fed = both.feed({"image": x})["image"]
