@@ -37,7 +37,10 @@ def targets_page() -> str:
         "device_python: /home/pi/venv/bin/python   # default python3\n```\n\n"
         + "\n".join(rows)
         + "\n\nalign: pruning keeps channel counts a multiple of this, because kernels run a width "
-        "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n"
+        "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n\n"
+        "`c` and `cortex-*` are written as C99: `model_run(input, output, memory)`; of several "
+        "inputs one pointer each in the graph's order, of a batch its images one behind the other "
+        "([how](decisions/009-plain-c.md#several-inputs-and-a-batch)).\n"
     )
 
 

@@ -235,7 +235,7 @@ def test_what_only_moves_is_moved_as_in_onnx_runtime(kind: str, tmp_path: Path) 
 
 
 def some_step(rng: np.random.Generator, kind: str) -> Network:
-    """One layer of random shape with random constants."""
+    """One layer of random shape with random constants, of one image or of several."""
     groups = int(rng.choice([1, 1, 2, 3]))
     channels, filters = groups * int(rng.integers(1, 40)), groups * int(rng.integers(1, 40))
     kernel = tuple(map(int, rng.integers(1, 5, 2)))
@@ -244,30 +244,31 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
         "dilation": tuple(map(int, rng.integers(1, 3, 2))),
         "pads": tuple(map(int, rng.integers(0, 3, 4))), "groups": groups,
     }  # fmt: skip
-    shape = (int(rng.integers(9, 14)), int(rng.integers(9, 14)), channels)
+    images = int(rng.choice([1, 1, 2, 3]))
+    shape = (images * int(rng.integers(9, 14)), int(rng.integers(9, 14)), channels)
     own = channels // groups
     taps = (filters, *kernel, own)
-    tensors = {"x": Tensor("x", shape)}
+    tensors = {"x": Tensor("x", shape, images=images)}
     steps = []
 
     def on_grid(name: str, source: str, of: tuple[int, int, int]) -> dict[str, int]:
         zero = int(rng.integers(-50, 50))
-        tensors[name] = Tensor(name, of, "int8")
+        tensors[name] = Tensor(name, of, "int8", images=images)
         steps.append(Step("quantize", [source], [name], about={"scale": 0.02, "zero": zero}))
         return {"x_zero": zero}
 
     if kind == "pool":
         about |= {"groups": 1, "largest": int(rng.integers(0, 2)), "whole": int(rng.integers(0, 2))}
         about["pads"] = (0, 0, 0, 0)
-        out = outputs(shape, about)
+        out = outputs(tensors["x"], about, channels)
         about |= on_grid("q", "x", shape)
         m, shift = multiplier(float(rng.uniform(0.1, 3)))
         about |= {"m": m, "shift": shift, "y_zero": int(rng.integers(-50, 50))}
-        tensors |= {"p": Tensor("p", (*out, channels), "int8"), "y": Tensor("y", (*out, channels))}
+        tensors |= {"p": Tensor("p", out, "int8"), "y": Tensor("y", out)}
         steps.append(Step("pool_i8", ["q"], ["p"], about=about))
         steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
         return Network(steps, tensors, "x", "y")
-    out = (*outputs(shape, about), filters)
+    out = outputs(tensors["x"], about, filters)
     tensors["y"] = Tensor("y", out)
     if kind == "int8":
         about |= on_grid("q", "x", shape)
@@ -283,7 +284,7 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
         steps.append(Step("conv_i8", ["q"], ["p"], constants, about | limits))
         steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
         return Network(steps, tensors, "x", "y")
-    tensors |= {"bits": Tensor("bits", shape, "bits"), "more": Tensor("more", out)}
+    tensors |= {"bits": Tensor("bits", shape, "bits", images=images), "more": Tensor("more", out)}
     real = {n: rng.normal(size=filters).astype(np.float32) for n in write.AFTER[:6]}
     flip = rng.integers(0, 2, filters).astype(np.uint8)
     constants = {"w": words(rng.integers(0, 2, taps).astype(bool))}

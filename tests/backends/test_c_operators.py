@@ -62,9 +62,12 @@ class Written:
     def ends(self, *names: str) -> None:
         self.outputs += names
 
-    def model(self, shape: tuple[int, ...] = SHAPE) -> Any:
+    def model(self, shape: tuple[int, ...] = SHAPE, **others: tuple[int, ...]) -> Any:
+        """others: shapes of the inputs behind "x" """
+        given = {"x": shape, **others}
         graph = helper.make_graph(
-            self.nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+            self.nodes, "g",
+            [helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in given.items()],
             [helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in self.outputs],
             self.held,
         )  # fmt: skip
@@ -73,13 +76,13 @@ class Written:
         return onnx.shape_inference.infer_shapes(model)
 
 
-def answers(model: Any, x: np.ndarray) -> list[np.ndarray]:
+def answers(model: Any, x: np.ndarray, **others: np.ndarray) -> list[np.ndarray]:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
-    return [np.asarray(v) for v in session.run(None, {"x": x})]
+    return [np.asarray(v) for v in session.run(None, {"x": x, **others})]
 
 
 def compared(w: Written, room: Path) -> None:
@@ -110,10 +113,10 @@ def compared(w: Written, room: Path) -> None:
         sanitized(room)
 
 
-def sanitized(room: Path) -> None:
+def sanitized(room: Path, *more: str) -> None:
     """The golden vectors, with what a compiler and its sanitizers have to say an error."""
     flags = ["-std=c99", "-O0", "-Wall", "-Wextra", "-pedantic", "-Werror", "-ffp-contract=off"]
-    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover"]
+    flags += ["-fsanitize=address,undefined", "-fno-sanitize-recover", *more]
     sources = [str(room / "c" / n) for n in ("main.c", "model.c")]
     built = ["gcc", *flags, *sources, "-o", str(room / "test")]
     done = subprocess.run(built, capture_output=True, text=True, check=False)

@@ -10,7 +10,7 @@ import onnxruntime as ort
 import pytest
 from onnx import helper, numpy_helper
 
-from edgecv.backends.c import reference
+from edgecv.backends.c import header, reference
 from edgecv.backends.c.read import read
 from edgecv.errors import UnsupportedError
 from tests.backends.test_c_operators import Written, answers
@@ -21,19 +21,29 @@ MOST = 3000  # values
 
 
 class Chain(Written):
-    """A graph that grows by random operators on what it has."""
+    """A graph that grows by random operators on what it has.
 
-    def __init__(self, seed: int) -> None:
+    several: it takes a batch of one to three images, and in half the cases a second input of any
+    rank
+    """
+
+    def __init__(self, seed: int, several: bool = False) -> None:
         super().__init__()
         self.rng = np.random.default_rng(seed)
         self.shape: Shape = (1, *(int(v) for v in self.rng.choice([1, 1, 2, 3, 4, 6], 3)))
-        self.have: list[tuple[str, Shape]] = [("x", self.shape)]
+        self.others: dict[str, Shape] = {}
+        if several:
+            self.shape = (int(self.rng.integers(1, 4)), *self.shape[1:])
+            if self.rng.random() < 0.5:
+                self.others["second"] = self.ones(self.shape) or self.shape
+        self.have: list[tuple[str, Shape]] = [("x", self.shape), *self.others.items()]
         for _ in range(int(self.rng.integers(2, 7))):
             at = int(self.rng.integers(len(self.have))) if self.rng.random() < 0.4 else -1
-            made = OPERATORS[int(self.rng.integers(len(OPERATORS)))](self, *self.have[at])
-            if made is not None and made[1] and np.prod(made[1]) <= MOST:
-                self.have.append((made[0], tuple(int(n) for n in made[1])))
-        self.ends(*dict.fromkeys(name for name, _ in self.have[1:][-2:]))
+            value = OPERATORS[int(self.rng.integers(len(OPERATORS)))](self, *self.have[at])
+            if value is not None and value[1] and np.prod(value[1]) <= MOST:
+                self.have.append((value[0], tuple(int(n) for n in value[1])))
+        made = [name for name, _ in self.have if name not in ("x", *self.others)]
+        self.ends(*dict.fromkeys(made[-2:]))
 
     def values(self, shape: Shape) -> np.ndarray:
         return np.asarray(self.rng.normal(size=shape), np.float32)
@@ -170,16 +180,53 @@ def image(c: Chain, x: str, shape: Shape) -> Made:
     return c("GlobalAveragePool", x), (*shape[:2], 1, 1)
 
 
+def window(c: Chain, x: str, shape: Shape) -> Made:
+    """What looks beyond a pixel, and not into the next image."""
+    if len(shape) != 4:
+        return None
+    batch, channels, high, wide = shape
+    across = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    pick = int(c.rng.integers(5))
+    if pick == 0:
+        return c("Conv", x, c.values((2, channels, 3, 3)), **across), (batch, 2, high, wide)
+    if pick == 1:
+        op = str(c.rng.choice(["MaxPool", "AveragePool"]))
+        return c(op, x, **across, strides=[2, 1]), (batch, channels, -(-high // 2), wide)
+    if pick == 2:
+        made = c("ConvTranspose", x, c.values((channels, 2, 2, 2)), strides=[2, 2])
+        return made, (batch, 2, 2 * high, 2 * wide)
+    if pick == 3:
+        sizes = c.ints(batch, channels, 2 * high, wide)
+        mode = str(c.rng.choice(["nearest", "linear"]))
+        return c("Resize", x, "", "", sizes, mode=mode), (batch, channels, 2 * high, wide)
+    gate = c("Sigmoid", c("GlobalAveragePool", x))
+    return c("Mul", x, gate), shape
+
+
+def line(c: Chain, x: str, shape: Shape) -> Made:
+    """Of three axes: a convolution along the last, or an LSTM along the first."""
+    if len(shape) != 3:
+        return None
+    if c.rng.random() < 0.5:
+        made = c("Conv", x, c.values((2, shape[1], 3)), kernel_shape=[3], pads=[1, 1])
+        return made, (shape[0], 2, shape[2])
+    w, r = c.values((2, 12, shape[2])), c.values((2, 12, 3))
+    made = c("LSTM", x, w, r, hidden_size=3, direction="bidirectional")
+    return made, (shape[0], 2, shape[1], 3)
+
+
 OPERATORS: list[Callable[[Chain, str, Shape], Made]] = [
     two, constant, bent, one, reduced, softmax, normalised, reshaped, turned, joined, cut, padded,
     flat, squeezed, grown, product, squared, dense, image, image,
+    window, window, line,
 ]  # fmt: skip
 
 
-def on_grids(c: Chain, x: np.ndarray, signed: bool) -> Written:
+def on_grids(c: Chain, feed: dict[str, np.ndarray], signed: bool) -> Written:
     """The same graph with a Q/DQ pair behind every value, and weights of 8 bits."""
     every = [o for n in c.nodes for o in n.output]
-    seen = dict(zip(every, answers(ending(c, every).model(c.shape), x), strict=True)) | {"x": x}
+    values = answers(ending(c, every).model(c.shape, **c.others), **feed)
+    seen = dict(zip(every, values, strict=True)) | feed
     made, renamed = ending(c, c.outputs), {}
     nodes, made.nodes = made.nodes, []
     held = {t.name: numpy_helper.to_array(t) for t in c.held}
@@ -201,7 +248,8 @@ def on_grids(c: Chain, x: np.ndarray, signed: bool) -> Written:
         made.nodes.append(helper.make_node("DequantizeLinear", given, [f"{given[0]}/d"]))
         return f"{given[0]}/d"
 
-    pair("x")
+    for name in feed:
+        pair(name)
     for node in nodes:
         given = [renamed.get(n, n) for n in node.input]
         if node.op_type in ("Conv", "MatMul", "Gemm") and given[1] in held:
@@ -222,32 +270,35 @@ def ending(c: Chain, outputs: list[str]) -> Written:
     return made
 
 
+@pytest.mark.parametrize("several", [False, True], ids=["one", "several"])
 @pytest.mark.parametrize("kind", ["float", "int8", "uint8"])
-def test_chains_of_operators_are_read_as_in_onnx_runtime(kind: str) -> None:
+def test_chains_of_operators_are_read_as_in_onnx_runtime(kind: str, several: bool) -> None:
     ort.set_default_logger_severity(4)
     right, refused = 0, []
     for seed in range({"float": 220, "int8": 120, "uint8": 40}[kind]):
-        c = Chain(seed)
+        c = Chain(seed, several)
         if not c.outputs:
             continue
-        x = c.values(c.shape)
-        model = (c if kind == "float" else on_grids(c, x, kind == "int8")).model(c.shape)
+        feed = {n: c.values(s) for n, s in {"x": c.shape, **c.others}.items()}
+        made = c if kind == "float" else on_grids(c, feed, kind == "int8")
+        model = made.model(c.shape, **c.others)
         try:
             steps = read(model, "c")
         except UnsupportedError as e:
             refused.append(str(e))
             continue
-        held = reference.run(steps, x[0].transpose(1, 2, 0))
-        shapes = steps.shapes or [()] * len(steps.results)
-        for name, shape, wanted in zip(steps.results, shapes, answers(model, x), strict=True):
-            got, last = held[name], steps.tensors[name].last
-            image = wanted.ndim == 4 and len(wanted) == 1 and not last
-            if image and (not shape or len(shape) == 4):
-                got = got.transpose(2, 0, 1)
-            off = np.linalg.norm(got.reshape(wanted.shape) - wanted)
+        held = reference.run(steps, *(laid(v, "NHWC") for v in feed.values()))
+        ends = header.tables(steps, tuple(c.outputs)).get("model_shapes", ["NHWC "])
+        for name, line, wanted in zip(steps.results, ends, answers(model, **feed), strict=True):
+            off = np.linalg.norm(held[name].reshape(-1) - laid(wanted, line.split()[0]).reshape(-1))
             most = 1e-4 if kind == "float" else 0.12
             ops = [n.op_type for n in c.nodes]
-            assert off <= most * (np.linalg.norm(wanted) + 1e-3), (seed, c.shape, ops)
+            assert off <= most * (np.linalg.norm(wanted) + 1e-3), (seed, c.shape, c.others, ops)
         right += 1
     assert right > 10 * len(refused)
     assert all("no C kernel reads" in r or "no image" in r for r in refused), refused
+
+
+def laid(values: np.ndarray, layout: str) -> np.ndarray:
+    """What is channels first as C has it."""
+    return values.transpose(0, 2, 3, 1) if values.ndim == 4 and layout == "NHWC" else values

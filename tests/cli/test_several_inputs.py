@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecv.backends.c.run import probe
 from edgecv.bench.measure import Plan, measure
 from edgecv.runtime import open_bundle
 
@@ -66,13 +67,24 @@ def answers(network: Path, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return dict(zip(names, session.run(names, feed), strict=True))
 
 
+TARGETS = ["cpu", pytest.param("c", marks=pytest.mark.skipif(not probe().available,
+                                                             reason="no C compiler"))]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _trusted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGECV_TRUST_SOURCE", "1")  # the C is ours
+
+
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(("precision", "least"), [("fp32", 60.0), ("int8", 15.0)])
 def test_from_file_to_bundle(
-    network: Path, arrays: Path, precision: str, least: float, edgecv: Callable, tmp_path: Path
-) -> None:
+    network: Path, arrays: Path, precision: str, least: float, target: str, edgecv: Callable,
+    tmp_path: Path,
+) -> None:  # fmt: skip
     given = ("--calibration", arrays) if precision == "int8" else ()
     done = edgecv(
-        "export", network, "--target", "cpu", "--precision", precision, "--out", tmp_path,
+        "export", network, "--target", target, "--precision", precision, "--out", tmp_path,
         "--json", *given,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -140,10 +152,11 @@ def make():
 """
 
 
-def test_a_torch_network_of_several_inputs(edgecv: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_torch_network_of_several_inputs(target: str, edgecv: Callable, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     (tmp_path / "nets_of_two.py").write_text(NETS)
-    network = ("export", "nets_of_two:make", "--target", "cpu", "--out", tmp_path / "out")
+    network = ("export", "nets_of_two:make", "--target", target, "--out", tmp_path / "out")
     done = edgecv(*network, cwd=tmp_path)
     assert done.code == 2
     assert "--input image:" in done.err
@@ -180,10 +193,11 @@ def test_every_output_is_told_beside_the_table_of_several_targets(
         assert "map " in line
 
 
-def test_a_batch_of_a_torch_network(edgecv: Callable, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_batch_of_a_torch_network(target: str, edgecv: Callable, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     done = edgecv(
-        "export", "resnet8", "--batch", "3", "--input-size", "32", "--target", "cpu",
+        "export", "resnet8", "--batch", "3", "--input-size", "32", "--target", target,
         "--out", tmp_path,
     )  # fmt: skip
     assert done.code == 0, done.err
@@ -193,7 +207,7 @@ def test_a_batch_of_a_torch_network(edgecv: Callable, tmp_path: Path) -> None:
     (answer,) = bundle.run({bundle.inputs[0].name: x}).values()
     (turned,) = bundle.run({bundle.inputs[0].name: x[::-1].copy()}).values()
     np.testing.assert_allclose(answer, turned[::-1], rtol=1e-4, atol=1e-5)
-    done = edgecv("export", "resnet8", "--input-size", "32", "--target", "cpu", "--out",
+    done = edgecv("export", "resnet8", "--input-size", "32", "--target", target, "--out",
                   tmp_path / "one")  # fmt: skip
     both = [path, *(tmp_path / "one").glob("*.edgecv")]
     told = measure(both, Plan(rounds=3, precision=1e6, burst_ms=1.0), starts=False)

@@ -11,13 +11,12 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import Compiled
-from edgecv.backends.c import network, reference, trust, write
+from edgecv.backends.c import header, network, reference, trust, write
 from edgecv.backends.c.plan import plan
 from edgecv.backends.c.read import read
-from edgecv.backends.c.run import ENGINE, Session, output_spec, probe, shaped
+from edgecv.backends.c.run import ENGINE, Session, image_spec, output_spec, probe, shaped
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
-from edgecv.runtime.spec import TensorSpec
 from edgecv.target import Target
 
 GOLDENS, GOLDEN_VALUES = 4, 40_000  # as many as fit, at least one: they are text
@@ -35,30 +34,25 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     _, arena = plan(found)
     flash = write.flash_bytes(found)
     _fits(target, arena, flash)
-    names = [t.name for t in graph.outputs]
+    names = tuple(t.name for t in graph.outputs)
     files = write.files(found, _golden(found), target.name, *names)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text)
-    high, wide, channels = found.tensors[found.source].shape
+    tables = {name: tuple(map(shaped, rows)) for name, rows in header.tables(found, names).items()}
+    source, result = (found.tensors[n].shape for n in (found.source, found.result))
     here, notes = probe(), [f"needs {arena:,} bytes of memory and {flash:,} of constants"]
     if here.available:
         with trust.own():
             Session({n: t.encode() for n, t in files.items()}).close()
     return Compiled(
         files=tuple(files),
-        inputs=(TensorSpec(found.source, "float32", (1, high, wide, channels), "NHWC"),),
-        outputs=_outputs(found, names),
+        inputs=tables.get("model_inputs") or (image_spec(found.source, source),),
+        outputs=tables.get("model_shapes") or (output_spec(names[0], result),),
         versions={ENGINE: str(here.version)} if here.available else {},
         notes=tuple(notes),
         counted=sum(s.kind == "conv_bits" for s in found.steps),
     )
-
-
-def _outputs(found: network.Network, names: list[str]) -> tuple[TensorSpec, ...]:
-    if not found.shapes:
-        return (output_spec(names[0], found.tensors[found.result].shape),)
-    return tuple(shaped(line) for line in write.shape_lines(found, tuple(names)))
 
 
 def _lowered(graph: Graph) -> Any:
@@ -74,12 +68,12 @@ def _lowered(graph: Graph) -> Any:
 
 def _golden(found: network.Network) -> tuple[np.ndarray, np.ndarray]:
     """Noise, and what the reference makes of it."""
-    shape = found.tensors[found.source].shape
-    count = min(GOLDENS, max(1, GOLDEN_VALUES // int(np.prod(shape))))
-    inputs = np.random.default_rng(0).normal(size=(count, *shape)).astype(np.float32)
+    sizes = [found.tensors[n].values for n in found.sources]
+    count = min(GOLDENS, max(1, GOLDEN_VALUES // sum(sizes)))
+    inputs = np.random.default_rng(0).normal(size=(count, sum(sizes))).astype(np.float32)
     outputs = []
     for x in inputs:
-        held = reference.run(found, x)
+        held = reference.run(found, *np.split(x, np.cumsum(sizes)[:-1]))
         outputs.append(np.concatenate([held[n].reshape(-1) for n in found.results]))
     return inputs, np.stack(outputs)
 

@@ -35,8 +35,10 @@ class Held:
     # tensors
 
     def _new(self, name: str, shape: tuple[int, ...], dtype: str = "float",
-             order: tuple[int, int, int] | None = None, last: bool = False) -> str:  # fmt: skip
-        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), dtype, order, last)
+             order: tuple[int, int, int] | None = None, last: bool = False,
+             images: int = 1) -> str:  # fmt: skip
+        high, wide, channels = shape
+        self.tensors[name] = Tensor(name, (high, wide, channels), dtype, order, last, images)
         self.names[name] = name
         return name
 
@@ -57,7 +59,7 @@ class Held:
         real = f"{held.name}/real"
         if real not in self.tensors:
             grid = self.grids[held.name]
-            self._new(real, held.shape, order=held.order, last=held.last)
+            self._new(real, held.shape, order=held.order, last=held.last, images=held.images)
             self.steps.append(
                 Step(
                     "dequantize",
@@ -73,9 +75,10 @@ class Held:
               **more: Any) -> Step:  # fmt: skip
         from edgecv.runtime.layers import from_scope
 
-        last = bool(inputs) and self.tensors[inputs[0]].last
-        out = self._new(out or node.output[0], shape, dtype, order, last)
-        made = Step(kind, inputs, [out], layer=from_scope(node.name) or node.name, **more)
+        like = self.tensors[inputs[0]]
+        out = self._new(out or node.output[0], shape, dtype, order, like.last, like.images)
+        name = node.name if node is not None else ""  # of an input that is copied there is none
+        made = Step(kind, inputs, [out], layer=from_scope(name) or name, **more)
         self.steps.append(made)
         return made
 

@@ -34,8 +34,12 @@ class Joins(Broadcast):
             assert out.held is not None
             self.grids[out.held] = made[1]
         walks = []
-        for part, to in zip(parts, np.split(out.at, np.cumsum(sizes)[:-1], axis), strict=True):
-            walk = nest([part.at.reshape(-1), to.reshape(-1)], by=1)
+        for k, to in enumerate(np.split(out.at, np.cumsum(sizes)[:-1], axis)):
+            walk = nest([parts[k].at.reshape(-1), to.reshape(-1)], by=1)
+            if walk is None:  # its values in the result's order first
+                order = np.argsort(to.reshape(-1), kind="stable")
+                parts[k] = self._in_order(node, parts[k], order)
+                walk = nest([parts[k].at, to.reshape(-1)[order]], by=1)
             if walk is None:
                 raise self._refused(node, "joins values that lie in no order")
             walks.append(walk)

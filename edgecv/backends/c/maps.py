@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,7 @@ class Maps(Resizing, Tokens, Broadcast):
         self._whole(node, False)
 
     def _whole(self, node: Any, largest: bool) -> None:
-        high, wide, _ = self._at(node.input[0]).shape
+        high, wide, _ = self._at(node.input[0]).one
         self._pool(node, {"kernel": (high, wide), "stride": (1, 1), "dilation": (1, 1),
                           "pads": (0, 0, 0, 0), "ceil": 0, "whole": 0}, largest)  # fmt: skip
 
@@ -238,33 +239,43 @@ class Maps(Resizing, Tokens, Broadcast):
     def _pool(self, node: Any, about: dict[str, Any], largest: bool) -> None:
         x = self._at(node.input[0])
         about = {**about, "groups": 1, "largest": int(largest), "whole": about.get("whole", 0)}
-        shape = (*outputs(x.shape, about), x.shape[2])
+        shape = outputs(x, about, x.shape[2])
         made = self._integer(node, [node.input[0]])
         if made is None:
+            out = node.output[0]
             self._step(node, "pool_f32", [self._float(node.input[0])], shape, about=about)
-            return
-        out, grid, _, _ = made
-        about |= self._rescaled(self.grids[x.name], grid)
-        self._step(node, "pool_i8", [x.name], shape, "int8", out, about=about)
-        self.grids[out] = grid
+        else:
+            out, grid, _, _ = made
+            about |= self._rescaled(self.grids[x.name], grid)
+            self._step(node, "pool_i8", [x.name], shape, "int8", out, about=about)
+            self.grids[out] = grid
+        if x.images > 1 and len(self.shapes.get(node.output[0], ())) == 2:  # one row an image
+            rows = (1, x.images, x.shape[2])
+            self.tensors[out] = replace(self.tensors[out], shape=rows, last=True, images=1)
 
     def _flatten(self, node: Any) -> None:
-        after, count = self.shapes.get(node.output[0]), 0
-        if not self._is_view(node.input[0]):
-            x = self._at(node.input[0])
-            count = math.prod(x.shape)
-        if not count or (after and after not in ((1, count), (1, count, 1, 1), (count,))):
+        if self._is_view(node.input[0]):
+            self._move(node)
+            return
+        x, after = self._at(node.input[0]), self.shapes.get(node.output[0])
+        row, pixel = (x.images, math.prod(x.one)), x.one[:2] == (1, 1)
+        forms = (row, (*row, 1, 1), row[1:] if x.images == 1 else row)
+        if after and after not in forms:
             self._move(node)
             return
         if x.last and self._rows(node):
             return
-        if x.shape[:2] == (1, 1):
+        rows = x.images > 1 and len(after or row) == 2
+        if pixel and not rows:
             self._alias(node)
             return
         if x.last:
             self._move(node)
             return
-        flat = Tensor(f"{x.name}/flat", (1, 1, math.prod(x.shape)), x.dtype, x.shape)
+        shape = (1, *row) if rows else (x.images, 1, row[1])
+        flat = Tensor(f"{x.name}/flat{len(after or row)}" if x.images > 1 else f"{x.name}/flat",
+                      shape, x.dtype, x.order if pixel else x.one, rows,
+                      1 if rows else x.images)  # fmt: skip
         self.tensors[flat.name] = flat
         self.names[node.output[0]] = flat.name
         if x.name in self.grids:
@@ -284,7 +295,7 @@ class Maps(Resizing, Tokens, Broadcast):
     def _squeeze(self, node: Any) -> None:
         if self._rows(node):
             return
-        if not self._is_view(node.input[0]) and self._at(node.input[0]).shape[:2] == (1, 1):
+        if not self._is_view(node.input[0]) and self._at(node.input[0]).one[:2] == (1, 1):
             self._flatten(node)
         else:
             self._move(node)

@@ -153,26 +153,27 @@ class Moves(Held):
         x, shape = self._at(name), self.shapes.get(name)
         if x.dtype == "bits" or shape is None or int(np.prod(shape)) != x.values:
             raise self._refused(node, f"{node.op_type} of a value of unknown shape")
-        high, wide, channels = x.order or x.shape
-        laid = np.arange(x.values).reshape(high, wide, channels)
-        laid = laid if x.last else laid.transpose(2, 0, 1)
+        laid = np.arange(x.values).reshape(-1, *(x.order or x.one))
+        laid = laid if x.last and not x.order else laid.transpose(0, 3, 1, 2)
         return View(x.name, laid.reshape(shape), 0.0)
 
     def _written_out(self, name: str) -> None:
         """The step that writes a view as a tensor of its own."""
-        view, node = self.views[name], self.makers[name]
+        view, node = self.views[name], self.makers.get(name)
         shape = view.at.shape
         tokens = len(shape) == 3 or (len(shape) == 2 and shape[0] > 1)
         if not _as_image(shape):
             raise self._refused(node, f"makes values of shape {shape}, which no C kernel reads")
         if tokens:
-            places = view.at.reshape(1, *shape[-2:])
+            places = view.at.reshape(-1, *shape[-2:])
         else:
             places = view.at if len(shape) == 4 else view.at[:, :, None, None]
-            places = places[0].transpose(1, 2, 0)
+            places = places.transpose(0, 2, 3, 1)
+            places = places.reshape(-1, *places.shape[2:])
+        images = shape[0] if len(shape) > 2 else 1
         x = self.tensors[view.base]
         self._gathered(node, x, places, view.fill, name, places.shape)
-        self.tensors[name] = replace(self.tensors[name], last=tokens)
+        self.tensors[name] = replace(self.tensors[name], last=tokens, images=images)
         self.names[name] = name
 
     def _gathered(self, node: Any, x: Tensor, places: np.ndarray, fill: float, out: str,
@@ -191,11 +192,11 @@ class Moves(Held):
             kind, table = "gather_i8" if integers else "gather_f32", at.astype(np.int32)
             self._step(node, kind, [x.name], shape, x.dtype, out, constants={"at": table},
                        about={"fill": fill})  # fmt: skip
-        self.tensors[out] = replace(self.tensors[out], last=False)
+        self.tensors[out] = replace(self.tensors[out], last=False, images=1)
         if integers:
             self.grids[out] = self.grids[x.name]
 
 
 def _as_image(shape: tuple[int, ...]) -> bool:
     """Whether a value can lie as an image, as tokens or as rows do."""
-    return len(shape) == 2 or (len(shape) in (3, 4) and shape[0] == 1)
+    return len(shape) in (2, 3, 4)

@@ -1,7 +1,7 @@
 """A network as steps in C: what each computes, on which tensors, with which constants.
 
-Tensors are (height, width, channels). `read.py` makes it from ONNX, `plan.py` places it in memory,
-`write.py` writes it, `reference.py` computes it.
+Tensors are (height, width, channels), images of a batch one below the other. `read.py` makes it
+from ONNX, `plan.py` places it in memory, `write.py` writes it, `reference.py` computes it.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import numpy as np
 from edgecv.errors import UnsupportedError
 
 SIZE_OF = {"float": 4, "int8": 1, "bits": 4}
+EACH_IMAGE = ("conv_f32", "conv_i8", "conv_real", "conv_bits", "pool_f32", "pool_i8", "gate_f32",
+              "spread", "halve", "lstm", "gru", "rnn")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,11 @@ class Grid:
 
 @dataclass(frozen=True)
 class Tensor:
-    """shape: height, width, channels. order: the (h, w, c) that was flattened into channels.
+    """shape: height of all images together, width, channels. order: the (h, w, c) that was
+    flattened into channels.
 
     last: whether the channels are the last axis in ONNX as they are here (tokens), not the second
+    images: how many lie one below the other; windows do not reach from one into the next
     """
 
     name: str
@@ -37,6 +41,12 @@ class Tensor:
     dtype: str = "float"
     order: tuple[int, int, int] | None = None
     last: bool = False
+    images: int = 1
+
+    @property
+    def one(self) -> tuple[int, int, int]:
+        """Height, width and channels of one image."""
+        return (self.shape[0] // self.images, *self.shape[1:])
 
     @property
     def values(self) -> int:
@@ -62,8 +72,13 @@ class Step:
 
 @dataclass
 class Network:
-    """Steps in an order that runs; tensors by name. result: the tensor of the first output, more:
-    of those behind it; shapes: of the outputs in ONNX, where that is not an image's or a row's"""
+    """Steps in an order that runs; tensors by name.
+
+    source, others: the tensors of the first input and of those behind it
+    result, more:   of the outputs
+    shapes:         of the outputs in ONNX, where that is not an image's or a row's
+    taken:          of the inputs in ONNX, by name, where that is not one image
+    """
 
     steps: list[Step]
     tensors: dict[str, Tensor]
@@ -71,6 +86,17 @@ class Network:
     result: str
     more: list[str] = field(default_factory=list)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    others: list[str] = field(default_factory=list)
+    taken: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    @property
+    def sources(self) -> list[str]:
+        """The tensors of all inputs."""
+        return [self.source, *self.others]
+
+    def calls(self, step: Step) -> int:
+        """How often its kernel is called: once for each image where it looks beyond a pixel."""
+        return self.tensors[step.inputs[0]].images if step.kind in EACH_IMAGE else 1
 
     @property
     def results(self) -> list[str]:

@@ -48,7 +48,7 @@ class OneBit(Held):
                     ones = ones.reshape(filters, deep, high, wide).transpose(0, 2, 3, 1)
                     ones = ones.reshape(filters, 1, 1, own)
                 constants[role] = words(ones)
-        shape = (*outputs(x.shape, about), filters)
+        shape = outputs(x, about, filters)
         if node.op_type == "BinaryBits":
             constants |= {"least": self.values[names[3]], "flip": self.values[names[4]]}
             self._step(node, "conv_bits", [x.name], shape, "bits", constants=constants, about=about)

@@ -1,6 +1,6 @@
 """Values of any rank as operands of kernels that walk them (`nest.py`), and where results lie.
 
-An image (1, C, H, W) is written as (h, w, c), a row or tokens (1, T, C) as ONNX has them, and what
+Images (N, C, H, W) are written as (h, w, c), a row or tokens (N, T, C) as ONNX has them, and what
 has another rank flat in ONNX's order, as a view that kernels of images read a copy of.
 """
 
@@ -88,12 +88,12 @@ class Operands(Moves):
         self.shapes[name] = shape
         size = int(np.prod(shape, dtype=np.int64))
         at = np.arange(size, dtype=np.int64).reshape(shape)
-        if len(shape) == 4 and shape[0] == 1 and not flat:
-            _, c, h, w = shape
-            self._new(name, (h, w, c), dtype)
-            return Operand(np.arange(size).reshape(h, w, c).transpose(2, 0, 1)[None], name)
-        if len(shape) == 3 and shape[0] == 1:
-            self._new(name, (1, shape[1], shape[2]), dtype, last=True)
+        if len(shape) == 4 and not flat:
+            n, c, h, w = shape
+            self._new(name, (n * h, w, c), dtype, images=n)
+            return Operand(np.arange(size).reshape(n, h, w, c).transpose(0, 3, 1, 2), name)
+        if len(shape) == 3 and (shape[0] == 1 or not flat):
+            self._new(name, shape, dtype, last=True, images=shape[0])
         elif len(shape) == 2:
             self._new(name, (1, shape[0], shape[1]), dtype, last=shape[0] > 1)
         else:

@@ -29,7 +29,7 @@ def lives(network: Network) -> dict[str, tuple[int, int]]:
             own = home.get(name, name)
             first, _ = found.get(own, (i, i))
             found[own] = (first, i)
-    for name in (network.source, *network.results):
+    for name in (*network.sources, *network.results):
         found.pop(home.get(name, name), None)
     return found
 

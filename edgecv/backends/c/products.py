@@ -41,16 +41,16 @@ class Products(Tokens, Joins):
         self._product(node, about, weight, packed, (0, 2, 3, 1))
 
     def _along_a_line(self, node: Any) -> None:
-        """A convolution of (1, C, L): of an image one pixel high."""
+        """A convolution of (N, C, L): of images one pixel high."""
         name, about = node.input[0], window(node)
-        batch, channels, length = self._shape_of(node, name)
         weight, packed = self.values.get(node.input[1]), self._integers(node.input[1])
-        if batch != 1 or (weight is None and packed is None):
-            raise self._refused(node, "its weight is no constant, or its batch is not 1")
+        if weight is None and packed is None:
+            raise self._refused(node, "its weight is no constant")
         view, own = self._view(node, name), f"{name}/line"
         if own not in self.tensors:
-            places = view.at.reshape(channels, length).T[None]
+            places = view.at.transpose(0, 2, 1)
             self._gathered(node, self.tensors[view.base], places, view.fill, own, places.shape)
+            self.tensors[own] = replace(self.tensors[own], images=len(places))
         weight = None if weight is None else weight[:, :, None]
         packed = None if packed is None else (packed[0][:, :, None], packed[1])
         about |= {"kernel": (1, (weight if packed is None else packed[0]).shape[3]),  # type: ignore[union-attr]
@@ -63,8 +63,8 @@ class Products(Tokens, Joins):
         if before is not None:
             self.names[name] = before
         (made,) = self.steps[-1].outputs
-        at = np.arange(self.tensors[made].values).reshape(self.tensors[made].shape[1:])
-        self._shaped(self.steps[-1], at.T[None])
+        at = np.arange(self.tensors[made].values).reshape(self.tensors[made].shape)
+        self._shaped(self.steps[-1], at.transpose(0, 2, 1))
 
     def _gemm(self, node: Any) -> None:
         held = {a.name: a for a in node.attribute}
@@ -143,7 +143,7 @@ class Products(Tokens, Joins):
         x = self._at(node.input[0])
         bias_name = node.input[2] if len(node.input) > 2 else ""
         filters = len(packed[0] if packed else weight)  # type: ignore[arg-type]
-        shape = (*outputs(x.shape, about), filters)
+        shape = outputs(x, about, filters)
         if packed is not None and x.dtype == "int8" and np.abs(packed[0].astype(int)).max() < 129:
             self._integer_product(node, about, packed, turn, bias_name, x, shape)
             return
@@ -225,7 +225,8 @@ class Products(Tokens, Joins):
         """Whether two values have one shape and lie in one order."""
         x, y = self._at(a), self._at(b)
         known = self.shapes.get(a) and self.shapes.get(b)
-        same = x.shape == y.shape and x.order == y.order and not self._crossed(x, y)
+        same = x.shape == y.shape and x.images == y.images
+        same = same and x.order == y.order and not self._crossed(x, y)
         return same and (not known or self.shapes[a] == self.shapes[b])
 
     def _adds(self, node: Any, views: bool) -> bool:
@@ -274,12 +275,14 @@ class Products(Tokens, Joins):
 
     def _gates(self, a: str, b: str) -> list[str] | None:
         """(a value, its gate) where one kernel multiplies them: by element or by channel."""
-        if self._at(a).shape[:2] == (1, 1) and self._at(b).shape[:2] != (1, 1):
+        if self._at(a).one[:2] == (1, 1) and self._at(b).one[:2] != (1, 1):
             a, b = b, a
         if self._alike(a, b):
             return [a, b]
         x, y = self._at(a), self._at(b)
-        if x.order or y.order or y.shape != (1, 1, x.shape[2]):
+        if x.order or y.order or y.one != (1, 1, x.shape[2]) or x.images != y.images:
+            return None
+        if x.images > 1 and (x.last or y.last):
             return None
         shape, given = self.shapes.get(a), self.shapes.get(b)
         if not shape or not given:

@@ -20,7 +20,6 @@ from edgecv.backends.c.one_bit import OneBit
 from edgecv.backends.c.plan import same
 from edgecv.backends.c.recurrent import Recurrent
 from edgecv.backends.c.transposed import Transposed
-from edgecv.errors import UnsupportedError
 
 DOMAINS = ("", "ai.onnx", "edgecv")
 
@@ -31,9 +30,10 @@ def read(model: Any, where: str) -> Network:
 
 
 class _Reader(Transposed, Maps, OneBit, Recurrent):
+    taken: dict[str, tuple[int, ...]] = {}  # of the inputs, where that is not one image
+
     def run(self) -> Network:
-        source, (channels, high, wide) = self._source()
-        self._new(source.name, (high, wide, channels))
+        sources = self._sources()
         for node in self.graph.node:
             if node.op_type == "Constant" or node.output[0] in self.done:
                 continue
@@ -45,47 +45,44 @@ class _Reader(Transposed, Maps, OneBit, Recurrent):
         shapes: list[tuple[int, ...] | None] = []
         for output in self.graph.output:
             result, shape = self._result(output.name)
-            taken = {self._home(n) for n in (source.name, *results)}
+            taken = {self._home(n) for n in (*sources, *results)}
             if self._home(result) in taken:  # each output has a place of its own
                 result = self._again(output.name, result)
             results.append(result)
             shapes.append(shape)
-        made = Network(self.steps, self.tensors, source.name, results[0], results[1:])
+        made = Network(self.steps, self.tensors, sources[0], results[0], results[1:])
+        made.others, made.taken = sources[1:], self.taken
         if len(results) > 1 or shapes[0] is not None:
             made.shapes = [s or self._mapped(t) for s, t in zip(shapes, results, strict=True)]
         return made
 
-    def _source(self) -> tuple[Any, tuple[int, int, int]]:
-        """The input and its (channels, height, width). Raises UnsupportedError."""
-        inputs = [i for i in self.graph.input if i.name not in self.values]
-        shapes = {i.name: [d.dim_value for d in i.type.tensor_type.shape.dim] for i in inputs}
-        one = len(inputs) == 1 and len(shapes[inputs[0].name]) == 4
-        if not one or shapes[inputs[0].name][0] != 1:
-            said = ", ".join(f"{n!r} {tuple(s)}" for n, s in shapes.items())
-            raise UnsupportedError(
-                self.where,
-                f"takes {said}: C code is written for one image, batch 1",
-                "cut it at what reads the image (--until), or take another target",
-            )
-        _, channels, high, wide = shapes[inputs[0].name]
-        return inputs[0], (channels, high, wide)
+    def _sources(self) -> list[str]:
+        """The tensors of the inputs, in the graph's order."""
+        names = [i.name for i in self.graph.input if i.name not in self.values]
+        if len(names) > 1 or len(self.shapes[names[0]]) != 4 or self.shapes[names[0]][0] != 1:
+            self.taken = {n: self.shapes[n] for n in names}
+        return [str(self._out(n, self.shapes[n]).held) for n in names]
 
     def _result(self, name: str) -> tuple[str, tuple[int, ...] | None]:
         """The tensor of an output, as floats; its shape where that is no image's and no row's."""
         shape = self.views[name].at.shape if self._is_view(name) else self.shapes.get(name)
         shape = None if shape and 0 in shape else shape
+        if shape and len(shape) == 4 and shape[0] > 1 and not self._is_view(name):
+            x = self._at(name)
+            if not x.last and x.order is None:
+                return self._float(name), shape
         image = shape is None or (len(shape) == 4 and shape[0] == 1)
         if image and not self._is_view(name) and self._at(name).last:
             image = False
         row = shape is not None and len(shape) == 2 and shape[0] == 1
         if (image or row) and self._at(name).order is None:
             return self._float(name), None
-        view = self._view(self.makers[name], name)
+        view = self._view(self.makers.get(name), name)
         x, shape = self.tensors[view.base], None if row else shape
         if np.array_equal(view.at.reshape(-1), np.arange(x.values)):
             return self._floats(view.base), shape
         own = f"{name}/output"
-        self._gathered(self.makers[name], x, view.at, view.fill, own, (1, 1, view.at.size))
+        self._gathered(self.makers.get(name), x, view.at, view.fill, own, (1, 1, view.at.size))
         return self._floats(own), shape
 
     def _again(self, name: str, tensor: str) -> str:
@@ -93,12 +90,13 @@ class _Reader(Transposed, Maps, OneBit, Recurrent):
         x, own = self.tensors[tensor], f"{name}/again"
         at = np.arange(x.values)
         self._gathered(self.makers.get(name), x, at, 0.0, own, x.shape)
-        self.tensors[own] = replace(self.tensors[own], order=x.order, last=x.last)
+        self.tensors[own] = replace(self.tensors[own], order=x.order, last=x.last, images=x.images)
         return own
 
     def _home(self, name: str) -> str:
         return same(Network(self.steps, self.tensors, "", "")).get(name, name)
 
     def _mapped(self, tensor: str) -> tuple[int, ...]:
-        high, wide, channels = self.tensors[tensor].shape
-        return (1, channels) if high * wide == 1 else (1, channels, high, wide)
+        x = self.tensors[tensor]
+        high, wide, channels = x.one
+        return (1, channels) if x.values == channels else (x.images, channels, high, wide)

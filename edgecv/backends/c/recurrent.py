@@ -10,6 +10,7 @@ gate before or behind the product, as `linear_before_reset` says.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,13 @@ USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN":
 
 
 class Recurrent(Operands):
-    """LSTM, GRU, RNN of constant weights and a batch of one."""
+    """LSTM, GRU, RNN of constant weights, one of a batch after another."""
 
     def _lstm(self, node: Any) -> None:
         kind, given = node.op_type.lower(), self._given(node)
         names = [*node.input, *[""] * 8][:8]
         steps, batch, inputs = self._shape_of(node, names[0])
-        self._usual(node, given, names, batch)
+        self._usual(node, given, names, steps)
         w, r, b, *starts = (self._weights(node, names[k]) for k in (1, 2, 3, 5, 6))
         assert w is not None
         assert r is not None
@@ -44,22 +45,27 @@ class Recurrent(Operands):
         constants = {"w": w, "r": r, **_biases(kind, b, ways, units, given)}
         for role, start in zip(("h", "c"), starts, strict=True):
             if start is not None and start.any():
-                constants[role] = start.reshape(ways, units)
+                each = start.reshape(ways, batch, units)
+                if (each != each[:, :1]).any():
+                    raise self._refused(node, "starts otherwise in each of a batch")
+                constants[role] = each[:, 0]
         x = f"{node.output[0] or node.name}/steps"
         view = self._view(node, names[0])
-        self._gathered(node, self.tensors[self._floats(view.base)], view.at, view.fill, x,
-                       (1, steps, inputs))  # fmt: skip
-        y, state = f"{x}/y", f"{x}/state"
-        self.tensors[y] = Tensor(y, (1, 1, steps * ways * units))
-        self.tensors[state] = Tensor(state, (1, 1, ways * STATE[kind] * units))
+        self._gathered(node, self.tensors[self._floats(view.base)], view.at.transpose(1, 0, 2),
+                       view.fill, x, (batch, steps, inputs))  # fmt: skip
+        self.tensors[x] = replace(self.tensors[x], images=batch)
+        y, state, kept = f"{x}/y", f"{x}/state", STATE[kind] * units
+        self.tensors[y] = Tensor(y, (batch, 1, steps * ways * units), images=batch)
+        self.tensors[state] = Tensor(state, (batch, 1, ways * kept), images=batch)
         back = {b"forward": (0,), b"reverse": (1,), b"bidirectional": (0, 1)}
         about = {"steps": steps, "inputs": inputs, "units": units,
                  "back": back[given.get("direction", b"forward")]}  # fmt: skip
         held = {k: np.asarray(v, np.float32) for k, v in constants.items()}
         layer = from_scope(node.name) or node.name
         self.steps.append(Step(kind, [x], [y, state], held, about, layer))
-        every = np.arange(steps * ways * units).reshape(steps, ways, 1, units)
-        last = np.arange(ways * STATE[kind] * units).reshape(ways, 1, -1)
+        every = np.arange(batch * steps * ways * units).reshape(batch, steps, ways, units)
+        every = every.transpose(1, 2, 0, 3)
+        last = np.arange(batch * ways * kept).reshape(batch, ways, kept).transpose(1, 0, 2)
         places = [View(y, every, 0.0), View(state, last[..., :units], 0.0),
                   View(state, last[..., units : 2 * units], 0.0)]  # fmt: skip
         for name, place in zip(node.output, places, strict=False):
@@ -74,15 +80,15 @@ class Recurrent(Operands):
             raise self._refused(node, f"{name} is no constant")
         return value
 
-    def _usual(self, node: Any, given: dict[str, Any], names: list[str], batch: int) -> None:
+    def _usual(self, node: Any, given: dict[str, Any], names: list[str], steps: int) -> None:
         """Refuses what the kernels do not compute."""
         acts = [a.decode() for a in given.get("activations", ())]
         usual, lengths = USUAL[node.op_type], self.values.get(names[4]) if names[4] else None
         odd = acts and acts[: len(usual)] * 2 != usual * 2
         odd = odd or (len(acts) > len(usual) and acts != usual * 2)
-        cut = names[4] and (lengths is None or lengths.size != 1)
-        if batch != 1 or given.get("layout") or given.get("input_forget") or given.get("clip"):
-            raise self._refused(node, f"{node.op_type} of a batch, or clipped, has no C kernel")
+        cut = names[4] and (lengths is None or (lengths != steps).any())
+        if given.get("layout") or given.get("input_forget") or given.get("clip"):
+            raise self._refused(node, f"{node.op_type} clipped, or batch first, has no C kernel")
         if odd or cut or names[7]:
             what = "with activations of its own, peepholes or lengths"
             raise self._refused(node, f"{node.op_type} {what} has no C kernel")

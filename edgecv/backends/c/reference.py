@@ -12,7 +12,7 @@ import numpy as np
 
 from edgecv.backends.c import recurrent, walked
 from edgecv.backends.c.network import Network, Step
-from edgecv.backends.c.window import outputs
+from edgecv.backends.c.window import sides
 
 
 def _erf(x: np.ndarray) -> np.ndarray:
@@ -51,20 +51,30 @@ FUNCTIONS: dict[str, Callable[[np.ndarray, dict[str, Any]], np.ndarray]] = {
 }
 
 
-def run(network: Network, image: np.ndarray) -> dict[str, np.ndarray]:
-    """Every tensor by name. image: float32 (h, w, c). Bits are booleans (h, w, channels)."""
-    held = {network.source: np.asarray(image, np.float32)}
+def run(network: Network, *inputs: np.ndarray) -> dict[str, np.ndarray]:
+    """Every tensor by name. inputs: float32, each laid out as its tensor. Bits are booleans
+    (h, w, channels)."""
+    tensors, held = network.tensors, dict[str, np.ndarray]()
+    for name, values in zip(network.sources, inputs, strict=True):
+        held[name] = np.asarray(values, np.float32).reshape(tensors[name].shape)
     for step in network.steps:
         given = [held[n] for n in step.inputs]
-        if step.kind in recurrent.NEEDS:
-            outs = recurrent.compute(step, given[0])
-        elif walked.is_walked(step):
-            outs = walked.compute(step, given, network.tensors[step.outputs[0]].values)
-        else:
-            outs = _STEPS.get(step.kind, _mapped)(step, given)
-        for name, value in zip(step.outputs, outs, strict=True):
-            held[name] = value.reshape(network.tensors[name].shape)
+        calls = network.calls(step)
+        rows = zip(*(np.split(x, calls) for x in given), strict=True)
+        parts = [_outputs(network, step, list(row), calls) for row in rows]
+        for name, *made in zip(step.outputs, *parts, strict=True):
+            whole = np.concatenate([v.reshape(-1) for v in made])
+            held[name] = whole.reshape(tensors[name].shape)
     return held
+
+
+def _outputs(network: Network, step: Step, x: list[np.ndarray], calls: int) -> list[np.ndarray]:
+    """What one call makes."""
+    if step.kind in recurrent.NEEDS:
+        return recurrent.compute(step, x[0])
+    if walked.is_walked(step):
+        return walked.compute(step, x, network.tensors[step.outputs[0]].values // calls)
+    return _STEPS.get(step.kind, _mapped)(step, x)
 
 
 def _mapped(step: Step, x: list[np.ndarray]) -> list[np.ndarray]:
@@ -73,7 +83,7 @@ def _mapped(step: Step, x: list[np.ndarray]) -> list[np.ndarray]:
 
 def _patches(x: np.ndarray, a: dict[str, Any], fill: float) -> np.ndarray:
     """(out_h, out_w, taps, c) of a window, `fill` outside of the image."""
-    high, wide = outputs(x.shape, a)
+    high, wide = sides(x.shape, a)
     top, left, bottom, right = a["pads"]
     more = max(a["kernel"]) * max(a["stride"])
     whole = np.pad(x, ((top, bottom + more), (left, right + more), (0, 0)), constant_values=fill)

@@ -35,6 +35,11 @@ def probe() -> Probe:
     return Probe(ENGINE, True, (said.splitlines() or [Path(cc).name])[0][:80])
 
 
+def image_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
+    """shape: (height, width, channels)"""
+    return TensorSpec(name, "float32", (1, *shape), "NHWC")
+
+
 def output_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
     """shape: (height, width, channels); of one pixel it is a row."""
     if shape[0] * shape[1] > 1:
@@ -43,7 +48,7 @@ def output_spec(name: str, shape: tuple[int, ...]) -> TensorSpec:
 
 
 def shaped(line: str) -> TensorSpec:
-    """An output as `model_shapes` tells it: "NHWC 1,8,8,4 name"."""
+    """A tensor as `model_inputs` and `model_shapes` tell it: "NHWC 1,8,8,4 name"."""
     layout, sizes, name = line.split(" ", 2)
     return TensorSpec(name, "float32", tuple(map(int, sizes.split(","))), layout)
 
@@ -75,30 +80,31 @@ class Session:
             self._library: Any = ctypes.CDLL(str(library))
         try:
             dims = (ctypes.c_int * 5).in_dll(self._library, "model_dims")
-            high, wide, channels, classes, arena = dims
+            *image, classes, arena = dims
             names = [self._text(n) for n in ("model_input", "model_output")]
         except ValueError as e:
             raise EngineError(ENGINE, f"not written by edgecv: {e}") from None
-        self.inputs = (TensorSpec(names[0], "float32", (1, high, wide, channels), "NHWC"),)
-        self.outputs = self._shaped() or (output_spec(names[1], self._map() or (1, 1, classes)),)
+        self.inputs = self._shaped("model_inputs") or (image_spec(names[0], tuple(image)),)
+        self.outputs = self._shaped("model_shapes") or (
+            output_spec(names[1], self._map() or (1, 1, classes)),
+        )
         self._values = classes
         self._arena = np.empty(arena // 8 + 1, np.float64)
         self._turn = Turn(ENGINE)
         self._run = self._library.model_run
-        self._run.argtypes = [ctypes.c_void_p] * 3
+        self._run.argtypes = [ctypes.c_void_p] * (len(self.inputs) + 2)
         self._run.restype = None
 
     @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, arrays by output name out. Raises EngineError."""
-        (source,) = self.inputs
-        x = feeds.get(source.name)
-        if x is None or len(feeds) != 1 or x.shape != source.shape or x.dtype != np.float32:
-            given = {n: (str(v.dtype), v.shape) for n, v in feeds.items()}
-            raise EngineError(ENGINE, f"fed {given}", "feed the shapes and dtypes of .inputs")
-        x = np.ascontiguousarray(x)
+        given = [feeds.get(s.name) for s in self.inputs]
+        if len(feeds) != len(given) or not all(map(_fits, given, self.inputs)):
+            fed = {n: (str(v.dtype), v.shape) for n, v in feeds.items()}
+            raise EngineError(ENGINE, f"fed {fed}", "feed the shapes and dtypes of .inputs")
+        arrays = [np.ascontiguousarray(x) for x in given]
         out = np.empty(self._values, np.float32)
-        self._run(x.ctypes.data, out.ctypes.data, self._arena.ctypes.data)
+        self._run(*(x.ctypes.data for x in arrays), out.ctypes.data, self._arena.ctypes.data)
         ends = np.cumsum([np.prod(t.shape, dtype=np.int64) for t in self.outputs])
         parts = np.split(out, ends[:-1])
         return {t.name: p.reshape(t.shape) for t, p in zip(self.outputs, parts, strict=True)}
@@ -128,10 +134,10 @@ class Session:
         except ValueError:
             return None
 
-    def _shaped(self) -> tuple[TensorSpec, ...]:
-        """The outputs that are more than one image or one row."""
+    def _shaped(self, table: str) -> tuple[TensorSpec, ...]:
+        """The tensors of a table; none where they are one image or one row."""
         try:
-            return tuple(shaped(line) for line in self._text("model_shapes").splitlines())
+            return tuple(shaped(line) for line in self._text(table).splitlines())
         except ValueError:
             return ()
 
@@ -143,3 +149,7 @@ class Session:
     def _text(self, name: str) -> str:
         at = ctypes.c_char.in_dll(self._library, name)
         return ctypes.cast(ctypes.addressof(at), ctypes.c_char_p).value.decode()  # type: ignore[union-attr]
+
+
+def _fits(x: np.ndarray | None, spec: TensorSpec) -> bool:
+    return x is not None and x.shape == spec.shape and x.dtype == np.float32

@@ -8,6 +8,7 @@ to move values is refused by name.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ class Tokens(Reductions):
         after = self.shapes.get(node.output[0])
         if before is None or after is None or x.order is not None:
             return False
+        if x.images > 1 or (x.last and 1 not in (*before[:1], *after[:1])):
+            return self._batch(node, x, before, after)
         high, wide, channels = x.shape
         rows = (1, high * wide, channels)
         if x.last:
@@ -55,6 +58,24 @@ class Tokens(Reductions):
             return True
         return False
 
+    def _batch(self, node: Any, x: Tensor, before: tuple[int, ...],
+               after: tuple[int, ...]) -> bool:  # fmt: skip
+        """As `_rows`, of several images or rows."""
+        count, channels = len(after), x.shape[2]
+        if x.last and before[:1] == after[:1] and after[1:] == (channels, 1, 1):
+            self._retagged(node, (after[0], 1, channels), False, after[0])  # rows as images
+        elif x.last and count in (2, 3, 4):  # it lies as ONNX has it
+            high, wide = (1, *after[:-1])[-2:] if count < 4 else after[1:3]
+            images = after[0] if count > 2 else 1
+            high = images * high if count == 4 else images
+            self._retagged(node, (high, wide, after[-1]), after[:-1] != (1,), images)
+        elif not x.last and count in (3, 4) and before[:2] == after[:2] == (x.images, channels):
+            high, wide = (1, *after[2:])[-2:]  # (N, C, H, W) and (N, C, H W)
+            self._retagged(node, (x.images * high, wide, channels), False, x.images)
+        else:
+            return False
+        return True
+
     def _swapped(self, node: Any) -> bool:
         """A Transpose that only moves the channels' axis; False where it moves values."""
         if self._moved(node):
@@ -66,18 +87,18 @@ class Tokens(Reductions):
         last = not x.last if SWAPS[perm] is None else SWAPS[perm]
         if last == x.last:
             return False
-        self._retagged(node, x.shape, bool(last))
+        self._retagged(node, x.shape, bool(last), x.images)
         return True
 
     def _moved(self, node: Any) -> bool:
         """Whether what it reads is a table of places so far (`moves.py`)."""
         return self._is_view(node.input[0])
 
-    def _retagged(self, node: Any, shape: tuple[int, ...], last: bool) -> None:
+    def _retagged(self, node: Any, shape: tuple[int, ...], last: bool, images: int = 1) -> None:
         """The same values under another shape."""
         x = self._at(node.input[0])
-        name = f"{node.output[0]}/view"
-        self.tensors[name] = Tensor(name, (shape[0], shape[1], shape[2]), x.dtype, None, last)
+        name, (high, wide, channels) = f"{node.output[0]}/view", shape
+        self.tensors[name] = Tensor(name, (high, wide, channels), x.dtype, None, last, images)
         self.names[node.output[0]] = name
         if x.name in self.grids:
             self.grids[name] = self.grids[x.name]
@@ -94,10 +115,10 @@ class Tokens(Reductions):
         if x is None or not x.last or axis != rank - 1 or len(node.output) > 1:
             self._layers(node)
             return
-        constants = {"scale": self._constant(node.input[1], x.shape[2])}
-        if len(node.input) > 2 and node.input[2]:
-            constants["bias"] = self._constant(node.input[2], x.shape[2])
-        self._step(node, "layernorm_f32", [self._float(node.input[0])], x.shape,
+        named = dict(zip(("scale", "bias"), node.input[1:3], strict=False))
+        constants = {role: self._ordered(x, self._constant(n, x.shape[2]))
+                     for role, n in named.items() if n}  # fmt: skip
+        self._step(node, "layernorm_f32", [self._float(node.input[0])], x.shape, order=x.order,
                    constants=constants, about={"epsilon": given.get("epsilon", 1e-5)})  # fmt: skip
 
     def _batchnormalization(self, node: Any) -> None:
@@ -135,11 +156,12 @@ class Tokens(Reductions):
         if not self._at(name).last:
             return
         shape, own = self._shape_of(node, name), f"{name}/image"
-        if len(shape) != 4 or shape[0] != 1:
+        if len(shape) != 4:
             raise self._refused(node, f"takes a value of shape {shape}, which is no image")
         view = self._view(node, name)
-        places = view.at[0].transpose(1, 2, 0)
+        places = view.at.transpose(0, 2, 3, 1).reshape(-1, shape[3], shape[1])
         self._gathered(node, self.tensors[view.base], places, 0.0, own, places.shape)
+        self.tensors[own] = replace(self.tensors[own], images=shape[0])
         self.names[name] = own
 
     @staticmethod

@@ -54,8 +54,9 @@ class Transposed(Products):
         x = self._at(node.input[0])
         if tuple(strides) == (1, 1):
             return x.name
-        high, wide, channels = x.shape
-        shape = ((high - 1) * strides[0] + 1, (wide - 1) * strides[1] + 1, channels)
+        high, wide, channels = x.one
+        high, wide = (high - 1) * strides[0] + 1, (wide - 1) * strides[1] + 1
+        shape = (x.images * high, wide, channels)
         zero = self.grids[x.name].zero if x.dtype == "int8" else 0
         name = f"{node.output[0]}/spread"
         self._step(node, "spread", [x.name], shape, x.dtype, name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from edgecv.backends.c.network import Tensor
 from edgecv.errors import UnsupportedError
 
 
@@ -22,8 +23,14 @@ def window(node: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def outputs(shape: tuple[int, int, int], about: dict[str, Any]) -> tuple[int, int]:
-    """Height and width of what a window gives."""
+def outputs(x: Tensor, about: dict[str, Any], channels: int) -> tuple[int, int, int]:
+    """The shape of what a window makes of each image."""
+    high, wide = sides(x.one, about)
+    return x.images * high, wide, channels
+
+
+def sides(shape: tuple[int, ...], about: dict[str, Any]) -> tuple[int, int]:
+    """Height and width of what a window makes of one image."""
     sides = []
     for i in range(2):
         room = shape[i] + about["pads"][i] + about["pads"][i + 2]

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c import recurrent, walked
+from edgecv.backends.c import header, proof, recurrent, walked
 from edgecv.backends.c.network import Network, Step, Tensor
 from edgecv.backends.c.plan import plan, same
+from edgecv.backends.c.text import literal, number, safe
 
 KERNELS = tuple(
     Path(__file__).with_name(n) for n in ("kernels.c", "functions.c", "strided.c", "recurrent.c")
@@ -41,18 +42,17 @@ PRECISION = {"conv_f32": "fp32", "conv_i8": "int8", "conv_real": "int8", "conv_b
 def files(
     network: Network, golden: tuple[np.ndarray, np.ndarray], name: str, *outputs: str
 ) -> dict[str, str]:
-    """file name -> text, the model first. golden: inputs (n, h, w, c) and outputs (n, classes),
-    float32 (of several outputs one behind the other); outputs: what the graph calls them"""
+    """file name -> text, the model first. golden: inputs and outputs, float32 (n, values), of
+    several one behind the other; outputs: what the graph calls them"""
     writer = _Writer(network)
     body = writer.body()
-    source = network.tensors[network.source]
     return {
         "model.c": _model(network, body, outputs),
-        "model.h": _header(name, network, source, writer.arena, writer.flash, outputs),
+        "model.h": header.header(name, network, writer.arena, writer.flash, outputs),
         "weights.h": writer.weights(),
-        "golden.h": _golden(golden, exact=_exact(network)),
-        "main.c": MAIN,
-        "Makefile": MAKEFILE,
+        "golden.h": proof.golden_header(golden, exact=_exact(network)),
+        "main.c": proof.main(network),
+        "Makefile": proof.MAKEFILE,
     }
 
 
@@ -79,23 +79,33 @@ class _Writer:
         )  # fmt: skip
 
     def _call(self, i: int, s: Step) -> list[str]:
-        tensors = self.network.tensors
-        ins = [self._pointer(n, True) for n in s.inputs]
-        outs = [self._pointer(n, False) for n in s.outputs]
+        calls = self.network.calls(s)
+        ins = [self._pointer(n, True, calls) for n in s.inputs]
+        outs = [self._pointer(n, False, calls) for n in s.outputs]
         held = {role: self._array(i, role, v) for role, v in s.constants.items()}
+        lines = [f"    /* {safe(s.layer or s.kind)} */"]
+        if calls > 1:
+            lines.append(f"    for (int n = 0; n < {calls}; n++) {{")
+        lines += self._kernel(s, ins, outs, held, calls)
+        return [*lines, "    }"] if calls > 1 else lines
+
+    def _kernel(self, s: Step, ins: list[str], outs: list[str], held: dict[str, str],
+                calls: int) -> list[str]:  # fmt: skip
+        """One call, of all images or of image n. ins, outs: pointers; held: arrays by role"""
+        tensors = self.network.tensors
         x, y, a = tensors[s.inputs[0]], tensors[s.outputs[0]], s.about
-        lines = [f"    /* {_safe(s.layer or s.kind)} */"]
+        lines: list[str] = []
         if s.kind in recurrent.NEEDS:
-            return [*lines, *recurrent.calls(s, ins, held, outs)]
+            return recurrent.calls(s, ins, held, outs)
         if walked.is_walked(s):
-            return [*lines, *walked.calls(s, ins, held, outs[0], y.dtype)]
-        pixels = x.shape[0] * x.shape[1]
+            return walked.calls(s, ins, held, outs[0], y.dtype)
+        pixels = x.shape[0] * x.shape[1] // calls
 
         def call(*arguments: Any, name: str = s.kind) -> None:
-            lines.append(f"    {name}({', '.join(map(_text, arguments))});")
+            lines.append(f"    {name}({', '.join(map(number, arguments))});")
 
         if s.kind in ("conv_f32", "conv_i8", "conv_real", "conv_bits", "pool_f32", "pool_i8"):
-            lines.insert(1, f"    {{ static const shape_t s = {_shape(x, y, a)};")
+            lines.append(f"    {{ static const shape_t s = {_shape(x, y, a, calls)};")
         if s.kind == "conv_f32":
             call(ins[0], held["w"], held["b"], outs[0], "&s", a["low"], a["high"])
         elif s.kind == "conv_i8":
@@ -157,12 +167,12 @@ class _Writer:
         elif s.kind == "binarize":
             call(ins[0], outs[0], pixels, x.shape[2], held["least"], held["flip"])
         elif s.kind == "spread":
-            call(ins[0], outs[0], *x.shape, *a["stride"], 1 if y.dtype == "int8" else 4, a["fill"])
+            call(ins[0], outs[0], *x.one, *a["stride"], 1 if y.dtype == "int8" else 4, a["fill"])
         elif s.kind == "layernorm_f32":
             call(ins[0], outs[0], pixels, x.shape[2], held["scale"], held.get("bias", "NULL"),
                  float(a["epsilon"]))  # fmt: skip
         elif s.kind == "halve":
-            call(ins[0], outs[0], x.shape[0], x.shape[1], x.shape[2], y.shape[2])
+            call(ins[0], outs[0], *x.one, y.shape[2])
         elif s.kind == "join":
             first, size = 0, 1 if y.dtype == "int8" else 4
             for name, pointer in zip(s.inputs, ins, strict=True):
@@ -171,15 +181,22 @@ class _Writer:
                 first += part.shape[2]
         else:
             call(ins[0], outs[0], x.values)
-        if lines[1].startswith("    { "):
+        if lines[0].startswith("    { "):
             lines[-1] += " }"
         return lines
 
-    def _pointer(self, name: str, reads: bool) -> str:
+    def _pointer(self, name: str, reads: bool, calls: int) -> str:
+        """Where a tensor lies; what of it call n is about."""
+        each = f" + n * {self.network.tensors[name].values // calls}" if calls > 1 else ""
+        return self._place(name, reads) + each
+
+    def _place(self, name: str, reads: bool) -> str:
         own = self.home.get(name, name)
         kind = POINTERS[self.network.tensors[name].dtype]
-        if own == self.home.get(self.network.source, self.network.source):
-            return "input"
+        given = zip(self.network.sources, header.pointers(self.network), strict=True)
+        for source, pointer in given:
+            if own == self.home.get(source, source):
+                return pointer
         begin = 0
         for result in self.network.results:
             if own == self.home.get(result, result):
@@ -192,7 +209,7 @@ class _Writer:
         name = f"w{i}_{role}"
         flat = np.ascontiguousarray(value).reshape(-1)
         kind = CTYPES[flat.dtype.name]
-        items = [_text(v) for v in flat.tolist()] if kind == "float" else [
+        items = [number(v) for v in flat.tolist()] if kind == "float" else [
             f"{v}u" if kind == "uint32_t" else str(v) for v in flat.tolist()]  # fmt: skip
         rows = [", ".join(items[k : k + 16]) for k in range(0, len(items), 16)]
         self.arrays.append(
@@ -201,32 +218,10 @@ class _Writer:
         return name
 
 
-def _shape(x: Tensor, y: Tensor, a: dict[str, Any]) -> str:
-    numbers = (*x.shape, y.shape[0], y.shape[1], y.shape[2], *a["kernel"], *a["stride"],
+def _shape(x: Tensor, y: Tensor, a: dict[str, Any], calls: int) -> str:
+    numbers = (*x.one, y.shape[0] // calls, y.shape[1], y.shape[2], *a["kernel"], *a["stride"],
                *a["dilation"], *a["pads"][:2], a["groups"])  # fmt: skip
     return "{" + ", ".join(map(str, numbers)) + "}"
-
-
-def _text(value: Any) -> str:
-    """A number or a name in C."""
-    if isinstance(value, (float, np.floating)):
-        if np.isinf(value):
-            return "3.402823466e+38f" if value > 0 else "-3.402823466e+38f"
-        text = f"{np.float32(value):.9g}"
-        return f"{text}f" if any(c in text for c in ".en") else f"{text}.0f"
-    if isinstance(value, (int, np.integer)):
-        return f"({value})" if value < 0 else str(value)
-    return str(value)
-
-
-def _safe(text: str) -> str:
-    return re.sub(r"[^\w ./:-]", "_", text)
-
-
-def _literal(name: str) -> str:
-    """A tensor's own name inside a C string: it is how a bundle calls what it gives."""
-    return "".join(c if _safe(c) == c else "".join(f"\\{b:03o}" for b in c.encode())
-                   for c in name)  # fmt: skip
 
 
 def _exact(network: Network) -> bool:
@@ -256,152 +251,27 @@ def kernels(network: Network) -> str:
 
 def _model(network: Network, body: str, outputs: tuple[str, ...]) -> str:
     table = "\\n".join(
-        f"{PRECISION[s.kind]} {_safe(s.layer)}" for s in network.steps if s.kind in PRECISION
+        f"{PRECISION[s.kind]} {safe(s.layer)}" for s in network.steps if s.kind in PRECISION
     )
     high, wide, channels = network.tensors[network.result].shape
     return (
         '#include "model.h"\n\n#include <string.h>\n\n#include "weights.h"\n\n'
         f"{kernels(network)}\n"
         f'const char model_steps[] = "{table}";\n'
-        f'const char model_input[] = "{_literal(network.source)}", '
-        f'model_output[] = "{_literal(outputs[0])}";\n'
-        "const int model_dims[] = {MODEL_HEIGHT, MODEL_WIDTH, MODEL_CHANNELS, MODEL_OUTPUTS, "
-        "MODEL_ARENA};\n"
+        f'const char model_input[] = "{literal(next(iter(network.taken), network.source))}", '
+        f'model_output[] = "{literal(outputs[0])}";\n'
+        f"const int model_dims[] = {header.dims(network)};\n"
         f"const int model_map[] = {{{high}, {wide}, {channels}}};\n"
-        f"{_shapes(network, outputs)}\n"
-        "void model_run(const float *input, float *output, void *memory) {\n"
-        "    unsigned char *const arena = memory;\n    (void)arena;\n" + body + "\n}\n"
+        f"{header.definitions(network, outputs)}\n"
+        f"{header.signature(network)} {{\n"
+        "    unsigned char *const arena = memory;\n    (void)arena;\n"
+        f"{_unread(network)}{body}\n}}\n"
     )
 
 
-def shape_lines(network: Network, outputs: tuple[str, ...]) -> list[str]:
-    """Layout, shape and name of each output of a network that says shapes."""
-    rows = []
-    for name, tensor, shape in zip(outputs, network.results, network.shapes, strict=True):
-        last = len(shape) == 4 and shape[0] == 1 and not network.tensors[tensor].last
-        order = "NHWC" if last else "NC"
-        shape = (1, *shape[2:], shape[1]) if last else shape
-        rows.append(f"{order} {','.join(map(str, shape))} {name}")
-    return rows
-
-
-def _shapes(network: Network, outputs: tuple[str, ...]) -> str:
-    """What `run.py` reads where the outputs are not one image or one row."""
-    if not network.shapes:
-        return ""
-    lines = "\\n".join(map(_literal, shape_lines(network, outputs)))
-    return f'const char model_shapes[] = "{lines}";\n'
-
-
-def _header(name: str, network: Network, source: Tensor, arena: int, flash: int,
-            outputs: tuple[str, ...]) -> str:  # fmt: skip
-    high, wide, channels = source.shape
-    sizes = [network.tensors[n].values for n in network.results]
-    where = ", ".join(f"{_safe(n)} ({v})" for n, v in zip(outputs, sizes, strict=True))
-    given = "output: MODEL_OUTPUTS floats"
-    if len(sizes) > 1:
-        given += f",\n   one output behind the other: {where}"
-    declared = (
-        "\n/* Each output: layout, shape, name. */\nextern const char model_shapes[];\n"
-        if network.shapes else ""
-    )  # fmt: skip
-    return f"""/* {_safe(name)}: written by edgecv. */
-#ifndef MODEL_H
-#define MODEL_H
-
-#include <stdint.h>
-
-#define MODEL_HEIGHT {high}
-#define MODEL_WIDTH {wide}
-#define MODEL_CHANNELS {channels}
-#define MODEL_OUTPUTS {sum(sizes)}
-#define MODEL_ARENA {max(arena, 8)} /* bytes of memory that model_run needs */
-#define MODEL_FLASH {flash} /* bytes of constants */
-
-/* input: (height, width, channels), normalised as the manifest says; {given};
-   memory: MODEL_ARENA bytes, 8-byte alignment. Input, output and memory may not overlap. */
-void model_run(const float *input, float *output, void *memory);
-
-/* What multiplies, in order: "int8 stem.0\\nbinary stage1.0.conv1\\n..." */
-extern const char model_steps[];
-
-/* The names of input and output; height, width, channels, outputs and bytes of memory; height,
-   width and channels of the output. */
-extern const char model_input[], model_output[];
-extern const int model_dims[5], model_map[3];
-{declared}
-#endif
-"""
-
-
-def _golden(golden: tuple[np.ndarray, np.ndarray], exact: bool) -> str:
-    inputs, outputs = (np.asarray(v, np.float32).reshape(len(v), -1) for v in golden)
-
-    def array(name: str, values: np.ndarray) -> str:
-        rows = (", ".join(map(_text, row.tolist())) for row in values)
-        return (
-            f"static const float {name}[{len(values)}][{values.shape[1]}] = {{\n{{"
-            + "},\n{".join(rows) + "}};\n"
-        )  # fmt: skip
-
-    return (
-        "/* Inputs, and what they have to give. */\n"
-        f"#define GOLDEN_COUNT {len(inputs)}\n#define GOLDEN_EXACT {int(exact)}\n"
-        + array("golden_inputs", inputs) + array("golden_outputs", outputs)
-    )  # fmt: skip
-
-
-MAIN = """/* Runs the golden inputs: an example of the call, and a proof on the device. */
-#include <stdio.h>
-
-#include "golden.h"
-#include "model.h"
-
-static union {
-    double alignment;
-    unsigned char bytes[MODEL_ARENA];
-} arena;
-
-int main(void) {
-    float output[MODEL_OUTPUTS];
-    int equal = 0;
-    printf("arena %d bytes, constants %d bytes\\n", MODEL_ARENA, MODEL_FLASH);
-    for (int i = 0; i < GOLDEN_COUNT; i++) {
-        int good = 1;
-        model_run(golden_inputs[i], output, arena.bytes);
-        for (int k = 0; k < MODEL_OUTPUTS; k++) {
-            const float wanted = golden_outputs[i][k];
-            const float off = output[k] > wanted ? output[k] - wanted : wanted - output[k];
-            const float size = wanted < 0 ? -wanted : wanted;
-            if (GOLDEN_EXACT ? output[k] != wanted : !(off <= 1e-3f * (1.0f + size))) good = 0;
-        }
-        equal += good;
-    }
-    printf("golden %d of %d %s\\n", equal, GOLDEN_COUNT, GOLDEN_EXACT ? "equal" : "within 1e-3");
-    return equal != GOLDEN_COUNT;
-}
-"""
-
-MAKEFILE = """# make check: run the golden vectors. CC=arm-none-eabi-gcc CFLAGS="..." make size
-# -ffp-contract=off: a fused multiply-add rounds otherwise than what the golden vectors are made of
-CFLAGS ?= -O2
-FLAGS = -std=c99 -Wall -Wextra -ffp-contract=off
-
-check: model_test
-\t./model_test
-
-# made anew each time: CC may be another than the last
-model_test: main.c model.o golden.h model.h
-\t$(CC) $(CFLAGS) $(FLAGS) main.c model.o -o $@
-
-model.o: model.c model.h weights.h
-\t$(CC) $(CFLAGS) $(FLAGS) -c model.c -o $@
-
-size: model.o
-\tsize model.o
-
-clean:
-\trm -f model.o model_test
-
-.PHONY: check size clean model_test model.o
-"""
+def _unread(network: Network) -> str:
+    """Of inputs that no step reads."""
+    home = same(network)
+    read = {home.get(n, n) for s in network.steps if s.kind != "same" for n in s.inputs}
+    given = zip(header.pointers(network), network.sources, strict=True)
+    return "".join(f"    (void){p};\n" for p, n in given if home.get(n, n) not in read)
