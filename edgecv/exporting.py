@@ -12,15 +12,13 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import pipeline, pixel_units, results, target
+from edgecv import model_input, pipeline, pixel_units, results, target
 from edgecv.checking import checked
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
-from edgecv.graph_files import loader
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
@@ -31,11 +29,9 @@ from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, takes
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
-from edgecv.samples import plain
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
-from edgecv.zoo import published
 
 SYNTHETIC = 32
 # Field of a checked type -> the option that sets it.
@@ -202,7 +198,7 @@ def _recipe(request: Request) -> Recipe:
     source = _source(request)
     for profile in profiles:
         takes(profile, source, "--target")
-    known = _known(source, request.size)
+    known = model_input.known(source, request.size)
     precision = request.precision or ("int8" if request.calibration else known.get("precision"))
     precision = precision or "fp32"
     for profile in profiles:
@@ -278,48 +274,6 @@ def cleaned(name: str) -> str:
     return found or f"model-{sha256(name.encode(errors='replace')).hexdigest()[:6]}"
 
 
-def _known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
-    """What the model itself says of its input and labels; size: where it leaves its own open."""
-    if source.kind == "folder":
-        from edgecv.model import Model
-
-        model = Model.read(Path(source.name))
-        return {**model.input, "labels": model.labels}
-    if source.kind == "script":
-        return {}
-    if source.kind == "program":
-        from edgecv.torchfiles.program import image as image_in
-
-        return image_in(Path(source.name))
-    if source.is_graph:
-        pins = replace(source.pins, size=size)
-        with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
-            graph = import_module(loader(source.kind)).load(Path(source.name), Path(room), pins)
-        half = graph.facts.get("stored") == "fp16"
-        found: dict[str, Any] = {"precision": "fp16" if half else graph.precision}
-        found["inputs"] = graph.inputs
-        image = image_of(graph.inputs)
-        if image is None:  # of images that are made up for it nobody looks at the pixels
-            found |= {"size": [8, 8], "channels": 3}
-        else:
-            _, channels, height, width = plain(image).shape
-            found |= {"size": [height, width], "channels": channels}
-        found |= graph.facts.get("input", {})  # mean, std and labels that the file itself names
-        if graph.facts.get("takes") == "bytes":  # pixels go in as they are
-            found |= {"mean": (0.0,), "std": (1.0,), "bytes": source.name}
-        return found
-    if source.pins.inputs:
-        specs = [TensorSpec(name, "float32", shape, "NCHW" if len(shape) == 4 else "NC")
-                 for name, shape in source.pins.inputs.items()]  # fmt: skip
-        image = image_of(specs)
-        if image is None:
-            return {"inputs": specs, "size": [8, 8], "channels": 3}
-        return {"inputs": specs, "size": image.shape[2:], "channels": image.shape[1]}
-    if source.kind == "zoo":
-        return {**published.known(source.name, source.args), "any_size": True}
-    return {}
-
-
 def _data(request: Request, known: dict[str, Any]) -> Data:
     size = request.size or tuple(known.get("size", (224, 224)))
     fixed = None if known.get("any_size") else known.get("size")
@@ -341,7 +295,7 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
     if request.calibration and request.calibration.suffix == ".npz":
         images = f"arrays:{request.calibration}"
-    elif request.calibration and (others := _others(known.get("inputs", ()))):
+    elif request.calibration and (others := model_input.others(known.get("inputs", ()))):
         if request.precision in (None, "int8"):
             raise _no_values(known["inputs"], others)
         images = f"synthetic:{SYNTHETIC}"  # to compare on, what others take is made up as well
@@ -401,13 +355,6 @@ def _no_values(inputs: Sequence[TensorSpec], others: str) -> DataError:
     return DataError("--calibration", f"images {of}say nothing of {others}",
                      "give an .npz file with an array for each input, a row a sample; the image "
                      "as bytes")  # fmt: skip
-
-
-def _others(inputs: Sequence[TensorSpec]) -> str:
-    """The inputs that take no image, as a sentence names them."""
-    image = image_of(inputs)
-    others = [f"{s.name!r} {s.shape}" for s in inputs if image is None or s.name != image.name]
-    return ", ".join(others)
 
 
 def _labels(path: Path | None) -> tuple[str, ...] | None:

@@ -226,7 +226,7 @@ def _graph_file(work: Work, source: ModelSource) -> None:
         raise ModelError(
             path.name,
             f"has {outputs} outputs and the data {classes} classes",
-            "use the data it was made for, or a labels file with one line per output",
+            "use the data it was made for; data: {images: FOLDER} asks for no classes",
         )
     kept = graph.copied(work.out, SOURCE)
     for old in graph.beside:

@@ -419,5 +419,6 @@ def check_outputs(
         raise ModelError(
             where,
             f"has {found} outputs and the data {classes} classes",
-            "give the builder the class count of the data; edgecv export asks for no classes",
+            "give the builder the class count of the data; "
+            "data: {images: FOLDER} asks for no classes",
         )

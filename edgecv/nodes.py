@@ -326,7 +326,7 @@ def edit_modules(folder: Path) -> tuple[str, ...]:
 def found_source(text: str, folder: Path) -> str:
     """A data source with its path looked up as recipes do."""
     kind, colon, argument = text.partition(":")
-    if colon and kind in ("imagefolder", "npz"):
+    if colon and kind in datasets.PATHS:
         return f"{kind}:{locate(argument, folder)}"
     return text
 

@@ -2,7 +2,8 @@
 
     model:   a zoo name, "package.module:function", "net.onnx", a Model folder; or a mapping with
              arguments: {zoo: resnet8, width: 16}, {module: mynet:make, weights: best.pt}
-    data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}
+    data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}; {images: FOLDER} in
+             place of both has no labels
     seed:    everything random is drawn from it
     stages:  a list of {word: {parameters}}; a step reads the one before, or `from:` an earlier one
     targets: names of device profiles (`edgecv targets`)
@@ -13,12 +14,9 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import math
-import tempfile
 from collections.abc import Container, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +24,16 @@ from pydantic import (
     BaseModel,
 )
 
-from edgecv import model_source, pixel_units, recipe_flow, stages, strict_yaml, target, user_code
+from edgecv import model_source, recipe_flow, recipe_input, stages, strict_yaml, target, user_code
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
-from edgecv.errors import ModelError, RecipeError, TargetError
-from edgecv.graph_files import FILES, loader
+from edgecv.errors import RecipeError, TargetError
+from edgecv.graph_files import FILES
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step
-from edgecv.runtime.spec import image_of
-from edgecv.samples import plain
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
-from edgecv.zoo import published
 
 NO_LIMITS = Limits()
 
@@ -160,7 +155,9 @@ def check(
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = _steps(data["stages"], where)
     model = model_source.read(data["model"], path.parent, where)
-    given, notes = _as_trained(validated(Data, data["data"], where, "data"), model, where)
+    given, own, notes = recipe_input.settled(
+        validated(Data, data["data"], where, "data"), model, steps, where
+    )
     recipe = Recipe(
         name=path.stem,
         folder=path.parent,
@@ -174,6 +171,7 @@ def check(
         # From the recipe's own list, so that `--target` reuses what a whole run has made.
         alignment=math.lcm(*(t.alignment for t in listed)),
         listed=tuple(listed),
+        labels=own,
         notes=notes,
     )
     recipe_flow.check(model, recipe.steps, recipe.targets, recipe.ships, where)
@@ -256,69 +254,6 @@ def _unused(word: str, taken: Container[str], named: dict[str, int]) -> str:
         name = word if number == 1 else f"{word}-{number}"
         if name not in taken:
             return name
-
-
-# What a model's own word counts for where the recipe says nothing; and what hangs on `resize`.
-_TRAINED = ("size", "mean", "std", "resize", "crop_pct", "pad_value", "pad_at", "interpolation",
-            "color")  # fmt: skip
-_OF_RESIZE = ("crop_pct", "pad_value", "pad_at")
-
-
-def _as_trained(data: Data, model: ModelSource, where: Where) -> tuple[Data, tuple[str, ...]]:
-    """Where the recipe says nothing, pixels become input as the network's weights expect: those of
-    a Model folder, or published ones of the zoo; and the size is the model's own. Also notes that
-    say so. Raises RecipeError: no size, and none to be found."""
-    expected, given = _expected(data, model), data.model_fields_set
-    if data.size is None and "size" not in expected:
-        what = f"key 'size' is missing, and {Path(model.name).name} does not say its own"
-        raise RecipeError(where("data"), what, "size: 224, or [height, width], in pixels")
-    taken: dict[str, Any] = {}
-    for key in _TRAINED:
-        if key in expected and key not in given and (key != "size" or data.size is None):
-            value = expected[key]
-            taken[key] = tuple(v / 255.0 for v in value) if key in ("mean", "std") else value
-    if given & {"resize", *_OF_RESIZE}:  # another way's padding or crop says nothing
-        taken = {k: v for k, v in taken.items() if k not in ("resize", *_OF_RESIZE)}
-    if data.channels not in (None, 3):
-        taken.pop("color", None)
-    changed: dict[str, Any] = {k: v for k, v in taken.items() if v != getattr(data, k)}
-    notes: tuple[str, ...] = ()
-    if data.units == "0..255" and given & {"mean", "std"}:
-        notes = (f"data: {pixel_units.sentence(data.mean, data.std, '0..255')}",)
-    if not changed:
-        return data, notes
-    said = ", ".join(f"{k} {_said(value)}" for k, value in changed.items())
-    note = f"data: {said}, as the weights of {Path(model.name).name} expect (the recipe says none)"
-    if "size" in changed:
-        changed["size"] = tuple(changed["size"])
-    return data.model_copy(update=changed), (*notes, note)
-
-
-def _said(value: Any) -> str:
-    many = isinstance(value, tuple | list)
-    return " ".join(f"{v:.4g}" for v in value) if many else f"{value}"
-
-
-def _expected(data: Data, model: ModelSource) -> dict[str, Any]:
-    """What the model says of its input, as a runtime Preprocess names it: mean and std in units of
-    0..255. Raises ModelError: a file that is to say its size and cannot be read."""
-    if model.kind == "zoo":
-        return published.known(model.name, model.args)
-    if model.kind == "folder" and is_file(Path(model.name) / "model.json"):
-        from edgecv.model import Model
-
-        with suppress(ModelError):  # damaged: said when it is opened
-            return Model.read(Path(model.name)).input
-    if model.kind == "program" and data.size is None:
-        from edgecv.torchfiles.program import image as image_in
-
-        return image_in(Path(model.name))
-    if model.kind in FILES and data.size is None:
-        with tempfile.TemporaryDirectory(prefix="edgecv-file-") as room:
-            graph = import_module(loader(model.kind)).load(Path(model.name), Path(room), model.pins)
-        if image := image_of(graph.inputs):
-            return {"size": plain(image).shape[2:]}
-    return {}
 
 
 def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Literal
 
 from pydantic import (
@@ -13,7 +14,9 @@ from pydantic import (
     model_validator,
 )
 
+from edgecv import data as datasets
 from edgecv import pixel_units
+from edgecv.errors import DataError
 from edgecv.runtime.preprocess import MOST_CHANNELS
 
 
@@ -24,12 +27,22 @@ class _Checked(BaseModel):
 class Data(_Checked):
     """Where images come from and how pixels become network input (the device does the same).
 
+    Held as train and test, sources of `edgecv.data`, also where images are given without labels.
+
     mean and std: one value or one per channel, in the order of the network's channels; given in
     units of 0..1 (a pixel of 255 is 1.0) or of 0..255 (`edgecv.pixel_units`), held in 0..1.
     """
 
-    train: str = Field(description="imagefolder:PATH, npz:PATH, a registered name, module:function")
-    test: str = Field(description="the same, for the accuracy that is reported")
+    train: str = Field(
+        default="",
+        description="imagefolder:PATH, npz:PATH, a registered name, module:function",
+    )
+    test: str = Field(default="", description="the same, for the accuracy that is reported")
+    images: str | None = Field(
+        default=None,
+        description="instead of both, without labels: a folder, .npy or .npz (docs/networks.md); "
+        "int8 is calibrated on two thirds of them and judged on the others",
+    )
     size: int | tuple[int, int] | None = Field(
         default=None, description="input size in pixels, or [height, width]; default: the file's"
     )
@@ -68,6 +81,13 @@ class Data(_Checked):
             raise ValueError("a side is between 1 and 4096 pixels")
         return value
 
+    @field_validator("images")
+    @classmethod
+    def _without_labels(cls, value: str | None) -> str | None:
+        if value is not None:
+            unlabelled(value)
+        return value
+
     @field_validator("pad_value", "pad_at", "crop_pct")
     @classmethod
     def _of_its_resize(cls, value: Any, info: ValidationInfo) -> Any:
@@ -84,14 +104,14 @@ class Data(_Checked):
             raise ValueError(f"{info.data['color']} is of {needed} channels")
         return value
 
-    @field_validator("mean", "std", mode="before")
+    @field_validator("mean", "std", mode="before", json_schema_input_type=float | tuple[float, ...])
     @classmethod
     def _numbers(cls, value: Any) -> Any:
-        """Before units are told by what a truth value would count as."""
+        """Before units are told by what a truth value would count as; a number is a list."""
         listed = value if isinstance(value, list | tuple) else [value]
         if truth := [v for v in listed if isinstance(v, bool)]:
             raise ValueError(f"takes a number, found {str(truth[0]).lower()}")
-        return value
+        return listed if isinstance(value, int | float) else value
 
     @field_validator("mean", "std")
     @classmethod
@@ -107,6 +127,21 @@ class Data(_Checked):
         if min(value) <= 0:
             raise ValueError("a standard deviation is above 0")
         return value
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Data:
+        given = [k for k in ("train", "test") if k in self.model_fields_set]
+        if self.images is None:
+            for key in ("train", "test"):
+                if key not in given:
+                    raise ValueError(f"key {key!r} is missing; without labels: images: FOLDER")
+            return self
+        if given:
+            raise ValueError(f"images stands instead of {given[0]}: give the one or the other")
+        source = unlabelled(self.images)
+        for key in ("train", "test"):
+            object.__setattr__(self, key, source)
+        return self
 
     @model_validator(mode="after")
     def _in_units_of_one(self) -> Data:
@@ -137,6 +172,15 @@ class Data(_Checked):
         if self.resize == "letterbox":
             said |= {"pad_value": self.pad_value, "pad_at": self.pad_at}
         return {**said, "interpolation": self.interpolation}
+
+
+def unlabelled(images: str) -> str:
+    """What `images:` means as a source (`edgecv.data`). Raises ValueError: a source of labels."""
+    with suppress(DataError):
+        if not (named := datasets.parse(images)).labelled:
+            return images
+        raise ValueError(f"{named.kind} has labels: give it as train and test")
+    return f"parted:{images}"
 
 
 class Bench(_Checked):

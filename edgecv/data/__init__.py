@@ -5,8 +5,9 @@
     fashion-mnist[-sample]     registered sets (edgecv.data.fashion_mnist)
     package.module:function    a torch Dataset of yours (edgecv.data.function)
     images:PATH, parted:PATH, synthetic:N
-                               images without labels, for `edgecv export` (edgecv.data.plain)
-    arrays:PATH                an array for each input of a network (edgecv.data.arrays)
+                               images without labels (edgecv.data.plain)
+    arrays:PATH, parted:PATH.npz
+                               an array for each input of a network (edgecv.data.arrays)
 
 `materialise` decodes a split once, through the device's own resizing, into arrays on disk;
 `fingerprint` says whether a split changed, without decoding it.
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images, tell
 from edgecv.data.images import (
@@ -56,7 +58,8 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 
-_PATHS = ("imagefolder", "npz", "images", "parted", "arrays")
+PATHS = ("imagefolder", "npz", "images", "parted", "arrays")  # words before a path
+UNLABELLED = ("plain", "arrays")  # kinds
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -72,6 +75,11 @@ class Source:
 
     kind: str
     argument: str
+
+    @property
+    def labelled(self) -> bool:
+        """Whether its images have labels."""
+        return self.kind not in UNLABELLED
 
     def items(self, split: str, channels: int | None = None) -> Items:
         """The items of "train" or "test", for a network of so many channels. Raises DataError."""
@@ -94,16 +102,19 @@ def parse(source: str) -> Source:
     kind, colon, argument = source.partition(":")
     if kind == "synthetic" and argument.isdecimal() and int(argument):
         return Source("plain", source)
-    if colon and kind in _PATHS:
+    if colon and kind in PATHS:
         if not argument:
             raise DataError("data", f"{source!r} names no path", f"write {kind}:PATH")
+        if kind == "parted" and Path(argument).suffix in ARRAYS:
+            return Source("arrays", source)
         plain = kind in ("images", "parted")
         return Source("plain", source) if plain else Source(kind, argument)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
     if source and _is_folder(source):
-        raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}")
-    close = difflib.get_close_matches(kind, (*_PATHS, *_NAMES), n=1)
+        raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}, "
+                        "or data: {images: ...} where there are no labels")  # fmt: skip
+    close = difflib.get_close_matches(kind, (*PATHS, *_NAMES), n=1)
     sources = "imagefolder:PATH, npz:PATH, package.module:function, " + ", ".join(_NAMES)
     hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"
     raise DataError("data", f"unknown source {source!r}", hint)

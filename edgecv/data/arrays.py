@@ -1,7 +1,9 @@
-"""`arrays:PATH`: an .npz file with an array for each input of a network, a row a sample.
+"""`arrays:PATH`: an .npz file with an array for each input of a network, a row a sample; or a
+.npy file of images.
 
 The image is the one array of bytes, uint8 (N, H, W) or (N, H, W, C), of any size; every other
-array holds real values as the network takes them, (N, ...) without its batch axis. Read with
+array holds real values as the network takes them, (N, ...) without its batch axis. Of
+`parted:PATH` the test split is every third sample, and no other split has it. Read with
 allow_pickle=False.
 """
 
@@ -11,16 +13,21 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecv.data import npz
-from edgecv.data.source import Items, hash_files
+from edgecv.data import npz, plain
+from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
+
+SUFFIXES = (".npz", ".npy")
+_PARTED = "parted:"
 
 
 def items(argument: str, split: str, channels: int | None = None) -> Items:
-    """The samples; both splits are all of them. Raises DataError."""
-    del split, channels
-    where = f"arrays:{argument}"
-    arrays = npz.read(where, Path(argument).expanduser())
+    """The samples; both splits are all of them, unless the argument is parted:PATH. Raises
+    DataError."""
+    del channels
+    where = argument if argument.startswith(_PARTED) else f"arrays:{argument}"
+    path = Path(argument.removeprefix(_PARTED)).expanduser()
+    arrays = _stack(where, path) if path.suffix == ".npy" else npz.read(where, path)
     if not arrays:
         raise DataError(where, "holds no arrays", "an array for each input, a row a sample")
     for name, values in arrays.items():
@@ -31,6 +38,10 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:
     if len(counts) > 1:
         held = ", ".join(f"{n} {len(v)}" for n, v in arrays.items())
         raise DataError(where, f"holds different numbers of samples: {held}", "a row a sample")
+    if argument.startswith(_PARTED):
+        kept = plain.part(counts.pop(), split)
+        arrays = {name: values[kept] for name, values in arrays.items()}
+        counts = {len(kept)}
     images = [n for n, v in arrays.items() if v.dtype == np.uint8 and v.ndim in (3, 4)]
     if len(images) > 1:
         what = f"holds {len(images)} arrays of bytes: {', '.join(images)}"
@@ -44,9 +55,25 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:
     return Items(counts.pop(), item, (), None, arrays=arrays)
 
 
-def fingerprint(argument: str, split: str) -> str:
-    """SHA-256 over the file's bytes."""
-    path = Path(argument).expanduser()
+def _stack(where: str, path: Path) -> dict[str, np.ndarray]:
+    """The images of a .npy file."""
     if not path.is_file():
-        raise DataError(f"arrays:{argument}", "no such file")
+        raise DataError(where, "no such file", HERE)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, *npz.BROKEN) as error:
+        raise DataError(where, "is damaged, or no .npy file", "numpy.save writes one") from error
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        what = f"holds {array.dtype} {array.shape}: no images, uint8 (N, H, W, C)"
+        hint = "give what an input takes by its name: numpy.savez(path, NAME=array)"
+        raise DataError(where, what, hint)
+    return {"images": array}
+
+
+def fingerprint(argument: str, split: str) -> str:
+    """SHA-256 over the file's bytes, and the split."""
+    path = Path(argument.removeprefix(_PARTED)).expanduser()
+    if not path.is_file():
+        where = argument if argument.startswith(_PARTED) else f"arrays:{argument}"
+        raise DataError(where, "no such file", HERE)
     return hash_files([(split, path)])

@@ -149,7 +149,7 @@ def calibration_images(folder: Path) -> list[Path]:
     Raises DataError where the folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise DataError(str(folder), "no such folder", "--calibration takes a folder of images")
+        raise DataError(str(folder), "no such folder", "give a folder of images")
     found = image_files(folder)
     if not found:
         hint = f"put a few hundred images in it ({' '.join(SUFFIXES)})"

@@ -49,11 +49,18 @@ def fingerprint(argument: str, split: str) -> str:
 def _chosen(folder: Path, split: str | None) -> list[Path]:
     """split: whose share of a parted folder, None for all images."""
     paths = calibration_images(folder)
-    if split is not None and len(paths) >= _JUDGED:
-        judged = set(paths[_JUDGED // 2 :: _JUDGED])
-        paths = [p for p in paths if (p in judged) == (split == "test")]
+    if split is not None:
+        paths = [paths[i] for i in part(len(paths), split)]
     keep = np.unique(np.linspace(0, len(paths) - 1, min(MOST, len(paths))).astype(int))
     return [paths[i] for i in keep]
+
+
+def part(count: int, split: str) -> list[int]:
+    """Which of so many samples the split has: all of them where they are too few to part."""
+    judged = range(_JUDGED // 2, count, _JUDGED)
+    if count < _JUDGED:
+        return list(range(count))
+    return [i for i in range(count) if (i in judged) == (split == "test")]
 
 
 def smooth_noise(index: int, channels: int = 3) -> np.ndarray:

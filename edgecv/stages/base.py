@@ -92,6 +92,7 @@ class Stage(BaseModel):
     resumable: ClassVar[bool] = False
     splits: ClassVar[tuple[str, ...]] = ()
     renames: ClassVar[bool] = False  # layers have other names behind it
+    needs_labels: ClassVar[bool] = False  # learns from labels, or is judged by them
     fills: ClassVar[bool] = False  # trains weights that were zero, and does not keep them so
 
     name: str = Field(

@@ -28,6 +28,7 @@ class Training(Stage):
     """The parameters of every stage that trains."""
 
     resumable: ClassVar[bool] = True
+    needs_labels: ClassVar[bool] = True
     fills: ClassVar[bool] = True
     splits: ClassVar[tuple[str, ...]] = ("train", "test")
 
