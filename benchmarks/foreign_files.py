@@ -101,7 +101,7 @@ def road(found: Found, target: str, precision: str, room: Path, work: Path) -> d
         "memory_mb": round(ended.memory_mb), "options": options[: len(asked.pins)],
     }  # fmt: skip
     if ended.code:
-        return {**row, "said": _said(ended)}
+        return {**row, "said": last_words(ended)}
     row["warnings"] = [w for w in ended.err.splitlines() if w and not w.startswith("peak-kb")]
     row["told"] = [line.strip() for line in ended.out.splitlines() if "SQNR" in line]
     (bundle,) = room.glob("*.edgecv")
@@ -116,7 +116,7 @@ def road(found: Found, target: str, precision: str, room: Path, work: Path) -> d
     return {**row, "outputs": json.loads(judge.out)}
 
 
-def _said(ended: Ended) -> str:
+def last_words(ended: Ended) -> str:
     """The error's line."""
     lines = [n for n in ended.err.splitlines() if n.strip() and not n.startswith("peak-kb")]
     return " ".join(" ".join(lines[-3:]).split())[:400] if lines else f"ended with {ended.code}"
