@@ -20,8 +20,8 @@ from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize import isolated
-from edgecv.stages.quantize.isolated import FarOff, far_off, kept
+from edgecv.stages.quantize import isolated, once
+from edgecv.stages.quantize.isolated import FarOff, far_off, kept, whole_db
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import DEFAULT, Options
@@ -222,3 +222,19 @@ def test_many_layers_are_told_in_few_sentences() -> None:
     assert said[:3] == [layer.kept for layer in found[:5:-1]]
     assert said[3].startswith("6 more layers stay float, each alone leaves the network between 15")
     assert all(f"'layer{i}'" in said[3] for i in range(6))
+
+
+def test_floats_that_do_not_reach_what_is_wanted_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last look is one too many here: nothing that it keeps in float gives 200 dB."""
+    monkeypatch.setattr(once, "ROUNDS", 1)
+    source = exported(Net(), tmp_path / "float")
+    context = replace(nets.context(tmp_path), target=target.load("x86-avx512-vnni"))
+    quantizer = Quantizer(source, context, 32)
+    made = quantizer._held(DEFAULT, tmp_path / "int8", Tolerance(199.0, 0.0))
+    assert made.facts["options"]["keep_float"] == []
+    assert not any("float" in w for w in made.facts["warnings"])
+    wanted = whole_db(source.path.read_bytes(), made, pictures()) + 6
+    better, _ = quantizer.make(DEFAULT, tmp_path / "mixed", Tolerance(wanted, 0.0))
+    assert better.facts["options"]["keep_float"]

@@ -39,8 +39,6 @@ from edgecv.runtime.spec import joined
 IMAGES, FEW = 8, 4  # FEW: of those, where every layer's harm is measured by itself
 OWN_DB, ANSWERS_DB = 10.0, 20.0
 HARMLESS_DB = 10.0  # more than ANSWERS_DB: 6 for images that are not run, the rest to be sure
-# Of all layers, but at least SOME: where more are to blame, it is int8 itself that is too coarse.
-MANY, SOME = 0.25, 4
 TOLD = 3  # layers of which all is said
 DOMINANT_DB = 6.0  # of a network that is too far off, layers this near to the worst go first
 # What repeats numbers in another order: its result is on the grid of what it reads.
@@ -106,15 +104,12 @@ def far_off(
     floats: the float file that was quantized, its channels evened out where `made`'s are.
     xs: float32 (1, C, H, W), normalised; the first few are used.
     least_db: what the whole of `made` is to answer; below it every layer is suspected
-    last: nobody asks again: where the whole is too far off, all that must be float for least_db,
-        where that is no more than MANY of the layers
+    last: nobody asks again: where the whole is too far off, all that must be float for least_db
     known: what was found before of the same floats and images, filled here: a layer whose integers
         are what they were is not measured again
     """
-    open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
-    a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
     ends, bounds = kinds(made.outputs), made.bounds
-    try:
+    with _forms(floats, made) as (a, b):
         pairs = {p.b.tensor: p for p in match(a, b)[0] if p.b.kind != "reshape"}
         own = _own_db(a, b, pairs, xs[:IMAGES])
         refs = [a.answers(x) for x in xs[:IMAGES]]
@@ -128,18 +123,30 @@ def far_off(
         harm = {t: harmed.known(p, {} if known is None else known) for t, p in suspects.items()}
         most = min(harm.values()) + DOMINANT_DB
         wrong = [t for t in suspects if harm[t] < ANSWERS_DB and (harm[t] < most or near)]
-        if (
-            last
-            and not near
-            and len(dearest := _dearest(harm, least_db)) <= max(SOME, MANY * len(pairs))
-        ):
-            wrong = [t for t in suspects if t in {*wrong, *dearest}]
+        if last and not near:
+            wrong = [t for t in suspects if t in {*wrong, *_dearest(harm, least_db)}]
         coarse = {t for t in wrong if harmed.rounding(pairs[t]) < ANSWERS_DB}
+    blamed = [t for t in wrong if t in coarse or not coarse.intersection(pairs[t].b.inputs)]
+    return [_blamed(pairs[t], own[t], harm[t], t in coarse, a.layers) for t in blamed]
+
+
+def whole_db(floats: bytes, made: Graph, xs: Sequence[Sample]) -> float:
+    """dB of `made`'s worst output on those images that `far_off` judges it by."""
+    with _forms(floats, made) as (a, b):
+        pairs = [(a.answers(x), b.answers(x)) for x in xs[:IMAGES]]
+    return _compared(pairs, kinds(made.outputs), made.bounds)
+
+
+@contextmanager
+def _forms(floats: bytes, made: Graph) -> Iterator[tuple[Any, Any]]:
+    """Both files, layer by layer."""
+    open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
+    a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
+    try:
+        yield a, b
     finally:
         a.close()
         b.close()
-    blamed = [t for t in wrong if t in coarse or not coarse.intersection(pairs[t].b.inputs)]
-    return [_blamed(pairs[t], own[t], harm[t], t in coarse, a.layers) for t in blamed]
 
 
 def _dearest(harm: Mapping[str, float], least_db: float) -> list[str]:

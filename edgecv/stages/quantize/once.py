@@ -32,7 +32,7 @@ from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
-from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept
+from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept, whole_db
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 from edgecv.steadiness import explained
@@ -131,17 +131,28 @@ class Quantizer:
                         "that (--until), or return them apart"
                     )
                 raise UnsupportedError(f"quantize {self.context.where}", what, hint)
-            told += found
+            before = options
             options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))
-            try:
-                graph = self._quantized(options, out)
-            except ModelError:  # that there is nothing left
+            made = self._kept_float(options, out)
+            if last and (made is None or whole_db(self._floats(options), made, self._few) < least):
+                graph = self._quantized(before, out)  # so many floats, and in vain
+                break
+            if made is None:
                 what = "no layer of it is sound in int8: each is far off its float self"
                 error = ParityError(f"quantize {self.context.where}", what, "ship it in fp32")
                 preprocess = self.context.preprocess
-                raise explained(error, self.source, self._judged, preprocess) from None
+                raise explained(error, self.source, self._judged, preprocess)
+            graph = made
+            told += found
         graph.facts["warnings"] = [*graph.facts["warnings"], *kept(told)]
         return graph
+
+    def _kept_float(self, options: Options, out: Path) -> Graph | None:
+        """The graph; None where nothing is left to quantize."""
+        try:
+            return self._quantized(options, out)
+        except ModelError:
+            return None
 
     def _quantized(self, options: Options, out: Path) -> Graph:
         made: Graph = self._road.quantize(
