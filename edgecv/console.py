@@ -12,8 +12,10 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from edgecv.limits import fidelity_of
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
+from edgecv.report.words import decibel, fidelity
 from edgecv.tables import precision, table
 from edgecv.terminal import printable
 
@@ -77,21 +79,26 @@ class Progress:
         self.console.print(Text(printable(f"{line}  {note}" if note else line)))
 
 
-HEAD = ("target", "step", "precision", "top-1", "vs fp32", "p50 ms", "p90", "p99", "× fp32",
-        "cpu ×", "KB", "status")  # fmt: skip
+HEAD = ("target", "step", "precision", "p50 ms", "p90", "p99", "× fp32", "cpu ×", "KB",
+        "status")  # fmt: skip
+JUDGED = {True: ("top-1", "vs fp32"), False: ("from float",)}  # with labels, and without
 
 
 def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     """The table at the end of a run; what there is to say of a row stands below it."""
     notes: list[str] = []
     rows: list[list[str]] = []
+    labelled = any(row["metric"] for row in data["results"])
+    head = (*HEAD[:3], *JUDGED[labelled], *HEAD[3:])
     for i, row in enumerate(data["results"]):
         if i and row["target"] != data["results"][i - 1]["target"]:
-            rows.append([""] * len(HEAD))
-        rows.append(_cells(row, notes))
+            rows.append([""] * len(head))
+        rows.append(_cells(row, labelled, notes))
     print(f"{data['recipe']['name']}  ({data['machine']['cpu']})\n")
-    table(HEAD, rows, right=range(3, 11))
+    table(head, rows, right=range(3, len(head) - 1))
     print()
+    if not labelled:
+        _outputs(data["results"])
     for i, note in enumerate(notes, 1):
         print(f"[{i}] {note}")
     for model in data["models"]:
@@ -103,10 +110,31 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     print(f"{path}, bundles in {path.parent / 'bundles'}")
 
 
-def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
-    metric, latency = row["metric"] or {}, row["latency_ms"] or {}
+def _outputs(rows: list[dict[str, Any]]) -> None:
+    """What each output lost, where a network has several."""
+    for row in rows:
+        found = fidelity_of(row)
+        if found and found.get("outputs") and row["step"] != row["reference"]:
+            said = fidelity(found, row.get("made_up", False))
+            print(f"{row['step']} on {row['target']}, against float: {said}")
+    if any(row.get("made_up") for row in rows):
+        print("dB on made-up images, where outputs that hardly change read low: "
+              "give data.images yours")  # fmt: skip
+
+
+def _judged(row: dict[str, Any], labelled: bool) -> list[str]:
+    """The cells of JUDGED."""
+    if not labelled:
+        found = fidelity_of(row)
+        return [decibel(found["sqnr_db"]) if found else ""]
+    metric = row["metric"] or {}
     value, reference = metric.get("value"), metric.get("reference")
     change = "" if value is None or reference is None else f"{100 * (value - reference):+.2f}"
+    return ["" if value is None else f"{100 * value:.2f}", change]
+
+
+def _cells(row: dict[str, Any], labelled: bool, notes: list[str]) -> list[str]:
+    latency = row["latency_ms"] or {}
     status = row["status"]
     if row["reason"]:
         note = f"{row['reason']}"
@@ -117,8 +145,7 @@ def _cells(row: dict[str, Any], notes: list[str]) -> list[str]:
         row["target"],
         row["step"],
         precision(row),
-        "" if value is None else f"{100 * value:.2f}",
-        change,
+        *_judged(row, labelled),
         *(f"{latency[k]:.3f}" if latency else "" for k in ("p50", "p90", "p99")),
         _ratio(row["latency_ratio"], row.get("latency_ratio_interval")),
         "" if row["cpu_time_ratio"] is None else f"{row['cpu_time_ratio']:.2f}",

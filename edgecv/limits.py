@@ -66,6 +66,13 @@ NAMES = tuple(f.name for f in fields(Limits))
 UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp32", "size_mb": "MB"}
 
 
+def fidelity_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """How a row's outputs compare with float (`edgecv.parity.Parity` as JSON): its bundle's, or its
+    graph's where the engine did not run here; None where neither is known."""
+    parity = row.get("parity") or {}
+    return parity.get("float") or parity.get("graph")
+
+
 def figures_of(row: Mapping[str, Any]) -> dict[str, float | None]:
     """The limited figures of a row of results.json."""
     latency, size, ratio = row.get("latency_ms"), row.get("engine_bytes"), row.get("latency_ratio")

@@ -309,6 +309,11 @@ def _bundle(work: Work) -> None:
         made_from=work.expansion.nodes[node.inputs["graph"]].digest,
     )
     found = Measuring().pack(job, node.id.removeprefix("bundle:"))
+    if work.expansion.compare:  # else the command itself tells
+        told = Graph.load(work.inputs["graph"]).facts.get("warnings", [])  # when it was made
+        for note in found.warnings:
+            if note not in told:
+                log.warning("%s: %s", node.id, note)
     facts.write(work.out, found)
 
 

@@ -19,7 +19,8 @@ models are the steps that changed a network in PyTorch: what the step measured i
 became of its network so far, and top-1 on the way through the step.
 
 control is the same shape trained from scratch, where `prune` was asked for one. search is what a
-step tried to meet its limits (`edgecv.stages.quantize.search`). agreement is the
+step tried to meet its limits (`edgecv.stages.quantize.search`). made_up, where it is there, says
+that the images of parity were no photographs. agreement is the
 share of the test images whose best class is that of the fp32 reference on the same engine;
 expected_drop, where there are no labels, what that costs as fp32 sees it (`edgecv.limits`). limits
 is a verdict for every set of limits (`edgecv.limits.judge`): what was asked, the rows that meet it,
@@ -185,6 +186,8 @@ def _row(node: Node, outcome: Outcome) -> Row:
         "executed": facts.executed,
         "parity": facts.parity,
     }
+    if facts.made_up:
+        row["made_up"] = True
     if facts.search:
         row["search"] = facts.search
     row |= _latency(node, facts, outcome)

@@ -1,6 +1,7 @@
 """results.json and the store → plain data, the same for the page, the terminal and --json.
 
     {"name", "edgecv", "recipe", "machine", "versions", "commands",
+     "judged_by": "top1", or "sqnr_db" where no row has an accuracy,
      "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
@@ -11,7 +12,8 @@
      "minds":    [{"target", "step", ...}],       images answered otherwise, Grad-CAM (`evidence`)
      "missing":  [{"part", "reason"}]}
 
-A row is that of results.json with what follows from it: speedup, points, intervals, reference.
+A row is that of results.json with what follows from it: speedup, points, intervals, reference, and
+sqnr_db and outputs, how far its outputs are from float.
 Every part but the rows may be empty; missing says why.
 """
 
@@ -27,6 +29,7 @@ import numpy as np
 
 from edgecv.data.images import Images
 from edgecv.errors import DataError
+from edgecv.limits import fidelity_of
 from edgecv.report import shape, verdict
 from edgecv.report.folder import Node, Row, Run, load
 from edgecv.report.pairing import cells_moved, classes_moved, paired, wilson
@@ -72,7 +75,8 @@ def _gather(run: Run) -> Data:
         "machine": dict(data.get("machine") or {}),
         "versions": {str(k): str(v) for k, v in (data.get("versions") or {}).items()},
         "commands": commands(name, recipe, rows),
-        "targets": _targets(rows),
+        "judged_by": (judged_by := _judged_by(rows)),
+        "targets": _targets(rows, judged_by),
         "pairs": pairs,
         "parity": list(_parity(run, rows, missing)),
         "searches": searches(data["results"]),
@@ -96,6 +100,11 @@ class Missing:
             self.lines.append(line)
 
 
+def _judged_by(rows: list[Row]) -> str:
+    by_labels = any(row["top1"] is not None for row in rows)
+    return "top1" if by_labels or not any(row["sqnr_db"] for row in rows) else "sqnr_db"
+
+
 def _row(row: Row, rows: list[Row]) -> Row:
     """A row with what follows from it."""
     reference = _reference_name(row, rows)
@@ -110,6 +119,8 @@ def _row(row: Row, rows: list[Row]) -> Row:
         out["top1_interval"] = list(wilson(round(value * samples), int(samples)))
     if value is not None and before is not None:
         out["points"] = 100 * (value - float(before))
+    kept = fidelity_of(row) or {}
+    out |= {"sqnr_db": kept.get("sqnr_db"), "outputs": dict(kept.get("outputs") or {})}
     # Measured on a device that this machine reached, and not on this machine.
     there = (row.get("machine") or {}).get("cpu") or row.get("device")
     out["measured_on"] = there if row.get("device") else None
@@ -158,13 +169,13 @@ def commands(name: str, recipe: dict[str, Any], rows: list[Row]) -> list[dict[st
     return found
 
 
-def _targets(rows: list[Row]) -> list[Data]:
+def _targets(rows: list[Row], judged_by: str) -> list[Data]:
     names = dict.fromkeys(row["target"] for row in rows)
     groups = {name: [r for r in rows if r["target"] == name] for name in names}
     for group in groups.values():
         verdict.mark_front(group)
     return [
-        {"name": name, "engine": group[0]["engine"], "verdict": verdict.of(name, group),
+        {"name": name, "engine": group[0]["engine"], "verdict": verdict.of(name, group, judged_by),
          "rows": group}
         for name, group in groups.items()
     ]  # fmt: skip

@@ -25,6 +25,7 @@ SECTIONS = (
     ("stages", "Stages"),
     ("again", "Reproduce"),
 )
+LABELS = ("trade", "changed")  # what needs them
 # What is there where the data has something for it: id -> key of the data.
 SOMETIMES = {"search": "searches", "models": "models"}
 
@@ -68,7 +69,7 @@ def html(run_dir: Path, data: Data) -> str:
         data=data,
         rows=rows,
         style=Markup((HERE / "style.css").read_text()),
-        sections=[s for s in SECTIONS if s[0] not in SOMETIMES or data[SOMETIMES[s[0]]]],
+        sections=[s for s in SECTIONS if _shown(s[0], data)],
         searches=data["searches"],
         models=data["models"],
         engines={name: facts(name).label for name in ENGINES},
@@ -88,6 +89,13 @@ def html(run_dir: Path, data: Data) -> str:
         spreads=any(r["spread"] for r in rows),
         samples=sorted({int(r["metric"]["samples"]) for r in rows if r.get("metric")}),
     )
+
+
+def _shown(section: str, data: Data) -> bool:
+    """Whether the page has that section."""
+    if section in LABELS:
+        return bool(data["judged_by"] == "top1")
+    return section not in SOMETIMES or bool(data[SOMETIMES[section]])
 
 
 def _svg(spec: Data, label: str) -> Any:

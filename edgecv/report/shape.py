@@ -7,7 +7,10 @@ from edgecv.runtime.shape import NUMBER, Every, wrong
 __all__ = ["LAYER", "NUMBER", "PARITY", "RESULTS", "Every", "wrong"]
 
 PAIR = [NUMBER, NUMBER]
-PARITY = {"sqnr_db": NUMBER, "top1_agreement?": NUMBER, "cosine": NUMBER, "samples": int}
+PARITY = {
+    "sqnr_db": NUMBER, "top1_agreement?": NUMBER, "cosine": NUMBER, "samples": int,
+    "outputs?": Every(dict, {"sqnr_db": NUMBER}),
+}  # fmt: skip
 ROW = {
     **dict.fromkeys(("step", "target", "engine", "precision", "status"), str),
     **dict.fromkeys(("bundle?", "reason?", "reference?", "device?"), str),

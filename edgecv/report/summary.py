@@ -21,7 +21,10 @@ def lines(data: Data) -> Iterator[str]:
         yield f"  {target['verdict']['text']}"
     rows = [row for target in data["targets"] for row in target["rows"]]
     notes: list[str] = []
-    yield from _part("results", _HEAD, [_row(row, notes) for row in rows], range(3, 9))
+    labelled = data["judged_by"] == "top1"
+    head = (*_HEAD[:3], *JUDGED[labelled], *_HEAD[3:])
+    results = [_row(row, labelled, notes) for row in rows]
+    yield from _part("results", head, results, range(3, len(head) - 1))
     for i, note in enumerate(notes, 1):
         yield f"[{i}] {note}"
     minds = {(m["step"], m["target"]): m for m in data["minds"]}
@@ -50,23 +53,23 @@ def _part(title: str, head: tuple[str, ...], rows: list[list[str]], right: Any) 
         yield from table(head, rows, right)
 
 
-_HEAD = ("target", "step", "precision", "top-1", "points", "p50 ms", "× fp32", "interval", "size",
-         "status")  # fmt: skip
+_HEAD = ("target", "step", "precision", "p50 ms", "× fp32", "interval", "size", "status")
+JUDGED = {True: ("top-1", "points"), False: ("from float",)}  # with labels, and without
 
 
-def _row(row: Data, notes: list[str]) -> list[str]:
+def _row(row: Data, labelled: bool, notes: list[str]) -> list[str]:
     latency, compared = row.get("latency_ms") or {}, not row["is_reference"]
     status = row["status"]
     if row.get("reason"):
         if row["reason"] not in notes:
             notes.append(row["reason"])
         status += f" [{notes.index(row['reason']) + 1}]"
+    judged = [words.percent(row["top1"]), words.signed(row["points"]) if compared else ""]
     return [
         row["target"],
         row["step"],
         precision(row),
-        words.percent(row["top1"]),
-        words.signed(row["points"]) if compared else "",
+        *(judged if labelled else [words.decibel(row["sqnr_db"])]),
         words.ms(latency.get("p50")),
         words.ratio(row.get("latency_ratio")),
         words.interval(row["spread"], 3) if compared else "",

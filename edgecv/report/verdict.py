@@ -23,18 +23,19 @@ def _beats(a: Row, b: Row) -> bool:
     return time <= 0 and accuracy >= 0 and (time < 0 or accuracy > 0)
 
 
-def of(target: str, rows: list[Row]) -> dict[str, Any]:
+def of(target: str, rows: list[Row], judged_by: str = "top1") -> dict[str, Any]:
     """{"step", "lead", "rest", "detail", "text"} of a target's fastest compressed network.
 
     One that loses more than DEAR points is named only where all do.
     lead: the few words to be read first; detail: their interval; rest: what it costs, in parts
+    judged_by: "top1", or "sqnr_db" of a run without labels
     """
     compressed = [r for r in rows if not r["is_reference"]]
     timed = [r for r in compressed if r.get("latency_ratio")]
     if timed:
         cheap = [r for r in timed if r["points"] is None or r["points"] >= -DEAR]
         return _timed(target, min(cheap or timed, key=lambda r: r["latency_ratio"]))
-    known = [r for r in compressed if r["top1"] is not None]
+    known = [r for r in compressed if r[judged_by] is not None]
     if known:
         return _untimed(target, min(known, key=lambda r: r.get("engine_bytes") or 0))
     return _nothing(target, compressed or rows)
@@ -61,6 +62,8 @@ def _untimed(target: str, row: Row) -> dict[str, Any]:
 def _said(target: str, row: Row, lead: str, detail: str) -> dict[str, Any]:
     points = row["points"]
     price = f"for {words.signed(points)} points of top-1" if points is not None else ""
+    if row["top1"] is None and row.get("sqnr_db") is not None:
+        price = f"at {words.decibel(row['sqnr_db'])} from float"
     if price and row.get("points_interval"):
         price += f" {words.interval(row['points_interval'])}"
     size = words.size(row.get("engine_bytes"))
