@@ -72,7 +72,9 @@ def hourglass(w: Written, channels: int) -> str:
 @pytest.mark.parametrize("batch", [1, 2, 4])
 def test_images_of_a_batch_do_not_reach_into_each_other(batch: int, tmp_path: Path) -> None:
     w = Written()
-    w.ends(hourglass(w, 3))
+    whole = hourglass(w, 3)
+    means = w("ReduceMean", whole, w.ints(2, 3), keepdims=0)  # a row an image
+    w.ends(whole, w("Gemm", means, normal(3, 2), transB=1))
     shape = (batch, 3, 6, 8)
     assert compiled(w, w.model(shape), {"x": normal(*shape)}, tmp_path) < 1e-5
     header = (tmp_path / "c" / "model.h").read_text()

@@ -12,6 +12,7 @@ from edgecv.backends.c import header, proof, recurrent, walked
 from edgecv.backends.c.network import Network, Step, Tensor
 from edgecv.backends.c.plan import plan, same
 from edgecv.backends.c.text import literal, number, safe
+from edgecv.backends.c.window import sides
 
 KERNELS = tuple(
     Path(__file__).with_name(n) for n in ("kernels.c", "functions.c", "strided.c", "recurrent.c")
@@ -105,7 +106,7 @@ class _Writer:
             lines.append(f"    {name}({', '.join(map(number, arguments))});")
 
         if s.kind in ("conv_f32", "conv_i8", "conv_real", "conv_bits", "pool_f32", "pool_i8"):
-            lines.append(f"    {{ static const shape_t s = {_shape(x, y, a, calls)};")
+            lines.append(f"    {{ static const shape_t s = {_shape(x, y, a)};")
         if s.kind == "conv_f32":
             call(ins[0], held["w"], held["b"], outs[0], "&s", a["low"], a["high"])
         elif s.kind == "conv_i8":
@@ -218,8 +219,8 @@ class _Writer:
         return name
 
 
-def _shape(x: Tensor, y: Tensor, a: dict[str, Any], calls: int) -> str:
-    numbers = (*x.one, y.shape[0] // calls, y.shape[1], y.shape[2], *a["kernel"], *a["stride"],
+def _shape(x: Tensor, y: Tensor, a: dict[str, Any]) -> str:
+    numbers = (*x.one, *sides(x.one, a), y.shape[2], *a["kernel"], *a["stride"],
                *a["dilation"], *a["pads"][:2], a["groups"])  # fmt: skip
     return "{" + ", ".join(map(str, numbers)) + "}"
 
