@@ -26,7 +26,7 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
-from edgecv.recipe_flow import Step, offers, takes
+from edgecv.recipe_flow import Step, offers, suits, takes
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
@@ -41,6 +41,7 @@ OPTIONS = {
         "samples", "opset", "mean", "std", "interpolation", "channels", "crop_pct", "keep_float",
         "name", "resize", "pad_value", "pad_at", "color", "units",
     )},
+    "engine": "--quantizer",
 }  # fmt: skip
 
 
@@ -59,6 +60,7 @@ class Request:
     size:  input side in pixels; None takes what the model says, else 224
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
+    quantizer: "edgecv" or "nncf", `engine` of the stage quantize; None leaves it to that
     task: "classification" or "none", for what `open_bundle(...)(image)` answers; None is inferred
     limits:   what the result must meet; it is then compared with fp32, and timed
     pins:     what an .onnx file leaves open, and where it is cut; its size is `size`
@@ -83,6 +85,7 @@ class Request:
     labels: Path | None = None
     samples: int = 256
     keep_float: tuple[str, ...] = ()
+    quantizer: str | None = None
     opset: int = 18
     name: str | None = None
     evaluate: str | None = None
@@ -207,8 +210,9 @@ def _recipe(request: Request) -> Recipe:
         raise RecipeError("--precision", f"{source.name} comes quantized",
                           "give --precision int8: it keeps the integers it came with, or bring the "
                           "float file")  # fmt: skip
-    if request.keep_float and precision != "int8":
-        raise RecipeError("--keep-float", f"all of {precision} is float", "leave it out")
+    for option, given in (("keep-float", request.keep_float), ("quantizer", request.quantizer)):
+        if given and precision != "int8":
+            raise RecipeError(f"--{option}", f"all of {precision} is float", "leave it out")
     name = request.name or f"{_stem(source)}-{precision}"
     if precision != "fp32":
         own = known.get("precision") == "int8"
@@ -221,9 +225,13 @@ def _recipe(request: Request) -> Recipe:
             "precision": precision,
             "samples": request.samples,
             **({"keep_float": request.keep_float} if request.keep_float else {}),
+            **({"engine": request.quantizer} if request.quantizer else {}),
             **request.limits.asked(),
         }
         stage = checked(Quantize, knobs, OPTIONS)
+        if request.quantizer:
+            for profile in profiles:
+                suits(profile, stage, "--quantizer")
     else:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
     return Recipe(

@@ -71,10 +71,7 @@ def check(
             for profile in targets:
                 precision = getattr(step.stage, "precision", "fp32")
                 offers(profile, precision, place)
-                verdict = step.stage.check(profile)
-                if not verdict:
-                    reasons = "; ".join(verdict.reasons)
-                    raise TargetError(place, f"target {profile.name!r}: {reasons}")
+                suits(profile, step.stage, place)
     _check_edits(model, steps, where)
 
 
@@ -110,6 +107,13 @@ def offers(profile: Target, precision: str, where: str) -> None:
             f"target {profile.name!r} does not offer {precision}",
             f"it offers {', '.join(profile.precisions)}",
         )
+
+
+def suits(profile: Target, stage: Stage, where: str) -> None:
+    """Raise TargetError unless the target can have what the stage is asked for."""
+    if not (verdict := stage.check(profile)):
+        reasons = "; ".join(verdict.reasons)
+        raise TargetError(where, f"target {profile.name!r}: {reasons}")
 
 
 def takes(profile: Target, model: ModelSource, where: str) -> None:

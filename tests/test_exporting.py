@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from edgecv.errors import RecipeError
+from edgecv.errors import RecipeError, TargetError
 from edgecv.exporting import Request, _file_name, _recipe, cleaned
 from edgecv.stages.export import Export
 from tests.runtime.conftest import make_bundle
@@ -64,3 +65,18 @@ def test_layers_stay_float_by_name_where_int8_is_asked_for(tmp_path: Path) -> No
     with pytest.raises(RecipeError, match="float") as refused:
         _recipe(Request("resnet8", ("cpu",), "fp32", keep_float=("stem",)))
     assert refused.value.where == "--keep-float"
+
+
+def test_the_quantizer_is_chosen_by_name_where_the_target_has_it(tmp_path: Path) -> None:
+    asked = Request("resnet8", ("openvino",), calibration=tmp_path, quantizer="nncf")
+    (step,) = _recipe(asked).steps
+    assert step.stage.engine == "nncf"
+    (step,) = _recipe(replace(asked, quantizer=None)).steps
+    assert "engine" not in step.stage.model_fields_set
+    for wrong, kind, what in (
+        (replace(asked, targets=("openvino", "cpu")), TargetError, "for OpenVINO targets alone"),
+        (replace(asked, calibration=None, precision="fp32"), RecipeError, "all of fp32 is float"),
+    ):
+        with pytest.raises(kind, match=what) as refused:
+            _recipe(wrong)
+        assert refused.value.where == "--quantizer"

@@ -55,6 +55,11 @@ def register(command: Any) -> None:
         "--keep-float", action="append", default=[], metavar="LAYER",
         help="a layer that int8 leaves out, by its name in messages and `edgecv bench --profile`",
     )  # fmt: skip
+    made.add_argument(
+        "--quantizer", choices=("edgecv", "nncf"),
+        help="whose int8; nncf: OpenVINO's own, for its targets (default: edgecv's, of an OpenVINO "
+        "IR nncf's; with limits the better one)",
+    )  # fmt: skip
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, metavar="C", help="default: the model's own, else 3")
     made.add_argument(
@@ -149,6 +154,7 @@ def export(options: argparse.Namespace) -> int:
         labels=options.labels,
         samples=options.samples,
         keep_float=tuple(options.keep_float),
+        quantizer=options.quantizer,
         opset=options.opset,
         name=options.name,
         evaluate=options.evaluate,

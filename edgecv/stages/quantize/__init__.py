@@ -9,7 +9,7 @@ bits everywhere. The result's outputs are compared with the float graph's on ima
 used for calibration.
 
 onnx_qdq.py and tflite_int8.py hold the two quantizers, nncf.py OpenVINO's own (`engine: nncf`, for
-OpenVINO targets), search.py the search under limits.
+OpenVINO targets; nncf_ir.py of a user's IR), search.py the search under limits.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Quantize(Limited):
     engine: Engine = Field(
         default=DEFAULT.engine,
         description="whose quantizer; nncf: OpenVINO's own, for its targets (extra `nncf`), where "
-        "calibration is minmax (default) or mse and rounding nearest",
+        "calibration is minmax (default) or mse and rounding nearest; the only one of OpenVINO IR",
     )
     preset: Preset = Field(
         default=DEFAULT.preset,
@@ -163,20 +163,27 @@ class Quantize(Limited):
         if self.precision != "int8":
             self._halve(source, context, tolerance)
             return
-        if source.format == "openvino":
-            raise _no_quantizer(context)
+        start, fixed = self._start(source, context)
         if self.limits:
             _has_classes(source, self.limits, context.where)
             from edgecv.stages.quantize.search import search
 
-            fixed = frozenset(self.model_fields_set)
-            limits, start = self.limits, self.options()
+            limits = self.limits
             search(source, context, start, self.samples, tolerance, limits, fixed, self.sensitivity)
             return
         from edgecv.stages.quantize.once import Quantizer
 
         quantizer = Quantizer(source, context, self.samples)
-        quantizer.make(self.options(), context.out, tolerance)
+        quantizer.make(start, context.out, tolerance)
+
+    def _start(self, source: Any, context: Context) -> tuple[Options, frozenset[str]]:
+        """The quantizers' knobs, and those that stay as they are. OpenVINO IR has one quantizer."""
+        fixed = frozenset(self.model_fields_set)
+        if source.format != "openvino" or self.engine == "nncf":
+            return self.options(), fixed
+        if "engine" in fixed:
+            raise _no_quantizer(context)
+        return for_nncf(self.options(), fixed), fixed | {"engine"}
 
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
         from edgecv.parity import check
@@ -208,11 +215,11 @@ def _has_integers(context: Context) -> Exception:
 
 
 def _no_quantizer(context: Context) -> Exception:
-    """Float IR, and integers asked of it."""
+    """Float IR, and our own integers asked of it."""
     from edgecv.errors import UnsupportedError
 
-    what = "float OpenVINO IR is not made int8 here"
-    hint = "bring the network as .onnx or PyTorch, or the IR that NNCF quantized"
+    what = "engine edgecv makes no int8 of OpenVINO IR"
+    hint = "take engine nncf (--quantizer nncf), or bring the network as .onnx or PyTorch"
     return UnsupportedError(context.where, what, hint)
 
 

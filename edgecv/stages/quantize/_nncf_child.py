@@ -1,4 +1,5 @@
-"""The child process of `quantize_nncf`: an .onnx file and calibration arrays in, Q/DQ nodes out.
+"""The child process of `quantize_nncf`: an .onnx file and calibration arrays in, Q/DQ nodes out;
+of an OpenVINO IR the same with FakeQuantize.
 
 python -m edgecv.stages.quantize._nncf_child job.json answer.json
 """
@@ -14,6 +15,7 @@ import numpy as np
 
 from edgecv.child import serve
 from edgecv.errors import EdgecvError, EngineError, missing
+from edgecv.graphs.openvino import files
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -25,8 +27,6 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         import nncf
     except ImportError as e:
         raise missing(e.name or "nncf", "nncf", "quantize: engine nncf") from None
-    import onnx
-
     nncf.set_log_level(logging.ERROR)
     columns = {
         name: np.load(Path(job["out"]) / f"{i}.npy", mmap_mode="r", allow_pickle=False)
@@ -36,17 +36,34 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     data = nncf.Dataset(
         range(count), lambda i: {name: np.array(rows[i]) for name, rows in columns.items()}
     )
+    source, target = Path(job["model"]), Path(job["made"])
+    read, write = _IR if source.suffix == ".xml" else _ONNX
     try:
-        made = nncf.quantize(
-            onnx.load_model(job["model"]), data, subset_size=count, **_settings(job)
-        )
+        made = nncf.quantize(read(source), data, subset_size=count, **_settings(job))
     except EdgecvError:
         raise
     except Exception as e:
         what = " ".join(str(e).split())[:300] or type(e).__name__
         raise EngineError("quantize: nncf", what, "take engine edgecv") from None
-    Path(job["made"]).write_bytes(made.SerializeToString(deterministic=True))
+    write(made, target)
     return {"version": nncf.__version__}
+
+
+def _read_onnx(path: Path) -> Any:
+    import onnx
+
+    return onnx.load_model(str(path))
+
+
+def _write_onnx(made: Any, path: Path) -> None:
+    path.write_bytes(made.SerializeToString(deterministic=True))
+
+
+def _read_ir(path: Path) -> Any:
+    return files.read([path.read_bytes(), path.with_suffix(".bin").read_bytes()], path.name)
+
+
+_ONNX, _IR = (_read_onnx, _write_onnx), (_read_ir, files.save)
 
 
 def _settings(job: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ behind layer with what is before each in integers.
 
 NNCF quantizes the .onnx file and not OpenVINO's own form of it: its products of both were equal in
 SQNR and time on every network measured (docs/decisions/012-nncf.md), and an .onnx file goes through
-the same checks, comparisons and commands as one of ours.
+the same checks, comparisons and commands as one of ours. A user's IR stays one (`nncf_ir.py`).
 
 It runs in a process of its own (`_nncf_child.py`): it replaces the logger class of the process that
 imports it, and tells its maker of every use.
@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from edgecv.stages.quantize.options import Options, check, without
 from edgecv.target import Grid
 
 _CHILD = "edgecv.stages.quantize._nncf_child"
-_WHERE = "quantize: nncf"
+WHERE = "quantize: nncf"
 
 
 def quantize_nncf(
@@ -58,38 +58,67 @@ def quantize_nncf(
     """
     import onnx
 
-    if graph.format != "onnx" or graph.precision != "fp32":
-        raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 onnx")
+    check_asked(graph, samples, options, "onnx")
     if is_learned(graph) or graph.facts.get("one_bit"):
         held = "one-bit layers" if graph.facts.get("one_bit") else "scales that training learned"
-        raise ModelError(_WHERE, f"knows nothing of {held}", "take engine edgecv")
-    check(options)
-    if lacking := without(options):
-        raise StageError("quantize", lacking)
-    check_samples(samples, graph.inputs)
+        raise ModelError(WHERE, f"knows nothing of {held}", "take engine edgecv")
     model = prepared(graph)
     ignored = sorted(resolve(node_names(model), options.keep_float))
-    made, answer = _made(model, samples, ignored, grid, options)
+    with tempfile.TemporaryDirectory(prefix="edgecv-nncf-") as room:
+        source, target = Path(room) / "float.onnx", Path(room) / "int8.onnx"
+        source.write_bytes(model.SerializeToString(deterministic=True))
+        names = [i.name for i in model.graph.input]
+        job = {"ignored": ignored, "grid": grid, "attention": has_attention(model)}
+        version = quantized(source, target, samples, names, options, job)
+        try:
+            made = onnx.load_model(str(target))
+        except Exception:
+            raise EngineError(WHERE, "wrote no whole ONNX file") from None
     if not is_quantized(made):
-        raise ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
+        raise nothing()
     strip(made)
     onnx.checker.check_model(made, full_check=True)
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     path.write_bytes(made.SerializeToString(deterministic=True))
-    facts = {
+    ops = Counter(n.op_type for n in made.graph.node)
+    facts = told(graph, samples, grid, options, ops, version)
+    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
+    result.save_facts()
+    return result
+
+
+def check_asked(graph: Graph, samples: CalibrationData, options: Options, form: str) -> None:
+    """Raises ModelError (not a float graph of that format), StageError, DataError: what NNCF cannot
+    be asked for."""
+    if graph.format != form or graph.precision != "fp32":
+        raise ModelError(graph.path.name, f"is {graph.precision} {graph.format}, not fp32 {form}")
+    check(options)
+    if lacking := without(options):
+        raise StageError("quantize", lacking)
+    check_samples(samples, graph.inputs)
+
+
+def nothing() -> ModelError:
+    """Of a network in which NNCF quantized no layer."""
+    return ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
+
+
+def told(
+    graph: Graph, samples: CalibrationData, grid: Grid, options: Options, ops: Mapping[str, int],
+    version: str,
+) -> dict[str, Any]:  # fmt: skip
+    """The facts of what was made of the graph. ops: its operators' counts"""
+    return {
         **graph.facts,
-        "ops": dict(sorted(Counter(n.op_type for n in made.graph.node).items())),
+        "ops": dict(sorted(ops.items())),
         "quantizer": "nncf",
-        "versions": {"nncf": answer["version"]},
+        "versions": {"nncf": version},
         "options": options.to_json(),
         "samples": len(samples),
         "warnings": doubts(samples),
         "grid": grid.model_dump(),
     }
-    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
-    result.save_facts()
-    return result
 
 
 def prepared(graph: Graph) -> Any:
@@ -101,31 +130,26 @@ def prepared(graph: Graph) -> Any:
     return model
 
 
-def _made(
-    model: Any, samples: CalibrationData, ignored: list[str], grid: Grid, options: Options
-) -> tuple[Any, dict[str, Any]]:
-    """NNCF's Q/DQ form of the model, and what its process answered."""
-    import onnx
+def quantized(
+    source: Path, target: Path, samples: CalibrationData, names: Sequence[str], options: Options,
+    job: Mapping[str, Any],
+) -> str:  # fmt: skip
+    """Let NNCF's process write the int8 form of a float file; NNCF's version.
 
-    with tempfile.TemporaryDirectory(prefix="edgecv-nncf-") as room:
-        source, target = Path(room) / "float.onnx", Path(room) / "int8.onnx"
-        source.write_bytes(model.SerializeToString(deterministic=True))
-        names = [i.name for i in model.graph.input]
-        for place, values in enumerate(_stacked(samples, names)):
-            np.save(Path(room) / f"{place}.npy", values, allow_pickle=False)
-        job = {
-            "model": str(source), "made": str(target), "out": room, "inputs": names,
-            "ignored": ignored, "grid": grid.model_dump(), "attention": has_attention(model),
-            "options": json.loads(json.dumps(asdict(options))),
-        }  # fmt: skip
-        answer = child.call(_CHILD, job, _WHERE)
-        try:
-            return onnx.load_model(str(target)), answer
-        except Exception:
-            raise EngineError(_WHERE, "wrote no whole ONNX file") from None
+    source, target: .onnx files, or .xml with their weights beside them. names: of the inputs
+    job: layers to leave out ("ignored"), the "grid", whether there is an "attention"
+    """
+    room = source.parent
+    for place, values in enumerate(_stacked(samples, names)):
+        np.save(room / f"{place}.npy", values, allow_pickle=False)
+    asked = {
+        **job, "model": str(source), "made": str(target), "out": str(room), "inputs": list(names),
+        "grid": job["grid"].model_dump(), "options": json.loads(json.dumps(asdict(options))),
+    }  # fmt: skip
+    return str(child.call(_CHILD, asked, WHERE)["version"])
 
 
-def _stacked(samples: CalibrationData, names: list[str]) -> Iterator[np.ndarray]:
+def _stacked(samples: CalibrationData, names: Sequence[str]) -> Iterator[np.ndarray]:
     """What each input is fed, a row a call, its batch axis kept."""
     if isinstance(samples, np.ndarray):
         yield samples[:, None]

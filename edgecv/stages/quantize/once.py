@@ -108,6 +108,8 @@ class Quantizer:
         told: list[FarOff] = []
         if is_learned(self.source):  # trained in integers: its float self is not what it should be
             return graph
+        if not getattr(self._road, "APART", True):
+            return graph
         floats, least = facts(self.target.backend).floats, tolerance.min_sqnr_db
         if floats and tolerance != NONE and options.weight_bits == 8:
             # layers of one bit are noise enough: what is rounded between them is not to blame
@@ -171,8 +173,8 @@ class Quantizer:
 
     @property
     def _road(self) -> ModuleType:
-        """How graphs of the target's format are made int8."""
-        return import_module(f"edgecv.stages.quantize.for_{self.target.graph}")
+        """How graphs of that format are made int8."""
+        return import_module(f"edgecv.stages.quantize.for_{self.source.format}")
 
     @property
     def _few(self) -> list[Sample]:

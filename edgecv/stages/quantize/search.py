@@ -237,7 +237,7 @@ class Search:
                 continue
             if "reconstruction" in change and self.limits.accuracy_drop is None:
                 continue  # minutes, for an accuracy that nobody limits
-            if "smooth_quant" in change and not attends(best.graph.path):
+            if "smooth_quant" in change and not _attends(best.graph):
                 continue  # nothing of such a network is evened out
             other = self._try(options)
             if other and _better(other.fidelity, best.fidelity):
@@ -288,6 +288,16 @@ class Search:
     def _tell(self, note: str) -> None:
         self.steps += 1
         self.context.progress(self.steps, max(self.steps, len(KNOBS) + 2), note)
+
+
+def _attends(graph: Graph) -> bool:
+    """Whether the graph holds an attention."""
+    if graph.format == "openvino":
+        from edgecv.graphs.openvino.attention import has_attention
+        from edgecv.graphs.openvino.files import read
+
+        return has_attention(read(list(graph.files().values()), graph.path.name))
+    return attends(graph.path)
 
 
 def _better(a: Parity, b: Parity) -> bool:
