@@ -7,7 +7,7 @@ nodes do not fuse on that engine, which is an error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,13 @@ def check_precision(
     graph: Graph,
     executed: Mapping[str, int],
     floats: Callable[[], Sequence[Layer]] = tuple,
+    floating: Collection[str] = (),
 ) -> list[str]:
     """What ran in float though int8 was asked for, a sentence each, beyond what was kept so.
 
     executed: compute layers by precision. floats: the layers that ran in float, asked for only
-    where some did. Raises ParityError: too little ran as asked.
+    where some did. floating: the engine's `Facts.floating`. Raises ParityError: too little ran as
+    asked.
     """
     if graph.precision in ("fp16", "bf16"):  # what computes in it is the processor's choice
         return []
@@ -41,7 +43,6 @@ def check_precision(
     beyond = executed.get("fp32", 0) - allowed
     ran = list(floats()) if asked == "int8" and beyond > 0 else []
     ran = [layer for layer in ran if layer.layer not in kept]
-    floating = {word for said in every().values() for word in said.floating}
     without = [layer for layer in ran if layer.op.split()[0] in floating]
     total = sum(executed.values()) - binary - min(allowed + len(without), executed.get("fp32", 0))
     if total and executed.get(asked, 0) < MIN_SHARE * total:
@@ -58,7 +59,10 @@ def check_precision(
     if without and not executed.get("int8"):
         what = f"asked for int8, which this engine has for none of its layers{_names(':', without)}"
         raise ParityError(where, what, "ship it in fp32")
-    said = "no int8 kernel on this engine for these, which stay float with conversions around them"
+    said = (
+        "no int8 kernel on this engine for these, or none on the grid of what they read: they stay "
+        "float with conversions around them"
+    )
     return [f"{said}{_names(':', without)}"] if without else []
 
 

@@ -104,8 +104,9 @@ def _prove(
     try:
         proof["executed"] = session.executed()
         proof["warnings"] += check_precision(
-            where, graph, proof["executed"], lambda: float_layers(session)
-        )
+            where, graph, proof["executed"], lambda: float_layers(session),
+            facts(target.backend).floating,
+        )  # fmt: skip
         _assert_counted(where, compiled, proof["executed"])
         floats = Graph.load(job.floats) if job.floats else None
         found, answers, told = bundle_parity(

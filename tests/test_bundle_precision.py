@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from edgecv.backends import facts
 from edgecv.bundle_precision import check_precision
 from edgecv.errors import ParityError
 from edgecv.graph import OWN_INTEGERS, Graph
@@ -52,19 +53,35 @@ def floats(*ops: str) -> list[Layer]:
     return [Layer(f"node{i}", f"body.{i}", op, "fp32") for i, op in enumerate(ops)]
 
 
-@pytest.mark.parametrize("op", ["ConvTranspose", "Deconvolution jit_avx2_f32"])
-def test_what_an_engine_has_not_in_int8_is_told_by_name(op: str) -> None:
-    (said,) = check_precision("net", INT8, {"int8": 4, "fp32": 2}, lambda: floats(op, op))
+@pytest.mark.parametrize(
+    ("engine", "op"),
+    [
+        ("onnxruntime", "ConvTranspose"),
+        ("openvino", "Deconvolution jit_avx2_f32"),
+        ("openvino", "MatMul brgemm_avx512_f32"),
+    ],
+)
+def test_what_an_engine_has_not_in_int8_is_told_by_name(engine: str, op: str) -> None:
+    without = facts(engine).floating
+    (said,) = check_precision("net", INT8, {"int8": 4, "fp32": 2}, lambda: floats(op, op), without)
     assert f"body.0 ({op.split()[0]}), body.1" in said
     with pytest.raises(ParityError, match=r"body\.0") as refused:
-        check_precision("net", INT8, {"fp32": 2}, lambda: floats(op, op))
+        check_precision("net", INT8, {"fp32": 2}, lambda: floats(op, op), without)
     assert "fp32" in refused.value.hint
+
+
+def test_what_another_engine_has_not_is_no_excuse() -> None:
+    def ran() -> list[Layer]:
+        return floats("MatMul", "MatMul")
+
+    with pytest.raises(ParityError, match="4 in int8"):
+        check_precision("net", INT8, {"int8": 4, "fp32": 2}, ran, facts("onnxruntime").floating)
 
 
 def test_what_does_not_fuse_is_refused_by_name() -> None:
     ran = floats("ConvTranspose", "Conv", "Conv", "Conv", "Gemm")
     with pytest.raises(ParityError, match="4 in int8") as refused:
-        check_precision("net", INT8, {"int8": 4, "fp32": 5}, lambda: ran)
+        check_precision("net", INT8, {"int8": 4, "fp32": 5}, lambda: ran, ("ConvTranspose",))
     assert "body.1 (Conv), body.2 (Conv), body.3 (Conv) and 1 more" in refused.value.what
 
 

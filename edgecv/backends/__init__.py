@@ -53,7 +53,7 @@ class Facts:
     reference: the format of graph that is compared on it, whatever the target's engine
     profile:   its own target profile, where that is not called as the engine is
     products:  its words for layers that multiply, as its profiles write them
-    floating:  those of them that it has no integer kernel of
+    floating:  those of them that it has no integer kernel of, always or on some grids
     floats:    False where it computes in integers only
     half:      whether it computes in fp16 what a file holds so, and faster
     exact:     whether its integers are the same on every processor

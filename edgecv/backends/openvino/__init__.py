@@ -14,7 +14,10 @@ FACTS = Facts(
     reference="openvino",
     also=("openvino",),
     products=("Convolution", "Deconvolution", "FullyConnected", "MatMul"),
-    floating=("Deconvolution",),  # in integers only for some widths and processors
+    # In integers only for some widths and processors; a MatMul is of two activations (of weights it
+    # is FullyConnected), and in integers only where the first has no zero point and the second is
+    # signed without one.
+    floating=("Deconvolution", "MatMul"),
     saturates=True,
 )
 
