@@ -1,5 +1,4 @@
-"""The child process of `quantize_nncf`: an .onnx file and calibration arrays in, Q/DQ nodes out;
-of an OpenVINO IR the same with FakeQuantize.
+"""The child process of `quantize_nncf`: an .onnx file and calibration arrays in, Q/DQ nodes out.
 
 python -m edgecv.stages.quantize._nncf_child job.json answer.json
 """
@@ -8,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,17 @@ import numpy as np
 
 from edgecv.child import serve
 from edgecv.errors import EdgecvError, EngineError, missing
-from edgecv.graphs.openvino import files
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
     """Write job["made"]; {"version": NNCF's}. Raises MissingExtraError, EngineError."""
+    return quantize(job, _read, _write)
+
+
+def quantize(
+    job: dict[str, Any], read: Callable[[Path], Any], write: Callable[[Any, Path], None]
+) -> dict[str, Any]:
+    """`work` of files that are read and written so."""
     # NNCF and OpenVINO tell their maker of every use, from processes that they fork, unless the
     # library that does it is absent.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -36,34 +42,25 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     data = nncf.Dataset(
         range(count), lambda i: {name: np.array(rows[i]) for name, rows in columns.items()}
     )
-    source, target = Path(job["model"]), Path(job["made"])
-    read, write = _IR if source.suffix == ".xml" else _ONNX
     try:
-        made = nncf.quantize(read(source), data, subset_size=count, **_settings(job))
+        made = nncf.quantize(read(Path(job["model"])), data, subset_size=count, **_settings(job))
     except EdgecvError:
         raise
     except Exception as e:
         what = " ".join(str(e).split())[:300] or type(e).__name__
         raise EngineError("quantize: nncf", what, "take engine edgecv") from None
-    write(made, target)
+    write(made, Path(job["made"]))
     return {"version": nncf.__version__}
 
 
-def _read_onnx(path: Path) -> Any:
+def _read(path: Path) -> Any:
     import onnx
 
     return onnx.load_model(str(path))
 
 
-def _write_onnx(made: Any, path: Path) -> None:
+def _write(made: Any, path: Path) -> None:
     path.write_bytes(made.SerializeToString(deterministic=True))
-
-
-def _read_ir(path: Path) -> Any:
-    return files.read([path.read_bytes(), path.with_suffix(".bin").read_bytes()], path.name)
-
-
-_ONNX, _IR = (_read_onnx, _write_onnx), (_read_ir, files.save)
 
 
 def _settings(job: dict[str, Any]) -> dict[str, Any]:

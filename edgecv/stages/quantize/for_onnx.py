@@ -10,6 +10,7 @@ import numpy as np
 
 from edgecv.errors import missing
 from edgecv.graph import Graph
+from edgecv.graphs.onnx import attention
 from edgecv.graphs.onnx.names import node_names
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.half import SMALL, as_half
@@ -74,6 +75,11 @@ def sensitivities(
     from edgecv.stages.quantize import sensitivity
 
     return sensitivity.sensitivities(model, made, samples)
+
+
+def attends(graph: Graph) -> bool:
+    """Whether the graph holds an attention."""
+    return attention.attends(graph.path)
 
 
 def halve(graph: Graph, path: Path, compute: bool) -> dict[str, int]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.graph import Graph
+from edgecv.graphs.openvino.attention import has_attention
 from edgecv.graphs.openvino.files import read, save
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.nncf_ir import named, quantize_ir
@@ -33,6 +34,11 @@ def layers(source: Graph, measured: Any, options: Options) -> dict[str, frozense
     """What `keep_float` calls the layers (`keep_float.py`)."""
     del measured, options
     return named(source)
+
+
+def attends(graph: Graph) -> bool:
+    """Whether the graph holds an attention."""
+    return has_attention(read(list(graph.files().values()), graph.path.name))
 
 
 def halve(graph: Graph, path: Path, compute: bool) -> dict[str, int]:  # noqa: ARG001

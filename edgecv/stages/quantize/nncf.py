@@ -69,7 +69,7 @@ def quantize_nncf(
         source.write_bytes(model.SerializeToString(deterministic=True))
         names = [i.name for i in model.graph.input]
         job = {"ignored": ignored, "grid": grid, "attention": has_attention(model)}
-        version = quantized(source, target, samples, names, options, job)
+        version = quantized(_CHILD, source, target, samples, names, options, job)
         try:
             made = onnx.load_model(str(target))
         except Exception:
@@ -131,11 +131,12 @@ def prepared(graph: Graph) -> Any:
 
 
 def quantized(
-    source: Path, target: Path, samples: CalibrationData, names: Sequence[str], options: Options,
-    job: Mapping[str, Any],
+    process: str, source: Path, target: Path, samples: CalibrationData, names: Sequence[str],
+    options: Options, job: Mapping[str, Any],
 ) -> str:  # fmt: skip
     """Let NNCF's process write the int8 form of a float file; NNCF's version.
 
+    process: the module that it runs
     source, target: .onnx files, or .xml with their weights beside them. names: of the inputs
     job: layers to leave out ("ignored"), the "grid", whether there is an "attention"
     """
@@ -146,7 +147,7 @@ def quantized(
         **job, "model": str(source), "made": str(target), "out": str(room), "inputs": list(names),
         "grid": job["grid"].model_dump(), "options": json.loads(json.dumps(asdict(options))),
     }  # fmt: skip
-    return str(child.call(_CHILD, asked, WHERE)["version"])
+    return str(child.call(process, asked, WHERE)["version"])
 
 
 def _stacked(samples: CalibrationData, names: Sequence[str]) -> Iterator[np.ndarray]:

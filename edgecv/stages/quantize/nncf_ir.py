@@ -21,6 +21,8 @@ from edgecv.stages.quantize.keep_float import resolve
 from edgecv.stages.quantize.options import Options
 from edgecv.target import Grid
 
+_CHILD = "edgecv.stages.quantize._nncf_ir_child"
+
 
 def quantize_ir(
     graph: Graph, samples: CalibrationData, grid: Grid, out: Path, options: Options
@@ -38,7 +40,7 @@ def quantize_ir(
     with tempfile.TemporaryDirectory(prefix="edgecv-nncf-") as room:
         source = graph.copied(Path(room), "float").path
         target, names = Path(room) / "int8.xml", [spec.name for spec in graph.inputs]
-        version = nncf.quantized(source, target, samples, names, options, job)
+        version = nncf.quantized(_CHILD, source, target, samples, names, options, job)
         content = [target.read_bytes(), target.with_suffix(".bin").read_bytes()]
     made = files.read(content, nncf.WHERE)
     ops = Counter(nodes.kind(n) for n in made.get_ordered_ops() if nodes.kind(n) != "Result")

@@ -29,7 +29,6 @@ from typing import Any
 from edgecv.backends import facts
 from edgecv.errors import EdgecvError, MissingExtraError
 from edgecv.graph import Graph
-from edgecv.graphs.onnx.attention import attends
 from edgecv.limits import Limits
 from edgecv.parity import Parity, Tolerance, require
 from edgecv.replay import held_back
@@ -151,7 +150,7 @@ def _sensitivities(
     source: Graph, context: Context, samples: int, how: Sensitivity
 ) -> Sensitivities | None:
     """None where the noise is not known by layer (TFLite)."""
-    quantizer = import_module(f"edgecv.stages.quantize.for_{source.format}")
+    quantizer = _road(source)
     if not hasattr(quantizer, "sensitivities"):
         return None
 
@@ -237,7 +236,7 @@ class Search:
                 continue
             if "reconstruction" in change and self.limits.accuracy_drop is None:
                 continue  # minutes, for an accuracy that nobody limits
-            if "smooth_quant" in change and not _attends(best.graph):
+            if "smooth_quant" in change and not _road(best.graph).attends(best.graph):
                 continue  # nothing of such a network is evened out
             other = self._try(options)
             if other and _better(other.fidelity, best.fidelity):
@@ -290,14 +289,9 @@ class Search:
         self.context.progress(self.steps, max(self.steps, len(KNOBS) + 2), note)
 
 
-def _attends(graph: Graph) -> bool:
-    """Whether the graph holds an attention."""
-    if graph.format == "openvino":
-        from edgecv.graphs.openvino.attention import has_attention
-        from edgecv.graphs.openvino.files import read
-
-        return has_attention(read(list(graph.files().values()), graph.path.name))
-    return attends(graph.path)
+def _road(graph: Graph) -> Any:
+    """How graphs of that format are made int8."""
+    return import_module(f"edgecv.stages.quantize.for_{graph.format}")
 
 
 def _better(a: Parity, b: Parity) -> bool:
