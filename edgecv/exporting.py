@@ -18,6 +18,7 @@ from typing import Any
 from edgecv import backends as engines
 from edgecv import model_input, pipeline, pixel_units, results, target
 from edgecv.checking import checked
+from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
@@ -300,14 +301,16 @@ def _data(request: Request, known: dict[str, Any]) -> Data:
         [v / by for v in given] if given else [v / 255.0 for v in known.get(key) or (default,)]
         for key, given, default in (("mean", request.mean, 0.0), ("std", request.std, 255.0))
     )
+    answers = (request.limits.accuracy_drop, request.limits.sqnr_db)
+    held_back = not request.evaluate and any(limit is not None for limit in answers)
     images = f"images:{request.calibration}" if request.calibration else f"synthetic:{SYNTHETIC}"
-    if request.calibration and request.calibration.suffix == ".npz":
-        images = f"arrays:{request.calibration}"
+    if request.calibration and request.calibration.suffix in ARRAYS:
+        images = f"{'parted' if held_back else 'arrays'}:{request.calibration}"
     elif request.calibration and (others := model_input.others(known.get("inputs", ()))):
         if request.precision in (None, "int8"):
             raise _no_values(known["inputs"], others)
         images = f"synthetic:{SYNTHETIC}"  # to compare on, what others take is made up as well
-    elif request.calibration and request.limits.accuracy_drop is not None and not request.evaluate:
+    elif request.calibration and held_back:
         images = f"parted:{request.calibration}"
     return checked(
         Data,

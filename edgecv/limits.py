@@ -6,6 +6,8 @@
     latency_ms      median of a call
     latency_ratio   of fp32's on the same engine, from interleaved rounds
     size_mb         the engine's own files, 10^6 bytes
+    sqnr_db         of every output against the float network that was quantized, on the test
+                    images: a least, where the others are a most
 
 A stage that takes limits searches for what meets them; a run fails (exit code 1) when no row does.
 """
@@ -27,12 +29,13 @@ ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Limits:
-    """The most that each figure may be; None does not limit it."""
+    """The most that each figure may be, of LEAST the least; None does not limit it."""
 
     accuracy_drop: float | None = None
     latency_ms: float | None = None
     latency_ratio: float | None = None
     size_mb: float | None = None
+    sqnr_db: float | None = None
 
     def __bool__(self) -> bool:
         return any(v is not None for v in self.asked().values())
@@ -51,10 +54,11 @@ class Limits:
         found = {}
         for name, limit in self.asked().items():
             value = figures.get(name)
+            over = 0.0 if value is None else limit - value if name in LEAST else value - limit
             if value is None:
                 found[name] = math.inf
-            elif value > limit + ROUNDING:
-                found[name] = (value - limit) / max(limit, 0.1 if name == "accuracy_drop" else 1e-9)
+            elif over > ROUNDING:
+                found[name] = over / max(limit, 0.1 if name == "accuracy_drop" else 1e-9)
         return found
 
     def distance(self, figures: Figures) -> float:
@@ -63,7 +67,9 @@ class Limits:
 
 
 NAMES = tuple(f.name for f in fields(Limits))
-UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp32", "size_mb": "MB"}
+LEAST = ("sqnr_db",)
+UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp32", "size_mb": "MB",
+         "sqnr_db": "dB"}  # fmt: skip
 
 
 def fidelity_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -76,11 +82,13 @@ def fidelity_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def figures_of(row: Mapping[str, Any]) -> dict[str, float | None]:
     """The limited figures of a row of results.json."""
     latency, size, ratio = row.get("latency_ms"), row.get("engine_bytes"), row.get("latency_ratio")
+    fidelity = fidelity_of(row)
     return {
         "accuracy_drop": _drop(row),
         "latency_ms": latency["p50"] if latency else None,
         "latency_ratio": ratio,
         "size_mb": size / 1e6 if size else None,
+        "sqnr_db": fidelity["sqnr_db"] if fidelity else None,
     }
 
 

@@ -115,9 +115,8 @@ def load(
     for setting in settings:
         lines |= dict.fromkeys(_set(data, setting), SET)
     user_code.beside(path.parent)
-    recipe = check(data, path, lines, targets)
-    steps = tuple(_limited(step, limits) for step in recipe.steps)
-    return replace(recipe, settings=tuple(settings), steps=steps, limits=limits)
+    recipe = check(data, path, lines, targets, limits)
+    return replace(recipe, settings=tuple(settings), limits=limits)
 
 
 def _limited(step: Step, limits: Limits) -> Step:
@@ -139,9 +138,14 @@ def find(path: Path) -> Path:
 
 
 def check(
-    data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int], only: Sequence[str] = ()
+    data: dict[str, Any],
+    path: Path,
+    lines: dict[tuple[Any, ...], int],
+    only: Sequence[str] = (),
+    limits: Limits = NO_LIMITS,
 ) -> Recipe:
-    """Check a parsed recipe; with `only`, for these targets instead of its own."""
+    """Check a parsed recipe; with `only`, for these targets instead of its own; limits: as `load`
+    takes them."""
     where = Where(path, lines)
     for key in data:
         if key not in TOP:
@@ -153,7 +157,7 @@ def check(
         raise RecipeError(where("targets"), "give a list of at least one target")
     listed = _targets(data["targets"], where)
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
-    steps = _steps(data["stages"], where)
+    steps = tuple(_limited(step, limits) for step in _steps(data["stages"], where))
     model = model_source.read(data["model"], path.parent, where)
     given, own, notes = recipe_input.settled(
         validated(Data, data["data"], where, "data"), model, steps, where

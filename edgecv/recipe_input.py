@@ -16,7 +16,9 @@ from edgecv.graph_files import FILES
 from edgecv.model_source import ModelSource, is_file
 from edgecv.recipe_data import Data
 from edgecv.recipe_flow import Step
+from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import image_of
+from edgecv.stages.base import Limited
 from edgecv.zoo import published
 
 # What a model's own word counts for where the recipe says nothing; and what hangs on `resize`.
@@ -42,6 +44,7 @@ def settled(data: Data, model: ModelSource, steps: Sequence[Step], where: Where)
     size = None if data.size is None else data.height_width
     known = model_input.known(model, size)
     _check_input(data, model, known, where)
+    _check_limits(known, steps, where)
     data, made_up = _with_images(data, known, steps, where)
     data, _, notes = _as_trained(data, model, _SCALED | known, where)
     return data, tuple(known.get("labels") or ()) or None, (*made_up, *notes)
@@ -77,6 +80,17 @@ def _check_input(data: Data, model: ModelSource, known: dict[str, Any], where: W
         what = f"{name} takes {known['channels']} channels, found {data.channels}"
         key = "channels" if "channels" in data.model_fields_set else "color"
         raise RecipeError(where("data", key), what, "leave it out: the model says its own")
+
+
+def _check_limits(known: dict[str, Any], steps: Sequence[Step], where: Where) -> None:
+    """Raises RecipeError: a limit on accuracy, of a file whose outputs hold no classes."""
+    if not (outputs := known.get("outputs")) or kinds(outputs)[outputs[0].name] == "classes":
+        return
+    for i, step in enumerate(steps):
+        if isinstance(step.stage, Limited) and step.stage.limits.accuracy_drop is not None:
+            what = f"output {outputs[0].name!r} {outputs[0].shape} has no best class"
+            place = where("stages", i, step.stage.word, "accuracy_drop")
+            raise RecipeError(place, what, "limit sqnr_db, latency or size")
 
 
 def _with_images(

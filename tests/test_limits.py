@@ -23,7 +23,11 @@ ONE_DROP = {**dict.fromkeys(NAMES), "accuracy_drop": 100.0}
 @example({**ONE_DROP, "accuracy_drop": float(np.nextafter(100, 0))}, ONE_DROP)
 def test_met_is_every_figure_known_and_within(limits: dict, figures: dict) -> None:
     asked = {k: v for k, v in limits.items() if v is not None}
-    met = all(figures[k] is not None and figures[k] <= v + ROUNDING for k, v in asked.items())
+    met = all(
+        figures[k] is not None
+        and (figures[k] >= v - ROUNDING if k == "sqnr_db" else figures[k] <= v + ROUNDING)
+        for k, v in asked.items()
+    )
     found = Limits(**limits)
     assert (found.distance(figures) == 0.0) == met
     assert bool(found) == bool(asked)
@@ -40,12 +44,32 @@ def row(step: str, top1: float = 0.9, ms: float = 1.0, ratio: float = 0.5, **ove
 def test_figures_of_a_row() -> None:
     assert figures_of(row("a", 0.897)) == {
         "accuracy_drop": pytest.approx(0.3), "latency_ms": 1.0, "latency_ratio": 0.5,
-        "size_mb": 2.0,
+        "size_mb": 2.0, "sqnr_db": None,
     }  # fmt: skip
     unlabelled = row("a", metric=None, agreement=0.998)
     assert figures_of(unlabelled)["accuracy_drop"] == pytest.approx(0.2)
     unknown = row("a", metric=None, latency_ms=None, latency_ratio=None, engine_bytes=None)
     assert set(figures_of(unknown).values()) == {None}
+
+
+def kept(db: float, role: str = "float") -> dict:
+    """parity of a row whose worst output keeps that."""
+    return {"graph": {"sqnr_db": 55.0}, "compiled": None, role: {"sqnr_db": db}}
+
+
+def test_fidelity_is_a_least_and_its_nearest_the_highest() -> None:
+    rows = [row("far", ms=0.1, parity=kept(12.0)), row("near", parity=kept(29.0))]
+    verdict = judge(Limits(sqnr_db=30.0), rows)
+    assert verdict["met"] == []
+    assert verdict["nearest"]["row"] == "near.cpu"
+    assert "sqnr_db 30 dB) met by nothing; nearest near.cpu: sqnr_db 29" in sentence(verdict)
+    assert judge(Limits(sqnr_db=29.0), rows)["met"] == ["near.cpu"]
+
+
+def test_fidelity_is_the_bundles_else_its_graphs() -> None:
+    assert figures_of(row("a", parity=kept(21.0)))["sqnr_db"] == 21.0
+    assert figures_of(row("a", parity=kept(48.0, "graph")))["sqnr_db"] == 48.0
+    assert figures_of(row("a", parity=None))["sqnr_db"] is None
 
 
 def test_the_fastest_of_those_that_meet_them_is_the_best() -> None:

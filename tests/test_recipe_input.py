@@ -9,6 +9,7 @@ import pytest
 
 from edgecv import recipe, stages
 from edgecv.errors import RecipeError
+from edgecv.limits import Limits
 from edgecv.nodes import Expansion
 
 onnx = pytest.importorskip("onnx")
@@ -122,6 +123,7 @@ REFUSED = [
     (("{images: photos}", "{size: 16}"), "data", "images: FOLDER"),
     (("images: photos", "images: 3"), "data.images", "found 3"),
     (("net.onnx", "two.onnx"), "data.images", "'state' (1, 4)"),
+    (("{name: small}", "{accuracy_drop: 1}"), "quantize.accuracy_drop", "limit sqnr_db, latency"),
     (("net.onnx", "{module: 'mynet:make'}"), "data", "'size' is missing"),
 ]  # fmt: skip
 
@@ -144,6 +146,14 @@ def test_arrays_give_it_its_values(load) -> None:
     np.savez("s.npz", image=np.zeros((6, 16, 24, 3), np.uint8), state=np.zeros((6, 4), np.float32))
     found = load("net.onnx", "two.onnx", "photos", "s.npz")
     assert found.data.train == "parted:s.npz"
+
+
+def test_a_limit_of_the_command_line_is_refused_likewise(load) -> None:
+    load()
+    with pytest.raises(RecipeError, match=r"\(1, 2, 16, 24\) has no best class"):
+        recipe.load(Path("my.yaml"), limits=Limits(accuracy_drop=1.0))
+    found = recipe.load(Path("my.yaml"), limits=Limits(sqnr_db=20.0))
+    assert found.limits_of(found.steps[0]) == Limits(sqnr_db=20.0)
 
 
 def test_labels_that_a_recipe_has_are_the_datas_own(load) -> None:

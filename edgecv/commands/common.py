@@ -70,6 +70,7 @@ def add_limits(command: Any) -> None:
         ("--latency-ms", "MS", "the median call, at the most"),
         ("--latency-ratio", "R", "of fp32's latency on the same engine, at the most, e.g. 0.5"),
         ("--size-mb", "MB", "the engine's files, at the most"),
+        ("--sqnr-db", "DB", "of every output against float, at the least, e.g. 30"),
     ):
         command.add_argument(option, type=float, metavar=unit, help=text)
 

@@ -39,7 +39,7 @@ def register(command: Any) -> None:
     )
     made.add_argument(
         "--calibration", type=Path, metavar="DIR",
-        help="images, in any sub-folders; or an .npz file with an array for each input",
+        help="images, in any sub-folders; .npy of images; or .npz, an array for each input",
     )  # fmt: skip
     made.add_argument(
         "--evaluate", metavar="SOURCE", help="imagefolder:DIR, images to measure accuracy on"

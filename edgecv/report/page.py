@@ -7,6 +7,7 @@ from typing import Any
 
 from edgecv.backends import ENGINES, facts
 from edgecv.errors import missing
+from edgecv.limits import LEAST
 from edgecv.report import flow, pictures, plots, words
 from edgecv.report.folder import Run
 from edgecv.report.pairing import CLASSES
@@ -71,6 +72,7 @@ def html(run_dir: Path, data: Data) -> str:
         style=Markup((HERE / "style.css").read_text()),
         sections=[s for s in SECTIONS if _shown(s[0], data)],
         searches=data["searches"],
+        least=LEAST,
         models=data["models"],
         engines={name: facts(name).label for name in ENGINES},
         charts=_charts(data, rows, colours),

@@ -149,6 +149,9 @@ class Limited(Stage):
     size_mb: float | None = Field(
         default=None, gt=0, description="the engine's files, 10^6 bytes, at the most"
     )
+    sqnr_db: float | None = Field(
+        default=None, gt=0, le=100, description="of every output against float, at the least"
+    )
 
     @property
     def limits(self) -> Limits:

@@ -49,6 +49,23 @@ def make():
         net.d.weight *= 1e5  # sure answers: a flip costs what it says
         net.d.bias -= net(images).mean(0)
     return net
+
+class Map(Net):
+    def forward(self, x):
+        x = self.a(x).relu()
+        return self.c(nn.functional.silu(x + self.b(x)))
+
+def depth():
+    torch.manual_seed(0)
+    return Map()
+"""
+RECIPE = """
+model: {module: hostile:depth}
+data: {images: photos, size: 24}
+bench: {rounds: 3, burst_ms: 1, budget_s: 0.2}
+stages:
+  - quantize: {name: small, samples: 24, sqnr_db: %s}
+targets: [cpu]
 """
 OPTIONS = (
     "--target", "cpu", "--calibration", "photos", "--samples", "24", "--input-size", "24",
@@ -92,6 +109,23 @@ def test_what_nothing_meets_is_exit_1_with_the_nearest(edgecv: Callable, room: P
     assert list((room / "none").glob("*.edgecv")), "the nearest is there to look at"
 
 
+def test_without_classes_layers_are_kept_float_until_outputs_are_near_enough(
+    edgecv: Callable, room: Path
+) -> None:
+    (room / "depth.yaml").write_text(RECIPE % 30)
+    done = edgecv("run", "depth.yaml", "--out", "depth", "--no-report", cwd=room)
+    data = json.loads((room / "depth" / "results.json").read_text())
+    (small,) = (r for r in data["results"] if r["step"] == "small")
+    first, *_, last = [t for t in small["search"]["tried"] if t["figures"]]
+    assert first["figures"]["sqnr_db"] < 30, "int8 alone is not enough"
+    assert not first["options"]["keep_float"]
+    assert (done.code, small["search"]["met"]) == (0, True), done.err
+    assert last["options"]["keep_float"]
+    assert small["parity"]["float"]["sqnr_db"] >= 30
+    assert small["executed"]["int8"] >= 1
+    assert "sqnr_db 30 dB) met by small.cpu" in done.out
+
+
 def test_folders_named_by_numbers_are_the_outputs(edgecv: Callable, room: Path) -> None:
     options = ("--evaluate", "imagefolder:photos", "--out", "judged")
     done = edgecv("export", "hostile:plain", *OPTIONS, *options, cwd=room)
@@ -119,7 +153,7 @@ def test_folders_named_by_words_need_the_outputs_names(edgecv: Callable, room: P
     assert not (room / "unknown").exists()
 
 
-@pytest.mark.parametrize("option", ["--accuracy-drop", "--latency-ms", "--size-mb"])
+@pytest.mark.parametrize("option", ["--accuracy-drop", "--latency-ms", "--size-mb", "--sqnr-db"])
 @pytest.mark.parametrize("value", ["-1", "nan", "inf"])
 def test_a_limit_is_a_number(edgecv: Callable, room: Path, option: str, value: str) -> None:
     done = edgecv("export", "hostile:plain", *OPTIONS, f"{option}={value}", "--out", "x", cwd=room)

@@ -231,7 +231,7 @@ def _has_classes(source: Any, limits: Any, where: str) -> None:
     name, kind = next(iter(kinds(source.outputs).items()))
     if limits.accuracy_drop is not None and kind != "classes":
         what = f"output {name!r} {source.outputs[0].shape} has no best class whose loss would count"
-        raise RecipeError(f"{where}: accuracy_drop", what, "limit latency or size; SQNR is judged")
+        raise RecipeError(f"{where}: accuracy_drop", what, "limit sqnr_db, latency or size")
 
 
 def _computes_half(target: Target) -> bool:

@@ -234,8 +234,9 @@ class Search:
             options = replace(best.options, **change)
             if set(change) & self.fixed or options == best.options:
                 continue
-            if "reconstruction" in change and self.limits.accuracy_drop is None:
-                continue  # minutes, for an accuracy that nobody limits
+            judged = self.limits.accuracy_drop is not None or self.limits.sqnr_db is not None
+            if "reconstruction" in change and not judged:
+                continue  # minutes, for answers that nobody limits
             if "smooth_quant" in change and not _road(best.graph).attends(best.graph):
                 continue  # nothing of such a network is evened out
             other = self._try(options)

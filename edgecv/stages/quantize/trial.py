@@ -63,6 +63,8 @@ class Prover:
         facts, trial.bundle = self._pack(trial.graph, "int8")
         reference, fp32 = self.reference()
         figures: dict[str, float | None] = {"size_mb": facts.engine_bytes / 1e6}
+        kept = facts.parity.get("float") or {"sqnr_db": trial.fidelity.sqnr_db}
+        figures["sqnr_db"] = kept["sqnr_db"]
         figures["accuracy_drop"] = _drop(facts, reference, trial.bundle, fp32)
         if figures["accuracy_drop"] is None and self.limits.accuracy_drop is not None:
             figures["accuracy_drop"] = self._simulated(trial.graph)
