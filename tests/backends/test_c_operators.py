@@ -370,6 +370,17 @@ def test_an_operator_of_another_domain_is_refused_by_name() -> None:
         read(model, "c")
 
 
+def test_root_mean_squares(tmp_path: Path) -> None:
+    w = Written()
+    w.opset = 23
+    rows = w("Transpose", w("Reshape", "x", w.ints(1, 6, 20)), perm=[0, 2, 1])
+    groups = w("Reshape", "x", w.ints(2, 3, 20))
+    w.ends(w("RMSNormalization", rows, normal(6), epsilon=0.1),
+           w("RMSNormalization", "x", normal(5, 4), axis=2), w("RMSNormalization", "x", normal(4)),
+           w("RMSNormalization", groups, normal(3, 20), axis=1))  # fmt: skip
+    compared(w, tmp_path)
+
+
 @pytest.mark.parametrize(
     "made", [broadcasts, sequences, along_axes, products, layers, moves, functions]
 )

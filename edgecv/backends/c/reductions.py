@@ -79,6 +79,28 @@ class Reductions(Operands):
             raise self._refused(node, "gives its mean and variance too")
         self._normalised(node, shape, list(range(axis, len(shape))), None)
 
+    def _rmsnormalization(self, node: Any) -> None:
+        """scale x / √(mean x² + ε) over the axes from one on."""
+        x, given, out = self._stepwise(node, node.input[0]), self._given(node), node.output[0]
+        shape, flat = x.at.shape, self._is_flat(node.input[0])
+        axes = list(range(given.get("axis", -1) % len(shape), len(shape)))
+        few = tuple(1 if d in axes else n for d, n in enumerate(shape))
+        square = self._out(f"{out}/square", shape, flat=flat)
+        self._walked(node, "each_mul", [x, x], square)
+        mean, table = self._out(f"{out}/mean", few, flat=True), split(square.at, axes)
+        self._walked(node, "reduce_mean", [square._replace(at=table[:, 0])],
+                     mean._replace(at=mean.at.reshape(-1)),
+                     [square._replace(at=table[0])])  # fmt: skip
+        for kind, number in (("each_add", given.get("epsilon", 1e-5)), ("each_pow", -0.5)):
+            value = Operand(np.zeros(few, np.int64), None, np.array([number], np.float32))
+            made = self._out(f"{out}/{kind}", few, flat=True)
+            self._walked(node, kind, [mean, value], made)
+            mean = made
+        whole = self._out(f"{out}/unscaled", shape, flat=flat)
+        self._walked(node, "each_mul", [x, mean.along(shape)], whole)
+        scale = self._operand(node, node.input[1]).along(shape)
+        self._walked(node, "each_mul", [whole, scale], self._out(out, shape, flat=flat))
+
     def _meanvariancenormalization(self, node: Any) -> None:
         shape = self._shape_of(node, node.input[0])
         axes = sorted(a % len(shape) for a in self._given(node).get("axes", (0, 2, 3)))

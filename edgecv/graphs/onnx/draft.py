@@ -144,6 +144,25 @@ class Draft:
             self._held = {t.name: t for t in self.graph.initializer}
 
 
+class Formula:
+    """Nodes in front of one that they take the place of."""
+
+    def __init__(self, draft: Draft, node: Any) -> None:
+        self.draft, self.node, self.out = draft, node, node.output[0]
+
+    def __call__(self, op: str, *inputs: str | float, out: str = "", **given: Any) -> str:
+        names = [
+            n if isinstance(n, str) else self.draft.hold(f"{self.out}/number", np.float32(n))
+            for n in inputs
+        ]
+        made = out or self.draft.unique(f"{self.out}/{op.lower()}")
+        self.draft.before(self.node, self.draft.make(op, names, made, **given))
+        return made
+
+    def end(self) -> None:
+        self.draft.remove(self.node)
+
+
 def attributes(node: Any) -> dict[str, Any]:
     """A node's attributes by name, texts as str."""
     from onnx import helper

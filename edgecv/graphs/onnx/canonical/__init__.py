@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from edgecv.graphs.onnx.canonical.attention import attention
 from edgecv.graphs.onnx.canonical.axes import axes
 from edgecv.graphs.onnx.canonical.contrib import contrib
 from edgecv.graphs.onnx.canonical.einsum import einsum
@@ -36,6 +37,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "precision": precision,
     "opset": raised,
     "contrib": contrib,
+    "attention": attention,
     "stored": stored,
     "leftovers": leftovers,
     "axes": axes,

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.graphs.onnx.draft import Draft, attributes, write_attributes
+from edgecv.graphs.onnx.draft import Draft, Formula, attributes, write_attributes
 
 DOMAIN = "com.microsoft"
 TIED = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
@@ -101,32 +101,13 @@ def _fused_matmul(draft: Draft, node: Any, given: dict[str, Any]) -> None:
         draft.behind(node, draft.make("Mul", [node.output[0], factor], out))
 
 
-class _Formula:
-    """Nodes in front of one that they take the place of."""
-
-    def __init__(self, draft: Draft, node: Any) -> None:
-        self.draft, self.node, self.out = draft, node, node.output[0]
-
-    def __call__(self, op: str, *inputs: str | float, out: str = "", **given: Any) -> str:
-        names = [
-            n if isinstance(n, str) else self.draft.hold(f"{self.out}/number", np.float32(n))
-            for n in inputs
-        ]
-        made = out or self.draft.unique(f"{self.out}/{op.lower()}")
-        self.draft.before(self.node, self.draft.make(op, names, made, **given))
-        return made
-
-    def end(self) -> None:
-        self.draft.remove(self.node)
-
-
-def _with_bias(f: _Formula) -> str:
+def _with_bias(f: Formula) -> str:
     node = f.node
     return f("Add", *node.input[:2]) if len(node.input) > 1 and node.input[1] else node.input[0]
 
 
 def _gelu(draft: Draft, node: Any, _: dict[str, Any]) -> None:
-    f = _Formula(draft, node)
+    f = Formula(draft, node)
     x = _with_bias(f)
     more = f("Add", f("Erf", f("Div", x, math.sqrt(2))), 1.0)
     f("Mul", f("Mul", x, more), 0.5, out=f.out)
@@ -134,7 +115,7 @@ def _gelu(draft: Draft, node: Any, _: dict[str, Any]) -> None:
 
 
 def _fast_gelu(draft: Draft, node: Any, _: dict[str, Any]) -> None:
-    f = _Formula(draft, node)
+    f = Formula(draft, node)
     x = _with_bias(f)
     cube = f("Mul", f("Mul", f("Mul", x, x), x), 0.044715)
     more = f("Add", f("Tanh", f("Mul", f("Add", x, cube), math.sqrt(2 / math.pi))), 1.0)
@@ -143,7 +124,7 @@ def _fast_gelu(draft: Draft, node: Any, _: dict[str, Any]) -> None:
 
 
 def _quick_gelu(draft: Draft, node: Any, given: dict[str, Any]) -> None:
-    f = _Formula(draft, node)
+    f = Formula(draft, node)
     x = node.input[0]
     f("Mul", x, f("Sigmoid", f("Mul", x, float(given.get("alpha", 1.702)))), out=f.out)
     f.end()
@@ -153,7 +134,7 @@ def _skip_norm(draft: Draft, node: Any, given: dict[str, Any]) -> None:
     outputs, names = list(node.output), list(node.input) + [""] * 5
     if any(draft.uses(n) for n in outputs[1:3] if n):
         draft.refuse(node, "its mean or deviation is used")
-    f = _Formula(draft, node)
+    f = Formula(draft, node)
     total = f("Add", names[0], names[1])
     if names[4]:
         total = f("Add", total, names[4])
