@@ -9,6 +9,7 @@ A baseline file, SCHEMA 1:
     schema, kind, edgecv
     bundles    {name: {"target", "engine", "precision", "digest" (of the engine's files),
                "size_bytes", "tools", "metric", "correct": base64 of packed bits, or null,
+               "sqnr_db": of the worst output against float (where there is no metric),
                "no_latency": why the last update kept none (absent where it did)}}
     machines   [{"machine", "threads", "calibration", "bundles": {name: {"digest", "calibrated",
                "latency_ms", "memory_mb"}}}], one for every kind of machine it was updated on
@@ -44,6 +45,7 @@ KIND = "edgecv baseline"
 # What must agree for calibrated latencies to be comparable.
 ALIKE = ("cpu", "architecture", "features")
 LOG_RATIO, ERROR, MS = Number(-50, 50), Number(0, 50), Number(0, 1e12)
+DB = Number(-1e4, 1e4)
 MACHINE = {"cpu?": NAME, "architecture?": NAME, "features?": Every(list, NAME)}
 THREADS = shape.whole(1, 1 << 20)
 FACTS = {
@@ -52,6 +54,7 @@ FACTS = {
     "tools": Every(dict, (str, type(None))),
     "executed": Every(dict, COUNT),
     "metric?": METRIC,
+    "sqnr_db?": DB,
     "correct?": Text(1 << 28),
     "no_latency?": LINE,
 }
@@ -166,6 +169,8 @@ def _not_here(contents: Contents) -> str:
 def facts_of(contents: Contents) -> dict[str, Any]:
     """What a baseline keeps of a bundle besides its figures."""
     manifest = contents.manifest
+    kept = (manifest.get("parity") or {}).get("sqnr_db")
+    unlabelled = not manifest.get("metric") and not shape.wrong(kept, DB)
     return {
         **{key: manifest[key] for key in ("target", "engine", "precision")},
         "digest": engine_digest(manifest["members"]),
@@ -173,6 +178,7 @@ def facts_of(contents: Contents) -> dict[str, Any]:
         "tools": manifest.get("tools") or {},
         "metric": manifest.get("metric"),
         "executed": manifest.get("executed") or {},
+        **({"sqnr_db": kept} if unlabelled else {}),
     }
 
 

@@ -4,6 +4,7 @@
                (`edgecv.bench.duel`)
     accuracy   drop of top-1 beyond the limit, and McNemar's exact one-sided test on the same images
                says that it is no chance (p < 0.05)
+    fidelity   without labels: dB that the worst output lost against float, up to EXACT_DB
     size       bytes of the engine's files; exact
     memory     the most that a fresh process held; measured again before it is called a regression
 
@@ -33,6 +34,7 @@ from edgecv.errors import (
 )
 
 SKIPPED = "skipped"
+EXACT_DB = 60.0  # beyond it lie roundings of float kernels alone
 BUSY = (
     "others had the processor while it was measured, so that figures of another day do not compare"
 )
@@ -48,13 +50,15 @@ Runner = Callable[[str, dict[str, Any], str], dict[str, Any]]
 class Limits:
     """What a candidate may be worse by; None switches a check off.
 
-    slowdown, size_growth, memory_growth: relative, 0.05 is 5%. accuracy_drop: 0.005 is half a point
+    slowdown, size_growth, memory_growth: relative, 0.05 is 5%. accuracy_drop: 0.005 is half a
+    point. sqnr_drop: dB
     """
 
     slowdown: float | None = 0.05
     accuracy_drop: float | None = 0.005
     size_growth: float | None = 0.02
     memory_growth: float | None = 0.10
+    sqnr_drop: float | None = 1.0
 
 
 @dataclass(frozen=True)
@@ -156,6 +160,7 @@ def _judge(
     checks = [
         *latency,
         *_accuracy(before, after, answers),
+        *_fidelity(before, after, options),
         *_size(before, after, options),
         *_memory(before, after, measured, options, run),
     ]
@@ -322,6 +327,19 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     more = images_to_settle(before.correct, after.correct, options.alpha)
     return [replace(blank, verdict=INCONCLUSIVE, reason=f"{counts}: it may be chance",
                     hint=f"some {more:,} test images would tell")]  # fmt: skip
+
+
+def _fidelity(before: Entry, after: Entry, options: Options) -> list[Check]:
+    """Of bundles whose answers nobody knows to be right: how far they are from float."""
+    limit = options.limits.sqnr_drop
+    a, b = before.facts.get("sqnr_db"), after.facts.get("sqnr_db")
+    if limit is None or (a is None and b is None):
+        return []
+    blank = Check("fidelity", SKIPPED, a, b, "dB", limit=limit)
+    if a is None or b is None:
+        return [replace(blank, reason="how far one of them is from float is not known")]
+    change = min(b, EXACT_DB) - min(a, EXACT_DB)
+    return [replace(blank, verdict=REGRESSION if -change > limit else PASS, change=change)]
 
 
 def _size(before: Entry, after: Entry, options: Options) -> list[Check]:

@@ -33,17 +33,17 @@ def rows(judged: Sequence[Judged]) -> list[list[str]]:
 
 
 def _cells(c: Check) -> list[str]:
-    points = c.unit == "top-1"
+    falls = c.unit in ("top-1", "dB")  # what is limited is how far
     bounds = ""
     if c.bounds and c.change is not None:
-        bounds = f"{_change(c.bounds[0], points)} to {_change(c.bounds[1], points)}"
+        bounds = f"{_change(c.bounds[0], c.unit)} to {_change(c.bounds[1], c.unit)}"
     return [
         c.name,
         _value(c.baseline, c.unit),
         _value(c.candidate, c.unit),
-        "" if c.change is None else _change(c.change, points),
+        "" if c.change is None else _change(c.change, c.unit),
         bounds,
-        "" if c.limit is None else _limit(-c.limit if points else c.limit, points),
+        "" if c.limit is None else _limit(-c.limit if falls else c.limit, c.unit),
         "" if c.floor is None else f"{c.floor:.1%}",
         c.verdict,
     ]
@@ -54,19 +54,25 @@ def _value(value: float | None, unit: str) -> str:
         return ""
     if unit == "top-1":
         return f"{100 * value:.2f}"
+    if unit == "dB":
+        return f"{value:.1f} dB"
     return f"{value:,.0f} B" if unit == "bytes" else f"{value:.3f} {unit}"
 
 
-def _change(value: float, points: bool) -> str:
+def _change(value: float, unit: str) -> str:
+    if unit == "dB":
+        return f"{value if abs(value) >= 0.05 else 0.0:+.1f} dB"
     value = 100 * value + 0.0  # no negative zero
-    if points:
+    if unit == "top-1":
         return f"{value if abs(value) >= 0.005 else 0.0:+.2f} pt"
     return f"{value if abs(value) >= 0.05 else 0.0:+.1f}%"
 
 
-def _limit(value: float, points: bool) -> str:
+def _limit(value: float, unit: str) -> str:
     """As it was given: 0.05% is no 0.1%."""
-    return f"{100 * value:+.4g}" + (" pt" if points else "%")
+    if unit == "dB":
+        return f"{value:+.4g} dB"
+    return f"{100 * value:+.4g}" + (" pt" if unit == "top-1" else "%")
 
 
 def details(judged: Sequence[Judged]) -> list[str]:

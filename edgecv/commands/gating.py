@@ -34,6 +34,12 @@ def register(command: Any) -> None:
         metavar="POINTS",
         help="of top-1, default 0.5; none: not judged",
     )
+    gate.add_argument(
+        "--max-sqnr-drop",
+        default="1",
+        metavar="DB",
+        help="of the worst output against float, without labels, default 1; none: not judged",
+    )
     gate.add_argument("--max-size-growth", default="2%", metavar="P%", help="default 2%%")
     gate.add_argument("--max-memory-growth", default="10%", metavar="P%", help="default 10%%")
     gate.add_argument(
@@ -70,8 +76,9 @@ def run_gate(options: argparse.Namespace) -> int:
         _percent("--max-accuracy-drop", options.max_accuracy_drop),
         _percent("--max-size-growth", options.max_size_growth),
         _percent("--max-memory-growth", options.max_memory_growth),
+        _decibels("--max-sqnr-drop", options.max_sqnr_drop),
     )
-    if limits == gate.Limits(None, None, None, None):
+    if limits == gate.Limits(None, None, None, None, None):
         raise RecipeError("--max-...", "every check is none: nothing to judge", "leave one on")
     if options.threads < 1:
         raise RecipeError("--threads", f"is {options.threads}", "at least 1")
@@ -158,6 +165,16 @@ def _percent(option: str, text: str) -> float | None:
     if not match:
         raise RecipeError(option, f"{text!r} is no percentage", "5%, 0.5 or none")
     return float(match[1]) / 100.0
+
+
+def _decibels(option: str, text: str) -> float | None:
+    """ "1" and "1 dB" are 1.0; "none" is None."""
+    if text.lower() == "none":
+        return None
+    match = re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)\s*(dB)?", text.strip(), re.IGNORECASE)
+    if not match:
+        raise RecipeError(option, f"{text!r} is no number of decibels", "1, 0.5 or none")
+    return float(match[1])
 
 
 def _summary_path(given: Path | None) -> Path | None:

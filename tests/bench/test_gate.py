@@ -383,3 +383,37 @@ def test_memory_at_the_limit_is_within_it() -> None:
     stays = [{"memory_mb": {"peak": v}} for v in (60.0, 60.0, 66.0, 66.0)]
     check = judged(entry(bundle=BUNDLE), entry(bundle=BUNDLE), Clock(with_peak(66.0), *stays))
     assert check["memory"].verdict == "pass"
+
+
+# fidelity, of bundles without labels
+
+
+def unlabelled(db: float | None) -> Any:
+    kept = {} if db is None else {"sqnr_db": db}
+    return entry(correct=None, bundle=BUNDLE, facts={"metric": None, **kept})
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "verdict"),
+    [
+        (30.0, 29.1, "pass"),
+        (30.0, 28.9, "regression"),
+        (30.0, 41.0, "pass"),
+        (128.0, 61.0, "pass"),  # roundings of float kernels
+        (128.0, 58.0, "regression"),
+        (30.0, None, "skipped"),
+    ],
+)
+def test_without_labels_what_outputs_keep_of_float_is_judged(
+    before: float, after: float | None, verdict: str
+) -> None:
+    found = judged(unlabelled(before), unlabelled(after))
+    assert found["fidelity"].verdict == verdict
+    assert found["accuracy"].verdict == "skipped"
+
+
+def test_fidelity_is_judged_as_asked_and_not_beside_an_accuracy() -> None:
+    assert judged(unlabelled(30.0), unlabelled(25.0), sqnr_drop=6.0)["fidelity"].verdict == "pass"
+    assert "fidelity" not in judged(unlabelled(30.0), unlabelled(25.0), sqnr_drop=None)
+    labelled = entry(bundle=BUNDLE)
+    assert "fidelity" not in judged(labelled, labelled)

@@ -35,6 +35,9 @@ def test_rows() -> None:
     assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.5 pt"]
     assert size[2:5] == ["1,000 B", "1,010 B", "+1.0%"]
     assert memory[2:8] == [""] * 6
+    lost = Check("fidelity", "regression", 30.0, 27.96, "dB", -2.04, limit=1.0)
+    ((_, *fidelity),) = verdicts.rows([Judged("a", (lost,))])
+    assert fidelity[1:7] == ["30.0 dB", "28.0 dB", "-2.0 dB", "", "-1 dB", ""]
 
 
 def test_markdown_has_a_row_for_every_check_and_nothing_breaks_out() -> None:

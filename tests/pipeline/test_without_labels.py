@@ -134,6 +134,23 @@ def test_the_report_tells_it_too(ran: Finished, edgecv: Callable) -> None:
     assert f"<small>pose {found['outputs']['pose']['sqnr_db']:.1f} dB</small>" in page
 
 
+def test_the_gate_judges_fidelity(ran: Finished, edgecv: Callable) -> None:
+    """float against int8 is a loss; the baseline file keeps the figure that it is judged by."""
+    bundles = {step: ran.out / row(ran, step)["bundle"] for step in ("model", "small")}
+    off = [x for o in ("slowdown", "accuracy-drop", "memory-growth", "size-growth")
+           for x in (f"--max-{o}", "none")]  # fmt: skip
+    same = edgecv("gate", bundles["small"], bundles["small"], *off)
+    assert same.code == 0, same.out
+    done = edgecv("gate", bundles["model"], bundles["small"], *off, "--json")
+    (check,) = json.loads(done.out)["pairs"][0]["checks"]
+    assert (done.code, check["name"], check["verdict"]) == (1, "fidelity", "regression")
+    assert check["candidate"] == row(ran, "small")["parity"]["float"]["sqnr_db"]
+    wider = edgecv("gate", bundles["model"], bundles["small"], *off, "--max-sqnr-drop", "90")
+    assert wider.code == 0
+    wrong = edgecv("gate", bundles["model"], bundles["small"], "--max-sqnr-drop", "5%")
+    assert (wrong.code, "no number of decibels" in wrong.err) == (2, True)
+
+
 def test_the_bundles_verify_and_answer_by_name(ran: Finished, edgecv: Callable) -> None:
     path = ran.out / row(ran, "small")["bundle"]
     done = edgecv("verify", path)
