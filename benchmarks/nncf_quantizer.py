@@ -137,7 +137,7 @@ def _row(row: dict[str, Any]) -> dict[str, Any]:
         "sqnr_db": parity["sqnr_db"] if parity and ran else None,
         "top1_agreement": parity["top1_agreement"] if parity and ran else None,
         **{k: row.get(k) for k in ("latency_ratio", "latency_ratio_interval", "executed",
-                                   "engine_bytes")},
+                                   "engine_bytes", "status", "reason")},
     }  # fmt: skip
 
 
@@ -148,14 +148,17 @@ def _markdown(data: dict[str, Any]) -> list[str]:
             r["network"], r["quantizer"], _number(r["sqnr_db"], 1),
             _number(r["top1_agreement"], 3), _number(r["latency_ratio"], 2),
             ", ".join(f"{n} {p}" for p, n in sorted((r["executed"] or {}).items())),
-            f"{r['engine_bytes'] / 1e3:,.0f}",
+            f"{r['engine_bytes'] / 1e3:,.0f}" if r["engine_bytes"] else "none",
         )
         for r in data["results"]
     ]  # fmt: skip
+    refused = [f"- {r['network']}, {r['quantizer']}: {r['reason']}" for r in data["results"]
+               if not r["engine_bytes"]]  # fmt: skip
     return [
         "# NNCF's quantizer beside edgecv's own", "",
         f"OpenVINO, one thread; {data['samples']} photographs to calibrate on, others judged. "
         "`python benchmarks/nncf_quantizer.py PHOTOS`.", "", *table(head, cells),
+        *(["", "Refused:", "", *refused] if refused else []),
     ]  # fmt: skip
 
 
