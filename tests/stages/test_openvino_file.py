@@ -19,6 +19,7 @@ from edgecv.errors import ModelError, TargetError
 from edgecv.exporting import Request, _recipe
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.stages.export.ends import with_kinds
 from edgecv.stages.export.openvino_file import load
 from edgecv.target import load as target
 
@@ -150,3 +151,15 @@ def test_other_engines_are_told_apart_before_anything_runs(tmp_path: Path):
     path = saved(tmp_path, net())
     with pytest.raises(TargetError, match="ONNX Runtime does not read"):
         _recipe(Request(str(path), ("cpu",), "fp32"))
+
+
+def test_a_row_behind_a_relu_holds_values_and_no_classes(tmp_path: Path):
+    image = ops.parameter([1, 3, 16, 16], np.float32, name="image")
+    row = ops.reduce_mean(image, ops.constant(np.array([2, 3])), False)
+    found = []
+    for place, last in enumerate((row, ops.relu(row))):
+        folder = tmp_path / str(place)
+        folder.mkdir()
+        (output,) = with_kinds(entered(folder, ov.Model([last], [image])), None).outputs
+        found.append(output.kind)
+    assert found == ["classes", "values"]

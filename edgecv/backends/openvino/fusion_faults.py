@@ -11,16 +11,23 @@ the same file with AVX2.
 ReduceMax and ReduceMin of floats that are quantized behind: the fused kernel keeps them in the type
 of those integers, whole numbers cut to it, before they are scaled. Of a whole tensor (rank 0) it
 does not.
+
+a reduction over axis 1 that keeps no axis, and what scales its channels before they are quantized
+(the mean of a transformer's tokens, weighed): the fused kernel counts channels along the axis that
+was reduced, 2 to 7 dB. One number for all channels is right.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from edgecv.graphs.openvino.constants import value
 from edgecv.graphs.openvino.layers import BETWEEN
-from edgecv.graphs.openvino.nodes import above, kind, rank, source
+from edgecv.graphs.openvino.nodes import above, kind, rank, readers, source, sources
 
 EXTREMES = ("ReduceMax", "ReduceMin")
+# What a kernel does to the numbers that it made, each by itself.
+EACH = ("Multiply", "Add", "Subtract", "Divide", "Relu", "Clamp", "Sigmoid", "Tanh", "Convert")
 
 
 def keep_apart(model: Any) -> int:
@@ -30,7 +37,7 @@ def keep_apart(model: Any) -> int:
     entries += [
         reader
         for node in every
-        if kind(node) in EXTREMES and rank(node) != 0
+        if (kind(node) in EXTREMES and rank(node) != 0) or _misplaces(node)
         for reader in node.output(0).get_target_inputs()
         if kind(reader.get_node()) != "Result"
     ]
@@ -48,6 +55,23 @@ def _part(entry: Any) -> bool:
     made = ops.shuffle_channels(read, axis=0, group=1)
     entry.replace_source_output(made.output(0))
     return True
+
+
+def _misplaces(node: Any) -> bool:
+    """Whether channels of a reduction are scaled behind it that are not where they were."""
+    if not kind(node).startswith("Reduce") or node.get_attributes().get("keep_dims", True):
+        return False
+    axes, of = value(source(node, 1))[0], rank(source(node))
+    if axes is None or not of or 1 not in {int(axis) % of for axis in axes.reshape(-1)}:
+        return False
+    waiting = readers(node)
+    while waiting:
+        at = waiting.pop()
+        others = [found for n in sources(at) if (found := value(n)[0]) is not None]
+        if kind(at) in (*EACH, "FakeQuantize") and any(found.size > 1 for found in others):
+            return True
+        waiting += readers(at) if kind(at) in EACH else []
+    return False
 
 
 def _dense(node: Any) -> bool:

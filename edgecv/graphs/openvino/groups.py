@@ -11,8 +11,8 @@ from edgecv.graphs.openvino.constants import value
 from edgecv.graphs.openvino.nodes import kind, source, sources
 
 # Operator -> the largest magnitude that it gives; softmax is not among them, as in ONNX.
-BOUNDS = {"Sigmoid": 1.0, "Tanh": 1.0, "HardSigmoid": 1.0}
-_ALIKE = ("ReLU", "PReLU", "Clamp", "Negative", "Exp", "Log", "Sqrt", "Abs", "SoftPlus", *BOUNDS)
+BOUNDS = {"Sigmoid": 1.0, "Tanh": 1.0, "HSigmoid": 1.0, "HardSigmoid": 1.0}
+_ALIKE = ("Relu", "PRelu", "Clamp", "Negative", "Exp", "Log", "Sqrt", "Abs", "SoftPlus", *BOUNDS)
 _MOVES = ("Convert", "FakeQuantize")
 _WITH_CONSTANT = ("Add", "Subtract", "Multiply", "Divide", "Power", "Minimum", "Maximum")
 _SHAPES = ("Reshape", "Squeeze", "Unsqueeze")

@@ -10,7 +10,7 @@ from edgecv.graphs.openvino.nodes import kind, source
 
 # Functions behind a network's last layer after which its numbers are quantities.
 VALUES = {
-    "ReLU", "Clamp", "Sigmoid", "HSigmoid", "SoftPlus", "Exp", "Tanh", "Abs", "Sqrt", "Power",
+    "Relu", "Clamp", "Sigmoid", "HSigmoid", "SoftPlus", "Exp", "Tanh", "Abs", "Sqrt", "Power",
 }  # fmt: skip
 PASSING = {"Reshape", "Squeeze", "Unsqueeze", "Transpose", "Convert", "FakeQuantize"}
 

@@ -41,7 +41,7 @@ def test_levels_are_looked_through_to_the_quantities_of_each() -> None:
 
 def test_decoding_by_constants_and_on_a_grid() -> None:
     size = np.ones((1, 8, 1, 1), np.float32)
-    scaled = ops.multiply(head(), ops.constant(size))
+    scaled = ops.relu(ops.multiply(head(), ops.constant(size)))
     grid = ops.fake_quantize(head(), *(np.float32(v) for v in (0, 1, 0, 1)), 256)
     both = ops.multiply(head(), conv(8))
     assert parted(scaled, grid, both) == [
