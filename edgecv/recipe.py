@@ -4,6 +4,7 @@
              arguments: {zoo: resnet8, width: 16}, {module: mynet:make, weights: best.pt}
     data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}; {images: FOLDER} in
              place of both has no labels
+    task:    classification or none, what the network is for; inferred where it is left out
     seed:    everything random is drawn from it
     stages:  a list of {word: {parameters}}; a step reads the one before, or `from:` an earlier one
     targets: names of device profiles (`edgecv targets`)
@@ -28,6 +29,7 @@ from edgecv import model_source, recipe_flow, recipe_input, stages, strict_yaml,
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.graph_files import FILES
+from edgecv.inferred_task import TASKS
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_data import Bench, Data
@@ -89,7 +91,7 @@ class Recipe:
         return name in self._shipped
 
 
-TOP = ("model", "data", "seed", "threads", "bench", "stages", "targets")
+TOP = ("model", "data", "task", "seed", "threads", "bench", "stages", "targets")
 MAX_SEED = 2**32 - 1
 MAX_THREADS = 1024
 
@@ -159,8 +161,11 @@ def check(
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = tuple(_limited(step, limits) for step in _steps(data["stages"], where))
     model = model_source.read(data["model"], path.parent, where)
+    if (task := data.get("task")) not in (None, *TASKS):
+        hint = f"one of {', '.join(TASKS)}; inferred where it is left out"
+        raise RecipeError(where("task"), f"unknown task {short(task)}", hint)
     given, own, notes = recipe_input.settled(
-        validated(Data, data["data"], where, "data"), model, steps, where
+        validated(Data, data["data"], where, "data"), model, steps, where, task
     )
     recipe = Recipe(
         name=path.stem,
@@ -176,6 +181,7 @@ def check(
         alignment=math.lcm(*(t.alignment for t in listed)),
         listed=tuple(listed),
         labels=own,
+        task=task,
         notes=notes,
     )
     recipe_flow.check(model, recipe.steps, recipe.targets, recipe.ships, where)
@@ -326,6 +332,7 @@ def schema() -> dict[str, Any]:
     properties = {
         "model": model,
         "data": of(Data),
+        "task": {"enum": list(TASKS)},
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0},
         "threads": {"type": "integer", "minimum": 1, "maximum": MAX_THREADS, "default": 1},
         "bench": of(Bench),

@@ -31,12 +31,18 @@ MADE_UP = "synthetic:32"
 Settled = tuple[Data, tuple[str, ...] | None, tuple[str, ...]]
 
 
-def settled(data: Data, model: ModelSource, steps: Sequence[Step], where: Where) -> Settled:
+def settled(
+    data: Data, model: ModelSource, steps: Sequence[Step], where: Where, task: str | None = None
+) -> Settled:
     """The data with what the model says in place of what the recipe leaves out; names of the
     network's outputs, or None; and notes of what was taken.
 
-    Raises RecipeError: no size, and none to be found; a step that needs labels, and images without.
+    task: what the network is for, as the recipe says; None where it does not
+    Raises RecipeError: no size, and none to be found; a step that needs labels, and images without;
+    a limit on accuracy, and a network without classes.
     """
+    if task == "none":
+        _check_limits("a network of no task", steps, where)
     if not labelled(data.train):
         _check_steps(steps, where)
     if data.images is None:
@@ -44,7 +50,9 @@ def settled(data: Data, model: ModelSource, steps: Sequence[Step], where: Where)
     size = None if data.size is None else data.height_width
     known = model_input.known(model, size)
     _check_input(data, model, known, where)
-    _check_limits(known, steps, where)
+    outputs = known.get("outputs")
+    if outputs and kinds(outputs)[outputs[0].name] != "classes":
+        _check_limits(f"output {outputs[0].name!r} {outputs[0].shape}", steps, where)
     data, made_up = _with_images(data, known, steps, where)
     data, _, notes = _as_trained(data, model, _SCALED | known, where)
     return data, tuple(known.get("labels") or ()) or None, (*made_up, *notes)
@@ -82,15 +90,12 @@ def _check_input(data: Data, model: ModelSource, known: dict[str, Any], where: W
         raise RecipeError(where("data", key), what, "leave it out: the model says its own")
 
 
-def _check_limits(known: dict[str, Any], steps: Sequence[Step], where: Where) -> None:
-    """Raises RecipeError: a limit on accuracy, of a file whose outputs hold no classes."""
-    if not (outputs := known.get("outputs")) or kinds(outputs)[outputs[0].name] == "classes":
-        return
+def _check_limits(what: str, steps: Sequence[Step], where: Where) -> None:
+    """Raises RecipeError: a limit on the accuracy of what has no classes."""
     for i, step in enumerate(steps):
         if isinstance(step.stage, Limited) and step.stage.limits.accuracy_drop is not None:
-            what = f"output {outputs[0].name!r} {outputs[0].shape} has no best class"
             place = where("stages", i, step.stage.word, "accuracy_drop")
-            raise RecipeError(place, what, "limit sqnr_db, latency or size")
+            raise RecipeError(place, f"{what} has no best class", "limit sqnr_db, latency or size")
 
 
 def _with_images(

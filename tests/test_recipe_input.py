@@ -156,5 +156,17 @@ def test_a_limit_of_the_command_line_is_refused_likewise(load) -> None:
     assert found.limits_of(found.steps[0]) == Limits(sqnr_db=20.0)
 
 
+def test_the_task_is_as_by_export(load) -> None:
+    assert load().task is None
+    for task in ("none", "classification"):
+        found = load("stages:", f"task: {task}\nstages:")
+        assert found.task == task
+        assert Expansion(found).nodes["bundle:small@cpu"].key["task"] == task
+    with pytest.raises(RecipeError, match=r"my.yaml:3: task: unknown task 'detect'"):
+        load("stages:", "task: detect\nstages:")
+    with pytest.raises(RecipeError, match="a network of no task has no best class"):
+        load("stages:", "task: none\nstages:", "{name: small}", "{accuracy_drop: 1}")
+
+
 def test_labels_that_a_recipe_has_are_the_datas_own(load) -> None:
     assert load().labels is None
