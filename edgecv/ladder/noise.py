@@ -59,6 +59,8 @@ def per_layer(a: Form, b: Form, xs: Sequence[Sample]) -> list[Noise]:
     """
     pairs, _ = match(a, b)
     pairs = [p for p in pairs if p.b.kind != "reshape"]  # the same numbers once more
+    if not pairs:  # an engine that cannot be looked into
+        return []
     sums = [_Sum(p) for p in pairs]
     picture = Energy()
     apart = open_apart(b, {p.b.tensor: p for p in pairs})

@@ -85,5 +85,5 @@ def _fits(target: Target, arena: int, flash: int) -> None:
         if limit is not None and needed > 1024 * limit:
             raise UnsupportedError(
                 target.name, f"needs {needed:,} bytes of {what}, the device has {1024 * limit:,}",
-                "a smaller input, fewer channels, int8",
+                "a smaller input or batch, fewer channels, int8",
             )  # fmt: skip
