@@ -26,6 +26,7 @@ from benchmarks.any_nets.networks import MAKERS, SIDE, build, shapes
 from benchmarks.any_nets.trying import TARGETS, Network, Tally, answers, mark, places
 from benchmarks.random_nets.pictures import MEAN, STD, folder, inputs, pictures
 from benchmarks.random_nets.verdicts import FAULTS, REFUSED
+from edgecv.graphs.onnx.pins import Pins
 
 SOURCES = ("torch", "onnx", "onnx dynamo")
 
@@ -59,10 +60,12 @@ def main() -> None:
 
 def network(name: str, source: str, work: Path, room: Path) -> Network:
     """A network as a source has it, and what it makes of 8 pictures."""
-    feeds = {"image": inputs(pictures(8, SIDE, 77)[0])}
+    feeds, calibration = {"image": inputs(pictures(8, SIDE, 77)[0])}, folder(work, SIDE)
     if name == "two inputs":
-        feeds["numbers"] = np.random.default_rng(5).normal(size=(8, 4)).astype(np.float32)
-    options = {"calibration": folder(work, SIDE), "crop_pct": 1.0, "mean": (MEAN,), "std": (STD,),
+        feeds["numbers"] = numbers(8, 5)
+        calibration = work / "two_inputs.npz"
+        np.savez(calibration, image=pictures(48, SIDE, 1)[0], numbers=numbers(48, 6))
+    options = {"calibration": calibration, "crop_pct": 1.0, "mean": (MEAN,), "std": (STD,),
                "interpolation": "bilinear"}  # fmt: skip
     model = build(name)
     if source == "torch":
@@ -72,6 +75,8 @@ def network(name: str, source: str, work: Path, room: Path) -> Network:
         parts = [row if isinstance(row, tuple) else (row,) for row in rows]
         wanted = [np.stack([p[j].numpy() for p in parts]) for j in range(len(parts[0]))]
         options["size"] = (SIDE, SIDE)
+        if len(feeds) > 1:
+            options["pins"] = Pins(inputs=shapes(name))
         return Network(f"{name}: torch", "benchmarks.any_nets.networks:build", feeds, wanted,
                        {"name": name}, options)  # fmt: skip
     path, asked = room / "network.onnx", shapes(name)
@@ -80,6 +85,11 @@ def network(name: str, source: str, work: Path, room: Path) -> Network:
         "dynamo": False, "opset_version": 17}  # fmt: skip
     torch.onnx.export(model, args, str(path), input_names=list(asked), **more)
     return Network(f"{name}: {source}", str(path), feeds, answers(path, feeds), options=options)
+
+
+def numbers(count: int, seed: int) -> np.ndarray:
+    """float32 (count, 4), of the input that is no picture."""
+    return np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32)
 
 
 def page(tally: Tally, out: Path, before: float) -> None:
