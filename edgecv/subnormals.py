@@ -7,7 +7,7 @@ off by less than 1.2e-38 each, which no output shows.
     scan({"conv.weight": w})    {"conv.weight": 12}
     flush(w)                    the same with zeros in their place
 
-Of a graph file's weights: `edgecv.graphs.onnx.subnormals`, `edgecv.backends.tflite.subnormals`.
+Of a graph file's weights: `edgecv.graphs.onnx.subnormals`, `edgecv.graphs.tflite.subnormals`.
 """
 
 from __future__ import annotations

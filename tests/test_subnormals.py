@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from onnx import numpy_helper
 
-from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.measuring.flushing import flushing, possible
 from edgecv.model import Model
 from edgecv.stages.export.onnx import export_onnx
@@ -92,7 +92,7 @@ def test_flush_onnx() -> None:
 
 def test_flush_tflite() -> None:
     pytest.importorskip("ai_edge_litert")
-    from edgecv.backends.tflite.single_layer import twin, written
+    from edgecv.backends.tflite.single_layer import twin
     from edgecv.graphs.tflite import flatbuffer
     from edgecv.measuring.product import Product
 
@@ -103,7 +103,7 @@ def test_flush_tflite() -> None:
     assert values is not None
     values[0, 0] = 1e-40
     flatbuffer.set_constant(model, weight, values)
-    again = flatbuffer.parse(written(model), "twin")
+    again = flatbuffer.parse(flatbuffer.written(model), "twin")
     assert flush_tflite(again) == 1
     assert flush_tflite(again) == 0
     found = flatbuffer.constant(again, flatbuffer.graph_of(again).tensors[1])

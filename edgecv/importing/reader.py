@@ -18,6 +18,7 @@ from torch.utils import _pytree as pytree
 
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.examples import INPUTS
+from edgecv.graphs.onnx.index import Index
 
 Shape = tuple[int, ...]
 _ELSEWHERE = "take a target that reads ONNX (cpu, openvino), or say it with other operators"
@@ -41,8 +42,7 @@ class Reader:
         self.constants = {
             tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer
         }
-        uses = Counter(name for node in model.graph.node for name in node.input)
-        self.uses = uses + Counter(value.name for value in model.graph.output)
+        self.uses = Index(model.graph).uses + Counter(value.name for value in model.graph.output)
         self.nodes: dict[str, fx.Node] = {}
         self.inputs: dict[str, Shape] = {}
         for value in model.graph.input:

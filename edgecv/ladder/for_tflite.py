@@ -12,7 +12,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.ladder.layers import Sample, first, named
 from edgecv.ladder.matching import Pair
 from edgecv.ladder.replaced import GIVEN
-from edgecv.ladder.tflite_form import TfliteForm, written
+from edgecv.ladder.tflite_form import TfliteForm
 from edgecv.runtime.spec import channels_first
 
 FORM = TfliteForm
@@ -42,7 +42,7 @@ class Apart:
         kernels = engine().OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
         with quiet():
             self._net = engine().Interpreter(
-                model_content=written(model), experimental_op_resolver_type=kernels,
+                model_content=flatbuffer.written(model), experimental_op_resolver_type=kernels,
                 num_threads=1,
             )  # fmt: skip
             self._net.allocate_tensors()
@@ -100,7 +100,7 @@ def _reading(form: TfliteForm, tensors: Sequence[str]) -> tuple[Any, tuple[str, 
     model.signatureDefs = []
     names = {index: name for name, index in form.index.items()}
     ends = tuple(names.get(int(i), "") for i in graph.outputs)
-    return Session({form.title: written(model)}), ends
+    return Session({form.title: flatbuffer.written(model)}), ends
 
 
 def clone(tensor: Any, suffix: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecv.backends.onnxruntime.run import DTYPES, counting, register
 from edgecv.errors import EngineError, ModelError, missing
-from edgecv.graphs.onnx.layers import transposed
+from edgecv.graphs.onnx.layers import outputs_first
 from edgecv.ladder.layers import INPUT, Layer, Sample, feeds, input_grid
 from edgecv.ladder.onnx_graph import PAIR, OnnxGraph
 from edgecv.runtime.spec import TensorSpec
@@ -91,8 +91,7 @@ class OnnxForm:
             if value is not None:
                 found[role] = value
         if layer.kind == "dense" and "weight" in found:
-            turned = node.op_type == "Gemm" and not transposed(node)
-            found["weight"] = found["weight"] if turned else found["weight"].T
+            found["weight"] = outputs_first(node, found["weight"])
         return found
 
     def close(self) -> None:

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import ModelError
+from edgecv.graphs.onnx import layers
 from edgecv.graphs.onnx.constants import axis_of, dequantized
 from edgecv.graphs.onnx.index import Index
 from edgecv.ladder.layers import INPUT, Grid, Layer, module_path
 
 KINDS = {
-    "Conv": "conv", "ConvInteger": "conv", "Gemm": "dense", "MatMul": "dense", "Add": "add",
+    **layers.KINDS, "ConvInteger": "conv", "Add": "add",
     "GlobalAveragePool": "mean", "ReduceMean": "mean", "Flatten": "reshape", "Reshape": "reshape",
     "Squeeze": "reshape", "Unsqueeze": "reshape",
 }  # fmt: skip

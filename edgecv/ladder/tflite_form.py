@@ -7,15 +7,14 @@ that are asked for are made outputs of a copy of the file.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from edgecv.backends.tflite.run import Session, engine
-from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer, layers
+from edgecv.graphs.tflite.constants import dequantized
 from edgecv.graphs.tflite.layers import outputs_first
 from edgecv.ladder.layers import (
     INPUT,
@@ -33,8 +32,7 @@ from edgecv.replay import real as as_real
 from edgecv.runtime.spec import channels_first
 
 KINDS = {
-    "CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense", "ADD": "add",
-    "MEAN": "mean", "RESHAPE": "reshape", "SQUEEZE": "reshape",
+    **layers.KINDS, "ADD": "add", "MEAN": "mean", "RESHAPE": "reshape", "SQUEEZE": "reshape",
 }  # fmt: skip
 PASSING = ("QUANTIZE", "DEQUANTIZE")
 CLIPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)}
@@ -118,7 +116,7 @@ class TfliteForm:
             graph = flatbuffer.graph_of(model)
             graph.outputs = [*(self.index[t] for t in tensors)]
             model.signatureDefs = []
-            self._tapped = (tensors, self._open(written(model)))
+            self._tapped = (tensors, self._open(flatbuffer.written(model)))
         return self._tapped[1]
 
     def _layers(self) -> list[Layer]:
@@ -178,25 +176,7 @@ class TfliteForm:
         """A constant in real numbers, with one scale or one for each channel."""
         if index < 0:
             return None
-        tensor = self._graph.tensors[index]
-        held = flatbuffer.constant(self._model, tensor)
-        given = tensor.quantization
-        if held is None or held.dtype.kind == "f" or given is None or given.scale is None:
-            return None if held is None else held.astype(np.float32)
-        side = [1] * held.ndim
-        if len(given.scale) > 1:
-            side[given.quantizedDimension] = -1
-        scale = np.asarray(given.scale, np.float32).reshape(side)
-        zero = np.asarray(given.zeroPoint, np.float32).reshape(side)
-        return (held.astype(np.float32) - zero) * scale
-
-
-def written(model: Any) -> bytes:
-    """An edited model as a file's bytes."""
-    with tempfile.TemporaryDirectory() as room:
-        path = Path(room) / "model.tflite"
-        flatbuffer.write(model, path)
-        return path.read_bytes()
+        return dequantized(self._model, self._graph.tensors[index])
 
 
 def _from_zero(grid: Grid | None) -> bool:

@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.graph import Graph
-from edgecv.graphs.onnx.layers import FORWARD, transposed
+from edgecv.graphs.onnx.layers import FORWARD, outputs_first
 
 
 def tensors(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -37,6 +37,5 @@ def weights(graph: Graph) -> dict[str, np.ndarray]:
         if node.op_type not in FORWARD or node.input[1] not in held:
             continue
         value = numpy_helper.to_array(held[node.input[1]])
-        turned = node.op_type == "MatMul" or transposed(node)
-        found[node.input[1]] = value.T if turned else value
+        found[node.input[1]] = outputs_first(node, value)
     return found

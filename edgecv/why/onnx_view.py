@@ -13,6 +13,7 @@ from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing
 from edgecv.graphs.onnx import wire
 from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import KINDS
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import from_scope
 from edgecv.why.onnx_fusing import unfused
@@ -20,7 +21,6 @@ from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
 
 COUNTED = ("BinaryConv", "BinaryBits", "BinaryBoth")
-PRODUCTS = {"Conv": "conv", "Gemm": "dense", "MatMul": "dense"}
 _FLOATS = (1, 10, 11)  # TensorProto: FLOAT, FLOAT16, DOUBLE
 _LOOKS_THROUGH = frozenset(
     ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape", "Cast")
@@ -61,7 +61,7 @@ class OnnxView(View):
 
     @cached_property
     def products(self) -> tuple[Product, ...]:
-        made = (self._product(n) for n in self.model.graph.node if n.op_type in PRODUCTS)
+        made = (self._product(n) for n in self.model.graph.node if n.op_type in KINDS)
         return tuple(p for p in made if p is not None)
 
     @cached_property
@@ -124,7 +124,7 @@ class OnnxView(View):
         """The same with those layers in int8 too, on ranges of one input."""
         from edgecv.why.onnx_int8 import in_integers
 
-        nodes = [n for n in self.model.graph.node if n.op_type in PRODUCTS]
+        nodes = [n for n in self.model.graph.node if n.op_type in KINDS]
         return self.written(in_integers(self, [n for n in nodes if self.layer(n) in layers], feeds))
 
     def written(self, model: Any) -> Mapping[str, bytes] | None:
@@ -167,7 +167,7 @@ class OnnxView(View):
             return None
         common: dict[str, Any] = {
             "layer": self.layer(node) or node.name,
-            "kind": PRODUCTS[node.op_type],
+            "kind": KINDS[node.op_type],
             "activations": self.grid(node.input[0]) or "float32",
             "weights": ""
             if weight is None
@@ -215,19 +215,19 @@ class OnnxView(View):
                 return [r for t in at.output for r in self.readers.get(t, ())]
             return [self.makers[t] for t in at.input if t in self.makers]
 
-        return beyond(node, near, id, lambda at: at.op_type in PRODUCTS)
+        return beyond(node, near, id, lambda at: at.op_type in KINDS)
 
     def _reaches(self, node: Any, way: int) -> bool:
         """Whether the network's input (way -1) or output (1) is next to it, no product between."""
         ends = self._starts if way < 0 else self.ends
-        passed = (n for n in self._beyond(node, way) if n.op_type not in PRODUCTS)
+        passed = (n for n in self._beyond(node, way) if n.op_type not in KINDS)
         return any(
             ends & set(at.input if way < 0 else at.output) for at in itertools.chain([node], passed)
         )
 
     def _around(self, node: Any, way: int) -> str:
         """The nearest product before (-1) or after (1) a node."""
-        found = next((n for n in self._beyond(node, way) if n.op_type in PRODUCTS), None)
+        found = next((n for n in self._beyond(node, way) if n.op_type in KINDS), None)
         return (self.layer(found) or str(found.name)) if found is not None else ""
 
     def _copy(self) -> Any:
@@ -250,7 +250,7 @@ def _hold_constants(model: Any) -> None:
 def _name_layers(model: Any) -> None:
     """Give nodes without a scope one of their own name, by which the profile knows them again."""
     for i, node in enumerate(model.graph.node):
-        if node.op_type in (*PRODUCTS, *COUNTED) and not from_scope(node.name):
+        if node.op_type in (*KINDS, *COUNTED) and not from_scope(node.name):
             name = "".join(c if c.isalnum() else "_" for c in node.name or f"{node.op_type}_{i}")
             node.name = f"/{name}/{node.op_type}"
 

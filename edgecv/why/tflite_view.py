@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite.single_layer import written
-from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.constants import dequantized
+from edgecv.graphs.tflite.geometry import pads
+from edgecv.graphs.tflite.index import Index
+from edgecv.graphs.tflite.layers import KINDS
+from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import layer_of
 from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
-
-PRODUCTS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense"}
-_SAME = 0  # Padding.SAME
 
 
 class TfliteView(View):
@@ -30,15 +30,12 @@ class TfliteView(View):
         self.files = {name: content}
         self.model = flatbuffer.parse(content, name)
         self.graph = flatbuffer.graph_of(self.model)
-        self._makers = {int(t): op for op in self.graph.operators for t in op.outputs}
-        self._readers: dict[int, list[Any]] = {}
-        for op in self.graph.operators:
-            for t in op.inputs:
-                self._readers.setdefault(int(t), []).append(op)
+        index = Index(self.graph)
+        self._makers, self._readers = index.makers, index.readers
 
     @cached_property
     def products(self) -> tuple[Product, ...]:
-        return tuple(self._product(op) for op in self.graph.operators if self._op(op) in PRODUCTS)
+        return tuple(self._product(op) for op in self.graph.operators if self._op(op) in KINDS)
 
     @cached_property
     def transposes(self) -> tuple[Transposed, ...]:
@@ -102,11 +99,12 @@ class TfliteView(View):
         float32 = flatbuffer.enum("TensorType", "FLOAT32")
         for op in graph.operators:
             name = flatbuffer.op_name(model, op)
-            if name not in PRODUCTS or graph.tensors[op.inputs[0]].type != float32:
+            if name not in KINDS or graph.tensors[op.inputs[0]].type != float32:
                 continue
             weight = graph.tensors[op.inputs[1]]
-            if weight.type == flatbuffer.enum("TensorType", "INT8"):
-                flatbuffer.set_constant(model, weight, _real(model, weight))
+            real = dequantized(model, weight)
+            if weight.type == flatbuffer.enum("TensorType", "INT8") and real is not None:
+                flatbuffer.set_constant(model, weight, real)
                 weight.type, weight.quantization = float32, None
                 done += 1
         return self._written(model) if done else None
@@ -115,13 +113,13 @@ class TfliteView(View):
         return flatbuffer.parse(self._content, self._name)
 
     def _written(self, model: Any) -> Mapping[str, bytes]:
-        return {self._name: written(model)}
+        return {self._name: flatbuffer.written(model)}
 
     def _op(self, op: Any) -> str:
         return flatbuffer.op_name(self.model, op)
 
     def _layer(self, op: Any) -> str:
-        if self._op(op) not in PRODUCTS:
+        if self._op(op) not in KINDS:
             return ""
         return layer_of([self.graph.tensors[t].name.decode() for t in op.inputs[1:] if t >= 0], ())
 
@@ -130,9 +128,9 @@ class TfliteView(View):
         computed = flatbuffer.constant(self.model, w) is None
         common: dict[str, Any] = {
             "layer": self._layer(op) or y.name.decode(),
-            "kind": PRODUCTS[self._op(op)],
-            "activations": _dtype(x.type),
-            "weights": "" if computed else _dtype(w.type),
+            "kind": KINDS[self._op(op)],
+            "activations": flatbuffer.type_name(x.type).lower(),
+            "weights": "" if computed else flatbuffer.type_name(w.type).lower(),
             "fixed": (self._reaches(op, -1), self._reaches(op, 1)),
         }
         if self._op(op) == "FULLY_CONNECTED":
@@ -141,10 +139,12 @@ class TfliteView(View):
         size, result = (tuple(map(int, t.shape[1:3])) for t in (x, y))
         kernel = (int(w.shape[1]), int(w.shape[2]))
         strides = (int(options.strideH), int(options.strideW))
-        pads = _pads(size, result, kernel, strides) if options.padding == _SAME else (0, 0, 0, 0)
+        dilations = (int(options.dilationHFactor), int(options.dilationWFactor))
+        around = pads(size, kernel, strides, dilations, options.padding)
         return Product(
             channels=(int(x.shape[3]), int(y.shape[3])), size=size, result=result, kernel=kernel,
-            strides=strides, pads=pads, groups=int(x.shape[3]) if depthwise else 1, **common,
+            strides=strides, dilations=dilations, pads=around,
+            groups=int(x.shape[3]) if depthwise else 1, **common,
         )  # fmt: skip
 
     def _beyond(self, op: Any, way: int) -> Iterator[Any]:
@@ -155,12 +155,12 @@ class TfliteView(View):
                 return [r for t in at.outputs for r in self._readers.get(int(t), ())]
             return [self._makers[int(t)] for t in at.inputs if int(t) in self._makers]
 
-        return beyond(op, near, id, lambda at: self._op(at) in PRODUCTS)
+        return beyond(op, near, id, lambda at: self._op(at) in KINDS)
 
     def _reaches(self, op: Any, way: int) -> bool:
         """Whether the network's input (way -1) or output (1) is next to it, no product between."""
         ends = set(map(int, self.graph.inputs if way < 0 else self.graph.outputs))
-        passed = (at for at in self._beyond(op, way) if self._op(at) not in PRODUCTS)
+        passed = (at for at in self._beyond(op, way) if self._op(at) not in KINDS)
         return any(
             ends & set(map(int, at.inputs if way < 0 else at.outputs))
             for at in itertools.chain([op], passed)
@@ -168,37 +168,7 @@ class TfliteView(View):
 
     def _around(self, op: Any, way: int) -> str:
         """The nearest product before (-1) or after (1) an operator."""
-        found = next((at for at in self._beyond(op, way) if self._op(at) in PRODUCTS), None)
+        found = next((at for at in self._beyond(op, way) if self._op(at) in KINDS), None)
         if found is None:
             return ""
         return self._layer(found) or str(self.graph.tensors[found.outputs[0]].name.decode())
-
-
-def _dtype(kind: int) -> str:
-    names = ("FLOAT32", "FLOAT16", "INT8", "UINT8", "INT16", "INT4", "INT2", "INT32")
-    return next((n.lower() for n in names if flatbuffer.enum("TensorType", n) == kind), str(kind))
-
-
-def _pads(
-    size: tuple[int, ...],
-    result: tuple[int, ...],
-    kernel: tuple[int, ...],
-    strides: tuple[int, ...],
-) -> tuple[int, ...]:
-    """Top, left, bottom, right of SAME padding."""
-    each = zip(size, result, kernel, strides, strict=True)
-    total = [max(0, (out - 1) * step + k - source) for source, out, k, step in each]
-    return (total[0] // 2, total[1] // 2, total[0] - total[0] // 2, total[1] - total[1] // 2)
-
-
-def _real(model: Any, tensor: Any) -> np.ndarray:
-    """Integers of a weight as the real numbers that they stand for."""
-    q = flatbuffer.constant(model, tensor)
-    assert q is not None
-    grid = tensor.quantization
-    side = [1] * q.ndim
-    side[int(grid.quantizedDimension)] = -1
-    scale, zero = (np.asarray(v, np.float32) for v in (grid.scale, grid.zeroPoint))
-    if scale.size == 1:
-        side = [1] * q.ndim
-    return np.asarray((q - zero.reshape(side)) * scale.reshape(side), np.float32)

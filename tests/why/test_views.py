@@ -27,6 +27,7 @@ PRODUCTS = (
     Product("x", "conv", (8, 16), (10, 10), (10, 10), (3, 3), pads=(1, 1, 1, 1)),
     Product("x", "conv", (8, 12), (9, 9), (5, 5), (1, 1), (2, 2)),
     Product("x", "conv", (8, 8), (9, 9), (9, 9), (3, 3), pads=(1, 1, 1, 1), groups=8),
+    Product("x", "conv", (4, 6), (9, 9), (9, 9), (3, 3), dilations=(2, 2), pads=(2, 2, 2, 2)),
     Product("x", "dense", (12, 5)),
 )
 
@@ -168,7 +169,7 @@ def test_a_depthwise_twin_stays_depthwise() -> None:
 def test_tflite_mends() -> None:
     pytest.importorskip("ai_edge_litert")
     from edgecv.backends.tflite.run import Session
-    from edgecv.backends.tflite.single_layer import twin, written
+    from edgecv.backends.tflite.single_layer import twin
     from edgecv.graphs.tflite import flatbuffer
     from edgecv.why.tflite_view import TfliteView
 
@@ -188,7 +189,7 @@ def test_tflite_mends() -> None:
     graph.operators.append(turn)
     graph.outputs = [last]
     flatbuffer.sign(model, ("x",), ("y",))
-    view = TfliteView("model.tflite", written(model))
+    view = TfliteView("model.tflite", flatbuffer.written(model))
     assert len(view.transposes) == 1
     assert view.without_subnormals() is None
     mended = view.without_transposes()

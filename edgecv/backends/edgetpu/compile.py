@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import Compiled
-from edgecv.backends.tflite import layout
 from edgecv.backends.tflite.compile import FILE, load, versions
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
-from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer, layout
 from edgecv.target import Target
 
 COMPILED = "model_edgetpu.tflite"

@@ -5,10 +5,7 @@ x (1, H, W, C) ─ CONV_2D, DEPTHWISE_CONV_2D or FULLY_CONNECTED ─ y      floa
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -139,15 +136,7 @@ class _File:
         """The file's bytes."""
         self.graph.inputs, self.graph.outputs = [x], [y]
         flatbuffer.sign(self.model, ("x",), ("y",))
-        return written(self.model)
-
-
-def written(model: Any) -> bytes:
-    """A ModelT as the bytes of a file."""
-    with tempfile.TemporaryDirectory(prefix="edgecv-why-") as room:
-        path = Path(room) / "model.tflite"
-        flatbuffer.write(model, path)
-        return path.read_bytes()
+        return flatbuffer.written(self.model)
 
 
 def _padding(product: Product) -> int:

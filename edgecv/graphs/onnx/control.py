@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.graphs.onnx.draft import Draft, attributes, bodies
+from edgecv.graphs.onnx.index import Index
 
 CONTROL = ("If", "Loop", "NonZero")
 MOST = 4096  # nodes that a loop may become: what is longer stays one
@@ -95,7 +96,7 @@ def _goes_on(draft: Draft, node: Any, body: Any) -> bool:
     from onnx import numpy_helper
 
     held = {t.name: t for t in body.initializer}
-    makers = {n: inner for inner in body.node for n in inner.output}
+    makers = Index(body).makers
     name = body.output[0].name
     while name in makers and makers[name].op_type in ("Identity", "Cast"):
         name = makers[name].input[0]

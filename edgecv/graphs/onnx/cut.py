@@ -12,6 +12,7 @@ from typing import Any
 from edgecv.checking import near
 from edgecv.errors import ModelError
 from edgecv.graphs.onnx.draft import body_reads
+from edgecv.graphs.onnx.index import Index
 
 
 def cut(model: Any, until: Sequence[str], outputs: Sequence[str], where: str) -> None:
@@ -99,7 +100,7 @@ def _value(name: str, known: Any, kinds: dict[str, int]) -> Any:
 def _drop_dead(graph: Any) -> None:
     """Remove nodes that no output needs, and the weights that only they read."""
     needed = {o.name for o in graph.output}
-    makers = {n: node for node in graph.node for n in node.output if n}
+    makers = Index(graph).makers
     todo, alive = list(needed), set()
     while todo:
         node = makers.get(todo.pop())

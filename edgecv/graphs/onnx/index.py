@@ -20,7 +20,7 @@ class Index:
     @cached_property
     def makers(self) -> dict[str, Any]:
         """The node that gives a tensor."""
-        return {name: node for node in self.graph.node for name in node.output}
+        return {name: node for node in self.graph.node for name in node.output if name}
 
     @cached_property
     def readers(self) -> defaultdict[str, list[Any]]:

@@ -12,7 +12,8 @@ DENSE = ("Gemm", "MatMul")
 # Nodes that multiply, by constants or (MatMul, and any of them) by what is computed.
 PRODUCTS = (*CONVOLUTIONS, *DENSE)
 # Those whose outputs are sums over one window of the input each: all but transposed convolutions.
-FORWARD = ("Conv", *DENSE)
+KINDS = {"Conv": "conv", **dict.fromkeys(DENSE, "dense")}
+FORWARD = tuple(KINDS)
 # Those whose second input is a layer's weights whenever it is constant; MatMul has two equal ones.
 WEIGHTED = (*CONVOLUTIONS, "Gemm")
 
@@ -43,8 +44,15 @@ def transposed(node: Any) -> bool:
     return node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute)
 
 
+def outputs_first(node: Any, weight: np.ndarray) -> np.ndarray:
+    """A layer's weight as (O, I / groups, kh, kw) or (O, I); also back to what the file holds.
+
+    Of `FORWARD` nodes: ConvTranspose holds (I, O / groups, kh, kw).
+    """
+    return weight.T if transposed(node) or node.op_type == "MatMul" else weight
+
+
 def rows_of(node: Any, weight: np.ndarray) -> np.ndarray:
     """The weight, output channel first, as (O, inputs of one output)."""
-    return (weight.T if transposed(node) else weight).reshape(
-        weight.shape[1] if transposed(node) else len(weight), -1
-    )
+    weight = outputs_first(node, weight)
+    return weight.reshape(len(weight), -1)

@@ -19,7 +19,8 @@ OPERANDS = {
     "TRANSPOSE_CONV": (2, 1, 3),
 }
 # Those whose outputs are sums over one window of the input each: all but transposed convolutions.
-FORWARD = tuple(name for name in OPERANDS if name != "TRANSPOSE_CONV")
+KINDS = {"CONV_2D": "conv", "DEPTHWISE_CONV_2D": "conv", "FULLY_CONNECTED": "dense"}
+FORWARD = tuple(KINDS)
 # The order of a weight's axes that puts them as PyTorch does: (O, I / groups, kh, kw) or (O, I).
 AXES = {
     "CONV_2D": (0, 3, 1, 2),

@@ -1,7 +1,4 @@
-"""Convolutions, dense layers and pools.
-
-SAME: total = max((ceil(n / s) - 1) s + (k - 1) d + 1 - n, 0), its smaller half in front
-"""
+"""Convolutions, dense layers and pools."""
 
 from __future__ import annotations
 
@@ -9,32 +6,32 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.tflite.geometry import pads
+from edgecv.graphs.tflite.layers import outputs_first
 from edgecv.importing.tflite.reader import Reader
-
-SAME = 0  # schema: Padding
 
 
 def conv(r: Reader, o: Any) -> None:
     """CONV_2D: weights (O, kh, kw, I / groups)."""
     w = r.known(r.inputs[1], "weight")
     groups = r.shape(r.inputs[0])[3] // w.shape[3]
-    _convolve(r, o, w.transpose(0, 3, 1, 2), groups)
+    _convolve(r, o, outputs_first("CONV_2D", w), groups)
 
 
 def depthwise(r: Reader, o: Any) -> None:
     """DEPTHWISE_CONV_2D: weights (1, kh, kw, O)."""
     w = r.known(r.inputs[1], "weight")
-    _convolve(r, o, w.transpose(3, 0, 1, 2), r.shape(r.inputs[0])[3])
+    _convolve(r, o, outputs_first("DEPTHWISE_CONV_2D", w), r.shape(r.inputs[0])[3])
 
 
 def _convolve(r: Reader, o: Any, w: np.ndarray, groups: int) -> None:
     source = r.inputs[0]
     dilations = [int(o.dilationHFactor), int(o.dilationWFactor)]
     strides = [int(o.strideH), int(o.strideW)]
-    pads = _pads(r.shape(source)[1:3], w.shape[2:], strides, dilations, o.padding)
+    around = pads(r.shape(source)[1:3], w.shape[2:], strides, dilations, o.padding)
     inputs = [r.first(source), r.hold(w), *_bias(r)]
     made = r.add(
-        "Conv", inputs, group=groups, strides=strides, dilations=dilations, pads=pads,
+        "Conv", inputs, group=groups, strides=strides, dilations=dilations, pads=around,
         kernel_shape=list(w.shape[2:]),
     )  # fmt: skip
     r.give(r.fused(made, o), first=True)
@@ -52,7 +49,8 @@ def transposed(r: Reader, o: Any) -> None:
         before.append(total // 2)
         after.append(total - total // 2)
         more.append(max(size - whole, 0))
-    inputs = [r.first(source), r.hold(w.transpose(3, 0, 1, 2)), *_bias(r, 3)]
+    held = r.hold(outputs_first("TRANSPOSE_CONV", w).swapaxes(0, 1))  # ONNX: (I, O, kh, kw)
+    inputs = [r.first(source), held, *_bias(r, 3)]
     made = r.add(
         "ConvTranspose", inputs, strides=strides, pads=[*before, *after], output_padding=more,
         kernel_shape=list(kernel),
@@ -87,22 +85,11 @@ def largest(r: Reader, o: Any) -> None:
 def _pool(r: Reader, o: Any, op: str) -> None:
     source = r.inputs[0]
     kernel, strides = [int(o.filterHeight), int(o.filterWidth)], [int(o.strideH), int(o.strideW)]
-    pads = _pads(r.shape(source)[1:3], kernel, strides, (1, 1), o.padding)
-    made = r.add(op, [r.first(source)], kernel_shape=kernel, strides=strides, pads=pads)
+    around = pads(r.shape(source)[1:3], kernel, strides, (1, 1), o.padding)
+    made = r.add(op, [r.first(source)], kernel_shape=kernel, strides=strides, pads=around)
     r.give(r.fused(made, o), first=True)
 
 
 def _bias(r: Reader, place: int = 2) -> list[str]:
     values = r.value(r.inputs[place]) if len(r.inputs) > place else None
     return [] if values is None else [r.hold(values)]
-
-
-def _pads(sizes: Any, kernel: Any, strides: Any, dilations: Any, padding: int) -> list[int]:
-    if padding != SAME:
-        return [0, 0, 0, 0]
-    before, after = [], []
-    for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True):
-        total = max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
-        before.append(total // 2)
-        after.append(total - total // 2)
-    return [*before, *after]

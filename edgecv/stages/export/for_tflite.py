@@ -10,6 +10,7 @@ from edgecv.graph import Graph
 from edgecv.graphs import groups
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite import groups as tflite_groups
+from edgecv.graphs.tflite.index import Index
 from edgecv.stages.base import Context
 
 # Functions behind a network's last layer after which its numbers are quantities.
@@ -34,7 +35,7 @@ def ends(graph: Graph) -> list[str]:
     """The operator that makes each output, behind those that only pass numbers on."""
     model = flatbuffer.read(graph.path)
     main = flatbuffer.graph_of(model)
-    made = {int(t): op for op in main.operators for t in op.outputs}
+    made = Index(main).makers
     found = []
     for index in main.outputs:
         op = made.get(int(index))

@@ -23,13 +23,12 @@ from typing import Any
 import torch
 
 from edgecv import child, lifeline
-from edgecv.backends.tflite import layout
 from edgecv.backends.tflite.run import Session
-from edgecv.backends.tflite.subnormals import flush_tflite
 from edgecv.errors import MissingExtraError, UnsupportedError
 from edgecv.examples import Example, example_of
 from edgecv.graph import Graph
-from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite import flatbuffer, layout
+from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.outputs import flat
 from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights

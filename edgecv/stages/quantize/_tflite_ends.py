@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.index import Index
 from edgecv.graphs.tflite.layers import (
     OPERANDS,
     as_in_file,
@@ -136,7 +137,7 @@ def roomy(
 ) -> dict[str, Range]:
     """The ranges with those of integer outputs wider than what the samples showed."""
     graph, found = flatbuffer.graph_of(model), dict(ranges)
-    makers = {int(t): op for op in graph.operators for t in op.outputs}
+    makers = Index(graph).makers
     for index, spec in zip(map(int, graph.outputs), outputs, strict=True):
         at: int | None = index
         while at is not None and _is_row(spec):

@@ -8,6 +8,7 @@ import numpy as np
 
 from edgecv.graphs.names import names_of
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.geometry import pads
 from edgecv.graphs.tflite.layers import weights
 from edgecv.stages.quantize.rounding import PLACES as SEEN
 from edgecv.stages.quantize.rounding import columns
@@ -28,16 +29,10 @@ def seen_by(model: Any, name: str, op: Any, x: np.ndarray) -> np.ndarray | None:
         return rows[picked].T[None]
     how = op.builtinOptions
     strides, dilations = (how.strideH, how.strideW), (how.dilationHFactor, how.dilationWFactor)
-    before, after = [0, 0], [0, 0]
-    if how.padding == flatbuffer.enum("Padding", "SAME"):
-        for side in (0, 1):
-            size, stride = x.shape[1 + side], strides[side]
-            reach = (real.shape[2 + side] - 1) * dilations[side] + 1
-            missing = max(0, (-(-size // stride) - 1) * stride + reach - size)
-            before[side], after[side] = missing // 2, missing - missing // 2
+    around = pads(x.shape[1:3], real.shape[2:], strides, dilations, how.padding)
     groups = x.shape[3] // real.shape[1]
     image = x[0].transpose(2, 0, 1)
-    return columns(image, real.shape[2:], strides, dilations, (*before, *after), groups)
+    return columns(image, real.shape[2:], strides, dilations, around, groups)
 
 
 def known_as(model: Any) -> dict[str, frozenset[str]]:

@@ -17,6 +17,7 @@ from torch import fx, nn
 
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.geometry import is_same, pads
 from edgecv.graphs.tflite.layers import FORWARD, OPERANDS, is_float, operand, weights
 from edgecv.stages.quantize._tflite_measured import play
 from edgecv.stages.quantize._tflite_place import Place
@@ -153,14 +154,10 @@ class _Builder:
     ) -> tuple[fx.Node, nn.Conv2d]:
         how, shape = op.builtinOptions, self._graph.tensors[op.inputs[0]].shape
         strides, dilations = (how.strideH, how.strideW), (how.dilationHFactor, how.dilationWFactor)
-        if not self._valid(op):
-            pads: list[int] = []
-            for side in (1, 0):
-                size, stride = int(shape[1 + side]), strides[side]
-                reach = (real.shape[2 + side] - 1) * dilations[side] + 1
-                missing = max(0, (-(-size // stride) - 1) * stride + reach - size)
-                pads += [missing // 2, missing - missing // 2]
-            x = self._fx.call_function(F.pad, (x, tuple(pads)))
+        if is_same(how.padding):
+            around = pads(shape[1:3], real.shape[2:], strides, dilations, how.padding)
+            top, left, bottom, right = around
+            x = self._fx.call_function(F.pad, (x, (left, right, top, bottom)))
         groups = int(shape[3]) // real.shape[1]
         kernel = (real.shape[2], real.shape[3])
         module = nn.Conv2d(int(shape[3]), len(real), kernel, strides, 0, dilations, groups, bias)

@@ -12,7 +12,7 @@ onnx = pytest.importorskip("onnx")
 from edgecv.graphs.onnx.constants import axis_of, constants, dequantized  # noqa: E402
 from edgecv.graphs.onnx.geometry import geometry  # noqa: E402
 from edgecv.graphs.onnx.index import Index  # noqa: E402
-from edgecv.graphs.onnx.layers import layers, rows_of, transposed  # noqa: E402
+from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of, transposed  # noqa: E402
 from edgecv.graphs.onnx.names import node_names  # noqa: E402
 
 
@@ -42,6 +42,8 @@ def test_a_node_that_reads_twice_is_one_reader_of_two_uses(model: Any) -> None:
     index = Index(model.graph)
     assert [n.name for n in index.readers["y"]] == ["sum"]
     assert (index.uses["y"], index.uses["x"], index.uses["out"]) == (2, 1, 0)
+    model.graph.node.append(onnx.helper.make_node("Dropout", ["z"], ["d", ""]))
+    assert "" not in Index(model.graph).makers  # an output that nobody asks for has no maker
     assert (index.makers["z"].name, index.ends, {*index.held}) == (
         "sum", {"out"}, {"stem.weight", "w"})  # fmt: skip
 
@@ -56,6 +58,9 @@ def test_layers_are_those_whose_weights_are_constants_without_factors(model: Any
     assert np.array_equal(rows_of(dense, held["w"]), held["w"].T)
     assert rows_of(conv, held["stem.weight"]).shape == (4, 9)
     assert held["b"].shape == (3,)
+    rows = onnx.helper.make_node("MatMul", ["f", "w"], ["rows"])
+    assert np.array_equal(outputs_first(rows, held["w"]), held["w"].T)
+    assert outputs_first(conv, held["stem.weight"]).shape == (4, 1, 3, 3)
 
 
 def test_a_layer_answers_to_its_weight_and_its_node(model: Any) -> None:
