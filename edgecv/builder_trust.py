@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import edgecv
-from edgecv.backends.c.trust import VARIABLE, told
 from edgecv.errors import ModelError, TrustError
+from edgecv.source_trust import VARIABLE, told
 
 _NAMED: ContextVar[frozenset[str]] = ContextVar("edgecv_named_builders", default=frozenset())
 _HINT = "a function of your own file that returns a torch.nn.Module"

@@ -62,9 +62,9 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors are one line on stderr unless --traceback."""
-    from edgecv.backends.c.trust import telling
     from edgecv.interrupts import Stopped, stoppable
     from edgecv.logs import quiet
+    from edgecv.source_trust import telling
 
     parser = build_parser()
     options = parser.parse_args(arguments)

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from edgecv import builder_trust, making
-from edgecv.backends.c import trust
+from edgecv import builder_trust, making, source_trust
 from edgecv.errors import (
     DeviceError,
     DeviceLostError,
@@ -160,7 +159,7 @@ def run(
     reporter, store = reporter or Silent(), store or Store(out / "store")
     expansion = Expansion(recipe, compare)
     outcome = Outcome(expansion)
-    with store.locked(), trust.own(), builder_trust.named(recipe.builders()):
+    with store.locked(), source_trust.own(), builder_trust.named(recipe.builders()):
         total = len(expansion.nodes)
         for index, node in enumerate(expansion.nodes.values()):
             _visit(node, outcome, store, reporter, (index, total))

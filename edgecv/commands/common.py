@@ -103,8 +103,7 @@ def runner(
 
     if not getattr(options, "device", None):
         return lambda module, job, where: child.call(module, job, where, progress, ONE_THREAD)
-    from edgecv import device
-    from edgecv.backends.c import trust
+    from edgecv import device, source_trust
 
     address, python = device.resolve(options.device)
 
@@ -119,7 +118,7 @@ def runner(
         return device.call(
             address, module, sent, files, where, python=options.python or python,
             ssh_config=options.ssh_config, progress=progress,
-            environment={**ONE_THREAD, **trust.passed()},
+            environment={**ONE_THREAD, **source_trust.passed()},
             timeout_s=3600.0 + getattr(options, "budget", 0.0),
         )  # fmt: skip
 

@@ -42,10 +42,10 @@ def report(options: argparse.Namespace) -> int:
 def at_the_end(out: Path, quiet: bool) -> Path | None:
     """The report of a run that has just ended; what goes wrong is a line, never a lost run."""
     from edgecv import report as reporting
-    from edgecv.backends.c import trust
+    from edgecv import source_trust
 
     try:
-        with trust.own(), Bar("report", quiet) as bar:
+        with source_trust.own(), Bar("report", quiet) as bar:
             return reporting.write(out, progress=bar)
     except EdgecvError as e:
         print(f"no report: {e}", file=sys.stderr)

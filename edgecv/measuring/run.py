@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgecv import child
-from edgecv.backends.c import trust
+from edgecv import child, source_trust
 from edgecv.bench.calibration import ONE_THREAD
 from edgecv.bench.machine import processor
 from edgecv.closure import code
@@ -35,7 +34,7 @@ class Measuring:
 
     def pack(self, job: PackJob, where: str) -> BundleFacts:
         """Make a bundle. where: what an error names"""
-        answer = child.call(MODULES[PackJob], job.to_json(), where, None, trust.passed())
+        answer = child.call(MODULES[PackJob], job.to_json(), where, None, source_trust.passed())
         return BundleFacts.from_json(answer)
 
     def measure(
@@ -73,4 +72,4 @@ class Measuring:
 
 def environment() -> Mapping[str, str]:
     """What a process that measures gets besides its own."""
-    return {**ONE_THREAD, **trust.passed()}
+    return {**ONE_THREAD, **source_trust.passed()}

@@ -1,7 +1,7 @@
 """The bundle as a file: a zip that is read and checked, and not unpacked to a disk.
 
-Nothing of it is executed, but for engine "c", whose files are source code: a session of it wants
-EDGECV_TRUST_SOURCE=1 (`edgecv.backends.c.trust`).
+Nothing of it is executed, but where an engine's files are source code (C): a session of it wants
+EDGECV_TRUST_SOURCE=1 (`edgecv.source_trust`).
 
     manifest.json                  what it is (below); the first member
     engine/<name>                  the engine's own files

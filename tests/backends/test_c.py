@@ -17,8 +17,12 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import target, zoo  # noqa: E402
-from edgecv.backends.c import reference, trust, write  # noqa: E402
+from edgecv import (  # noqa: E402
+    source_trust,
+    target,
+    zoo,
+)
+from edgecv.backends.c import reference, write  # noqa: E402
 from edgecv.backends.c.compile import compile  # noqa: E402
 from edgecv.backends.c.network import Network, Step, Tensor, multiplier, words  # noqa: E402
 from edgecv.backends.c.plan import lives, plan  # noqa: E402
@@ -471,29 +475,29 @@ def test_source_of_another_s_making_is_not_compiled(
     compile(made("lenet", "fp32", tmp_path / "graph"), C, tmp_path / "out")
     files = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir()}
     for value in (None, "0", "yes"):
-        monkeypatch.delenv(trust.VARIABLE, raising=False)
+        monkeypatch.delenv(source_trust.VARIABLE, raising=False)
         if value:
-            monkeypatch.setenv(trust.VARIABLE, value)
+            monkeypatch.setenv(source_trust.VARIABLE, value)
         with pytest.raises(TrustError, match="source code") as refused:
             Session(files)
         assert "EDGECV_TRUST_SOURCE=1" in refused.value.hint
-        with trust.own():
+        with source_trust.own():
             Session(files)
-            assert trust.passed() == {trust.VARIABLE: "1"}
-        assert trust.passed() == {}
+            assert source_trust.passed() == {source_trust.VARIABLE: "1"}
+        assert source_trust.passed() == {}
 
 
 def test_trust_is_a_thread_s_own_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv(trust.VARIABLE, raising=False)
-    first, second = trust.own(), trust.own()
+    monkeypatch.delenv(source_trust.VARIABLE, raising=False)
+    first, second = source_trust.own(), source_trust.own()
     with first:
         with ThreadPoolExecutor(1) as pool:
-            assert not pool.submit(trust.given).result()
+            assert not pool.submit(source_trust.given).result()
         with second:
-            assert trust.given()
-        assert trust.given()
-    assert not trust.given()
-    assert trust.VARIABLE not in os.environ
+            assert source_trust.given()
+        assert source_trust.given()
+    assert not source_trust.given()
+    assert source_trust.VARIABLE not in os.environ
 
 
 def test_without_a_compiler_the_code_is_written_and_not_run(

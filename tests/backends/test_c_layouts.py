@@ -11,7 +11,8 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecv.backends.c import reference, trust
+from edgecv import source_trust
+from edgecv.backends.c import reference
 from edgecv.backends.c.compile import compile as to_c
 from edgecv.backends.c.read import read
 from edgecv.backends.c.run import Session, probe
@@ -102,7 +103,7 @@ def test_tokens_and_a_transposed_convolution_run_as_compiled(tmp_path: Path) -> 
         made = to_c(graph, load("c"), tmp_path / f"{name}-c")
         files = {n: (tmp_path / f"{name}-c" / n).read_bytes() for n in made.files}
         x = normal(*graph.inputs[0].shape)
-        with trust.own():
+        with source_trust.own():
             session = Session(files)
         (got,) = session.run({"x": np.ascontiguousarray(x.transpose(0, 2, 3, 1))}).values()
         session.close()

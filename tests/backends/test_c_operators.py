@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import edgecv
-from edgecv.backends.c import trust
+from edgecv import source_trust
 from edgecv.backends.c.compile import compile as to_c
 from edgecv.backends.c.read import _Reader, read
 from edgecv.backends.c.run import Session, probe
@@ -93,7 +93,7 @@ def compared(w: Written, room: Path) -> None:
     graph = Graph(room / "model.onnx", "onnx", "fp32", (), outputs, {})
     made = to_c(graph, load("c"), room / "c")
     files = {n: (room / "c" / n).read_bytes() for n in made.files}
-    with trust.own():
+    with source_trust.own():
         session = Session(files)
     assert session.outputs == made.outputs
     _, high, wide, channels = session.inputs[0].shape

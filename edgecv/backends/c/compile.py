@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import source_trust
 from edgecv.backends import Compiled
-from edgecv.backends.c import header, network, reference, trust, write
+from edgecv.backends.c import header, network, reference, write
 from edgecv.backends.c.plan import plan
 from edgecv.backends.c.read import read
 from edgecv.backends.c.run import ENGINE, Session, image_spec, output_spec, probe, shaped
@@ -43,7 +44,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     source, result = (found.tensors[n].shape for n in (found.source, found.result))
     here, notes = probe(), [f"needs {arena:,} bytes of memory and {flash:,} of constants"]
     if here.available:
-        with trust.own():
+        with source_trust.own():
             Session({n: t.encode() for n, t in files.items()}).close()
     return Compiled(
         files=tuple(files),

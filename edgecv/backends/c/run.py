@@ -1,7 +1,7 @@
 """Generated C on this machine: compiled into a library of its own, called by ctypes.
 
 Imports with numpy alone; needs a C compiler ($CC, else cc, gcc or clang), and to be told that the
-source's maker is trusted (`trust.py`).
+source's maker is trusted (`edgecv.source_trust`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c import trust
+from edgecv import source_trust
 from edgecv.binary.build import compiler
 from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.spec import Layer, Probe, Profile, TensorSpec
@@ -62,7 +62,7 @@ class Session:
 
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
         del threads
-        trust.check(ENGINE)
+        source_trust.check(ENGINE)
         cc = compiler()
         if cc is None:
             named = os.environ.get("CC")

@@ -1,8 +1,9 @@
-"""A bundle of C is source code: opening it compiles and runs what its maker wrote.
+"""Some files are source code: opening them compiles or imports what their maker wrote.
 
-So a session wants to be told that the maker is trusted, by EDGECV_TRUST_SOURCE=1. `run`, `export`
-trust what lies in their own folder (`own`), and tell it to the processes and devices that measure
-(`passed`). Imports with the standard library alone.
+A bundle of C is, and a Model folder whose builder is somebody's function. So an engine's session
+(`check`) and a Model folder (`edgecv.builder_trust`) want to be told that the maker is trusted, by
+EDGECV_TRUST_SOURCE=1. `run`, `export` trust what lies in their own folder (`own`), and tell it to
+the processes and devices that measure (`passed`). Imports with the standard library alone.
 """
 
 from __future__ import annotations
