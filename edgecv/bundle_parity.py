@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import parity
-from edgecv.backends import facts
+from edgecv.backends import facts, reference
 from edgecv.errors import ParityError
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance
@@ -68,7 +68,7 @@ def bundle_parity(
         return _bundle_parity(where, graph, floats, target, session, pixels, preprocess, made_up)
     except ParityError as e:
         known = explained(e, graph, pixels, preprocess)
-        if known is not e or not files or graph.format == "openvino":  # whose layers are its own
+        if known is not e or not files or not facts(reference(graph.format)).unfused:
             raise known from None
         raise _blamed(e, graph, target.backend, files, pixels, preprocess) from None
 

@@ -20,6 +20,7 @@ from edgecv import model_input, pipeline, pixel_units, results, target
 from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
+from edgecv.graph_files import is_pinned
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
 from edgecv.measuring import facts as kept
@@ -256,7 +257,7 @@ def _source(request: Request) -> ModelSource:
     source, said = source_of(request.model, request.args, Path()), request.pins.to_json()
     taken = {"module": ("input", "batch"), "zoo": ("batch",)}.get(source.kind, ())
     said = {k: v for k, v in said.items() if k not in taken and v != "NCHW"}
-    if source.kind != "onnx" and said:
+    if said and not is_pinned(source.kind):
         word = next(iter(said))
         raise RecipeError(f"--{word}", f"is for .onnx files, and {request.model} is none",
                           "leave it out, or export the network to ONNX first")  # fmt: skip

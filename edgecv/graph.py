@@ -14,6 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from edgecv.graph_files import FILES
 from edgecv.runtime.fidelity import group
 from edgecv.runtime.spec import TensorSpec, ungrouped
 from edgecv.samples import plain
@@ -27,7 +28,7 @@ class Graph:
     """A network as a file.
 
     path:      the .onnx or .tflite file, or OpenVINO's .xml, whose weights lie beside it (.bin)
-    format:    "onnx", "tflite" or "openvino"
+    format:    "onnx", "tflite", "openvino", or what else an engine reads (`Facts.graphs`)
     precision: "fp32", "int8" (what its weights and activations hold), "fp16" (its weights) or
                "bf16" (what it is to be computed in; the file is the float one)
     inputs, outputs: tensors in the graph's own order, batch 1, static shapes
@@ -44,8 +45,8 @@ class Graph:
     @property
     def beside(self) -> tuple[Path, ...]:
         """The files that hold it, the one at `path` first."""
-        weights = self.path.with_suffix(".bin")
-        return (self.path, weights) if self.format == "openvino" else (self.path,)
+        beside = FILES[self.format].beside if self.format in FILES else ()
+        return (self.path, *map(self.path.with_suffix, beside))
 
     def files(self) -> dict[str, bytes]:
         """What a session of it is opened with: bytes by name, the file at `path` first."""

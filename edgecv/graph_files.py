@@ -1,9 +1,24 @@
-"""Networks that come as graph files: the formats, and the door of each."""
+"""Formats of graph files: those that networks come in, the door of each, what is made of them.
+
+An engine says which formats it reads (`edgecv.backends.Facts`). What is done otherwise for each
+lies in for_<format>.py: of stages/export, and where such a graph is made int8, of stages/quantize,
+ladder and quantizers. Folders on the Python path add to these too.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgecv.backends import facts
+from edgecv.errors import UnsupportedError
+
+if TYPE_CHECKING:
+    from edgecv.target import Target
 
 SOURCE = "source"  # what a clean copy is called in the folder of a step's result
 
@@ -14,24 +29,66 @@ class FileKind:
 
     called:  as messages say it
     becomes: formats of graph that are made of it for engines that do not read it
+    torch:   whether it is read into PyTorch, of which every format is made
     way_out: what to do for other engines
+    beside:  suffixes of files that belong to it
+    pinned:  whether options pin its shapes and cut it
     """
 
     suffix: str
     called: str
     becomes: tuple[str, ...] = ()
     way_out: str = ""
+    beside: tuple[str, ...] = ()
+    pinned: bool = False
+    torch: bool = False
 
 
 FILES = {
-    "onnx": FileKind(".onnx", "an .onnx file", ("tflite",)),
+    "onnx": FileKind(".onnx", "an .onnx file", pinned=True, torch=True),
     "tflite": FileKind(".tflite", "a .tflite file", ("onnx",)),
     "openvino": FileKind(
         ".xml", "OpenVINO IR", (),
         "take a target of OpenVINO (openvino, nuc), or bring the network that it was converted "
-        "from as .onnx or PyTorch",
+        "from as .onnx or PyTorch", (".bin",),
     ),
 }  # fmt: skip
+
+
+def read_into_pytorch(kind: str) -> bool:
+    """Whether a network of that kind is a graph file that becomes a PyTorch network."""
+    return kind in FILES and FILES[kind].torch
+
+
+def is_pinned(kind: str) -> bool:
+    """Whether options pin the shapes of a network of that kind, and cut it."""
+    return kind in FILES and FILES[kind].pinned
+
+
+def reaches(target: Target, kind: str) -> str:
+    """The format in which a network reaches a target's engine: its profile's, or that of the file
+    that comes, where the engine reads it too."""
+    return kind if kind in facts(target.backend).also else target.graph
+
+
+def reader(kind: str) -> str:
+    """The module that makes graphs of other formats of a file; "" where PyTorch lies between."""
+    return f"edgecv.importing.from_{kind}" if find_spec(f"edgecv.importing.from_{kind}") else ""
+
+
+@contextmanager
+def brought(graph_format: str, what: str) -> Iterator[None]:
+    """Meanwhile a for_<format>.py is imported. what: what it does with such graphs
+
+    Raises UnsupportedError: who brought the format has none.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if not (e.name or "").endswith(f".for_{graph_format}"):
+            raise
+        name, hint = f"{graph_format} graphs", f"a for_{graph_format}.py does: docs/extending.md"
+        raise UnsupportedError(name, f"nothing here {what} them", hint) from None
 
 
 def loader(kind: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from edgecv import zoo
 from edgecv.checking import Where, near, short
 from edgecv.errors import RecipeError
-from edgecv.graph_files import FILES
+from edgecv.graph_files import FILES, is_pinned
 from edgecv.graphs.onnx import pins
 from edgecv.graphs.onnx.pins import Pins
 
@@ -55,7 +55,8 @@ def read(value: Any, folder: Path, where: Where, *place: Any) -> ModelSource:
             name = str(value[named[0]])
             if named[0] in (*FILES, *TORCH, "folder"):
                 name = str(locate(name, folder))
-                words = {"onnx": pins.WORDS}.get(named[0], ("input",) if named[0] in TORCH else ())
+                traced = ("input",) if named[0] in TORCH else ()
+                words = pins.WORDS if is_pinned(named[0]) else traced
                 for key in args:
                     if key not in words:
                         what = f"unknown key {key!r}: a file takes no arguments"

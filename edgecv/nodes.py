@@ -28,7 +28,7 @@ from edgecv.backends import reference
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code, maker
 from edgecv.edits import kinds
-from edgecv.graph_files import loader
+from edgecv.graph_files import loader, reader
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.model_source import TORCH, ModelSource, locate
@@ -272,8 +272,9 @@ class Expansion:
 
     def _read_for(self, target: Target) -> tuple[str, ...]:
         """The module that makes a graph for the target of a file in another format."""
-        tflite = self.recipe.model.kind == "tflite" and self._format(target) != "tflite"
-        return ("edgecv.importing.from_tflite",) if tflite else ()
+        kind = self.recipe.model.format
+        name = reader(kind) if kind != self._format(target) else ""
+        return (name,) if name else ()
 
     def _per_target(
         self, name: str, stage: Stage, step: str, inputs: dict[str, str], target: Target

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from edgecv import model_source, recipe_flow, recipe_input, stages, strict_yaml, target, user_code
+from edgecv.backends import formats
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.graph_files import FILES
@@ -215,9 +216,7 @@ def _steps(items: Any, where: Where) -> tuple[Step, ...]:
         name = stage.name or _unused(str(word), steps, named)
         if name in steps or name == "model":
             raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
-        if name.endswith(
-            (".onnx", ".tflite", ".openvino")
-        ):  # nodes and files of exported graphs end so
+        if name.endswith(tuple(f".{f}" for f in formats())):  # nodes of exported graphs end so
             place = where("stages", i, word, "name")
             raise RecipeError(place, f"name {name!r} ends like a graph file", "choose another")
         source = stage.from_ or last

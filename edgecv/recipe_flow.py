@@ -12,7 +12,7 @@ from edgecv.backends import facts
 from edgecv.checking import Where
 from edgecv.edits import Edit, conflict
 from edgecv.errors import ModelError, RecipeError, TargetError
-from edgecv.graph_files import FILES
+from edgecv.graph_files import FILES, reaches, read_into_pytorch
 from edgecv.model_source import ModelSource
 from edgecv.stages.base import Stage
 from edgecv.target import Target
@@ -59,7 +59,7 @@ def check(
                 raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
-        teaches = model.format == "onnx" and step.source == "model"
+        teaches = step.source == "model" and read_into_pytorch(model.format)
         taught = step.student and teaches  # an .onnx file may teach a new network
         if gives == "graph" and step.stage.produces == "model" and not taught:
             raise RecipeError(
@@ -118,16 +118,16 @@ def suits(profile: Target, stage: Stage, where: str) -> None:
 
 def takes(profile: Target, model: ModelSource, where: str) -> None:
     """Raise TargetError where a file was made for other engines than the target's."""
-    if not model.is_graph or graph_format(profile, model) in FILES[model.format].becomes:
+    if not model.is_graph:
         return
-    if graph_format(profile, model) != model.format:
-        kind = FILES[model.format]
+    kind, wanted = FILES[model.format], graph_format(profile, model)
+    made = wanted in kind.becomes or read_into_pytorch(model.format)
+    if wanted != model.format and not made:
         engine = facts(profile.backend).label
         what = f"{Path(model.name).name} is {kind.called}, which {engine} does not read"
         raise TargetError(f"{where}: target {profile.name!r}", what, kind.way_out)
 
 
 def graph_format(profile: Target, model: ModelSource) -> str:
-    """The format in which a network reaches a target's engine: its profile's, or that of the file
-    that comes, where the engine reads it too."""
-    return model.format if model.format in facts(profile.backend).also else profile.graph
+    """The format in which a network reaches a target's engine."""
+    return reaches(profile, model.format)

@@ -25,7 +25,7 @@ from pydantic import (
 
 from edgecv import strict_yaml
 from edgecv.address import check_python, parse
-from edgecv.backends import ENGINES
+from edgecv.backends import ENGINES, facts, reference
 from edgecv.errors import DeviceError, RecipeError, TargetError
 
 
@@ -58,7 +58,7 @@ class Target(_Frozen):
     """A checked device profile.
 
     backend:    folder in edgecv/backends/ whose compile.py and run.py serve it
-    graph:      the format that backend reads
+    graph:      the format that backend reads, one of those it says (`Facts.graphs`)
     precisions: what a recipe may ask of it, the first is the reference
     alignment:  channel counts are kept a multiple of this when pruning
     io:         dtype of the compiled network's image input ("float32", "int8" or "uint8")
@@ -73,7 +73,7 @@ class Target(_Frozen):
     name: str
     description: str = ""
     backend: str
-    graph: Literal["onnx", "tflite"]
+    graph: str
     precisions: tuple[Literal["fp32", "fp16", "bf16", "int8"], ...] = ("fp32", "fp16", "int8")
     grid: Grid = Grid()
     alignment: int = Field(default=16, ge=1)
@@ -94,6 +94,22 @@ class Target(_Frozen):
         """An engine is a folder in edgecv/backends/."""
         if name not in ENGINES:
             raise ValueError(f"{name!r} is no engine; there are {', '.join(ENGINES)}")
+        return name
+
+    @field_validator("graph")
+    @classmethod
+    def _is_read(cls, name: str, info: ValidationInfo) -> str:
+        """A format that the engine reads, and that an engine says what it means."""
+        if "backend" not in info.data:  # which is wrong, and said
+            return name
+        said = facts(info.data["backend"])
+        if name not in said.graphs:
+            known = " or ".join(said.graphs) or "none that profiles may name"
+            raise ValueError(f"{said.label} reads no {name!r}, but {known}")
+        try:
+            reference(name)
+        except LookupError:
+            raise ValueError(f"no engine says that it is the reference of {name!r}") from None
         return name
 
     @field_validator("device", "device_python")

@@ -138,3 +138,35 @@ def test_a_device_gets_the_engine_too(room: Path) -> None:
     assert {"edgecv/backends/toy/run.py", "edgecv/backends/toy/__init__.py"} <= {
         *done.stdout.split()
     }
+
+
+def test_an_engine_brings_a_format_of_graph_of_its_own(toy: Callable, room: Path) -> None:
+    """From PyTorch and from an .onnx file; int8 of it is refused, which nobody brought."""
+    size = ("--input-size", "16")
+    toy("export", "mynet:make", "--arg", "width=8", *size, "--target", "cpu", "--out", "onnx")
+    (file,) = (room / "onnx").glob("*.onnx")
+    for network in (("mynet:make", "--arg", "width=8", *size), (file,)):
+        out = room / f"own-{Path(network[0]).suffix[1:]}"
+        toy("export", *network, "--target", "toy-own", "--out", out)
+        assert {p.suffix for p in out.iterdir()} == {".edgecv", ".toy"}
+    toy("verify", *out.glob("*.edgecv"))
+    with pytest.raises(AssertionError, match="toy graphs: nothing here quantizes them"):
+        toy("export", "mynet:make", *size, "--target", "toy-own", "--precision", "int8",
+            "--calibration", "images/train", "--out", "never")  # fmt: skip
+    assert not (room / "never").exists()
+
+
+@pytest.mark.parametrize(
+    ("graph", "said"),
+    [("tflite", "Toy reads no 'tflite', but onnx or toy"), ("5", "Input should be a valid string")],
+)
+def test_a_profile_asks_for_what_its_engine_reads(
+    edgecv: Callable, room: Path, graph: str, said: str
+) -> None:
+    (room / "targets" / "wrong.yaml").write_text(f"backend: toy\ngraph: {graph}\n")
+    done = edgecv("export", "mynet:make", "--target", "wrong", "--out", "never", cwd=room,
+                  path=room / "path")  # fmt: skip
+    (room / "targets" / "wrong.yaml").unlink()
+    assert done.code == 2
+    assert said in done.err
+    assert "graph" in done.err

@@ -44,13 +44,15 @@ class Facts:
     label:     as pages write it
     absent:    what is lost where it cannot run
     alone:     whether single layers can be run and timed on it here
-    also:      formats of graph that it reads beside its profiles' own, as a user's file
+    graphs:    formats of graph that its profiles may ask for (`graph: onnx`)
+    also:      formats that it reads besides, as a user's file
     libraries: distributions that shape its files or run them, as results name them
     extras:    top-level module that it imports -> the extra of edgecv that brings it
     tools:     distribution that `edgecv doctor` looks for -> its extra, and what it is for
     quantizers: of its makers, which know its kernels: `quantize: {engine: ...}`
     format:    what its files are read as: "onnx", "tflite", "openvino" (.xml); "" for its own kind
     reference: the format of graph that is compared on it, whatever the target's engine
+    unfused:   whether inside.py opens a graph node by node too, without the engine's kernels
     profile:   its own target profile, where that is not called as the engine is
     products:  its words for layers that multiply, as its profiles write them
     floating:  those of them that it has no integer kernel of, always or on some grids
@@ -68,6 +70,7 @@ class Facts:
     label: str
     absent: str
     alone: bool = False
+    graphs: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)
@@ -75,6 +78,7 @@ class Facts:
     quantizers: tuple[str, ...] = ()
     format: str = ""
     reference: str = ""
+    unfused: bool = False
     profile: str = ""
     products: tuple[str, ...] = ()
     floating: tuple[str, ...] = ()
@@ -145,10 +149,18 @@ def every() -> dict[str, Facts]:
     return {engine: facts(engine) for engine in ENGINES}
 
 
+def formats() -> tuple[str, ...]:
+    """Every format of graph that an engine reads."""
+    return tuple(sorted({f for said in every().values() for f in (*said.graphs, *said.also)}))
+
+
 @cache
 def reference(graph_format: str) -> str:
-    """The engine that graph files of that format are compared on."""
-    return next(name for name, said in every().items() if said.reference == graph_format)
+    """The engine that graph files of that format are compared on. Raises LookupError: none is."""
+    for name, said in every().items():
+        if said.reference == graph_format:
+            return name
+    raise LookupError(graph_format)
 
 
 def has(engine: str, file: str) -> bool:

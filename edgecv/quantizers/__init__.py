@@ -9,3 +9,7 @@
 Nothing of the network's own code or of its parameters' names changes: its calls are intercepted
 while it runs. Importing a file of this package imports torch.
 """
+
+from edgecv import portions
+
+__path__ = [*__path__, *portions.of("quantizers")]

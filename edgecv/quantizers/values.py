@@ -8,6 +8,7 @@ from types import ModuleType
 import numpy as np
 
 from edgecv.graph import Graph
+from edgecv.graph_files import brought
 
 
 def tensors(graph: Graph, image: np.ndarray) -> dict[str, np.ndarray]:
@@ -23,4 +24,5 @@ def weights(graph: Graph) -> dict[str, np.ndarray]:
 
 
 def _of(graph: Graph) -> ModuleType:
-    return import_module(f"edgecv.quantizers.for_{graph.format}")
+    with brought(graph.format, "learns ranges of"):
+        return import_module(f"edgecv.quantizers.for_{graph.format}")

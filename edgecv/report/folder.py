@@ -90,12 +90,11 @@ class Run:
         return data if isinstance(data, dict) else {}
 
     def graph(self, node: str | None) -> Path | None:
-        """The .onnx or .tflite file of a graph node."""
-        place = self.place(node)
-        for name in ("model.onnx", "model.tflite"):
-            if place and (place / name).is_file():
-                return place / name
-        return None
+        """The file of a graph node."""
+        place, name = self.place(node), self.json(node, "graph.json").get("file")
+        if place is None or not isinstance(name, str) or Path(name).name != name:
+            return None
+        return place / name if (place / name).is_file() else None
 
     def bundle_file(self, node: Node) -> Path | None:
         place, name = self.place(node["id"]), self.json(node["id"], "facts.json").get("bundle")

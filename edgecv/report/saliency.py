@@ -55,7 +55,10 @@ class Cam(Protocol):
 
 def open_cam(graph: Path, preprocess: Preprocess) -> Cam:
     """The Cam of an .onnx or .tflite file. Raises UnsupportedError, saying why there is none."""
-    return (TfliteCam if graph.suffix == ".tflite" else OnnxCam)(graph, preprocess)
+    known: dict[str, type[OnnxCam | TfliteCam]] = {".onnx": OnnxCam, ".tflite": TfliteCam}
+    if graph.suffix not in known:
+        raise UnsupportedError("saliency", f"{graph.suffix} graphs are not looked into")
+    return known[graph.suffix](graph, preprocess)
 
 
 class OnnxCam:

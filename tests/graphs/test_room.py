@@ -7,14 +7,33 @@ import re
 from pathlib import Path
 
 import edgecv
-from edgecv.backends import ENGINES
+from edgecv.backends import ENGINES, formats
 
 ROOT = Path(edgecv.__file__).parent
 ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.bench", "onnxruntime",
          "tensorrt", "ai_edge_litert.interpreter", "torch")  # fmt: skip
 RUNS = re.compile("compile_model|infer_request")  # OpenVINO reads and runs by one library
-_NAMES = "|".join(ENGINES)
-ASKED = re.compile(rf"""(engine|backend)\S* (==|!=|in|not in) [\(\[{{]?["']({_NAMES})["']""")
+# Who asks for a format by its name, or runs an engine by it, and why it may.
+NAMED = {
+    "replay.py": "a Q/DQ file alone says for which processors its integers are",
+    "runtime/outside.py": "reads the bytes of each format, on a device too",
+    "distillation/teacher_onnx.py": "reads that format, and proves it on its reference engine",
+    "importing/tflite/proof.py": "a file and what was made of it, each on its reference engine",
+    "ladder/*_form.py": "a format, opened on its reference engine",
+    "ladder/for_*.py": "a format, taken apart on its reference engine",
+    "quantizers/for_*.py": "tensors of a format, by its reference engine",
+    "report/saliency.py": "gradients of a format, by its reference engine",
+    "report/surgery.py": "gradients of a format, by its reference engine",
+    "stages/export/*onnx*.py": "makes that format, and runs what it made",
+    "stages/export/*tflite*.py": "makes that format, and runs what it made",
+    "stages/export/openvino_file.py": "the door of that format, which runs what comes in",
+    "stages/quantize/*onnx*.py": "makes that format int8, and refuses another",
+    "stages/quantize/*tflite*.py": "makes that format int8, and refuses another",
+    "stages/quantize/nncf.py": "makes ONNX int8, and refuses another",
+    "stages/quantize/sensitivity.py": "measures ONNX graphs by their reference engine",
+    "why/onnx_*.py": "looks at that format, measures it on its reference engine",
+    "why/tflite_view.py": "looks at that format, measures it on its reference engine",
+}
 
 
 def imported(path: Path) -> set[str]:
@@ -38,9 +57,32 @@ def test_reading_a_graph_runs_no_engine() -> None:
         assert not RUNS.search(path.read_text()), path.name
 
 
+def asked(path: Path) -> list[str]:
+    """Comparisons with the name of an engine or of a format, and imports of one engine's own."""
+    names, found = {*ENGINES, *formats()}, []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            said = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
+            found += [ast.unparse(node)] if said & names else []
+    engines = tuple(f"edgecv.backends.{name}." for name in ENGINES)
+    return found + [m for m in imported(path) if f"{m}.".startswith(engines)]
+
+
+def test_a_ladder_of_names_is_seen(tmp_path: Path) -> None:
+    file = tmp_path / "ladder.py"
+    for line in ('case.engine == "tflite"', 'kind in ("onnx", "x")', 'graph.format != "openvino"'):
+        file.write_text(f"if {line}:\n    pass\n")
+        assert asked(file) == [ast.unparse(ast.parse(line))]
+    file.write_text("from edgecv.backends.c import run\nfrom edgecv.backends import facts\n")
+    assert asked(file) == ["edgecv.backends.c", "edgecv.backends.c.run"]
+
+
 def test_what_an_engine_can_is_its_own_to_say() -> None:
-    assert ASKED.search('if case.engine == "tflite":')
-    for path in sorted(ROOT.rglob("*.py")):
-        if (ROOT / "backends") not in path.parents:
-            found = ASKED.search(path.read_text())
-            assert not found, (path.relative_to(ROOT), found)
+    """No engine and no format is asked for by its name, but where NAMED says why."""
+    files = [p.relative_to(ROOT) for p in sorted(ROOT.rglob("*.py"))]
+    files = [p for p in files if p.parts[0] != "backends"]
+    named = {p: found for p in files if (found := asked(ROOT / p))}
+    stray = {str(p): found for p, found in named.items() if not any(map(p.match, NAMED))}
+    assert not stray
+    idle = [pattern for pattern in NAMED if not any(p.match(pattern) for p in named)]
+    assert not idle

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecv.errors import EdgecvError, ModelError
 from edgecv.stages.export.onnx import load_onnx
-from edgecv.stages.quantize.already import float_products
+from edgecv.stages.quantize.for_onnx import float_products
 from edgecv.stages.quantize.isolated import far_off
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import Options

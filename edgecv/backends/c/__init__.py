@@ -5,6 +5,7 @@ from edgecv.backends import Facts
 FACTS = Facts(
     "C",
     "targets c and cortex-*: their code is written, not run",
+    graphs=("onnx",),
     products=("C",),
     exact=True,
     folder=True,

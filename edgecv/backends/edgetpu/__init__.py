@@ -8,6 +8,7 @@ from edgecv.backends import Facts
 FACTS = Facts(
     "Edge TPU",
     "running on an Edge TPU; bundles hold the full-integer .tflite, not compiled",
+    graphs=("tflite",),
     format="tflite",
     floats=False,
     sealed=True,

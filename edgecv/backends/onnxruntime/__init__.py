@@ -5,11 +5,13 @@ from edgecv.backends import Facts
 FACTS = Facts(
     "ONNX Runtime",
     "targets cpu and x86-*, quantization and checks of ONNX graphs",
+    graphs=("onnx",),
     alone=True,
     libraries=("onnxruntime",),
     extras={"onnxruntime": "ort"},
     format="onnx",
     reference="onnx",
+    unfused=True,
     profile="cpu",
     products=("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
     floating=("ConvTranspose",),

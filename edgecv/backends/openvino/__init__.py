@@ -5,6 +5,7 @@ from edgecv.backends import Facts
 FACTS = Facts(
     "OpenVINO",
     "targets openvino and nuc",
+    graphs=("onnx",),
     alone=True,
     libraries=("openvino", "nncf"),
     extras={"openvino": "openvino"},

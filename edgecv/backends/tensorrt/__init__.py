@@ -7,6 +7,7 @@ from edgecv.backends import Facts
 FACTS = Facts(
     "TensorRT",
     "running on an NVIDIA GPU",
+    graphs=("onnx",),
     libraries=("tensorrt", "tensorrt-rtx"),
     extras={"tensorrt": "tensorrt", "tensorrt_rtx": "tensorrt"},
     tools={"tensorrt-rtx": ("tensorrt", "building TensorRT engines (no GPU needed)")},

@@ -4,8 +4,9 @@ The file's outputs are compared with the network's on real images; a file that c
 else is a ParityError, not a bundle. A graph file that the user brought passes through as it is; an
 .onnx file is read into PyTorch first for a TFLite target (`edgecv.importing`).
 
-onnx.py and tflite.py hold the two roads; a target profile says which one it needs. *_file.py are
-the doors for a user's files.
+onnx.py and tflite.py hold the two roads; a target profile says which one it needs by its format:
+for_<format>.py, here or in edgecv/stages/export/ anywhere on the Python path. *_file.py are the
+doors for a user's files.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.graph_files import kind_of
+from edgecv import portions
+from edgecv.graph_files import brought, kind_of, reaches, reader
 from edgecv.stages.base import Context, Stage
 from edgecv.target import Target
+
+__path__ = [*__path__, *portions.of("stages/export")]
 
 
 class Export(Stage):
@@ -109,18 +113,19 @@ def _given(module: Any, takes: dict[str, Any], context: Context) -> dict[str, An
 
 def _road(graph: str) -> ModuleType:
     """What is done otherwise for each format: no key of the one hangs on the other's code."""
-    return import_module(f"edgecv.stages.export.for_{graph}")
+    with brought(graph, "makes"):
+        return import_module(f"edgecv.stages.export.for_{graph}")
 
 
 def _of_file(source: Path, target: Target, context: Context) -> Any:
     """The graph of a user's file in the format of the target; None where PyTorch lies between."""
     kind = kind_of(source)
-    if kind == "onnx" and target.graph != "onnx":
+    if reaches(target, kind) == kind:
+        return _road(kind).load(source, context.out)
+    if not reader(kind):
         return None
-    if kind == "tflite" and target.graph != "tflite":
-        reader = import_module(f"edgecv.importing.from_{kind}")
-        return reader.load(source, context.out, context.network, target.name)
-    return _road(kind).load(source, context.out)
+    found = import_module(f"edgecv.importing.from_{kind}")
+    return found.load(source, context.out, context.network, target.name)
 
 
 def _named(source: Any) -> str:

@@ -11,13 +11,15 @@ from dataclasses import replace
 from importlib import import_module
 
 from edgecv.graph import Graph
+from edgecv.graph_files import brought
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import ungrouped
 
 
 def with_kinds(graph: Graph, labels: Sequence[str] | None) -> Graph:
     """The graph with the kind of each output. labels: the first output's classes, if known."""
-    road = import_module(f"edgecv.stages.export.for_{graph.format}")
+    with brought(graph.format, "makes"):
+        road = import_module(f"edgecv.stages.export.for_{graph.format}")
     ends = road.ends(graph)
     found = []
     for place, spec in enumerate(graph.outputs):

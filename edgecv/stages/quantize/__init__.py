@@ -15,10 +15,12 @@ OpenVINO targets; nncf_ir.py of a user's IR), search.py the search under limits.
 from __future__ import annotations
 
 from dataclasses import fields
+from importlib import import_module
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgecv import portions
 from edgecv.backends import every, facts
 from edgecv.stages.base import Context, Limited, Verdict
 from edgecv.stages.quantize.options import (
@@ -35,6 +37,8 @@ from edgecv.stages.quantize.options import (
     without,
 )
 from edgecv.target import Target
+
+__path__ = [*__path__, *portions.of("stages/quantize")]
 
 
 class Quantize(Limited):
@@ -177,9 +181,14 @@ class Quantize(Limited):
         quantizer.make(start, context.out, tolerance)
 
     def _start(self, source: Any, context: Context) -> tuple[Options, frozenset[str]]:
-        """The quantizers' knobs, and those that stay as they are. OpenVINO IR has one quantizer."""
+        """The quantizers' knobs, and those that stay as they are. Some formats have one quantizer
+        (`ONLY` of for_<format>.py)."""
+        from edgecv.graph_files import brought
+
         fixed = frozenset(self.model_fields_set)
-        if source.format != "openvino" or self.engine == "nncf":
+        with brought(source.format, "quantizes"):
+            road = import_module(f"edgecv.stages.quantize.for_{source.format}")
+        if self.engine == getattr(road, "ONLY", self.engine):
             return self.options(), fixed
         if "engine" in fixed:
             raise _no_quantizer(context)

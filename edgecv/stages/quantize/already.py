@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
+from importlib import import_module
 from typing import Any
 
 from edgecv.errors import ModelError
 from edgecv.graph import OWN_INTEGERS, Graph
-from edgecv.graphs.onnx.layers import PRODUCTS
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import DEFAULT, Options
 
@@ -34,19 +33,10 @@ def keep(source: Graph, context: Context, options: Options, limits: bool) -> Gra
         )
     made = source.copied(context.out)
     more: dict[str, Any] = {"quantizer": OWN_INTEGERS, "warnings": [TOLD]}
-    if source.format == "onnx":
-        more["float_ends"] = float_products(made.path)
+    road = import_module(f"edgecv.stages.quantize.for_{source.format}")
+    if hasattr(road, "float_products"):  # other doors know it already
+        more["float_ends"] = road.float_products(made.path)
     made = replace(made, facts={"notes": [], **source.facts, **more})
     made.save_facts()
     log.warning("%s: %s", context.where, TOLD)
     return made
-
-
-def float_products(path: Path) -> list[str]:
-    """Layers that the file itself leaves in float, by the names of their nodes."""
-    import onnx
-
-    graph = onnx.load_model(str(path)).graph
-    integers = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
-    return [n.name or n.output[0] for n in graph.node
-            if n.op_type in PRODUCTS and not integers.issuperset(n.input[:2])]  # fmt: skip

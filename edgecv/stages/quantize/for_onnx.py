@@ -11,6 +11,7 @@ import numpy as np
 from edgecv.errors import missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx import attention
+from edgecv.graphs.onnx.layers import PRODUCTS
 from edgecv.graphs.onnx.names import node_names
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.half import SMALL, as_half
@@ -80,6 +81,16 @@ def sensitivities(
 def attends(graph: Graph) -> bool:
     """Whether the graph holds an attention."""
     return attention.attends(graph.path)
+
+
+def float_products(path: Path) -> list[str]:
+    """Layers that the file itself leaves in float, by the names of their nodes."""
+    import onnx
+
+    graph = onnx.load_model(str(path)).graph
+    integers = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
+    return [n.name or n.output[0] for n in graph.node
+            if n.op_type in PRODUCTS and not integers.issuperset(n.input[:2])]  # fmt: skip
 
 
 def halve(graph: Graph, path: Path, compute: bool) -> dict[str, int]:

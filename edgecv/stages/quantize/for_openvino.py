@@ -13,6 +13,7 @@ from edgecv.stages.quantize.nncf_ir import named, quantize_ir
 from edgecv.stages.quantize.options import Options
 from edgecv.target import Target
 
+ONLY = "nncf"  # the quantizer that makes it int8
 # Its layers are not taken apart and looked at one by one: what suffers is kept by `keep_float`.
 APART = False
 

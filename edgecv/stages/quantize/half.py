@@ -21,6 +21,7 @@ import numpy as np
 
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
+from edgecv.graph_files import brought
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALL = 64  # values; a shorter tensor (a bias) is not worth an operator of its own
@@ -37,7 +38,9 @@ def halve(graph: Graph, out: Path, compute: bool = False) -> Graph:
         raise ModelError(graph.path.name, f"is {graph.precision}, not fp32")
     out.mkdir(parents=True, exist_ok=True)
     path = out / graph.path.name
-    ops = import_module(f"edgecv.stages.quantize.for_{graph.format}").halve(graph, path, compute)
+    with brought(graph.format, "quantizes"):
+        road = import_module(f"edgecv.stages.quantize.for_{graph.format}")
+    ops = road.halve(graph, path, compute)
     facts = {**graph.facts, "ops": ops, "half": "compute" if compute else "storage", "warnings": []}
     made = Graph(path, graph.format, "fp16", graph.inputs, graph.outputs, facts)
     made.save_facts()

@@ -3,7 +3,13 @@
 from edgecv.backends import Facts
 
 FACTS = Facts(
-    "Toy", "target toy", libraries=("onnx",), extras={"onnx": "compress"}, products=("Conv", "Gemm")
+    "Toy",
+    "target toy",
+    graphs=("onnx", "toy"),
+    libraries=("onnx",),
+    extras={"onnx": "compress"},
+    reference="toy",
+    products=("Conv", "Gemm"),
 )
 
 # What its Session imports: timed apart from loading a network.

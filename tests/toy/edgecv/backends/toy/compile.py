@@ -1,4 +1,4 @@
-"""ONNX → model.toy: "TOY1", and the graph deflated."""
+"""ONNX, or the toy's own graph, → model.toy: "TOY1", and the graph deflated."""
 
 from __future__ import annotations
 
@@ -17,16 +17,18 @@ OPSET = 21
 
 
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
-    """Write out/model.toy. Raises UnsupportedError (not an ONNX graph), EngineError."""
-    if graph.format != "onnx":
-        raise UnsupportedError(target.name, f"Toy reads .onnx, not .{graph.format}")
+    """Write out/model.toy. Raises UnsupportedError (another format), EngineError."""
     import onnx
 
-    try:  # the evaluator knows Q/DQ nodes from there on
-        model = onnx.version_converter.convert_version(onnx.load_model(str(graph.path)), OPSET)
-    except Exception as e:
-        raise UnsupportedError(target.name, f"Toy reads opset {OPSET}: {e}") from None
-    content = MAGIC + zlib.compress(model.SerializeToString(deterministic=True), 9)
+    content = graph.path.read_bytes()
+    if graph.format == "onnx":
+        try:  # the evaluator knows Q/DQ nodes from there on
+            model = onnx.version_converter.convert_version(onnx.load_model(str(graph.path)), OPSET)
+        except Exception as e:
+            raise UnsupportedError(target.name, f"Toy reads opset {OPSET}: {e}") from None
+        content = MAGIC + zlib.compress(model.SerializeToString(deterministic=True), 9)
+    elif graph.format != "toy":
+        raise UnsupportedError(target.name, f"Toy reads .onnx and .toy, not .{graph.format}")
     session = Session({FILE: content})
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(content)
