@@ -55,7 +55,7 @@ def parted(model: Any) -> Any:
     """An onnx.ModelProto with a Clip between a one-bit layer's bias and a constant behind it."""
     from onnx import helper, numpy_helper
 
-    from edgecv.binary.lowering import countable
+    from edgecv.binary.countable import countable
 
     counted, graph = countable(model), model.graph
     constants = {t.name for t in graph.initializer}

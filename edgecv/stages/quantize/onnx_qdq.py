@@ -202,7 +202,7 @@ def _quantize(
 def _multiplying(model: Any) -> list[str] | None:
     """Where layers of one bit count, what else multiplies, and its clipping; None is everything:
     between layers of one bit, floats are added, and would be converted to and fro for nothing."""
-    from edgecv.binary.lowering import countable
+    from edgecv.binary.countable import countable
 
     bits = countable(model)
     if not bits:
