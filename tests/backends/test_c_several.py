@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgecv.backends.c import trust
+from edgecv import source_trust
 from edgecv.backends.c.compile import compile as to_c
 from edgecv.backends.c.run import Session, probe
 from edgecv.graph import Graph
@@ -31,7 +31,7 @@ def compiled(w: Written, model: Any, feed: dict[str, np.ndarray], room: Path) ->
     outputs = tuple(TensorSpec(n, "float32", ()) for n in w.outputs)
     graph = Graph(room / "model.onnx", "onnx", "fp32", (), outputs, {})
     made = to_c(graph, load("c"), room / "c")
-    with trust.own():
+    with source_trust.own():
         session = Session({n: (room / "c" / n).read_bytes() for n in made.files})
     assert (session.inputs, session.outputs) == (made.inputs, made.outputs)
     assert [s.name for s in session.inputs] == list(feed)
@@ -135,7 +135,7 @@ def test_a_session_wants_every_input_in_its_shape(tmp_path: Path) -> None:
     feed = {"x": normal(1, 4), "other": normal(1, 4)}
     compiled(w, w.model((1, 4), other=(1, 4)), feed, tmp_path)
     names = ("model.c", "model.h", "weights.h")
-    with trust.own():
+    with source_trust.own():
         session = Session({n: (tmp_path / "c" / n).read_bytes() for n in names})
     for wrong in ({"x": feed["x"]}, {**feed, "more": feed["x"]}, {**feed, "other": normal(4, 1)}):
         with pytest.raises(EngineError, match="feed the shapes and dtypes"):

@@ -1,4 +1,4 @@
-"""Concat along any axis: every part is copied to where it belongs, wherever it lies."""
+"""Concat: parts that lie as an image's channels are joined, others copied to where they belong."""
 
 from __future__ import annotations
 
@@ -10,11 +10,46 @@ from edgecv.backends.c.broadcast import Broadcast
 from edgecv.backends.c.nest import nest
 from edgecv.backends.c.network import Step
 from edgecv.backends.c.operands import Operand
+from edgecv.backends.c.tokens import Tokens
 from edgecv.runtime.layers import from_scope
 
 
-class Joins(Broadcast):
-    """Concat that is no join of an image's channels."""
+class Joins(Tokens, Broadcast):
+    """Concat: of an image's channels, and any other."""
+
+    def _concat(self, node: Any) -> None:
+        axis = next(a.i for a in node.attribute if a.name == "axis")
+        if any(self._is_view(n) or self._number(n) is not None for n in node.input):
+            self._stacked(node, axis)
+            return
+        parts = [self._at(n) for n in node.input]
+        last = any(self._made_last(n) for n in node.input) or any(p.last for p in parts)
+        rank = len(self.shapes.get(node.input[0]) or (0,) * 4)
+        if (
+            axis % rank != (rank - 1 if last else 1)
+            or any(p.order for p in parts)
+            or any(self._crossed(parts[0], p) for p in parts)
+        ):
+            self._stacked(node, axis)
+            return
+        shape = (*parts[0].shape[:2], sum(p.shape[2] for p in parts))
+        made = self._integer(node, list(node.input))
+        if made is None:
+            self._step(node, "join", [self._float(n) for n in node.input], shape)
+            return
+        out, grid, _, _ = made
+        inputs = []
+        for i, part in enumerate(parts):
+            own = self.grids[part.name]
+            if own == grid:
+                inputs.append(part.name)
+                continue
+            about = self._rescaled(own, grid)
+            name = f"{out}/part{i}"
+            self._step(node, "rescale_i8", [part.name], part.shape, "int8", name, about=about)
+            inputs.append(name)
+        self._step(node, "join", inputs, shape, "int8", out)
+        self.grids[out] = grid
 
     def _stacked(self, node: Any, axis: int) -> None:
         names = list(node.input)
