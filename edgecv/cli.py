@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from edgecv import __version__
-from edgecv.errors import EdgecvError, not_installed
+from edgecv.errors import EdgecvError, not_installed, one_line
 from edgecv.terminal import printable, shown
 
 Handler = Callable[[argparse.Namespace], int]
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _bug(error: Exception, trace: bool) -> int:
     if trace:
         traceback.print_exc()
-    first = printable(" ".join(str(error).split())[:300])
+    first = printable(one_line(error))
     print(
         f"error: edgecv {__version__}: {type(error).__name__}: {first} "
         "(a bug: please report it with the output of the same command and --traceback)",

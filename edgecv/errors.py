@@ -47,6 +47,12 @@ class EdgecvError(Exception):
         return f"{line} ({self.hint})" if self.hint else line
 
 
+def one_line(error: BaseException, most: int = 300) -> str:
+    """The first `most` characters of somebody else's message, on one line; the kind of error where
+    it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__
+
+
 class RecipeError(EdgecvError):
     """A recipe, an option or a parameter is wrong."""
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgecv import builder_trust, user_code
 from edgecv import edits as editing
-from edgecv.errors import EdgecvError, ModelError
+from edgecv.errors import EdgecvError, ModelError, one_line
 from edgecv.runtime import shape
 from edgecv.runtime.shape import NUMBER, Every, Number, Text, whole
 from edgecv.versions import source
@@ -178,7 +178,7 @@ class Model:
         except FileNotFoundError:
             raise ModelError(str(folder), "weights.safetensors is missing") from None
         except (SafetensorError, RuntimeError) as e:
-            first = " ".join(str(e).split())[:200]
+            first = one_line(e, 200)
             raise ModelError(
                 str(folder), f"weights do not fit {model.builder}: {first}", "was its code edited?"
             ) from None

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.commands.common import Bar, existing
-from edgecv.errors import EdgecvError
+from edgecv.errors import EdgecvError, one_line
 from edgecv.terminal import print_json
 
 
@@ -50,7 +50,7 @@ def at_the_end(out: Path, quiet: bool) -> Path | None:
     except EdgecvError as e:
         print(f"no report: {e}", file=sys.stderr)
     except Exception as e:
-        first = " ".join(str(e).split())[:200]
+        first = one_line(e, 200)
         again = f"edgecv report {out} --traceback"
         print(f"no report: {type(e).__name__}: {first} ({again})", file=sys.stderr)
     return None

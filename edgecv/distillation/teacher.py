@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecv.errors import EngineError, StageError
+from edgecv.errors import EngineError, StageError, one_line
 from edgecv.model import Model
 from edgecv.runtime.preprocess import Preprocess
 
@@ -75,7 +75,7 @@ def check_classes(teacher: nn.Module, student: nn.Module, sample: Tensor, where:
         except (RuntimeError, ValueError, EngineError) as e:
             if module is student:
                 raise
-            shape, first = "x".join(map(str, sample.shape)), " ".join(str(e).split())[:200]
+            shape, first = "x".join(map(str, sample.shape)), one_line(e, 200)
             raise StageError(where, f"the teacher fails on a {shape} input: {first}") from e
         finally:
             module.train(was)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.run import DTYPES, counting, register
-from edgecv.errors import EngineError, ModelError, missing
+from edgecv.errors import EngineError, ModelError, missing, one_line
 from edgecv.graphs.onnx.layers import outputs_first
 from edgecv.ladder.layers import INPUT, Layer, Sample, feeds, input_grid
 from edgecv.ladder.onnx_graph import PAIR, OnnxGraph
@@ -39,7 +39,7 @@ class OnnxForm:
             model = onnx.load_model_from_string(content)
             self.model: Any = onnx.shape_inference.infer_shapes(model)
         except Exception as e:
-            first = " ".join(str(e).split())[:200]
+            first = one_line(e, 200)
             raise ModelError(title, f"is no .onnx file: {first}") from None
         self.graph = OnnxGraph(self.model, title)
         self.layers = self.graph.layers
@@ -104,7 +104,7 @@ class OnnxForm:
         try:
             found = dict(zip(names, engine.run(names, feeds), strict=True))
         except Exception as e:
-            raise EngineError(self.title, " ".join(str(e).split())[:300]) from None
+            raise EngineError(self.title, one_line(e)) from None
         found |= feeds
         return [found[p] for p in places or names]
 
@@ -143,4 +143,4 @@ def session(model: Any, where: str, optimised: bool = False) -> Any:
     try:
         return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as e:
-        raise EngineError(where, " ".join(str(e).split())[:300]) from None
+        raise EngineError(where, one_line(e)) from None

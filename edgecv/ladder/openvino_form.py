@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.openvino.run import config
-from edgecv.errors import EngineError
+from edgecv.errors import EngineError, one_line
 from edgecv.graphs.openvino import nodes
 from edgecv.graphs.openvino.constants import value
-from edgecv.graphs.openvino.files import line, read, spec, wish
+from edgecv.graphs.openvino.files import read, spec, wish
 from edgecv.graphs.openvino.layers import BETWEEN, COUNTED, FORWARD, outputs_first
 from edgecv.ladder.layers import INPUT, Grid, Layer, Sample, feeds, image_in, module_path
 
@@ -80,7 +80,7 @@ class OpenVinoForm:
             try:
                 compiled = ov.Core().compile_model(model, "CPU", config(1, self._floats))
             except Exception as e:
-                raise EngineError(self.title, line(e)) from None
+                raise EngineError(self.title, one_line(e)) from None
             self._compiled[taps] = compiled
         compiled = self._compiled[taps]
         found = compiled(list(feed.values()))

@@ -14,7 +14,7 @@ import numpy as np
 
 from edgecv import child
 from edgecv.data.images import Images
-from edgecv.errors import DataError, EdgecvError
+from edgecv.errors import DataError, EdgecvError, one_line
 from edgecv.replay import sample, session_outputs
 from edgecv.report import saliency
 from edgecv.report.folder import Row, Run
@@ -129,7 +129,7 @@ def _answer(pair: Pair, maps: Maps) -> Pair:
     except EdgecvError as e:
         notes.append(f"no Grad-CAM: {e.what}")
     except Exception as e:  # a graph of whatever make: the rest of the report goes on
-        notes.append(f"no Grad-CAM: {type(e).__name__}: {' '.join(str(e).split())[:120]}")
+        notes.append(f"no Grad-CAM: {type(e).__name__}: {one_line(e, 120)}")
     return answer
 
 

@@ -49,7 +49,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv import __version__
-from edgecv.errors import BundleError, StoreError
+from edgecv.errors import BundleError, StoreError, one_line
 from edgecv.runtime import goldens as packed
 from edgecv.runtime import manifest as manifests
 from edgecv.runtime import npy
@@ -175,10 +175,10 @@ def read_bundle(path: str | Path) -> Contents:
         raise BundleError(str(path), "is a folder", "a bundle is a .edgecv file") from None
     except BadZipFile as e:
         again = _AGAIN if path.suffix == ".edgecv" else "a bundle is a .edgecv file"
-        raise BundleError(str(path), f"not a readable bundle: {_line(e)}", again) from None
+        raise BundleError(str(path), f"not a readable bundle: {one_line(e, 200)}", again) from None
     except (OSError, EOFError, ValueError, RuntimeError, struct.error) as e:
         # RuntimeError: encrypted, or a zip feature that Python does not know
-        raise BundleError(str(path), f"not a readable bundle: {_line(e)}", _AGAIN) from None
+        raise BundleError(str(path), f"not a readable bundle: {one_line(e, 200)}", _AGAIN) from None
     manifest = _manifest(path, members.pop(MANIFEST, None))
     _digests(path, manifest, members)
     return _contents(path, manifest, members)
@@ -224,7 +224,7 @@ def _manifest(path: Path, data: bytes | None) -> dict[str, Any]:
     try:
         manifest = loads(data)
     except ValueError as e:
-        raise BundleError(where, _line(e), _AGAIN) from None
+        raise BundleError(where, one_line(e, 200), _AGAIN) from None
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
     if type(schema) is not int or schema < 1:
         raise BundleError(where, f"schema {schema!r:.40} is not a number from 1 up", _AGAIN)
@@ -262,7 +262,7 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
     try:
         told = manifests.read(manifest)
     except ValueError as e:
-        raise BundleError(where, _line(e), _AGAIN) from None
+        raise BundleError(where, one_line(e, 200), _AGAIN) from None
     files: dict[str, bytes] = {}
     for name in manifest["files"]:
         member = f"{path}: engine/{name}"
@@ -295,7 +295,7 @@ def _goldens(
         found = packed.read(members, repeat, image, told.preprocess, told.inputs, told.outputs)
         return [found.feed(image, told.preprocess), dict(found.outputs)]
     except ValueError as e:
-        raise BundleError(f"{path}: golden", _line(e), _AGAIN) from None
+        raise BundleError(f"{path}: golden", one_line(e, 200), _AGAIN) from None
 
 
 def _golden(
@@ -400,7 +400,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -179,11 +179,8 @@ class Lowrank(Training):
     ) -> tuple[Edit, dict[str, Any]]:
         from edgecv.lowrank.apply import agreement, apply
         from edgecv.lowrank.decide import Wish, decide
-        from edgecv.lowrank.layers import chosen, found
 
-        sample = self._sample(images, context)
-        layers = found(module, sample[:1])
-        names = chosen(layers, self.layers, module, context.where)
+        sample, layers, names = self._layers(module, context, images)
         align = self.align or context.alignment
         if self.rank is not None and self.rank % align:
             log.warning("%s: rank %d is made a multiple of %d, the alignment (align: 1 leaves it)",
@@ -214,11 +211,8 @@ class Lowrank(Training):
         self, module: torch.nn.Module, context: Context, images: Any
     ) -> tuple[Edit, dict[str, Any]]:
         from edgecv.lowrank.apply import structure
-        from edgecv.lowrank.layers import chosen, found
 
-        sample = self._sample(images, context)
-        layers = found(module, sample[:1])
-        names = chosen(layers, self.layers, module, context.where)
+        sample, layers, names = self._layers(module, context, images)
         if not self.layers and layers:  # the classifier only by name: it decides most
             names -= {layers[-1].name}
         made, facts = structure(
@@ -226,6 +220,16 @@ class Lowrank(Training):
             self.rank or 4, sample if self.data_aware else None, context,
         )  # fmt: skip
         return {"op": "structured", "step": context.where, "layers": made}, facts
+
+    def _layers(
+        self, module: torch.nn.Module, context: Context, images: Any
+    ) -> tuple[torch.Tensor, Any, set[str]]:
+        """What they are judged on, all layers, and the names of those that are asked for."""
+        from edgecv.lowrank.layers import chosen, found
+
+        sample = self._sample(images, context)
+        layers = found(module, sample[:1])
+        return sample, layers, chosen(layers, self.layers, module, context.where)
 
     def _sample(self, images: Any, context: Context) -> torch.Tensor:
         import torch

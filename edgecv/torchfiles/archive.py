@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from edgecv.errors import ModelError
+from edgecv.errors import ModelError, one_line
 from edgecv.torchfiles.kinds import ZIP_ERRORS
 
 
@@ -27,7 +27,7 @@ def members(path: Path) -> dict[str, bytes]:
             tops = {i.filename.partition("/")[0] for i in items}
             found = {i.filename.partition("/")[2]: archive.read(i) for i in items}
     except (*ZIP_ERRORS, MemoryError) as e:
-        why = " ".join(str(e).split())[:120] or type(e).__name__
+        why = one_line(e, 120)
         raise ModelError(where, f"is damaged: {why}", "copy it again") from None
     if len(found) != len(items) or len(tops) != 1:
         raise ModelError(where, "is a zip archive that PyTorch did not write", "save it again")

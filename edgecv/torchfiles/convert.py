@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.behaviour import check_random
-from edgecv.errors import EdgecvError, ModelError, UnsupportedError
+from edgecv.errors import EdgecvError, ModelError, UnsupportedError, one_line
 from edgecv.outputs import outputs_of
 from edgecv.parity import EXPORT, check
 from edgecv.runtime.fidelity import kinds as kinds_of
@@ -121,7 +121,7 @@ def _program(module: Any, given: tuple[Tensor, ...], where: str) -> torch.export
             warnings.simplefilter("ignore")
             return TS2EPConverter(module, given, {}).convert()
     except Exception as e:
-        why = " ".join(str(e).split())[:120] or type(e).__name__
+        why = one_line(e, 120)
         what = f"its TorchScript cannot be followed: {why}"
         raise UnsupportedError(where, what, "export the network to ONNX from its code") from None
     finally:

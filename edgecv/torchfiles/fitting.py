@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edgecv.errors import ModelError
+from edgecv.errors import ModelError, one_line
 from edgecv.torchfiles.weights import SAVE, read, states
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def fill(module: nn.Module, path: Path, where: str) -> None:
     try:
         module.load_state_dict(taken.tensors, strict=False)
     except RuntimeError as e:  # a layer that loads in a way of its own
-        why = " ".join(str(e).split())[:200]
+        why = one_line(e, 200)
         raise ModelError(path.name, f"does not fit {where}: {why}", "load it in the builder") from e
 
 

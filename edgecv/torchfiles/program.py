@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from edgecv.errors import ModelError, UnsupportedError
+from edgecv.errors import ModelError, UnsupportedError, one_line
 from edgecv.torchfiles import archive
 
 GRAPH = "models/model.json"
@@ -63,7 +63,7 @@ def load(path: Path) -> torch.export.ExportedProgram:
             warnings.simplefilter("ignore")
             return torch.export.load(made)
     except Exception as e:  # of any kind, where a field is not what the reader takes for granted
-        why = " ".join(str(e).split())[:160] or type(e).__name__
+        why = one_line(e, 160)
         what = f"PyTorch {torch.__version__} cannot load it: {why}"
         raise ModelError(where, what, "save it again with torch.export.save") from None
     finally:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from edgecv.errors import ModelError
+from edgecv.errors import ModelError, one_line
 from edgecv.torchfiles import kinds, pickles
 
 # Where checkpoints keep their weights; the averaged ones, which are meant to ship, first.
@@ -59,7 +59,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as e:
-        what = f"is no whole .safetensors file: {' '.join(str(e).split())[:120]}"
+        what = f"is no whole .safetensors file: {one_line(e, 120)}"
         raise ModelError(path.name, what, "truncated? copy it again") from None
 
 
@@ -71,7 +71,7 @@ def _refusal(path: Path, error: Exception) -> ModelError:
     except (*kinds.ZIP_ERRORS, StopIteration):
         return ModelError(where, "is damaged: its pickle is cut off", "copy it again")
     if not code:
-        why = " ".join(str(error).split())[:120] or type(error).__name__
+        why = one_line(error, 120)
         return ModelError(where, f"is damaged: {why}", "copy it again, or save it again")
     if any(name.startswith("torch.nn.") or name.startswith("torch.fx.") for name in code):
         own = next((n for n in code if not n.startswith(("torch.", "builtins"))), code[0])

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.profile import Names
-from edgecv.errors import EngineError, missing
+from edgecv.errors import EngineError, missing, one_line
 from edgecv.graphs.onnx import wire
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import KINDS
@@ -45,7 +45,7 @@ class OnnxView(View):
             model = onnx.load_model_from_string(content)
             self.model = onnx.shape_inference.infer_shapes(model)
         except Exception as e:
-            raise EngineError(name, " ".join(str(e).split())[:200], "is it an ONNX file?") from None
+            raise EngineError(name, one_line(e, 200), "is it an ONNX file?") from None
         _hold_constants(self.model)
         _name_layers(self.model)
         content = self.model.SerializeToString()

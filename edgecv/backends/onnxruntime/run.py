@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.errors import EngineError, missing
+from edgecv.errors import EngineError, missing, one_line
 from edgecv.runtime.spec import Probe, Profile, TensorSpec
 from edgecv.runtime.turn import Turn, in_turn
 
@@ -91,7 +91,9 @@ class Session:
         try:
             return dict(zip(self._names, self._run(self._names, feeds), strict=True))
         except Exception as e:
-            raise EngineError(ENGINE, _line(e), "feed the shapes and dtypes of .inputs") from None
+            raise EngineError(
+                ENGINE, one_line(e), "feed the shapes and dtypes of .inputs"
+            ) from None
 
     @in_turn
     def executed(self) -> dict[str, int]:
@@ -133,7 +135,7 @@ class Session:
                     session.run(self._names, feeds)
             except Exception as e:
                 raise EngineError(
-                    ENGINE, _line(e), "feed the shapes and dtypes of .inputs"
+                    ENGINE, one_line(e), "feed the shapes and dtypes of .inputs"
                 ) from None
             finally:
                 profile = Path(session.end_profiling())
@@ -162,7 +164,7 @@ class Session:
                 self._model, options, providers=["CPUExecutionProvider"]
             )
         except Exception as e:
-            raise EngineError(ENGINE, _line(e), "is this a whole .onnx file?") from None
+            raise EngineError(ENGINE, one_line(e), "is this a whole .onnx file?") from None
 
 
 def prepare(files: Mapping[str, bytes]) -> None:
@@ -204,15 +206,10 @@ def register(options: Any, kernels: str | None) -> None:
     except Exception as e:
         from edgecv.binary.library import unloadable
 
-        raise unloadable(kernels, _line(e)) from None
+        raise unloadable(kernels, one_line(e)) from None
 
 
 def _spec(arg: Any) -> TensorSpec:
     shape = tuple(d if isinstance(d, int) else 1 for d in arg.shape)
     layout = "NCHW" if len(shape) == 4 else "NC"
     return TensorSpec(arg.name, DTYPES.get(arg.type, arg.type), shape, layout)
-
-
-def _line(error: Exception) -> str:
-    """The first 300 characters of an engine's message, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

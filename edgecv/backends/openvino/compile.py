@@ -18,9 +18,9 @@ from typing import Any
 from edgecv.backends import Compiled
 from edgecv.backends.openvino.plain import CAUTION
 from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
-from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing
+from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing, one_line
 from edgecv.graph import Graph
-from edgecv.graphs.openvino.files import FILES, cleaned, line, wishing_bf16
+from edgecv.graphs.openvino.files import FILES, cleaned, wishing_bf16
 from edgecv.target import Target
 
 
@@ -94,7 +94,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     except EdgecvError:
         raise
     except Exception as e:
-        raise EngineError(ENGINE, line(e), "see the layer named") from None
+        raise EngineError(ENGINE, one_line(e), "see the layer named") from None
     return counted
 
 

@@ -17,8 +17,8 @@ import numpy as np
 
 from edgecv.backends.openvino import LAYERS
 from edgecv.backends.openvino.run import ENGINE, config, precision
-from edgecv.errors import EngineError
-from edgecv.graphs.openvino.files import UNREADABLE, line, spec
+from edgecv.errors import EngineError, one_line
+from edgecv.graphs.openvino.files import UNREADABLE, spec
 from edgecv.graphs.openvino.nodes import HELD, kind
 
 CAUTION = (
@@ -48,7 +48,7 @@ class Plain:
             unfused = {**config(1), "LP_TRANSFORMS_MODE": "NO", "SNIPPETS_MODE": "DISABLE"}
             compiled = core.compile_model(model, "CPU", unfused)
         except Exception as e:
-            raise EngineError(ENGINE, line(e), UNREADABLE) from None
+            raise EngineError(ENGINE, one_line(e), UNREADABLE) from None
         if found := _fused(compiled):
             raise EngineError(ENGINE, f"cannot be asked for {found} alone", "report this")
         self._request: Any = compiled.create_infer_request()
@@ -58,7 +58,7 @@ class Plain:
         try:
             self._request.infer({t.name: feeds[t.name] for t in self.inputs})
         except Exception as e:
-            raise EngineError(ENGINE, line(e)) from None
+            raise EngineError(ENGINE, one_line(e)) from None
         made = range(len(self.outputs))  # what was added stands behind the network's own
         return {
             self.outputs[i].name: np.array(self._request.get_output_tensor(i).data) for i in made

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.openvino import BINARY, LAYERS
-from edgecv.errors import DataError, EngineError, missing
-from edgecv.graphs.openvino.files import UNREADABLE, line, spec, wish
+from edgecv.errors import DataError, EngineError, missing, one_line
+from edgecv.graphs.openvino.files import UNREADABLE, spec, wish
 from edgecv.runtime.spec import Probe, Profile
 from edgecv.runtime.turn import Turn, in_turn
 
@@ -67,7 +67,7 @@ class Session:
             self._compiled: Any = core.compile_model(model, "CPU", self._config)
             self._request: Any = self._compiled.create_infer_request()
         except Exception as e:
-            raise EngineError(ENGINE, line(e), UNREADABLE) from None
+            raise EngineError(ENGINE, one_line(e), UNREADABLE) from None
         self.inputs = tuple(map(spec, self._compiled.inputs))
         self.outputs = tuple(map(spec, self._compiled.outputs))
         # The engine's own buffers: copying in and out is quicker than passing arrays each call.
@@ -99,7 +99,7 @@ class Session:
         try:
             self._infer()
         except Exception as e:
-            raise EngineError(ENGINE, line(e)) from None
+            raise EngineError(ENGINE, one_line(e)) from None
         return {name: buffer.copy() for name, buffer in self._out}
 
     @in_turn
@@ -123,7 +123,7 @@ class Session:
         try:
             return Profile(layers(*self._files, self._config, feeds, runs))
         except Exception as e:
-            raise EngineError(ENGINE, line(e)) from None
+            raise EngineError(ENGINE, one_line(e)) from None
 
     def close(self) -> None:
         """Free the engine's memory; the session cannot run after."""

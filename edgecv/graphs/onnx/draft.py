@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgecv.errors import UnsupportedError
+from edgecv.graphs.names import unique
 
 Shape = tuple[int, ...]
 Learn = Callable[[Any], Mapping[str, Shape]]  # an onnx.ModelProto -> the shape of every tensor
@@ -63,11 +64,7 @@ class Draft:
         return name
 
     def unique(self, name: str) -> str:
-        found, number = name, 2
-        while found in self._names:
-            found, number = f"{name}_{number}", number + 1
-        self._names.add(found)
-        return found
+        return unique(name, self._names)
 
     # shapes
 

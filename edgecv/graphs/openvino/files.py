@@ -85,11 +85,6 @@ def spec(port: Any) -> TensorSpec:
     return TensorSpec(port.any_name, kind, shape, layout)
 
 
-def line(error: Exception) -> str:
-    """The first 300 characters of OpenVINO's message, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 def _last(port: Any) -> bool | None:
     """Whether an input's channels come last; None of what is no input."""
     node = port.get_node()

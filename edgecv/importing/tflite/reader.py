@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from edgecv.errors import ModelError, UnsupportedError
+from edgecv.graphs.names import unique
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.importing.tflite.sparse import densified
 
@@ -243,11 +244,7 @@ class Reader:
         return name.decode(errors="replace") if name else f"tensor_{i}"
 
     def _free(self, name: str) -> str:
-        found, number = name, 2
-        while found in self._taken:
-            found, number = f"{name}_{number}", number + 1
-        self._taken.add(found)
-        return found
+        return unique(name, self._taken)
 
 
 def _signature(model: Any) -> dict[int, str]:

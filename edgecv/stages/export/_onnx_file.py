@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgecv.errors import EdgecvError, ModelError
+from edgecv.errors import EdgecvError, ModelError, one_line
 
 MOST = (1 << 31) - 1  # bytes: protobuf writes no message of more, and every engine is handed one
 GB = 1e9
@@ -73,7 +73,7 @@ def inline_external(model: Any, folder: Path, where: str) -> None:
             external.load_external_data_for_tensor(tensor, str(root))
         except Exception as e:
             name = external.ExternalDataInfo(tensor).location
-            why = " ".join(str(e).split())[:300] or type(e).__name__
+            why = one_line(e)
             raise ModelError(
                 f"{where}: {tensor.name}", f"cannot read its weights from {name!r}: {why}"
             ) from None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite.run import engine, quiet
-from edgecv.errors import ModelError, UnsupportedError
+from edgecv.errors import ModelError, UnsupportedError, one_line
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import OPERANDS
 
@@ -49,7 +49,7 @@ def interpreter(content: bytes, where: str, everything: bool = False) -> Any:
 
 def refused(error: Exception, where: str) -> ModelError | UnsupportedError:
     """A file that LiteRT does not take, in a sentence."""
-    said = " ".join(str(error).split())[:300]
+    said = one_line(error)
     return ModelError(where, f"LiteRT refuses it: {said}", "convert it again")
 
 

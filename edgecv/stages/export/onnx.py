@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing
+from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing, one_line
 from edgecv.graph import Graph
 from edgecv.graphs import groups
 from edgecv.graphs.onnx import groups as onnx_groups
@@ -148,7 +148,7 @@ def write_clean(
     try:
         onnx.checker.check_model(model, full_check=True)
     except Exception as e:
-        raise ModelError(where, f"not valid ONNX: {_line(e)}", "export it again") from None
+        raise ModelError(where, f"not valid ONNX: {one_line(e)}", "export it again") from None
     out.mkdir(parents=True, exist_ok=True)
     path = out / FILE
     path.write_bytes(model.SerializeToString(deterministic=True))
@@ -295,7 +295,7 @@ def _check_finite(model: Any, where: str, masked: bool = False) -> None:
         try:
             values = numpy_helper.to_array(tensor)
         except Exception as e:
-            raise ModelError(f"{where}: {tensor.name}", f"unreadable: {_line(e)}") from None
+            raise ModelError(f"{where}: {tensor.name}", f"unreadable: {one_line(e)}") from None
         if values.dtype.kind != "f" or np.isfinite(values).all():
             continue
         if not (masked and (np.isfinite(values) | np.isneginf(values)).all()):
@@ -363,8 +363,3 @@ def _onnxruntime() -> Any:
     except ImportError:
         raise missing("onnxruntime", "compress", "export") from None
     return onnxruntime
-
-
-def _line(error: Exception) -> str:
-    """The first 300 characters of a library's message, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.child import serve
-from edgecv.errors import EdgecvError, EngineError, missing
+from edgecv.errors import EdgecvError, EngineError, missing, one_line
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def quantize(
     except EdgecvError:
         raise
     except Exception as e:
-        what = " ".join(str(e).split())[:300] or type(e).__name__
+        what = one_line(e)
         raise EngineError("quantize: nncf", what, "take engine edgecv") from None
     write(made, Path(job["made"]))
     return {"version": nncf.__version__}

@@ -20,7 +20,7 @@ from edgecv.stages.quantize._tflite_equalize import equalize
 from edgecv.stages.quantize._tflite_integers import say_in_integers
 from edgecv.stages.quantize._tflite_layers import seen_by
 from edgecv.stages.quantize.options import Calibration
-from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, chosen, histogram
 from edgecv.stages.quantize.rounding import Moments
 
 
@@ -56,11 +56,7 @@ class Measured:
         self._counts: dict[str, np.ndarray] | None = None
 
     def ranges(self, calibration: Calibration) -> dict[str, Range]:
-        """The range of each tensor by that method.
-
-        The network's outputs keep their extremes: rare large values are its answers, and two
-        classes cut to one value cannot be told apart.
-        """
+        """The range of each tensor by that method (`ranges.chosen`)."""
         choose = CALIBRATIONS[calibration]
         if choose is None:
             return dict(self.spans)
@@ -68,10 +64,8 @@ class Measured:
             self._counts = self._second_pass()
         main = flatbuffer.graph_of(self.model)
         whole = {main.tensors[t].name.decode() for t in main.outputs}
-        return {
-            name: span if name in whole else choose(self._counts[name], span, False)
-            for name, span in self.spans.items()
-        }
+        counts = [self._counts[name] for name in self.spans]
+        return chosen(choose, self.spans, counts, whole, symmetric=False)
 
     def _first_pass(self) -> dict[str, Range]:
         found: dict[str, Range] = {}

@@ -31,13 +31,13 @@ from edgecv.backends.onnxruntime.tensors import with_shapes
 from edgecv.errors import EngineError, ModelError, StageError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.attention import has_attention
-from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.names import node_names
 from edgecv.samples import CalibrationData
-from edgecv.stages.export.onnx import FILE, strip
+from edgecv.stages.export.onnx import strip
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import resolve
 from edgecv.stages.quantize.learned import is_learned
+from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.options import Options, check, without
 from edgecv.target import Grid
 
@@ -74,18 +74,10 @@ def quantize_nncf(
             made = onnx.load_model(str(target))
         except Exception:
             raise EngineError(WHERE, "wrote no whole ONNX file") from None
-    if not is_quantized(made):
-        raise nothing()
     strip(made)
     onnx.checker.check_model(made, full_check=True)
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / FILE
-    path.write_bytes(made.SerializeToString(deterministic=True))
     ops = Counter(n.op_type for n in made.graph.node)
-    facts = told(graph, samples, grid, options, ops, version)
-    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
-    result.save_facts()
-    return result
+    return saved(graph, made, out, told(graph, samples, grid, options, ops, version))
 
 
 def check_asked(graph: Graph, samples: CalibrationData, options: Options, form: str) -> None:

@@ -20,7 +20,7 @@ from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.onnx_equalize import equalized
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
-from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, histogram
+from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, chosen, histogram
 from edgecv.stages.quantize.rounding import Moments, columns
 
 
@@ -47,21 +47,14 @@ class Measured:
         self._counts: np.ndarray | None = None
 
     def ranges(self, calibration: Calibration, symmetric: bool) -> dict[str, Range]:
-        """The range of each tensor by that method.
-
-        The network's outputs keep min and max: their rare extremes are the answers, and two
-        classes cut to one value cannot be told apart.
-        """
+        """The range of each tensor by that method (`ranges.chosen`)."""
         choose = CALIBRATIONS[calibration]
         if choose is None:
             return dict(self.spans)
         if self._counts is None:
             self._counts = self._second_pass()
         whole = {o.name for o in self.model.graph.output}
-        return {
-            name: span if name in whole else choose(counts, span, symmetric)
-            for (name, span), counts in zip(self.spans.items(), self._counts, strict=True)
-        }
+        return chosen(choose, self.spans, self._counts, whole, symmetric)
 
     def _first_pass(self) -> dict[str, Range]:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}

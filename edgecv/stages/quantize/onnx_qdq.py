@@ -24,21 +24,21 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import with_shapes
-from edgecv.errors import EdgecvError, EngineError, ModelError, missing
+from edgecv.errors import EdgecvError, EngineError, ModelError, missing, one_line
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical.pools import counted_pads_apart
-from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.draft import Draft
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import DENSE, FORWARD
 from edgecv.graphs.onnx.names import node_names
 from edgecv.samples import CalibrationData
-from edgecv.stages.export.onnx import FILE, strip
+from edgecv.stages.export.onnx import strip
 from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_measured import Measured
+from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range, opened
@@ -102,15 +102,8 @@ def quantize_onnx(
     except EdgecvError:
         raise
     except Exception as e:
-        raise EngineError("quantize", f"ONNX Runtime's quantizer: {_line(e)}") from None
-    if not is_quantized(quantized):
-        raise ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / FILE
-    path.write_bytes(quantized.SerializeToString(deterministic=True))
+        raise EngineError("quantize", f"ONNX Runtime's quantizer: {one_line(e)}") from None
     facts = {
-        **graph.facts,
-        "ops": dict(sorted(Counter(n.op_type for n in quantized.graph.node).items())),
         "quantizer": "onnxruntime",
         "options": options.to_json(),
         **tuned,
@@ -121,9 +114,7 @@ def quantize_onnx(
         ],
         "grid": grid.model_dump(),
     }
-    result = Graph(path, "onnx", "int8", graph.inputs, graph.outputs, facts)
-    result.save_facts()
-    return result
+    return saved(graph, quantized, out, facts)
 
 
 def _known_as(model: Any) -> dict[str, frozenset[str]]:
@@ -309,8 +300,3 @@ def _onnx() -> Any:
     except ImportError as e:
         raise missing(e.name or "onnx", "compress", "quantize") from None
     return onnx
-
-
-def _line(error: Exception) -> str:
-    """The first 300 characters of a library's message, on one line."""
-    return " ".join(str(error).split())[:300] or type(error).__name__

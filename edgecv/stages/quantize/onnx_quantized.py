@@ -1,13 +1,19 @@
-"""Where a Q/DQ graph keeps each layer's integers, scales and bias: reading and writing them."""
+"""Where a Q/DQ graph keeps each layer's integers, scales and bias; writing it as a file."""
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgecv.errors import ModelError
+from edgecv.graph import Graph
+from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import transposed
+from edgecv.stages.export.onnx import FILE
 
 
 class Place:
@@ -93,3 +99,22 @@ class Quantized:
             for node in self._nodes.values()
             if node.op_type == "QuantizeLinear"
         }
+
+
+def saved(graph: Graph, made: Any, out: Path, facts: dict[str, Any]) -> Graph:
+    """Write out/model.onnx and out/graph.json of a float graph's integer form.
+
+    made: an onnx.ModelProto, stripped and checked. facts: besides those of the float graph
+    Raises ModelError: no layer of it computes in integers.
+    """
+    if not is_quantized(made):
+        raise ModelError("quantize", "the network has no layer that has int8", "ship it in fp32")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / FILE
+    path.write_bytes(made.SerializeToString(deterministic=True))
+    ops = dict(sorted(Counter(n.op_type for n in made.graph.node).items()))
+    result = Graph(
+        path, "onnx", "int8", graph.inputs, graph.outputs, {**graph.facts, "ops": ops, **facts}
+    )
+    result.save_facts()
+    return result

@@ -5,7 +5,7 @@ A wide range rounds coarsely, a narrow one cuts the largest values off.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable, Mapping
 
 import numpy as np
 
@@ -13,6 +13,25 @@ BINS = 2048
 COUNTED = 1 << 16  # values of one tensor of one image; of larger ones every so-manyth
 Range = tuple[float, float]
 Choose = Callable[[np.ndarray, Range, bool], Range]
+
+
+def chosen(
+    choose: Choose,
+    spans: Mapping[str, Range],
+    counts: Iterable[np.ndarray],
+    ends: Container[str],
+    symmetric: bool,
+) -> dict[str, Range]:
+    """The range of each tensor by a method.
+
+    spans: its extremes; counts: its histogram, in the order of spans; ends: the network's outputs,
+    which keep their extremes: rare large values are its answers, and two classes cut to one value
+    cannot be told apart
+    """
+    return {
+        name: span if name in ends else choose(held, span, symmetric)
+        for (name, span), held in zip(spans.items(), counts, strict=True)
+    }
 
 
 def histogram(values: np.ndarray, lo: float, hi: float) -> np.ndarray:

@@ -9,6 +9,7 @@ import pytest
 
 onnx = pytest.importorskip("onnx")
 
+from edgecv.graphs.names import unique  # noqa: E402
 from edgecv.graphs.onnx.constants import axis_of, constants, dequantized  # noqa: E402
 from edgecv.graphs.onnx.geometry import geometry  # noqa: E402
 from edgecv.graphs.onnx.index import Index  # noqa: E402
@@ -77,3 +78,10 @@ def test_integers_stand_for_real_numbers_by_channel(axis: int) -> None:
     wanted = {0: [[0, 0.5], [6, 8]], 1: [[0, 4], [1, 8]]}[axis]
     assert np.array_equal(dequantized(q, scale, zero, axis_of(node)), wanted)
     assert np.array_equal(dequantized(q, np.float32(3), None), 3.0 * q)
+
+
+def test_a_new_name_is_the_first_that_is_free() -> None:
+    taken = {"conv", "conv_2"}
+    assert [unique("conv", taken), unique("conv", taken), unique("new", taken)] == [
+        "conv_3", "conv_4", "new"]  # fmt: skip
+    assert taken == {"conv", "conv_2", "conv_3", "conv_4", "new"}

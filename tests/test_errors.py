@@ -1,0 +1,15 @@
+"""What somebody else's error becomes in a message of ours."""
+
+from __future__ import annotations
+
+from edgecv.errors import one_line
+
+
+def test_a_message_is_one_line_of_so_many_characters() -> None:
+    assert one_line(ValueError("a\n\t b" + " c" * 400)) == "a b" + " c" * 148 + " "
+    assert one_line(ValueError("abcdef"), 3) == "abc"
+
+
+def test_an_error_that_says_nothing_is_called_by_its_kind() -> None:
+    assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
+    assert one_line(ValueError(" \n")) == "ValueError"
