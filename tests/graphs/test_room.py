@@ -65,7 +65,7 @@ def asked(path: Path) -> list[str]:
             said = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
             found += [ast.unparse(node)] if said & names else []
     engines = tuple(f"edgecv.backends.{name}." for name in ENGINES)
-    return found + [m for m in imported(path) if f"{m}.".startswith(engines)]
+    return found + sorted(m for m in imported(path) if f"{m}.".startswith(engines))
 
 
 def test_a_ladder_of_names_is_seen(tmp_path: Path) -> None:
