@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.graphs.onnx.layers import output_axis
 from edgecv.why.onnx_fusing import activation, from_zero
 from edgecv.why.onnx_mend import copied
 
@@ -47,7 +48,7 @@ class _Work:
     def put(self, output: str) -> None:
         """Give the product that makes `output` a quantized input, weight, bias and output."""
         node = next(n for n in self.model.graph.node if output in n.output)
-        channels = self._channel_axis(node)
+        channels = output_axis(node)
         if not self.view.grid(node.input[0]):
             node.input[0] = self._on_grid(node, node.input[0])
         scale = self._scale(node.input[0])
@@ -151,12 +152,6 @@ class _Work:
 
     def _initializer(self, name: str) -> Any:
         return next(t for t in self.model.graph.initializer if t.name == name)
-
-    def _channel_axis(self, node: Any) -> int:
-        if node.op_type == "Conv":
-            return 0
-        turned = any(a.name == "transB" and a.i for a in node.attribute)
-        return 0 if turned else 1
 
     def _held(self, name: str, array: Any) -> str:
         from onnx import numpy_helper

@@ -12,6 +12,7 @@ import numpy as np
 from edgecv.backends.onnxruntime.profile import Names
 from edgecv.errors import EngineError, missing, one_line
 from edgecv.graphs.onnx import wire
+from edgecv.graphs.onnx.geometry import geometry
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import KINDS
 from edgecv.measuring.product import Product
@@ -161,7 +162,6 @@ class OnnxView(View):
         into, out = (self._shapes.get(t, []) for t in (node.input[0], node.output[0]))
         if not into or not out or 0 in (*into, *out):
             return None
-        known = {a.name: a for a in node.attribute}
         dims = list(weight.dims) if weight is not None else self._shapes.get(node.input[1], [])
         if len(dims) < 2:
             return None
@@ -179,15 +179,11 @@ class OnnxView(View):
             return Product(channels=(into[-1], out[-1]), **common)
         if len(dims) != 4:
             return None
-
-        def pair(name: str, default: list[int]) -> list[int]:
-            return list(known[name].ints) if name in known else default
-
+        strides, dilations, pads, groups = geometry(node)
         return Product(
             channels=(into[1], dims[0]), size=(into[2], into[3]),
             result=(out[2], out[3]), kernel=(dims[2], dims[3]),
-            strides=tuple(pair("strides", [1, 1])), dilations=tuple(pair("dilations", [1, 1])),
-            pads=tuple(pair("pads", [0] * 4)), groups=known["group"].i if "group" in known else 1,
+            strides=tuple(strides), dilations=tuple(dilations), pads=tuple(pads), groups=groups,
             **common,
         )  # fmt: skip
 

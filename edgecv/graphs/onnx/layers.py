@@ -44,12 +44,15 @@ def transposed(node: Any) -> bool:
     return node.op_type == "Gemm" and not any(a.name == "transB" and a.i for a in node.attribute)
 
 
-def outputs_first(node: Any, weight: np.ndarray) -> np.ndarray:
-    """A layer's weight as (O, I / groups, kh, kw) or (O, I); also back to what the file holds.
+def output_axis(node: Any) -> int:
+    """Which axis of a `FORWARD` node's weight, as it lies in the file, is the output channel.
+    (ConvTranspose holds (I, O / groups, kh, kw).)"""
+    return int(transposed(node) or node.op_type == "MatMul")
 
-    Of `FORWARD` nodes: ConvTranspose holds (I, O / groups, kh, kw).
-    """
-    return weight.T if transposed(node) or node.op_type == "MatMul" else weight
+
+def outputs_first(node: Any, weight: np.ndarray) -> np.ndarray:
+    """Its weight as (O, I / groups, kh, kw) or (O, I); also back to what the file holds."""
+    return weight.T if output_axis(node) else weight
 
 
 def rows_of(node: Any, weight: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from edgecv.errors import UnsupportedError
-from edgecv.graphs.onnx.layers import WEIGHTED, transposed
+from edgecv.graphs.onnx.layers import WEIGHTED, outputs_first
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
 from edgecv.samples import CalibrationData
@@ -82,7 +82,7 @@ def _weight_steps(
         assert thing.weight is not None
         delta = thing.weight - numpy_helper.to_array(held[thing.name])
         parameter = net.get_submodule(str(flow.target)).weight
-        step = torch.from_numpy(np.ascontiguousarray(delta.T if transposed(node) else delta))
+        step = torch.from_numpy(np.ascontiguousarray(outputs_first(node, delta)))
         found[thing.name] = parameter.requires_grad_(True), step
     return found
 

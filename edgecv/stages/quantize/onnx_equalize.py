@@ -12,7 +12,7 @@ import numpy as np
 from edgecv.backends.onnxruntime.tensors import layer_inputs
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
-from edgecv.graphs.onnx.layers import plain, transposed
+from edgecv.graphs.onnx.layers import outputs_first, plain
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize import equalization
 from edgecv.stages.quantize.equalization import Layer, Ties
@@ -42,7 +42,7 @@ def equalized(model: Any, samples: CalibrationData) -> Any:
     nodes = {n.output[0]: n for n in copy.graph.node if n.output}
     for layer in equalization.solve(layers, ties, runs()):
         node = nodes[layer.name]
-        weight = layer.weight.T if transposed(node) else layer.weight
+        weight = outputs_first(node, layer.weight)
         tensor = held[node.input[1]]
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(weight), tensor.name))
         if layer.bias is not None:
@@ -73,7 +73,7 @@ def _read(model: Any) -> tuple[list[Layer], Ties]:
             and (node.op_type == "Conv" or plain(node))
         ):
             weight, *rest = (numpy_helper.to_array(held[n]) for n in own)
-            weight = weight.T if transposed(node) else weight
+            weight = outputs_first(node, weight)
             bias = rest[0] if rest else None
             layers.append(
                 Layer(node.output[0], weight, bias, groups(node), flows[0], node.output[0])

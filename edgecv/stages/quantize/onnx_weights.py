@@ -15,7 +15,7 @@ import numpy as np
 from edgecv.graphs.onnx.constants import initializers
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
-from edgecv.graphs.onnx.layers import layers, rows_of, transposed
+from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of
 from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.pairs import fitted, neighbours
@@ -62,7 +62,7 @@ def settle(
         if place is None or seen is None or uses[node.input[1]] > 1:
             continue
         w, bias = floats[node.input[1]], floats[node.input[2]]
-        rows = np.ascontiguousarray(w.T if transposed(node) else w)
+        rows = np.ascontiguousarray(outputs_first(node, w))
         found = settle_layer(
             rows, bias, seen, place.scale, place.input_scale, limit, options, _pairs(node, floats)
         )
@@ -92,5 +92,4 @@ def fit(model: Any, quantized: Any) -> None:
 
 
 def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray:
-    w = floats[node.input[1]]
-    return neighbours(w.T.shape if transposed(node) else w.shape, groups(node))
+    return neighbours(outputs_first(node, floats[node.input[1]]).shape, groups(node))

@@ -13,7 +13,7 @@ from edgecv.graphs.names import unique  # noqa: E402
 from edgecv.graphs.onnx.constants import axis_of, constants, dequantized  # noqa: E402
 from edgecv.graphs.onnx.geometry import geometry  # noqa: E402
 from edgecv.graphs.onnx.index import Index  # noqa: E402
-from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of, transposed  # noqa: E402
+from edgecv.graphs.onnx.layers import layers, output_axis, outputs_first, rows_of, transposed  # noqa: E402
 from edgecv.graphs.onnx.names import node_names  # noqa: E402
 
 
@@ -61,6 +61,7 @@ def test_layers_are_those_whose_weights_are_constants_without_factors(model: Any
     assert held["b"].shape == (3,)
     rows = onnx.helper.make_node("MatMul", ["f", "w"], ["rows"])
     assert np.array_equal(outputs_first(rows, held["w"]), held["w"].T)
+    assert [output_axis(n) for n in (conv, dense, rows)] == [0, 1, 1]
     assert outputs_first(conv, held["stem.weight"]).shape == (4, 1, 3, 3)
 
 
