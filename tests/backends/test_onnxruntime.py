@@ -228,6 +228,9 @@ def test_the_reader_finds_what_onnx_finds(fp32: Graph, tmp_path: Path) -> None:
         assert [(n.name, n.op, n.inputs, n.outputs) for n in found.nodes] == [
             (n.name, n.op_type, tuple(n.input), tuple(n.output)) for n in model.graph.node
         ]
+        assert {name: n.outputs[0] for name, n in found.makers.items()} == {
+            name: n.output[0] for n in model.graph.node for name in n.output
+        }
         arrays = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
         assert found.weights == {name: array.nbytes for name, array in arrays.items()}
 

@@ -111,7 +111,7 @@ class Names:
     def __init__(self, network: Network) -> None:
         self._weights = network.weights
         self._nodes = {node.name: node for node in network.nodes if node.name}
-        self._makers = {output: node for node in network.nodes for output in node.outputs}
+        self._makers = network.makers
         self._readers: dict[str, list[Node]] = {}
         for node in network.nodes:
             for name in map(self._weight, node.inputs if node.op in KERNELS else ()):

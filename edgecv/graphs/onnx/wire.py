@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 MODEL_GRAPH = 7
@@ -39,6 +40,11 @@ class Network:
 
     nodes: tuple[Node, ...]
     weights: dict[str, int]
+
+    @cached_property
+    def makers(self) -> dict[str, Node]:
+        """The node that gives a tensor, by its name."""
+        return {name: node for node in self.nodes for name in node.outputs if name}
 
 
 def read(content: bytes) -> Network:
