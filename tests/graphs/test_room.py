@@ -29,7 +29,7 @@ NAMED = {
     "stages/export/openvino_file.py": "the door of that format, which runs what comes in",
     "stages/quantize/*onnx*.py": "makes that format int8, and refuses another",
     "stages/quantize/*tflite*.py": "makes that format int8, and refuses another",
-    "stages/quantize/nncf.py": "makes ONNX int8, and refuses another",
+    "stages/quantize/nncf*.py": "makes a format int8 for the engine whose quantizer it is",
     "stages/quantize/sensitivity.py": "measures ONNX graphs by their reference engine",
     "why/onnx_*.py": "looks at that format, measures it on its reference engine",
     "why/tflite_view.py": "looks at that format, measures it on its reference engine",
