@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -73,7 +74,10 @@ def reaches(target: Target, kind: str) -> str:
 
 def reader(kind: str) -> str:
     """The module that makes graphs of other formats of a file; "" where PyTorch lies between."""
-    return f"edgecv.importing.from_{kind}" if find_spec(f"edgecv.importing.from_{kind}") else ""
+    name, room = f"edgecv.importing.from_{kind}", find_spec("edgecv.importing")
+    assert room is not None
+    # find_spec(name) would import the room, and PyTorch with it
+    return name if PathFinder.find_spec(name, room.submodule_search_locations) else ""
 
 
 @contextmanager
