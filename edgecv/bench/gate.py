@@ -35,6 +35,7 @@ from edgecv.errors import (
 
 SKIPPED = "skipped"
 EXACT_DB = 60.0  # beyond it lie roundings of float kernels alone
+SAME = f"above {EXACT_DB:.0f} dB counts as the same"
 BUSY = (
     "others had the processor while it was measured, so that figures of another day do not compare"
 )
@@ -338,8 +339,10 @@ def _fidelity(before: Entry, after: Entry, options: Options) -> list[Check]:
     blank = Check("fidelity", SKIPPED, a, b, "dB", limit=limit)
     if a is None or b is None:
         return [replace(blank, reason="how far one of them is from float is not known")]
-    change = min(b, EXACT_DB) - min(a, EXACT_DB)
-    return [replace(blank, verdict=REGRESSION if -change > limit else PASS, change=change)]
+    change, counted = b - a, min(b, EXACT_DB) - min(a, EXACT_DB)
+    reason = "" if change == counted else f"judged as {counted:+.1f} dB: {SAME}"
+    verdict = REGRESSION if -counted > limit else PASS
+    return [replace(blank, verdict=verdict, change=change, reason=reason)]
 
 
 def _size(before: Entry, after: Entry, options: Options) -> list[Check]:

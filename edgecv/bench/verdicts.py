@@ -8,7 +8,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from edgecv.bench.duel import INCONCLUSIVE, PASS, REGRESSION
-from edgecv.bench.gate import SKIPPED, Check, Judged
+from edgecv.bench.gate import SAME, SKIPPED, Check, Judged
 from edgecv.errors import StoreError
 from edgecv.store import disk_errors, write_atomic
 from edgecv.tables import table
@@ -100,6 +100,8 @@ def footnotes(judged: Sequence[Judged]) -> list[str]:
     if any("calibration" in (pair.measured or {}) for pair in judged):
         change = "over the calibration workload's, then and now, and not of the milliseconds"
         found.append(f"latency with a stored baseline: the change is of the latency {change}")
+    if any(c.name == "fidelity" and c.verdict == PASS and c.reason for c in checks):
+        found.append(f"fidelity: {SAME}")  # of other verdicts `details` says it
     return found
 
 

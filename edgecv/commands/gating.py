@@ -38,7 +38,8 @@ def register(command: Any) -> None:
         "--max-sqnr-drop",
         default="1",
         metavar="DB",
-        help="of the worst output against float, without labels, default 1; none: not judged",
+        help="of the worst output against float, without labels, default 1; above 60 dB counts as "
+        "the same; none: not judged",
     )
     gate.add_argument("--max-size-growth", default="2%", metavar="P%", help="default 2%%")
     gate.add_argument("--max-memory-growth", default="10%", metavar="P%", help="default 10%%")

@@ -412,6 +412,21 @@ def test_without_labels_what_outputs_keep_of_float_is_judged(
     assert found["accuracy"].verdict == "skipped"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "change", "reason"),
+    [
+        (30.0, 27.5, -2.5, ""),
+        (128.5, 27.75, -100.75, "judged as -32.2 dB: above 60 dB counts as the same"),
+        (128.5, 98.25, -30.25, "judged as +0.0 dB: above 60 dB counts as the same"),
+    ],
+)
+def test_the_change_of_fidelity_is_that_of_its_columns(
+    before: float, after: float, change: float, reason: str
+) -> None:
+    found = judged(unlabelled(before), unlabelled(after))["fidelity"]
+    assert (found.change, found.reason) == (change, reason)
+
+
 def test_fidelity_is_judged_as_asked_and_not_beside_an_accuracy() -> None:
     assert judged(unlabelled(30.0), unlabelled(25.0), sqnr_drop=6.0)["fidelity"].verdict == "pass"
     assert "fidelity" not in judged(unlabelled(30.0), unlabelled(25.0), sqnr_drop=None)

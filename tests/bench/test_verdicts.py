@@ -50,6 +50,18 @@ def test_markdown_has_a_row_for_every_check_and_nothing_breaks_out() -> None:
     assert "the machine was busy" in text
 
 
+def test_what_counts_as_the_same_is_said_once() -> None:
+    said = "above 60 dB counts as the same"
+    reason = f"judged as -32.2 dB: {said}"
+    found = {
+        v: verdicts.markdown([Judged("net", (Check("fidelity", v, reason=why),))], v)
+        for v, why in (("pass", reason), ("regression", reason))
+    }
+    assert found["pass"].endswith(f"- fidelity: {said}\n")
+    assert found["regression"].endswith(f"- net: fidelity regression: {reason}\n")
+    assert said not in verdicts.markdown([Judged("net", (Check("fidelity", "pass"),))], "pass")
+
+
 def test_an_engines_message_of_several_lines_is_one_item_of_the_list() -> None:
     check = Check("latency", "inconclusive", reason="engine:\n  # no\n- such node")
     text = verdicts.markdown([Judged("net", (check,))], "inconclusive")
