@@ -27,6 +27,7 @@ def register(command: Any) -> None:
 
 def run_verify(options: argparse.Namespace) -> int:
     """Every bundle is tried; the exit code is the gravest: 1 differs, 2 damaged, 3 no engine, 4."""
+    from edgecv.report.words import plural
     from edgecv.runtime.archive import read_bundle
     from edgecv.runtime.verify import verify
 
@@ -51,7 +52,8 @@ def run_verify(options: argparse.Namespace) -> int:
     for r in () if options.json else reports:
         sqnr = "exact" if r.exact else f"SQNR {r.sqnr_db:.1f} dB"
         verdict = "ok" if r.ok else f"FAILED: {r.reason}"
-        print(f"{r.bundle}: {verdict} ({r.engine}, {r.precision}, {r.samples} inputs, {sqnr})")
+        replayed = plural(r.samples, "golden input")
+        print(f"{r.bundle}: {verdict} ({r.engine}, {r.precision}, {replayed}, {sqnr})")
         for name, part in r.outputs.items() if len(r.outputs) > 1 else ():
             print(printable(f"  {name}{_figures(part)}"))
     if not all(r.ok for r in reports):

@@ -198,6 +198,23 @@ def test_verify_a_good_bundle(edgecv: Callable, shelf) -> None:
     ]
 
 
+def test_verify_says_how_many_golden_inputs_it_replayed(
+    edgecv: Callable, shelf, tmp_path: Path
+) -> None:
+    from edgecv.runtime.archive import read_bundle, write_bundle
+
+    good = read_bundle(shelf.fp32)
+    count = len(next(iter(good.golden_inputs.values())))
+    assert count > 1
+    assert f", {count} golden inputs, " in edgecv("verify", shelf.fp32).out
+    path = tmp_path / "one.edgecv"
+    taken, given = (
+        {n: a[:1] for n, a in g.items()} for g in (good.golden_inputs, good.golden_outputs)
+    )
+    write_bundle(path, dict(good.manifest), dict(good.files), taken, given)
+    assert ", 1 golden input, " in edgecv("verify", path).out
+
+
 def test_verify_a_bundle_whose_answers_are_not_the_golden_ones(
     edgecv: Callable, shelf, tmp_path: Path
 ) -> None:
