@@ -74,10 +74,11 @@ def reaches(target: Target, kind: str) -> str:
 
 def reader(kind: str) -> str:
     """The module that makes graphs of other formats of a file; "" where PyTorch lies between."""
-    name, room = f"edgecv.importing.from_{kind}", find_spec("edgecv.importing")
-    assert room is not None
-    # find_spec(name) would import the room, and PyTorch with it
-    return name if PathFinder.find_spec(name, room.submodule_search_locations) else ""
+    room = find_spec(".importing", __package__)  # the module's own name would import its room,
+    assert room is not None  # and PyTorch with it
+    folders = room.submodule_search_locations
+    found = PathFinder.find_spec(f"edgecv.importing.from_{kind}", folders)
+    return found.name if found else ""
 
 
 @contextmanager
