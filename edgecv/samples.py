@@ -87,6 +87,26 @@ class Feeds(Sequence[Feed]):
         self._samples, self._specs, self._preprocess = samples_of(given), specs, preprocess
         self._image, self._batch = image_of(specs), batch_of(specs)
         self._first = first
+        self._check()
+
+    def _check(self) -> None:
+        """Raises DataError: arrays that are none of an input's, or of another shape."""
+        arrays = self._samples.arrays
+        image = self._image
+        if image and arrays and image.name not in arrays and not self._samples.pixels.any():
+            others = ", ".join(repr(name) for name in arrays)
+            hint = f"name an array {image.name!r}; the file has {others}"
+            raise DataError(f"input {image.name!r}", "has no values", hint)
+        for spec in self._specs:
+            row, values = self._row(plain(spec)), arrays.get(spec.name)
+            if values is not None and values.shape[1:] not in (row, (1, *row)):
+                seen, wanted = ("x".join(map(str, s)) or "1" for s in (values.shape[1:], row))
+                raise DataError(
+                    f"array {spec.name!r}",
+                    f"its {len(values)} samples are {seen}, the network's input is {wanted}",
+                    "a row a sample in the network's own shape, channels first; images of any "
+                    "size are uint8, channels last",
+                )
 
     def first(self) -> Feeds:
         """The same in real numbers, channels first."""
@@ -133,9 +153,7 @@ class Feeds(Sequence[Feed]):
                 f"give an .npz file with an array for each input, a row a sample: {spec.name!r} "
                 "and the others",
             )
-        row = spec.shape[1:] if self._batched(spec) else spec.shape
-        if spec.layout == "NHWC" and len(spec.shape) == 4:
-            row = (row[-1], *row[:-1]) if self._batched(spec) else row
+        row = self._row(plain(spec))
         if known is None:
             values = [_drawn(spec, row, int(self._samples.numbers[i])) for i in rows]
         else:
@@ -143,6 +161,10 @@ class Feeds(Sequence[Feed]):
         real = np.stack(values) if self._batched(spec) else values[0]
         real = channels_last(real, spec)
         return quantise(real, spec) if on_grid(spec) else real.astype(spec.dtype)
+
+    def _row(self, spec: TensorSpec) -> tuple[int, ...]:
+        """The shape of one sample of it."""
+        return spec.shape[1:] if self._batched(spec) else spec.shape
 
     def _batched(self, spec: TensorSpec) -> bool:
         return bool(spec.shape) and spec.shape[0] == self._batch
