@@ -40,7 +40,10 @@ def targets_page() -> str:
         "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n\n"
         "`c` and `cortex-*` are written as C99: `model_run(input, output, memory)`; of several "
         "inputs one pointer each in the graph's order, of a batch its images one behind the other "
-        "([how](decisions/009-plain-c.md#several-inputs-and-a-batch)).\n"
+        "([how](decisions/009-plain-c.md#several-inputs-and-a-batch)). Inputs and outputs of four "
+        "axes lie with their channels last, (images, height, width, channels); `model.h` says so "
+        'of each, and says "as in ONNX" of an output whose axes the graph itself ends on '
+        "otherwise. All else lies as in ONNX.\n"
     )
 
 

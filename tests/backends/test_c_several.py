@@ -115,6 +115,40 @@ def test_each_input_has_a_pointer_in_the_graphs_order(batch: int, tmp_path: Path
     assert sizes == [(str(v.size), n) for n, v in feed.items()]
 
 
+def test_the_header_says_which_way_an_output_lies(tmp_path: Path) -> None:
+    """And of a row nothing, whatever it was before."""
+
+    def said(w: Written, name: str, **others: tuple[int, ...]) -> str:
+        feed = {"x": normal(1, 3, 6, 8), **{n: normal(*s) for n, s in others.items()}}
+        room = tmp_path / name
+        room.mkdir()
+        assert compiled(w, w.model((1, 3, 6, 8), **others), feed, room) < 1e-5
+        header = (room / "c" / "model.h").read_text()
+        return header[header.index("/* input") : header.index(";\n   memory: ")]
+
+    def conv(w: Written, filters: int) -> str:
+        return w("Conv", "x", normal(filters, 3, 3, 3))
+
+    given = "/* input: (height, width, channels), normalised as the manifest says; output: "
+    w = Written()
+    w.ends(conv(w, 2))
+    assert said(w, "map") == f"{given}MODEL_OUTPUTS floats, (1, 4, 6, 2), channels last"
+    w = Written()
+    w.ends(w("Transpose", conv(w, 2), perm=[0, 2, 3, 1]))
+    assert said(w, "turned") == f"{given}MODEL_OUTPUTS floats, (1, 4, 6, 2), as in ONNX"
+    for name, operator, filters in (("row", "Flatten", 1), ("classes", "GlobalAveragePool", 5)):
+        w = Written()
+        w.ends(w(operator, conv(w, filters)))
+        assert said(w, name) == f"{given}MODEL_OUTPUTS floats"
+    w = Written()
+    w.ends(conv(w, 2), w("Gemm", "row", normal(2, 4), transB=1))
+    assert said(w, "two", row=(1, 4)) == (
+        "/* input0: x (1, 6, 8, 3), channels last, normalised as the manifest says;\n"
+        "   input1: row (1, 4), taken as it is; output: MODEL_OUTPUTS floats,\n"
+        "   one output behind the other: v0 (48: (1, 4, 6, 2), channels last), v1 (2)"
+    )
+
+
 def test_a_sequence_for_each_of_a_batch(tmp_path: Path) -> None:
     """(steps, batch, features), and the last state of each."""
     w = Written()

@@ -47,11 +47,7 @@ def definitions(network: Network, outputs: tuple[str, ...]) -> str:
 
 def header(name: str, network: Network, arena: int, flash: int, outputs: tuple[str, ...]) -> str:
     """The text of model.h. arena, flash: bytes"""
-    sizes = [network.tensors[n].values for n in network.results]
-    where = ", ".join(f"{safe(n)} ({v})" for n, v in zip(outputs, sizes, strict=True))
-    given = "output: MODEL_OUTPUTS floats"
-    if len(sizes) > 1:
-        given += f",\n   one output behind the other: {where}"
+    total = sum(network.tensors[n].values for n in network.results)
     declared = "".join(
         f"\n/* {TABLES[table]} */\nextern const char {table}[];\n"
         for table in tables(network, outputs)
@@ -63,11 +59,11 @@ def header(name: str, network: Network, arena: int, flash: int, outputs: tuple[s
 #include <stdint.h>
 
 {_sizes(network)}
-#define MODEL_OUTPUTS {sum(sizes)}
+#define MODEL_OUTPUTS {total}
 #define MODEL_ARENA {max(arena, 8)} /* bytes of memory that model_run needs */
 #define MODEL_FLASH {flash} /* bytes of constants */
 
-/* {_taken(network)}; {given};
+/* {_taken(network)}; {_given(network, outputs)};
    memory: MODEL_ARENA bytes, 8-byte alignment. Input, output and memory may not overlap. */
 {signature(network)};
 
@@ -138,6 +134,36 @@ def _taken(network: Network) -> str:
     image, said = image_of(specs), []
     for (pointer, *_), spec in zip(given, specs, strict=True):
         last = ", channels last" if spec.layout == "NHWC" else ""
-        how = ", normalised as the manifest says" if spec is image else ""
+        how = ", normalised as the manifest says" if spec is image else ", taken as it is"
+        how = how if image else ""
         said.append(f"{pointer}: {safe(spec.name)} {spec.shape}{last}{how}")
     return ";\n   ".join(said)
+
+
+def _given(network: Network, outputs: tuple[str, ...]) -> str:
+    """What the comment says of the outputs: how many floats; of four axes, which way they lie."""
+    said = "output: MODEL_OUTPUTS floats"
+    lie = [_axes(network, k) for k in range(len(network.results))]
+    if len(outputs) == 1:
+        return said + (f", {lie[0]}" if lie[0] else "")
+    sizes = [network.tensors[n].values for n in network.results]
+    places = (
+        f"{safe(name)} ({size}{': ' + axes if axes else ''})"
+        for name, size, axes in zip(outputs, sizes, lie, strict=True)
+    )
+    return f"{said},\n   one output behind the other: {', '.join(places)}"
+
+
+def _axes(network: Network, at: int) -> str:
+    """The axes of an output of four; "" of others, and of a row of classes (1, C, 1, 1)."""
+    x = network.tensors[network.results[at]]
+    if network.shapes:
+        shape = network.shapes[at]
+    elif x.values == x.one[2]:
+        return ""
+    else:
+        shape = (1, x.one[2], *x.one[:2])
+    if len(shape) != 4:
+        return ""
+    layout, sizes = _laid(network, network.results[at], shape)
+    return f"{sizes}, {'channels last' if layout == 'NHWC' else 'as in ONNX'}"
