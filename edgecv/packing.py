@@ -73,6 +73,7 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
         parity=proof["parity"],
         warnings=(*graph.facts.get("warnings", []), *proof["warnings"]),
         made_up=proof["made_up"],
+        task=proof["task"],
         search=graph.facts.get("search"),
     )
     return facts.to_json()

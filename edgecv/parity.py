@@ -105,12 +105,10 @@ def require(
             raise ParityError(
                 place, what, "this step broke the network: inspect it before shipping"
             )
-        agrees = (
-            ""
-            if agreement is None
-            else (f" and top-1 agreement {agreement:.3f} on {one.clear} with a clear best class")
-        )
-        least = "" if agreement is None else f" and {tolerance.min_agreement:.2f}"
+        agrees = least = ""
+        if agreement is not None and agreement < tolerance.min_agreement:
+            agrees = f" and top-1 agreement {agreement:.3f} on {one.clear} with a clear best class"
+            least = f" and {tolerance.min_agreement:.2f}"
         raise ParityError(
             f"{where}: output {name!r}" if name else where,
             f"SQNR {one.sqnr_db:.1f} dB on {one.samples} images{agrees}, against at least "

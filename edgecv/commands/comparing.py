@@ -110,10 +110,15 @@ def show(data: dict[str, Any]) -> None:
             _share(p["top1_agreement"]), "ok" if rung["agrees"] else "DIFFERS",
         ])  # fmt: skip
     head = ["step", "compared", "SQNR dB", "at least", "cosine", "top-1 agreement", ""]
-    table(head, rows, right=range(2, 6))
+    classifies = data["task"] == "classification"
+    if not (classifies or any(_by_agreement(rung) for rung in data["rungs"])):
+        head, *rows = ([*row[:5], row[6]] for row in (head, *rows))
+    table(head, rows, right=range(2, len(head) - 1))
     if whole := data["whole"]:
         print()
-        print(f"{whole['from']} → {whole['to']}: {words.fidelity(whole['parity'])}")
+        print(
+            f"{whole['from']} → {whole['to']}: {words.fidelity(whole['parity'], False, classifies)}"
+        )
     print()
     _layers(data["layers"])
     if data["accuracy"]:
@@ -149,6 +154,13 @@ def _layers(rows: list[dict[str, Any]]) -> None:
     if len(rows) > SHOWN:
         print(f"({len(rows) - SHOWN} more with --json)")
     print()
+
+
+def _by_agreement(rung: dict[str, Any]) -> bool:
+    """Whether equal best entries, or whole numbers, are what a rung is judged wrong by."""
+    found, least = rung["parity"]["top1_agreement"], rung["limit"]["min_agreement"]
+    whole = rung["parity"].get("indices", False)
+    return whole or (found is not None and not rung["agrees"] and found < least)
 
 
 def _share(value: float | None) -> str:

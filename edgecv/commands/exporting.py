@@ -280,14 +280,14 @@ def _fidelity(facts: BundleFacts) -> Iterator[str]:
     """What will run against float; where it did not run here, what is known of its graph."""
     from edgecv.report.words import fidelity
 
-    parity, made_up = facts.parity, facts.made_up
+    parity, made_up, classifies = facts.parity, facts.made_up, facts.task == "classification"
     if ran := parity["float"]:
-        yield f"against float: {fidelity(ran, made_up)}"
+        yield f"against float: {fidelity(ran, made_up, classifies)}"
     elif ran := parity["compiled"]:
         file = "the file's own integers" if facts.executed.get("int8") else "the file"
-        yield f"the engine against {file}, node by node: {fidelity(ran, made_up)}"
+        yield f"the engine against {file}, node by node: {fidelity(ran, made_up, classifies)}"
     elif graph := parity["graph"]:
-        yield f"the graph, not the engine, against float: {fidelity(graph, made_up)}"
+        yield f"the graph, not the engine, against float: {fidelity(graph, made_up, classifies)}"
 
 
 def _targets(text: str) -> tuple[str, ...]:

@@ -98,8 +98,8 @@ def of_graph(
             "kind": changes[0].kind,
             "layer": "input",
             "changes": [c.name for c in changes],
-            "cause": f"{b.title} wants another input: it agrees ({parity.sqnr_db:.0f} dB, top-1 "
-            f"{parity.top1_agreement:.3f}) once the image is {how}",
+            "cause": f"{b.title} wants another input: it agrees ({parity.sqnr_db:.0f} dB) "
+            f"once the image is {how}",
         }
     if a.precision == "fp32" and b.precision == "int8":
         worst = _worst(per_layer(a, b, xs))

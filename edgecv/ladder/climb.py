@@ -42,9 +42,9 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     """job: bundle, against (path or None), images (folder or None), samples (count or None),
     send (where to write a bundle for a device, or absent).
 
-    Returns {"bundle", "against", "images", "samples", "agrees", "rungs", "whole": the bundle
-    against the first float form, "layers", "accuracy", "notes", "sent": what a device should
-    answer to the bundle written for it}.
+    Returns {"bundle", "against", "task": the bundle's, "images", "samples", "agrees", "rungs",
+    "whole": the bundle against the first float form, "layers", "accuracy", "notes", "sent": what a
+    device should answer to the bundle written for it}.
     Raises EdgecvError: nothing to compare with, different networks.
     """
     contents = read_bundle(job["bundle"])
@@ -79,6 +79,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "schema": 1,
         "bundle": str(contents.path),
         "against": found.what,
+        "task": contents.manifest.get("task"),
         "images": pictures.where,
         "samples": pictures.count,
         "agrees": all(r["agrees"] for r in rungs),

@@ -26,6 +26,7 @@ class BundleFacts:
                   (`edgecv.bundle_parity`)
     warnings:     what makes the figures say less than they seem to
     made_up:      the images that answers were compared on were no photographs
+    task:         as the manifest says; None is no classifier
     search:       what a search for the quantizer's settings tried, or None
     """
 
@@ -42,6 +43,7 @@ class BundleFacts:
     search: dict[str, Any] | None = None
     warnings: tuple[str, ...] = ()
     made_up: bool = False
+    task: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -82,10 +82,16 @@ def decibel(value: float | None) -> str:
     return "exact" if value >= 200 else f"{value:.0f} dB" if value >= 100 else f"{value:.1f} dB"
 
 
-def fidelity(parity: Mapping[str, Any], made_up: bool = False) -> str:
-    """How outputs compare with float: "SQNR 38.2 dB, top-1 agreement 0.979 on 48 images"."""
+def fidelity(parity: Mapping[str, Any], made_up: bool, classifies: bool) -> str:
+    """How outputs compare with float: "SQNR 38.2 dB, top-1 agreement 0.979 on 48 images".
+
+    classifies: by its task; the best of what is no class (of an embedding, say) tells nothing
+    """
     agreement, ties = parity["top1_agreement"], parity["samples"] - parity.get("clear", 0)
     said = f"SQNR {parity['sqnr_db']:.1f} dB"
+    if parity.get("indices"):
+        said += f", {100 * agreement:.1f}% of its whole numbers equal"
+    agreement = agreement if classifies and not parity.get("indices") else None
     if agreement is not None:
         said += f", top-1 agreement {agreement:.3f}"
     said += f" on {parity['samples']} {'made-up ' if made_up else ''}images"

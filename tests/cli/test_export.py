@@ -115,6 +115,20 @@ def test_fp32_needs_no_images(
     np.testing.assert_allclose(found, session.run(None, {"image": x})[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("task", ["classification", "none"])
+def test_best_classes_are_told_of_a_classifier_alone(
+    edgecv: Callable, onnx_file: Path, project: Path, tmp_path: Path, task: str
+) -> None:
+    pytest.importorskip("onnxruntime")
+    done = edgecv(
+        "export", onnx_file, "--target", "cpu", "--precision", "int8", "--task", task,
+        "--calibration", project / "images" / "train", "--out", tmp_path,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    (line,) = [s for s in done.out.splitlines() if s.startswith("against float: SQNR")]
+    assert ("top-1 agreement" in line) == (task == "classification")
+
+
 def test_everything_asked_for_is_recorded(edgecv: Callable, project: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch")
     (tmp_path / "names.txt").write_text("Ameise\nBiene\nKätzchen\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from benchmarks import broken_exports as broken
@@ -54,6 +55,39 @@ def test_a_corrupted_layer_is_named(shelf: object, edgecv: Callable, tmp_path: P
     assert f"first differs at export: {layer} (conv) is the first layer that differs" in done.out
     assert "its weights differ in 8 of 32 output channels" in done.out
     assert not done.err
+
+
+def test_best_classes_are_told_of_a_classifier_alone(
+    shelf: object, edgecv: Callable, tmp_path: Path
+) -> None:
+    """And of others where they are what is wrong."""
+    from edgecv.runtime.archive import read_bundle, write_bundle
+
+    path: Path = shelf.int8  # type: ignore[attr-defined]
+    good, fp32 = read_bundle(path), shelf.fp32  # type: ignore[attr-defined]
+    other = tmp_path / "none.edgecv"
+    goldens = dict(good.golden_inputs), dict(good.golden_outputs)
+    write_bundle(other, {**good.manifest, "task": None}, dict(good.files), *goldens)
+    found = {bundle: edgecv("parity", bundle, "--against", fp32) for bundle in (path, other)}
+    assert {done.code for done in found.values()} == {0}
+    assert "top-1 agreement" in found[path].out
+    assert "top-1 agreement" not in found[other].out
+    assert found[other].out.count("SQNR") == found[path].out.count("SQNR")
+
+
+def test_what_is_wrong_by_its_best_entries_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from edgecv.commands.comparing import show
+    from edgecv.ladder.rungs import rung
+    from edgecv.parity import Tolerance
+    from edgecv.runtime.fidelity import compare
+
+    rows = np.eye(6, dtype=np.float32)
+    swapped = compare(rows, rows[:, ::-1])
+    made = rung("compile", "graph", "engine", swapped, Tolerance(-200.0, 0.9), None)
+    data = {"task": None, "rungs": [made], "whole": None, "layers": [], "accuracy": []}
+    data |= {"notes": [], "agrees": False, "samples": 6, "images": "here"}
+    show(data)
+    assert "top-1 agreement" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

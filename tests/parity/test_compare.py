@@ -61,6 +61,15 @@ def test_too_little_agreement_is_refused_however_little_the_noise() -> None:
     check("x", ref, out, Tolerance(-30, 0.0))
 
 
+def test_an_agreement_that_holds_is_no_part_of_what_is_wrong() -> None:
+    ref = np.eye(8) + 0.01
+    with pytest.raises(ParityError) as e:
+        check("x", ref, 0.5 * ref, Tolerance(20, 0.9))
+    assert "against at least 20 dB" in str(e.value)
+    assert "agreement" not in str(e.value)
+    assert "0.90" not in str(e.value)
+
+
 def test_near_ties_may_go_either_way() -> None:
     ref = np.array([[1.0, 1.0 + 1e-9], [9.0, 1.0], [1.0, 9.0]])
     out = ref.copy()

@@ -1,0 +1,26 @@
+"""Numbers as words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgecv.report import words
+from edgecv.runtime.fidelity import compare
+
+ROWS = np.eye(5)
+
+
+def test_best_classes_are_told_of_a_classifier_alone() -> None:
+    found = compare(ROWS, ROWS + 0.01 * np.arange(5)).to_json()
+    assert words.fidelity(found, False, True).endswith("dB, top-1 agreement 1.000 on 5 images")
+    said = words.fidelity(found, True, False)
+    assert "agreement" not in said
+    assert said.endswith("dB on 5 made-up images")
+
+
+def test_of_whole_numbers_it_is_told_how_many_are_equal() -> None:
+    labels = np.arange(10).reshape(5, 2)
+    other = labels.copy()
+    other[0, 0] = 7
+    found = compare(labels, other, "indices").to_json()
+    assert ", 90.0% of its whole numbers equal on 5 images" in words.fidelity(found, False, False)
