@@ -13,7 +13,7 @@ from torch import nn
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import DataError, ModelError, TargetError
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.graphs.tflite.layers import layers
+from edgecv.graphs.tflite.layers import layers, operand
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize import tflite_int8
 from edgecv.stages.quantize._tflite_grids import widened
@@ -329,3 +329,28 @@ def test_a_constant_is_joined_on_the_grid_of_the_whole(tmp_path: Path):
     made = quantize_tflite(graph, images()[:16], GRID, "int8", tmp_path / "int8")
     assert "CONCATENATION" in made.facts["ops"]
     assert sqnr_db(want, logits(made, images()[:8])) > 20
+
+
+class Residual(nn.Module):
+    """LiteRT folds the scale into the dense layer, whose bias is then of four axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.deep = nn.Conv2d(3, 6, 3, padding=1)
+        self.wide, self.back = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.scale = nn.Parameter(0.5 + torch.rand(6))
+
+    def forward(self, x):
+        x = self.deep(x)
+        y = self.scale * self.back(nn.functional.gelu(self.wide(x.permute(0, 2, 3, 1))))
+        return (x + y.permute(0, 3, 1, 2)).mean((2, 3))
+
+
+def test_a_bias_of_four_axes_has_a_scale_for_each_channel(tmp_path: Path):
+    graph = export_tflite(Residual().eval(), torch.zeros(1, 3, 24, 24), tmp_path / "float")
+    model = flatbuffer.read(graph.path)
+    shapes = [operand(model, name, op, 2).shape for name, op in layers(model)]
+    assert max(map(len, shapes)) == 4
+    made = quantize_tflite(graph, images()[:16], GRID, "float32", tmp_path / "int8")
+    assert sqnr_db(logits(graph, images()[16:24]), logits(made, images()[16:24])) > 20

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.graphs.tflite.layers import OPERANDS, layers, operand
 
 TWINS = {
     "MINIMUM": "MAXIMUM",
@@ -39,6 +40,21 @@ def say_in_integers(model: Any) -> int:
             count += 1
         made.append(op)
     graph.operators = made
+    return count
+
+
+def flatten_biases(model: Any) -> int:
+    """Edit a float model in place: biases of several axes, (1, 1, 1, O), have one, since scales per
+    channel lie along the first; how many there were."""
+    graph, count = flatbuffer.graph_of(model), 0
+    for name, op in layers(model):
+        bias, place = operand(model, name, op, 2), OPERANDS[name][2]
+        if bias is None or len(bias.shape) < 2 or flatbuffer.constant(model, bias) is None:
+            continue
+        flat = _tensor(graph, [int(np.prod(bias.shape))], bias.name + b".flat")
+        graph.tensors[flat].buffer = bias.buffer
+        op.inputs[place] = flat
+        count += 1
     return count
 
 

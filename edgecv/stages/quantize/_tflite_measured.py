@@ -17,7 +17,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import OPERANDS, layers
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize._tflite_equalize import equalize
-from edgecv.stages.quantize._tflite_integers import say_in_integers
+from edgecv.stages.quantize._tflite_integers import flatten_biases, say_in_integers
 from edgecv.stages.quantize._tflite_layers import seen_by
 from edgecv.stages.quantize.options import Calibration
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, chosen, histogram
@@ -40,7 +40,7 @@ class Measured:
     ) -> None:
         self.model = flatbuffer.parse(content, "quantize")
         old = flatbuffer.raise_codes(self.model)
-        if say_in_integers(self.model) or old:
+        if say_in_integers(self.model) + flatten_biases(self.model) or old:
             content = flatbuffer.written(self.model)
         if equalization:
             equalize(self.model, play(content, samples))
