@@ -25,8 +25,8 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:
     """The samples; both splits are all of them, unless the argument is parted:PATH. Raises
     DataError."""
     del channels
-    where = argument if argument.startswith(_PARTED) else f"arrays:{argument}"
-    path = Path(argument.removeprefix(_PARTED)).expanduser()
+    where = argument.removeprefix(_PARTED)  # the prefix is edgecv's own word, and no part of a name
+    path = Path(where).expanduser()
     arrays = _stack(where, path) if path.suffix == ".npy" else npz.read(where, path)
     if not arrays:
         raise DataError(where, "holds no arrays", "an array for each input, a row a sample")
@@ -72,8 +72,8 @@ def _stack(where: str, path: Path) -> dict[str, np.ndarray]:
 
 def fingerprint(argument: str, split: str) -> str:
     """SHA-256 over the file's bytes, and the split."""
-    path = Path(argument.removeprefix(_PARTED)).expanduser()
+    where = argument.removeprefix(_PARTED)
+    path = Path(where).expanduser()
     if not path.is_file():
-        where = argument if argument.startswith(_PARTED) else f"arrays:{argument}"
         raise DataError(where, "no such file", HERE)
     return hash_files([(split, path)])

@@ -82,5 +82,8 @@ def test_what_is_no_stack_of_images_is_refused(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for name in ("no.npz", "no.npy"):
         for kind in ("arrays", "parted"):
-            with pytest.raises(DataError, match="no such file"):
-                data.fingerprint(f"{kind}:{tmp_path / name}", "train")
+            source = f"{kind}:{tmp_path / name}"
+            for asked in (data.fingerprint, lambda s, split: data.parse(s).items(split)):
+                with pytest.raises(DataError) as e:
+                    asked(source, "train")
+                assert str(e.value).startswith(f"{tmp_path / name}: no such file")
