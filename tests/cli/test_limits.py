@@ -72,6 +72,40 @@ OPTIONS = (
 )  # fmt: skip
 
 
+NOISE = ("--target", "cpu", "--calibration", "noise.npz", "--json")
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A network of two inputs and two outputs, and noise for it."""
+    import torch
+    from torch import nn
+
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.a = nn.Conv2d(3, 8, 3, padding=1, stride=2)
+            self.b, self.c = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(16, 8, 3, padding=1)
+            self.f = nn.Linear(8, 5)
+
+        def forward(
+            self, left: torch.Tensor, depth: torch.Tensor
+        ) -> tuple[torch.Tensor, torch.Tensor]:
+            y = self.c(torch.cat([self.a(left).relu(), self.b(depth).relu()], 1)).relu()
+            return y, self.f(y.mean((2, 3)))
+
+    sizes = {"left": (3, 48, 48), "depth": (1, 24, 24)}
+    torch.onnx.export(
+        Two().eval(), tuple(torch.zeros(1, *s) for s in sizes.values()), str(tmp_path / "two.onnx"),
+        input_names=list(sizes), output_names=["feat", "vec"], dynamo=False, opset_version=13,
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.random((18, *size), dtype=np.float32) for name, size in sizes.items()}
+    np.savez(tmp_path / "noise.npz", **feeds)
+    return tmp_path
+
+
 @pytest.fixture(scope="module")
 def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     image = pytest.importorskip("PIL.Image")
@@ -117,13 +151,23 @@ def test_without_classes_layers_are_kept_float_until_outputs_are_near_enough(
     data = json.loads((room / "depth" / "results.json").read_text())
     (small,) = (r for r in data["results"] if r["step"] == "small")
     first, *_, last = [t for t in small["search"]["tried"] if t["figures"]]
-    assert first["figures"]["sqnr_db"] < 30, "int8 alone is not enough"
-    assert not first["options"]["keep_float"]
+    assert first["figures"]["sqnr_db"] < 30, "what is made without limits is not enough"
     assert (done.code, small["search"]["met"]) == (0, True), done.err
     assert last["options"]["keep_float"]
     assert small["parity"]["float"]["sqnr_db"] >= 30
     assert small["executed"]["int8"] >= 1
     assert "sqnr_db 30 dB) met by small.cpu" in done.out
+
+
+def test_what_no_limit_gives_is_the_first_candidate(edgecv: Callable, two: Path) -> None:
+    """Where it meets the limit nothing else is tried: all images are calibrated on, and the guard
+    of layers that are far off has run."""
+    done = edgecv("export", "two.onnx", *NOISE, "--sqnr-db", "20", "--out", "limited", cwd=two)
+    assert done.code == 0, done.err
+    data = json.loads(done.out)
+    assert len(data["search"]["tried"]) == 1
+    assert data["search"]["met"]
+    assert data["parity"]["float"]["sqnr_db"] >= 20
 
 
 def test_folders_named_by_numbers_are_the_outputs(edgecv: Callable, room: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -11,6 +14,7 @@ from torch import nn  # noqa: E402
 
 from edgecv import target  # noqa: E402
 from edgecv.backends.onnxruntime.tensors import runner  # noqa: E402
+from edgecv.runtime.fidelity import compare  # noqa: E402
 from edgecv.stages.export.onnx import load_onnx  # noqa: E402
 from edgecv.stages.quantize.hessian import curvatures  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
@@ -34,14 +38,33 @@ class Net(nn.Module):
         return self.dense(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+class Two(Net):
+    """Scores beside a map: they are a large constant and little that differs between images, and
+    only they read `dense`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.no_grad():
+            self.dense.bias += torch.arange(5) * 30.0
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.relu(self.a(x))
+        x = self.relu(x + self.b(x))
+        scores = self.dense(self.c(x).mean((2, 3)))
+        return x, scores + torch.arange(5) * 0.1  # a constant is no layer's weight
+
+
 SAMPLES = np.random.default_rng(0).normal(0, 1, (24, 3, 16, 16)).astype("f4")
 
 
 @pytest.fixture(scope="module")
 def graphs(tmp_path_factory: pytest.TempPathFactory) -> tuple:
-    folder = tmp_path_factory.mktemp("net")
+    return made(Net(), tmp_path_factory.mktemp("net"))
+
+
+def made(net: nn.Module, folder: Path) -> tuple:
     torch.onnx.export(
-        Net().eval(), (torch.zeros(1, 3, 16, 16),), str(folder / "net.onnx"), dynamo=False,
+        net.eval(), (torch.zeros(1, 3, 16, 16),), str(folder / "net.onnx"), dynamo=False,
         opset_version=18,
     )  # fmt: skip
     graph = load_onnx(folder / "net.onnx", folder / "float")
@@ -108,3 +131,21 @@ def test_gradients_find_what_running_finds(graphs: tuple) -> None:
         for name in large:
             assert 0.3 < found[name] / wanted[name] < 3.0, name
     assert curvatures(*graphs, SAMPLES[16:]) == curved
+
+
+@pytest.mark.parametrize("measure", [sensitivities, curvatures])
+def test_what_one_of_several_outputs_reads_counts_against_that_outputs_signal(
+    measure: Callable, tmp_path: Path
+) -> None:
+    model, quantized = made(Two(), tmp_path)
+    map_, scores = (o.name for o in model.graph.output)
+    first = measure(model, quantized, SAMPLES[16:])
+    assert first.weights["dense"] == 0.0
+    ends = {map_: "values", scores: "classes"}
+    name = "ends" if measure is sensitivities else "kinds"
+    both = measure(model, quantized, SAMPLES[16:], **{name: ends})
+    assert both.weights["dense"] > 1e-5
+    run = [runner(g) for g in (model, quantized)]
+    real, rounded = (np.stack([r(image)[1][0] for image in SAMPLES[16:]]) for r in run)
+    whole = 10 ** (-compare(real, rounded, "classes").sqnr_db / 10)
+    assert 0.3 < (both.noise - first.noise) / whole < 3.0

@@ -13,6 +13,7 @@ from edgecv.graph import Graph
 from edgecv.graphs.onnx import attention
 from edgecv.graphs.onnx.layers import PRODUCTS
 from edgecv.graphs.onnx.names import node_names
+from edgecv.runtime.fidelity import kinds
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.mixed import Problem
@@ -72,10 +73,10 @@ def sensitivities(
     if how == "hessian":
         from edgecv.stages.quantize.hessian import curvatures
 
-        return curvatures(model, made, samples)
+        return curvatures(model, made, samples, kinds(source.outputs))
     from edgecv.stages.quantize import sensitivity
 
-    return sensitivity.sensitivities(model, made, samples)
+    return sensitivity.sensitivities(model, made, samples, ends=kinds(source.outputs))
 
 
 def attends(graph: Graph) -> bool:

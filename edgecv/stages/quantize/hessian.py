@@ -6,7 +6,8 @@
 H is the Gauss-Newton matrix of the outputs' squared error, which at the float network is its
 Hessian. HAWQ-V2 (Dong et al., NeurIPS 2020) puts tr(H) ‖Δ‖² / n in the place of Δᵀ H Δ, as if
 rounding errors had no direction; but rounding by GPTQ and bias correction choose the direction, and
-u is drawn for a trace anyway.
+u is drawn for a trace anyway. Of several outputs it is the sum of theirs, each against its own
+signal.
 
 First order: what saturates, or moves a ReLU, is not seen. `sensitivity.py` sees it, one thing after
 another: minutes where this takes seconds.
@@ -14,6 +15,7 @@ another: minutes where this takes seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.layers import WEIGHTED, outputs_first
 from edgecv.importing.operators import OPERATORS
 from edgecv.importing.reader import Reader
+from edgecv.runtime.fidelity import Energy
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.reconstruction import Collect
@@ -31,8 +34,14 @@ from edgecv.stages.quantize.sensitivity import Rounded, problem_of, rounded
 PROBES, SEED = 8, 0
 
 
-def curvatures(model: Any, quantized: Any, samples: CalibrationData) -> Problem:
-    """As `sensitivity.sensitivities`. samples: (N, C, H, W) float32, a dozen or two.
+def curvatures(
+    model: Any,
+    quantized: Any,
+    samples: CalibrationData,
+    kinds: Mapping[str, str] | None = None,
+) -> Problem:
+    """As `sensitivity.sensitivities`. samples: (N, C, H, W) float32, a dozen or two; kinds: its
+    ends.
 
     Raises UnsupportedError: an operator that torch cannot run.
     """
@@ -44,26 +53,37 @@ def curvatures(model: Any, quantized: Any, samples: CalibrationData) -> Problem:
     weights, activations = rounded(model, quantized)
     steps = _weight_steps(model, net, reader, weights)
     names = {reader.nodes[t.name].name: t for t in activations if t.name in reader.nodes}
-    output = reader.nodes[model.graph.output[0].name].name
-    noise = dict.fromkeys([*(t.name for t in weights), *(t.name for t in activations)], 0.0)
+    judged = [name for name, kind in (kinds or {}).items() if kind != "indices"]
+    judged = judged or [model.graph.output[0].name]
+    ends = {reader.nodes[name].name: (kinds or {}).get(name) for name in judged}
+    several = len(ends) > 1
+    every = [*(t.name for t in weights), *(t.name for t in activations)]
+    noise = {end: dict.fromkeys(every, 0.0) for end in ends}
+    energies, power = {end: Energy() for end in ends}, dict.fromkeys(ends, 0.0)
     draw = torch.Generator().manual_seed(SEED)
-    power = 0.0
     for image in samples:
-        run = Collect(net, {name: name for name in (*names, output)})
+        run = Collect(net, {name: name for name in (*names, *ends)})
         run.run(torch.from_numpy(image[None]).requires_grad_(True))  # the input may be rounded too
-        answer = run.found[output]
-        power += float(answer.detach().square().sum())
         inputs = [*(p for p, _ in steps.values()), *(run.found[n] for n in names)]
         deltas = [d for _, d in steps.values()]
         deltas += [_step(run.found[n], t) for n, t in names.items()]
         things = [*steps, *(t.name for t in names.values())]
-        for _ in range(PROBES):
-            u = torch.randint(0, 2, answer.shape, generator=draw) * 2.0 - 1.0
-            found = torch.autograd.grad(answer, inputs, u, retain_graph=True, allow_unused=True)
-            for name, slope, delta in zip(things, found, deltas, strict=True):
-                if slope is not None:
-                    noise[name] += float((slope * delta).sum()) ** 2 / PROBES
-    return problem_of(model, weights, {k: v / max(power, 1e-30) for k, v in noise.items()})
+        for end, kind in ends.items():
+            answer = run.found[end]
+            if several and kind == "classes":
+                answer = answer - answer.mean()  # what softmax does not see
+            value = answer.detach()
+            energies[end].add(value.numpy(), value.numpy())
+            signal = energies[end].signal
+            power[end] = signal if several else power[end] + float(value.square().sum())
+            for _ in range(PROBES):
+                u = torch.randint(0, 2, answer.shape, generator=draw) * 2.0 - 1.0
+                found = torch.autograd.grad(answer, inputs, u, retain_graph=True, allow_unused=True)
+                for name, slope, delta in zip(things, found, deltas, strict=True):
+                    if slope is not None:
+                        noise[end][name] += float((slope * delta).sum()) ** 2 / PROBES
+    shares = {name: sum(noise[e][name] / max(power[e], 1e-30) for e in ends) for name in every}
+    return problem_of(model, weights, shares)
 
 
 def _weight_steps(

@@ -87,7 +87,7 @@ def choose(problem: Problem, noise: float) -> tuple[str, ...] | None:
 def rungs(problem: Problem, gains_db: Sequence[float]) -> list[tuple[str, ...]]:
     """For each gain in SQNR the layers to keep in float, from the cheapest on; duplicates left out.
 
-    The last keeps every layer in float.
+    A gain that no layers win is left out.
     """
     found: list[tuple[str, ...]] = []
     for gain in gains_db:

@@ -72,16 +72,22 @@ class Quantizer:
         self._measured: dict[bool, Any] = {}
 
     def make(
-        self, options: Options, out: Path, tolerance: Tolerance = NONE, tell: bool = True
+        self,
+        options: Options,
+        out: Path,
+        tolerance: Tolerance = NONE,
+        tell: bool = True,
+        least_db: float = -math.inf,
     ) -> tuple[Graph, Parity]:
         """The graph in out/, and its fidelity on images held back.
 
         tell: log what is doubtful about the calibration images
+        least_db: what the guard of far-off layers tries to reach; missing it is no error
         A layer that is far off its float self (`isolated.py`) stays float, with a warning.
         Raises ParityError beyond the tolerance, UnsupportedError (such a layer, and a target that
         has no floats), and what the quantizers raise.
         """
-        graph = self._held(options, out, tolerance)
+        graph = self._held(options, out, tolerance, least_db)
         clipped = notes(self.source)
         if clipped:  # trained to be clipped hard, which the float graph does not do: told only
             tolerance = NONE
@@ -102,7 +108,9 @@ class Quantizer:
         graph.save_facts()
         return graph, parity
 
-    def _held(self, options: Options, out: Path, tolerance: Tolerance) -> Graph:
+    def _held(
+        self, options: Options, out: Path, tolerance: Tolerance, least_db: float = -math.inf
+    ) -> Graph:
         """The graph, made once more with each layer that is far off its float self kept float."""
         graph = self._quantized(options, out)
         told: list[FarOff] = []
@@ -114,7 +122,8 @@ class Quantizer:
         if floats and tolerance != NONE and options.weight_bits == 8:
             # layers of one bit are noise enough: what is rounded between them is not to blame
             fitted = self._seen and not self.source.facts.get("one_bit")
-            least = max(least, COMPILE_INT8.min_sqnr_db + (SEEN_DB if fitted else 0.0))
+            wanted = max(least_db, COMPILE_INT8.min_sqnr_db)
+            least = max(least, wanted + (SEEN_DB if fitted else 0.0))
         known: Known = {}
         for turn in range(ROUNDS):
             last = floats and turn == ROUNDS - 1

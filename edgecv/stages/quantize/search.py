@@ -1,5 +1,7 @@
 """Search of what meets the limits: first the knobs that cost no time, then layers kept in float.
 
+    0  under a limit of SQNR: what is made without limits, whose far-off layers stay float; then the
+       same, guarded as far as the limit. One that meets the limits is it
     1  default knobs; then one other value of one knob at a time, kept when it wins GAIN_DB of SQNR
        on images that were held back from calibration, and no agreement is lost; for OpenVINO the
        same with NNCF's quantizer and its knobs
@@ -18,6 +20,7 @@ says so.
 from __future__ import annotations
 
 import logging
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -62,6 +65,7 @@ NNCF_KNOBS: tuple[dict[str, Any], ...] = (
 )
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
+BEYOND_DB = (0.0, 1.5, 3.0, 6.0)  # what is missed, and more: noises add up roughly
 SENSITIVITY_IMAGES = 48
 
 Make = Callable[[Options, Path], tuple[Graph, Parity]]
@@ -116,14 +120,17 @@ def search(
 
     quantizer = Quantizer(source, context, count, unseen=True)
 
+    guarded = _guarded(source, context, samples, tolerance, limits)
+
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
-        return quantizer.make(options, out, tell=options == start)
+        return quantizer.make(options, out, tell=options == start and not guarded)
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
         losses = _sensitivities(source, context, count, sensitivity)
         also = other_engines(source, context, start, fixed)
-        found = Search(quantize, losses, prover, context, limits, start, fixed, also).run()
+        sought = Search(quantize, losses, prover, context, limits, start, fixed, also, guarded)
+        found = sought.run()
         require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
         for path in found.chosen.graph.path.parent.iterdir():
             shutil.copy(path, context.out / path.name)
@@ -131,6 +138,25 @@ def search(
     graph.facts["search"] = found.to_json()
     graph.save_facts()
     return graph
+
+
+def _guarded(
+    source: Graph, context: Context, samples: int, tolerance: Tolerance, limits: Limits
+) -> list[Make]:
+    """What is made without limits, and the same guarded as far as the limit of SQNR; nothing
+    without that limit."""
+    if limits.sqnr_db is None:
+        return []
+    quantizer = Quantizer(source, context, samples)
+
+    def at_least(least_db: float) -> Make:
+        def make(options: Options, out: Path) -> tuple[Graph, Parity]:
+            tell = least_db == -math.inf
+            return quantizer.make(options, out, tolerance, tell=tell, least_db=least_db)
+
+        return make
+
+    return [at_least(-math.inf), at_least(limits.sqnr_db)]
 
 
 def other_engines(
@@ -176,36 +202,48 @@ class Search:
         start: Options,
         fixed: frozenset[str] = frozenset(),
         also: Sequence[Options] = (),
+        guarded: Sequence[Make] = (),
     ) -> None:
         """fixed: names of knobs that the user set; they are not searched.
         sensitivities: None where layers cannot stay float on this target
         also: where other quantizers start (`other_engines`)
+        guarded: how the first candidates are made of `start`; the result is never further from the
+        limits than they are
         """
         self.quantize, self.sensitivities, self.prover = quantize, sensitivities, prover
         self.context, self.limits, self.start, self.fixed = context, limits, start, fixed
-        self.also = also
+        self.also, self.guarded = also, guarded
         self.tried: list[Trial] = []
         self.refused: list[tuple[Options, str]] = []
         self.steps = 0
 
     def run(self) -> Searched:
         self._doubt()
+        guarded: list[Trial] = []
+        for make in self.guarded:
+            trial = self._try(self.start, make)
+            if trial and trial.options not in [t.options for t in guarded] and self._proven(trial):
+                guarded.append(trial)
+                if self._met(trial):
+                    return self._found(trial)
         bests = [b for start in (self.start, *self.also) if (b := self._knobs(start))]
-        if not bests:
+        if not bests and not guarded:
             raise EdgecvError(self.context.where, self.refused[0][1])
         bests.sort(key=lambda t: t.fidelity.sqnr_db, reverse=True)
         judged: list[Trial] = []
         for i, best in enumerate(bests, 1):
-            if self._proven(best, last=i == len(bests) and not judged):
+            if self._proven(best, last=i == len(bests) and not judged and not guarded):
                 judged.append(best)
                 if self._met(best):
                     break
-        if not self._met(judged[-1]):
+        if judged and not self._met(judged[-1]):
             for trial in self._mixed(self._nearest(judged)):
                 judged.append(trial)
                 if self._met(trial):
                     break
-        chosen = self._nearest(judged)
+        return self._found(self._nearest([*judged, *guarded]))
+
+    def _found(self, chosen: Trial) -> Searched:
         return Searched(chosen, tuple(self.tried), self.limits, tuple(self.refused))
 
     def _doubt(self) -> None:
@@ -252,12 +290,20 @@ class Search:
         assert self.sensitivities is not None
         self._tell("where it loses")
         problem = replace(self.sensitivities(best.graph), cost=self.prover.costs(best))
-        for kept in rungs(problem, GAINS_DB):
+        for kept in rungs(problem, self._gains(best)):
             trial = self._try(replace(best.options, keep_float=kept))
             if trial is None:
                 continue
             if self._proven(trial):
                 yield trial
+
+    def _gains(self, best: Trial) -> tuple[float, ...]:
+        """dB that layers in float are to win: as far as the limit of SQNR is away, at least."""
+        if self.limits.sqnr_db is None:
+            return GAINS_DB
+        missed = self.limits.sqnr_db - (best.figures["sqnr_db"] or 0.0)
+        far = (missed + more for more in BEYOND_DB)
+        return (*GAINS_DB, *(gain for gain in far if gain > GAINS_DB[-1]))
 
     def _proven(self, trial: Trial, last: bool = False) -> bool:
         """Measure it as a bundle; whether the target's engine takes it. last: raise why not"""
@@ -271,17 +317,19 @@ class Search:
             return False
         return True
 
-    def _try(self, options: Options) -> Trial | None:
+    def _try(self, options: Options, guarded: Make | None = None) -> Trial | None:
         self._tell(_words(options))
         folder = self.prover.room / f"graph-{len(self.tried) + len(self.refused)}"
         try:
-            graph, fidelity = self.quantize(options, folder)
+            graph, fidelity = (guarded or self.quantize)(options, folder)
         except EdgecvError as e:
             if isinstance(e, MissingExtraError) and options.engine == self.start.engine:
                 raise
             self.refused.append((options, str(e)))
             shutil.rmtree(folder, ignore_errors=True)
             return None
+        if guarded:
+            options = replace(options, keep_float=tuple(graph.facts["options"]["keep_float"]))
         self.tried.append(Trial(options, graph, fidelity))
         return self.tried[-1]
 

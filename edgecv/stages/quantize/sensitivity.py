@@ -2,6 +2,9 @@
 
     noise of one thing = Σ ‖f(x; only it rounded) - f(x)‖² / Σ ‖f(x)‖²      over images x
 
+Of several outputs (or quantities side by side in one) it is the sum of theirs, each against its own
+signal as SQNR has it (`edgecv.runtime.fidelity`): what only one of them reads counts as well.
+
 One thing is a layer's weights or an activation. Everything else stays float, so a noise is a
 thing's own; they add up to the whole graph's, roughly. The steps are those of the quantized graph,
 which is only read.
@@ -9,7 +12,7 @@ which is only read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +22,7 @@ from edgecv.graphs.onnx.constants import axis_of, dequantized
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import WEIGHTED
 from edgecv.graphs.onnx.names import layer_name
+from edgecv.runtime.fidelity import compare_all
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
 
@@ -37,22 +41,26 @@ class Rounded:
 
 
 def sensitivities(
-    model: Any, quantized: Any, samples: CalibrationData, progress: Progress = lambda *_: None
+    model: Any,
+    quantized: Any,
+    samples: CalibrationData,
+    progress: Progress = lambda *_: None,
+    ends: Mapping[str, str] | None = None,
 ) -> Problem:
     """What each layer's weights and each activation cost in noise; costs in time are left empty.
 
     model, quantized: onnx.ModelProto, the float graph and what the quantizer made of it
     samples:          (N, C, H, W) float32
+    ends:             the outputs' kinds by name (`edgecv.runtime.fidelity.kinds`), of all of them;
+                      None: the first alone counts
     """
     noise = {}
     weights, activations = rounded(model, quantized)
     things = [*weights, *activations]
-    reference = np.stack(list(_outputs(model, samples)))
-    power = float((reference.astype(np.float64) ** 2).sum())
+    references = _outputs(model, samples)
     for done, thing in enumerate(things):
-        outputs = np.stack(list(_outputs(_with(model, thing), samples)))
-        error = float(((outputs - reference).astype(np.float64) ** 2).sum())
-        noise[thing.name] = error / max(power, 1e-30)
+        outputs = _outputs(_with(model, thing), samples)
+        noise[thing.name] = _noise(references, outputs, ends)
         progress(done + 1, len(things))
     return problem_of(model, weights, noise)
 
@@ -81,7 +89,7 @@ def _weights(model: Any, quantized: Any) -> Iterator[Rounded]:
 
     held = {t.name: t for t in quantized.graph.initializer}
     floats = {t.name for t in model.graph.initializer}
-    layers = {n.input[1] for n in model.graph.node if len(n.input) > 1}
+    layers = {n.input[1] for n in model.graph.node if n.op_type in WEIGHTED}
     for node in quantized.graph.node:
         name = node.input[0].removesuffix("_quantized") if node.input else ""
         if node.op_type != "DequantizeLinear" or name not in floats & layers:
@@ -138,13 +146,24 @@ def _with(model: Any, thing: Rounded) -> Any:
     return copy
 
 
-def _outputs(model: Any, samples: CalibrationData) -> Iterator[np.ndarray]:
-    """The first output of a graph, whose nodes may be in any order, for one image after another."""
+def _noise(
+    references: list[np.ndarray], outputs: list[np.ndarray], ends: Mapping[str, str] | None
+) -> float:
+    several = compare_all(references, outputs, ends).outputs.values() if ends else ()
+    # an index is right or wrong: a step of it is no noise
+    if several and (parts := [p for p in several if not p.indices]):
+        return float(sum(10 ** (-p.sqnr_db / 10) for p in parts))
+    error = float(((outputs[0] - references[0]).astype(np.float64) ** 2).sum())
+    return error / max(float((references[0].astype(np.float64) ** 2).sum()), 1e-30)
+
+
+def _outputs(model: Any, samples: CalibrationData) -> list[np.ndarray]:
+    """Each output of a graph, whose nodes may be in any order, (N, ...)."""
     from edgecv.backends.onnxruntime.tensors import runner
 
     run = runner(_sorted(model))
-    for image in samples:
-        yield run(image)[0][0]
+    found = [[output[0] for output in run(image)] for image in samples]
+    return [np.stack(column) for column in zip(*found, strict=True)]
 
 
 def _sorted(model: Any) -> Any:
