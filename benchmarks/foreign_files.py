@@ -119,7 +119,8 @@ def road(found: Found, target: str, precision: str, room: Path, work: Path) -> d
 def last_words(ended: Ended) -> str:
     """The error's line."""
     lines = [n for n in ended.err.splitlines() if n.strip() and not n.startswith("peak-kb")]
-    return " ".join(" ".join(lines[-3:]).split())[:400] if lines else f"ended with {ended.code}"
+    first = next((i for i, line in enumerate(lines) if line.startswith("error:")), -3)
+    return " ".join(" ".join(lines[first:]).split())[:400] if lines else f"ended with {ended.code}"
 
 
 def passed(row: dict[str, Any] | None, precision: str) -> bool:
