@@ -5,6 +5,7 @@ Fewer pictures first, then coarser ones (each pixel repeated), then fewer values
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def goldens(session: Any, given: Given, preprocess: Preprocess, most: int) -> Go
     some = sample(samples, count)
     if image is not None and not whole:
         fine = repeated(pixels, repeat, preprocess.size)
-        some = Samples(fine, some.arrays, some.numbers, some.made_up)
+        some = replace(some, pixels=fine)
     feeds = list(Feeds(some, session.inputs, preprocess))
     runs = [session.run(feed) for feed in feeds]
     others = {t.name: joined([f[t.name] for f in feeds]) for t in session.inputs

@@ -35,12 +35,14 @@ class Samples:
              first; they go before pixels
     numbers: int64 (N,), of each sample in the whole set
     made_up: what has no values is drawn
+    blank:   the pixels stand for nothing: the image is among the arrays, or nowhere
     """
 
     pixels: np.ndarray
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     numbers: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     made_up: bool = False
+    blank: bool = False
 
     def __post_init__(self) -> None:
         if len(self.numbers) != len(self.pixels):
@@ -91,9 +93,8 @@ class Feeds(Sequence[Feed]):
 
     def _check(self) -> None:
         """Raises DataError: arrays that are none of an input's, or of another shape."""
-        arrays = self._samples.arrays
-        image = self._image
-        if image and arrays and image.name not in arrays and not self._samples.pixels.any():
+        arrays, image = self._samples.arrays, self._image
+        if image and self._samples.blank and image.name not in arrays:
             others = ", ".join(repr(name) for name in arrays)
             hint = f"name an array {image.name!r}; the file has {others}"
             raise DataError(f"input {image.name!r}", "has no values", hint)

@@ -36,20 +36,25 @@ BLANK = np.zeros((5, 6, 7, 3), np.uint8)  # what stands for an image where a fil
 def test_a_file_without_the_image_is_an_error_and_no_black_picture(name: str) -> None:
     arrays = {name: RNG.normal(size=(5, 4))}
     with pytest.raises(DataError, match=rf"input 'image': has no values .*{name}"):
-        Feeds(Samples(BLANK, arrays), [IMAGE, MORE], PRE)
+        Feeds(Samples(BLANK, arrays, blank=True), [IMAGE, MORE], PRE)
+
+
+def test_a_black_picture_is_a_picture() -> None:
+    found = Feeds(Samples(BLANK, {"more": np.ones((5, 4))}), [IMAGE, MORE], PRE)[0]["image"]
+    np.testing.assert_array_equal(found, PRE.normalise(BLANK[:1]))
 
 
 @pytest.mark.parametrize("shape", [(6, 7, 3), (126,), (3, 7, 6), (2, 3, 6, 7)])
 def test_an_array_of_another_shape_is_an_error(shape: tuple[int, ...]) -> None:
     arrays = {"image": np.ones((5, *shape), np.float32)}
     with pytest.raises(DataError, match=r"array 'image': .* the network's input is 3x6x7"):
-        Feeds(Samples(BLANK, arrays), [IMAGE], PRE)
+        Feeds(Samples(BLANK, arrays, blank=True), [IMAGE], PRE)
 
 
 @pytest.mark.parametrize("shape", [(3, 6, 7), (1, 3, 6, 7)])
 def test_an_array_may_keep_the_axis_of_its_batch(shape: tuple[int, ...]) -> None:
     values = RNG.normal(size=(5, *shape)).astype(np.float32)
-    found = Feeds(Samples(BLANK, {"image": values}), [IMAGE], PRE)[4]["image"]
+    found = Feeds(Samples(BLANK, {"image": values}, blank=True), [IMAGE], PRE)[4]["image"]
     np.testing.assert_array_equal(found[0], values[4].reshape(3, 6, 7))
 
 

@@ -31,6 +31,7 @@ from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images, tell
 from edgecv.data.images import (
+    BLANK,
     MADE_UP,
     Images,
     as_outputs,
@@ -184,6 +185,8 @@ def materialise(
     save_labels(out, labels, classes)
     if items.arrays:
         save_arrays(out, items.arrays)
+    if items.blank:
+        (out / BLANK).touch()
     if source.startswith("synthetic:"):
         (out / MADE_UP).touch()
     return Images.load(out)

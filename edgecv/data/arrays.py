@@ -47,12 +47,12 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:
         what = f"holds {len(images)} arrays of bytes: {', '.join(images)}"
         raise DataError(where, what, "one is the image; give the others as floats")
     pixels = arrays.pop(images[0]) if images else None
-    blank = np.zeros((8, 8, 3), np.uint8)  # nobody looks at it
+    nothing = np.zeros((8, 8, 3), np.uint8)
 
     def item(index: int) -> tuple[np.ndarray, int]:
-        return (blank if pixels is None else pixels[index]), 0
+        return (nothing if pixels is None else pixels[index]), 0
 
-    return Items(counts.pop(), item, (), None, arrays=arrays)
+    return Items(counts.pop(), item, (), None, arrays=arrays, blank=pixels is None)
 
 
 def _stack(where: str, path: Path) -> dict[str, np.ndarray]:

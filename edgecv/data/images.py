@@ -20,6 +20,7 @@ from edgecv.samples import Samples
 
 ARRAYS = "arrays.json"  # the names of what other inputs take
 MADE_UP = "made-up"  # a file of this name marks a folder of made-up images
+BLANK = "blank"  # and of this name one whose pixels stand for nothing
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Images:
     classes: names, in the order of the network's outputs; none for images without labels
     made_up: no photographs but noise: distances mean something on them, best classes do not
     arrays:  by name, real values (N, ...) for inputs of the network besides the image
+    blank:   there are arrays alone, and the pixels stand for nothing
 
     Raises DataError where these do not hold.
     """
@@ -40,6 +42,7 @@ class Images:
     classes: tuple[str, ...]
     made_up: bool = False
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    blank: bool = False
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -59,7 +62,7 @@ class Images:
     @property
     def samples(self) -> Samples:
         """All that a network may take of them."""
-        return Samples(self.pixels, self.arrays, made_up=self.made_up)
+        return Samples(self.pixels, self.arrays, made_up=self.made_up, blank=self.blank)
 
     def save(self, folder: Path) -> None:
         """Write the three files into `folder`, made if it is not there."""
@@ -81,7 +84,8 @@ class Images:
             arrays = _read_arrays(folder)
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
-        return Images(pixels, labels, classes, (folder / MADE_UP).exists(), arrays)
+        made_up, blank = ((folder / mark).exists() for mark in (MADE_UP, BLANK))
+        return Images(pixels, labels, classes, made_up, arrays, blank)
 
 
 MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's output

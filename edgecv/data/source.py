@@ -27,6 +27,7 @@ class Items:
     channels: 1 or 3, or None where the first image says it
     parallel: whether `item` may be called from several threads
     arrays:   by an input's name, real values (count, ...) for what is no image
+    blank:    there are arrays alone: what `item` gives stands for nothing
     notes:    once all are decoded: what a user should know of how they were read
     """
 
@@ -37,6 +38,7 @@ class Items:
     parallel: bool = False
     notes: Callable[[], list[str]] = list
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    blank: bool = False
 
 
 def hash_files(named: list[tuple[str, Path]]) -> str:
