@@ -154,7 +154,8 @@ def page(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def met(rows: Sequence[dict[str, Any]]) -> bool:
-    return all(r.get("error", 1.0) <= WANTED for r in rows if r["precision"] == "fp32")
+    found = [r.get("error", 1.0) for r in rows if r["precision"] == "fp32"]
+    return bool(found) and max(found) <= WANTED
 
 
 def main() -> None:

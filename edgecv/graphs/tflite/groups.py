@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgecv.graphs import groups
 from edgecv.graphs.groups import Groups, Shape, Step
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.runtime.spec import TensorSpec
 
 # Operator -> the largest magnitude that it gives; softmax is not among them, as in ONNX.
 BOUNDS = {"LOGISTIC": 1.0, "TANH": 1.0}
@@ -39,6 +40,11 @@ def found(model: Any) -> list[Groups | None]:
         for place, result in enumerate(map(int, op.outputs)):
             steps[str(result)] = Step("other") if place else _step(model, op, shapes, computed)
     return groups.found(outputs, steps, shapes)
+
+
+def told(outputs: Sequence[TensorSpec], model: Any) -> tuple[TensorSpec, ...]:
+    """The outputs of a ModelT with the groups that they hold."""
+    return groups.told(outputs, found(model))
 
 
 def _step(model: Any, op: Any, shapes: Mapping[str, Shape], computed: set[int]) -> Step:

@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from edgecv import portions
-from edgecv.graph_files import brought, kind_of, reaches, reader
+from edgecv.graph_files import kind_of, reaches, reader
 from edgecv.stages.base import Context, Stage
+from edgecv.stages.export.roads import road
 from edgecv.target import Target
 
 __path__ = [*__path__, *portions.of("stages/export")]
@@ -100,8 +100,7 @@ class Export(Stage):
         example: Any = given
         if list(given) == ["input"] and given["input"].ndim == 4:
             example = given["input"]
-        road = _road(target.graph)
-        return road.export(module.eval(), example, context, self.opset, where)
+        return road(target.graph).export(module.eval(), example, context, self.opset, where)
 
 
 def _given(module: Any, takes: dict[str, Any], context: Context) -> dict[str, Any]:
@@ -111,17 +110,11 @@ def _given(module: Any, takes: dict[str, Any], context: Context) -> dict[str, An
     return imported(module) or examples(module, takes, context.preprocess, context.network)
 
 
-def _road(graph: str) -> ModuleType:
-    """What is done otherwise for each format: no key of the one hangs on the other's code."""
-    with brought(graph, "makes"):
-        return import_module(f"edgecv.stages.export.for_{graph}")
-
-
 def _of_file(source: Path, target: Target, context: Context) -> Any:
     """The graph of a user's file in the format of the target; None where PyTorch lies between."""
     kind = kind_of(source)
     if reaches(target, kind) == kind:
-        return _road(kind).load(source, context.out)
+        return road(kind).load(source, context.out)
     if not reader(kind):
         return None
     found = import_module(f"edgecv.importing.from_{kind}")

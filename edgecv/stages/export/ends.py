@@ -8,23 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib import import_module
 
 from edgecv.graph import Graph
-from edgecv.graph_files import brought
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import ungrouped
+from edgecv.stages.export.roads import road
 
 
 def with_kinds(graph: Graph, labels: Sequence[str] | None) -> Graph:
     """The graph with the kind of each output. labels: the first output's classes, if known."""
-    with brought(graph.format, "makes"):
-        road = import_module(f"edgecv.stages.export.for_{graph.format}")
-    ends = road.ends(graph)
+    own = road(graph.format)
+    ends = own.ends(graph)
     found = []
     for place, spec in enumerate(graph.outputs):
         kind = kinds([ungrouped(spec)])[spec.name]
-        if kind != "map" and not (labels and place == 0) and ends[place] in road.VALUES:
+        if kind != "map" and not (labels and place == 0) and ends[place] in own.VALUES:
             kind = "values"
         found.append(replace(spec, kind=kind))
     return replace(graph, outputs=tuple(found))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from edgecv.graph import Graph
-from edgecv.graphs import groups
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.graphs.tflite import groups as tflite_groups
 from edgecv.graphs.tflite.index import Index
 from edgecv.stages.base import Context
 
@@ -43,9 +40,3 @@ def ends(graph: Graph) -> list[str]:
             op = made.get(int(op.inputs[0]))
         found.append(flatbuffer.op_name(model, op) if op is not None else "")
     return found
-
-
-def parted(graph: Graph) -> Graph:
-    """The graph with the groups that its outputs hold."""
-    found = tflite_groups.found(flatbuffer.read(graph.path))
-    return replace(graph, outputs=groups.told(graph.outputs, found))

@@ -27,12 +27,11 @@ from edgecv.backends.tflite.run import Session
 from edgecv.errors import MissingExtraError, UnsupportedError
 from edgecv.examples import Example, example_of
 from edgecv.graph import Graph
-from edgecv.graphs.tflite import flatbuffer, layout
+from edgecv.graphs.tflite import flatbuffer, groups, layout
 from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.outputs import flat
 from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights
-from edgecv.stages.export.for_tflite import parted
 
 TIMEOUT_S = 1800
 _CHILD = "edgecv.stages.export._litert_child"
@@ -79,7 +78,8 @@ def export_tflite(
         "transposes": moved,
         "notes": [*found.notes, *slower],
     }
-    graph = parted(Graph(path, "tflite", "fp32", session.inputs, session.outputs, facts))
+    ends = groups.told(session.outputs, flatbuffer.read(path))
+    graph = Graph(path, "tflite", "fp32", session.inputs, ends, facts)
     graph.save_facts()
     return graph
 

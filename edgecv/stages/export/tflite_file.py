@@ -20,7 +20,7 @@ from edgecv.backends.tflite.run import Session, plain
 from edgecv.errors import EdgecvError, EngineError, ModelError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.pins import Pins
-from edgecv.graphs.tflite import flatbuffer, metadata
+from edgecv.graphs.tflite import flatbuffer, groups, metadata
 from edgecv.runtime.outside import points_outside
 from edgecv.runtime.spec import TensorSpec, image_of, on_grid
 from edgecv.stages.export import _tflite_own as own
@@ -115,7 +115,7 @@ def _load(path: Path, out: Path, size: tuple[int, int] | None) -> None:
     ends = zip(outputs, for_tflite.ends(found), strict=True)
     if bounds := {spec.name: 1.0 for spec, op in ends if op in BOUNDED}:
         facts["bounds"] = bounds
-    for_tflite.parted(found).save_facts()
+    replace(found, outputs=groups.told(outputs, flatbuffer.read(made))).save_facts()
 
 
 def _real(specs: tuple[TensorSpec, ...]) -> list[dict[str, Any]]:

@@ -15,7 +15,6 @@ OpenVINO targets; nncf_ir.py of a user's IR), search.py the search under limits.
 from __future__ import annotations
 
 from dataclasses import fields
-from importlib import import_module
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -183,12 +182,10 @@ class Quantize(Limited):
     def _start(self, source: Any, context: Context) -> tuple[Options, frozenset[str]]:
         """The quantizers' knobs, and those that stay as they are. Some formats have one quantizer
         (`ONLY` of for_<format>.py)."""
-        from edgecv.graph_files import brought
+        from edgecv.stages.quantize.roads import road
 
         fixed = frozenset(self.model_fields_set)
-        with brought(source.format, "quantizes"):
-            road = import_module(f"edgecv.stages.quantize.for_{source.format}")
-        if self.engine == getattr(road, "ONLY", self.engine):
+        if self.engine == getattr(road(source.format), "ONLY", self.engine):
             return self.options(), fixed
         if "engine" in fixed:
             raise _no_quantizer(context)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from importlib import import_module
 from typing import Any
 
 from edgecv.errors import ModelError
 from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import DEFAULT, Options
+from edgecv.stages.quantize.roads import road
 
 log = logging.getLogger(__name__)
 TOLD = "comes with integers of its own and keeps them: calibration and its options change nothing"
@@ -33,9 +33,9 @@ def keep(source: Graph, context: Context, options: Options, limits: bool) -> Gra
         )
     made = source.copied(context.out)
     more: dict[str, Any] = {"quantizer": OWN_INTEGERS, "warnings": [TOLD]}
-    road = import_module(f"edgecv.stages.quantize.for_{source.format}")
-    if hasattr(road, "float_products"):  # other doors know it already
-        more["float_ends"] = road.float_products(made.path)
+    own = road(source.format)
+    if hasattr(own, "float_products"):  # other doors know it already
+        more["float_ends"] = own.float_products(made.path)
     made = replace(made, facts={"notes": [], **source.facts, **more})
     made.save_facts()
     log.warning("%s: %s", context.where, TOLD)

@@ -14,14 +14,13 @@ activations here. A weight beyond 65,504 has no fp16 and is refused; what is bel
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
-from edgecv.graph_files import brought
+from edgecv.stages.quantize.roads import road
 
 LARGEST = float(np.finfo(np.float16).max)
 SMALL = 64  # values; a shorter tensor (a bias) is not worth an operator of its own
@@ -38,9 +37,7 @@ def halve(graph: Graph, out: Path, compute: bool = False) -> Graph:
         raise ModelError(graph.path.name, f"is {graph.precision}, not fp32")
     out.mkdir(parents=True, exist_ok=True)
     path = out / graph.path.name
-    with brought(graph.format, "quantizes"):
-        road = import_module(f"edgecv.stages.quantize.for_{graph.format}")
-    ops = road.halve(graph, path, compute)
+    ops = road(graph.format).halve(graph, path, compute)
     facts = {**graph.facts, "ops": ops, "half": "compute" if compute else "storage", "warnings": []}
     made = Graph(path, graph.format, "fp16", graph.inputs, graph.outputs, facts)
     made.save_facts()

@@ -38,7 +38,7 @@ from edgecv.runtime.spec import joined
 
 IMAGES, FEW = 8, 4  # FEW: of those, where every layer's harm is measured by itself
 OWN_DB, ANSWERS_DB = 10.0, 20.0
-HARMLESS_DB = 10.0  # more than ANSWERS_DB: 6 for images that are not run, the rest to be sure
+HARMLESS_DB = 20.0  # more than ANSWERS_DB: 6 for images that are not run, the rest to be sure
 TOLD = 3  # layers of which all is said
 DOMINANT_DB = 6.0  # of a network that is too far off, layers this near to the worst go first
 # What repeats numbers in another order: its result is on the grid of what it reads.
@@ -120,7 +120,8 @@ def far_off(
             return []
         runs = list(_runs(a, b, suspects, xs[:FEW]))
         harmed = _Harm(a, runs, refs[:FEW], ends, bounds)
-        harm = {t: harmed.known(p, {} if known is None else known) for t, p in suspects.items()}
+        seen: Known = {} if known is None else known
+        harm = {t: harmed.known(p, seen) for t, p in suspects.items()}
         most = min(harm.values()) + DOMINANT_DB
         wrong = [t for t in suspects if harm[t] < ANSWERS_DB and (harm[t] < most or near)]
         if last and not near:

@@ -6,7 +6,6 @@ import logging
 import math
 from dataclasses import replace
 from functools import cached_property
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +34,7 @@ from edgecv.stages.base import Context
 from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept, whole_db
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.roads import road
 from edgecv.steadiness import explained
 
 log = logging.getLogger(__name__)
@@ -183,7 +183,7 @@ class Quantizer:
     @property
     def _road(self) -> ModuleType:
         """How graphs of that format are made int8."""
-        return import_module(f"edgecv.stages.quantize.for_{self.source.format}")
+        return road(self.source.format)
 
     @property
     def _few(self) -> list[Sample]:

@@ -25,7 +25,6 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
+from edgecv.stages.quantize.roads import road
 from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
@@ -176,7 +176,7 @@ def _sensitivities(
     source: Graph, context: Context, samples: int, how: Sensitivity
 ) -> Sensitivities | None:
     """None where the noise is not known by layer (TFLite)."""
-    quantizer = _road(source)
+    quantizer = road(source.format)
     if not hasattr(quantizer, "sensitivities"):
         return None
 
@@ -275,7 +275,7 @@ class Search:
             judged = self.limits.accuracy_drop is not None or self.limits.sqnr_db is not None
             if "reconstruction" in change and not judged:
                 continue  # minutes, for answers that nobody limits
-            if "smooth_quant" in change and not _road(best.graph).attends(best.graph):
+            if "smooth_quant" in change and not road(best.graph.format).attends(best.graph):
                 continue  # nothing of such a network is evened out
             other = self._try(options)
             if other and _better(other.fidelity, best.fidelity):
@@ -336,11 +336,6 @@ class Search:
     def _tell(self, note: str) -> None:
         self.steps += 1
         self.context.progress(self.steps, max(self.steps, len(KNOBS) + 2), note)
-
-
-def _road(graph: Graph) -> Any:
-    """How graphs of that format are made int8."""
-    return import_module(f"edgecv.stages.quantize.for_{graph.format}")
 
 
 def _better(a: Parity, b: Parity) -> bool:
