@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from torch import nn
 
 from edgecv.backends.tflite.run import Session
@@ -305,6 +306,37 @@ def test_ranges_that_no_grid_holds_are_widened(silent):
     assert {n: r for n, r in wide.items() if n not in empty} == {
         n: r for n, r in ranges.items() if n not in empty
     }
+
+
+class Faint(nn.Module):
+    """A layer that answers 1e-9 before a ReLU6, whose 6 is no 32-bit integer on its grid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3)
+        with torch.no_grad():
+            self.conv.weight.mul_(1e-9)
+            self.conv.bias.mul_(1e-9)
+            self.head.weight.mul_(1e9)
+
+    def forward(self, x):
+        return self.head(nn.functional.relu6(self.conv(x))).mean((2, 3))
+
+
+def test_an_end_that_no_integer_says_is_where_int8_ends_anyway(tmp_path: Path):
+    module = Faint().eval()
+    graph = export_tflite(module, torch.zeros(1, 3, 24, 24), tmp_path / "float")
+    with torch.no_grad():
+        want = module(torch.from_numpy(images()[:8].transpose(0, 3, 1, 2).copy())).numpy()
+    plain = replace(Options(), equalization=False)
+    made = quantize_tflite(graph, images()[:16], GRID, "int8", tmp_path / "int8", plain)
+    assert sqnr_db(want - want.mean(0), logits(made, images()[:8]) - want.mean(0)) > 20
+    plain_kernels = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES  # XNNPACK's do not mind
+    content = made.path.read_bytes()
+    Interpreter(
+        model_content=content, experimental_op_resolver_type=plain_kernels
+    ).allocate_tensors()
 
 
 class Token(nn.Module):

@@ -40,7 +40,7 @@ from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
 from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
 from edgecv.stages.quantize._tflite_floats import said, wide, with_them
-from edgecv.stages.quantize._tflite_grids import widened
+from edgecv.stages.quantize._tflite_grids import widened, without_far_ends
 from edgecv.stages.quantize._tflite_integers import as_themselves, as_twins
 from edgecv.stages.quantize._tflite_layers import known_as
 from edgecv.stages.quantize._tflite_learned import put_tflite
@@ -133,6 +133,7 @@ def quantize_tflite(
     alone = [*_told(_left_float(model, io, stays), io), *spans]
     out.mkdir(parents=True, exist_ok=True)
     path = out / "model.tflite"
+    without_far_ends(model)
     flatbuffer.tidy(model, *(tuple(s.name for s in side) for side in (graph.inputs, graph.outputs)))
     copy_names(model, floats)
     flatbuffer.write(model, path)
