@@ -3,8 +3,8 @@
     edgecv export net.onnx --input images:1x3x640x640 --until /head/Concat --batch 2 --layout NHWC
     model: {onnx: net.onnx, input: {images: 1x3x640x640}, until: /head/Concat, batch: 2}
 
-One symbol is one number, whichever input names it. A free batch is 1, free sides of the image are
-the size that is given; whatever is open then is asked for by name.
+One symbol is one number, whichever input names it; "?" and "None" name nothing. A free batch is 1,
+free sides of the image are the size that is given; whatever is open then is asked for by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ Shape = tuple[int, ...]
 LAYOUTS = ("NCHW", "NHWC")
 WORDS = ("input", "output", "until", "batch", "layout")
 CHANNELS = (1, 3, 4)  # an axis of so many is a colour, where the other is not
-BATCHES = ("n", "b", "bs", "none", "?", "")  # names of an axis that is the batch, beside "batch..."
+BATCHES = ("n", "b", "bs", "")  # names of an axis that is the batch, beside "batch..."
+NO_NAMES = ("none", "unknown", "dynamic", "nan")  # what exporters call every open dimension
 MOST = 1 << 29  # values of one input: 2 GB of floats
 
 
@@ -198,10 +199,10 @@ class _Sides:
                 raise ModelError(place, f"dimension {axis} is fixed to {dim.dim_value}, not {size}",
                                  "give what the file has, or export it again")  # fmt: skip
             return
-        if dim.dim_param:
-            other, whose = self.known.setdefault(dim.dim_param, (size, name))
+        if symbol := _symbol(dim):
+            other, whose = self.known.setdefault(symbol, (size, name))
             if other != size:
-                what = f"dimension {axis} ({dim.dim_param!r}) is {size}, and {other} in {whose!r}"
+                what = f"dimension {axis} ({symbol!r}) is {size}, and {other} in {whose!r}"
                 raise ModelError(place, what, "one name is one number")
         dim.dim_value = size
 
@@ -209,8 +210,8 @@ class _Sides:
         """Every dimension whose symbol is known by now."""
         for dims in self.dims.values():
             for dim in dims:
-                if self._open(dim) and dim.dim_param in self.known:
-                    dim.dim_value = self.known[dim.dim_param][0]
+                if self._open(dim) and (symbol := _symbol(dim)) in self.known:
+                    dim.dim_value = self.known[symbol][0]
 
     def _batch(self) -> None:
         """The first axis of what has four, and of every other input that calls it so."""
@@ -220,13 +221,13 @@ class _Sides:
             self._refuse_batch(f"{self.where}: input {self.image!r}", first.dim_value)
         for name in fours:
             dim = self.dims[name][0]
-            symbols.add(dim.dim_param or None)
+            symbols.add(_symbol(dim) or None)
             if self._open(dim):
                 self._write(name, 0, asked or 1)
         others = [
             name for name, dims in self.dims.items()
             if len(dims) not in (0, 4) and self._open(dims[0])
-            and (dims[0].dim_param in symbols or _is_batch(dims[0].dim_param, len(dims)))
+            and ((symbol := _symbol(dims[0])) in symbols or _is_batch(symbol, len(dims)))
         ]  # fmt: skip
         for name in others:
             self._write(name, 0, asked or 1)
@@ -267,6 +268,12 @@ def _told(sides: Sequence[int]) -> str | None:
     """The layout that a shape of four tells: where one axis alone is a colour."""
     first, last = sides[1] in CHANNELS, sides[3] in CHANNELS
     return None if first == last else "NCHW" if first else "NHWC"
+
+
+def _symbol(dim: Any) -> str:
+    """What an open dimension is called; "" where that says only that it is open."""
+    name = str(dim.dim_param)
+    return name if any(map(str.isalpha, name)) and name.lower() not in NO_NAMES else ""
 
 
 def _is_batch(symbol: str, rank: int) -> bool:

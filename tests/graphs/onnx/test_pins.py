@@ -67,6 +67,16 @@ def test_a_shape_that_is_given_settles_its_symbols() -> None:
     assert shapes(model) == {"image": (1, 3, 9, 9), "tokens": (5, 9)}
 
 
+@pytest.mark.parametrize("word", ["?", "None", "-1", "unknown"])
+def test_a_word_that_every_open_dimension_has_is_no_symbol(word: str) -> None:
+    model = graph((word, 3, word, word), (word, 7))
+    pin(model, Pins({"image": (1, 3, 48, 192)}), "net.onnx")
+    assert shapes(model) == {"image": (1, 3, 48, 192), "tokens": (1, 7)}
+    model = graph((word, 3, word, word))
+    pin(model, Pins(size=(48, 192)), "net.onnx")
+    assert shapes(model)["image"] == (1, 3, 48, 192)
+
+
 def test_the_layout_is_the_users_word_then_what_the_shape_tells() -> None:
     for shape, said, layout, made in (
         (("N", "H", "W", 3), None, "NHWC", (1, 3, 4, 3)),
