@@ -1,0 +1,159 @@
+"""What a network's outputs mean: how they are read, judged, learned and drawn.
+
+A task is one file of this folder (or a folder with `__init__.py`) that holds one subclass of Task;
+`edgecv.tasks` finds it by listing. A value of it is how one network's outputs are read: its fields
+are what a manifest holds under "decode", plain JSON.
+
+Imported on devices: numpy and the standard library only, at import, in `read` and in `answer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from edgecv.runtime.placement import Placement
+from edgecv.runtime.spec import TensorSpec
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.training import Plan
+
+Outputs = Mapping[str, np.ndarray]  # of one image, by name, real values (1, ...), channels first
+Parts = Mapping[str, np.ndarray]  # of a score: arrays that say what each image adds to it
+
+
+@dataclass(frozen=True)
+class Score:
+    """How right a network's answers are.
+
+    value:     the task's metric, 0..1
+    samples:   images
+    per_class: the same of each class by its name; None where no image has it
+    more:      other figures by name (ap50, recall, pixel_accuracy), each 0..1
+    parts:     what `Task.difference` compares two networks of the same images by
+    """
+
+    value: float
+    samples: int
+    per_class: Mapping[str, float | None] = field(default_factory=dict)
+    more: Mapping[str, float] = field(default_factory=dict)
+    parts: Parts = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much a network's metric lies below another's on the same images.
+
+    drop:   before - after, in units of the metric (0..1)
+    bounds: two-sided interval of the drop at 1 - 2 alpha
+    p:      probability of such a drop or a larger one between equals
+    told:   counts that a reader understands, a phrase
+    """
+
+    drop: float
+    bounds: tuple[float, float]
+    p: float
+    told: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """How one network's outputs are read. Frozen; fields are JSON values.
+
+    name:   the word of a recipe's `task:`, of `--task` and of the manifest
+    metric: its name in results.json
+    points: how a table calls it
+    truth:  what labels are, the class of `edgecv.data.annotations`, or "index": one class an image
+    """
+
+    name: ClassVar[str] = ""
+    metric: ClassVar[str] = ""
+    points: ClassVar[str] = ""
+    truth: ClassVar[str] = ""
+
+    def described(self) -> dict[str, Any]:
+        """What a manifest holds: every field that is not its default's."""
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if getattr(self, f.name) != f.default
+        }
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> Task:
+        """The task of a manifest. Raises ValueError: a key or a value that it does not have."""
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(described.keys() - known):
+            raise ValueError(f"decode.{unknown[0]} is none of {', '.join(sorted(known))}")
+        return cls(**described)
+
+    @classmethod
+    def of_graph(
+        cls,
+        outputs: Sequence[TensorSpec],
+        size: tuple[int, int],
+        classes: int | None,
+        said: Mapping[str, Any],
+    ) -> Task:
+        """The value that reads these outputs: what the user said, the rest told by shapes.
+
+        outputs: channels first; size: (height, width) of the input; classes: how many, where known.
+        Raises UnsupportedError: outputs that it cannot read (which shape was expected), or that
+        more than one reading fits (how to say which).
+        """
+        raise NotImplementedError
+
+    # --- on devices too
+
+    def read(self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any) -> Any:
+        """What the network says of one image, as arrays in pixels of the image.
+
+        outputs: of one image; lies: where the image lies in the input; size: (height, width) of
+        the image in pixels; asked: what a call may change (confidence, iou, ...)
+        """
+        raise NotImplementedError
+
+    def answer(self, read: Any, labels: Sequence[str]) -> Any:
+        """What `bundle(image)` gives, of what `read` gave."""
+        raise NotImplementedError
+
+    def to_json(self, read: Any, labels: Sequence[str]) -> Any:
+        """The same as plain JSON."""
+        raise NotImplementedError
+
+    # --- on the host
+
+    def judging(self) -> Mapping[str, Any]:
+        """What `read` is asked with where answers are judged."""
+        return {}
+
+    def score(self, reads: Iterable[Any], truth: Any, classes: Sequence[str]) -> Score:
+        """The metric of what `read` gave of each image, against what is true, in its order."""
+        raise NotImplementedError
+
+    def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
+        """Two networks on the same images. Raises ValueError: parts of other images."""
+        raise NotImplementedError
+
+    def augmented(
+        self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Sequence[Any]]:
+        """A training batch, uint8 (N, H, W, C), changed at random with what is true of it, in
+        pixels of the input."""
+        raise NotImplementedError
+
+    def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
+        """What training minimises of one batch, a scalar.
+
+        outputs: what the module returned; truths: of each image, in pixels of the input
+        """
+        raise NotImplementedError
+
+    def drawn(self, image: np.ndarray, read: Any, labels: Sequence[str]) -> np.ndarray:
+        """The image, uint8 (H, W, 3), with what was read drawn on it; a new array. Needs Pillow."""
+        raise NotImplementedError
