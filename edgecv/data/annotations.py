@@ -72,7 +72,7 @@ class Boxes:
     def of(pictures: Sequence[PictureBoxes], sizes: np.ndarray) -> Boxes:
         """Of each picture its own."""
         ends = np.cumsum([len(p) for p in pictures], dtype=np.int64)
-        parts = {
+        parts: dict[str, np.ndarray] = {
             "boxes": np.zeros((0, 4), np.float32), "index": np.zeros(0, np.int64),
             "crowd": np.zeros(0, bool), "area": np.zeros(0, np.float32),
         }  # fmt: skip
