@@ -66,6 +66,7 @@ def always() -> list[str]:
     """The modules of every kit, whatever the job."""
     own = Path(edgecv.__file__).parent
     places = [(own, p) for kind in ("runtime", "bench") for p in own.glob(f"{kind}/*.py")]
+    places += [(own, p) for p in (*own.glob("tasks/*.py"), *own.glob("tasks/*/__init__.py"))]
     for root in (own, *portions.roots()):
         places += [(root, p) for p in root.glob("backends/*/run.py")]
     return sorted(

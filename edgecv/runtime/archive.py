@@ -12,11 +12,13 @@ EDGECV_TRUST_SOURCE=1 (`edgecv.source_trust`).
 Members are stored uncompressed, sorted, with fixed timestamps: the same contents give the same
 bytes. Characters of a tensor's name other than A-Z a-z 0-9 _ . - are written as %XX (UTF-8).
 
-manifest.json, SCHEMA 1 (no timestamps, no latencies, no paths of the machine that wrote it):
+manifest.json (no timestamps, no latencies, no paths of the machine that wrote it):
 
-    schema         1                                                        set by write_bundle
+    schema         1, or 2 where "decode" is there                          set by write_bundle
     edgecv         version that wrote it                                    set by write_bundle
-    name, target, engine, precision      strings; task is "classification", or null
+    name, target, engine, precision      strings
+    task           a name of `edgecv.tasks`, or null: tensors in, tensors out
+    decode         how the task reads the outputs: the fields of its value; of schema 2
     input          {"name", "preprocess": Preprocess.to_json()}    the image's input, or null
     graph          {"inputs", "outputs"}: the tensors by the graph's own names, shapes and layout
     inputs, outputs    [TensorSpec.to_json(), ...]; outputs[0] holds the classes, where its kind
@@ -61,7 +63,7 @@ from edgecv.runtime.spec import TensorSpec, joined_shape, of_call
 if TYPE_CHECKING:
     from zipfile import ZipFile, ZipInfo
 
-SCHEMA = 1
+SCHEMA = 2
 MANIFEST = "manifest.json"
 CORRECT = "evaluation/correct.npy"
 _MANIFEST_LIMIT = 32 << 20  # bytes; a million labels fit
@@ -141,7 +143,7 @@ def write_bundle(
         members[CORRECT] = npy.written(np.packbits(correct))
     full = {
         **manifest,
-        "schema": SCHEMA,
+        "schema": SCHEMA if "decode" in manifest else 1,  # the oldest that says all of it
         "edgecv": __version__,
         "files": list(files),
         "size_bytes": sum(map(len, files.values())),

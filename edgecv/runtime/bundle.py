@@ -1,8 +1,4 @@
-"""A bundle, opened: images in, predictions out.
-
-    z = outputs[0]  (scale * (q - zero_point) where the engine answers in integers)
-    score = softmax(z) = exp(z - max z) / sum exp(z - max z),  or z itself where the manifest
-    says that the network ends in probabilities
+"""A bundle, opened: images in, and out what its task makes of the outputs (`edgecv.tasks`).
 
 Imported on devices: numpy and the standard library only; the engine is imported when a bundle
 is opened.
@@ -12,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, overload
+from typing import Any, overload
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.backends import ENGINES, Session, run_module
 from edgecv.errors import BundleError, DataError, EdgecvError
+from edgecv.runtime.accepted import as_pixels
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, dequantise, on_grid
 from edgecv.runtime.turn import Turn, in_turn
+from edgecv.tasks.classification import ClassificationTask, Prediction
 
 __all__ = [
     "SCHEMA",
@@ -35,20 +34,6 @@ __all__ = [
     "write_bundle",
 ]
 
-TOP = 10
-
-
-class Prediction(NamedTuple):
-    """One class: its index, its label (the index as text without labels), its score in 0..1."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
-    label: str
-    score: float
-
-
-# Prediction(...) goes through a Python-level __new__; this makes the same tuple in half the time
-_new = tuple.__new__
-
 
 class Bundle:
     """A compiled network with its preprocessing and labels.
@@ -57,7 +42,8 @@ class Bundle:
 
     manifest, preprocess: as the bundle says
     inputs, outputs: of the graph, by its own names, shapes and layout
-    labels:  one per class, the index as text where none were given; of no classifier: none
+    task:    how outputs are read (`edgecv.tasks`); None: tensors in, tensors out
+    labels:  one per class, the index as text where none were given; without a task: none
     session: the engine's own session, with its own inputs and outputs
     """
 
@@ -74,50 +60,68 @@ class Bundle:
             own(contents.inputs, graph[0]), own(contents.outputs, graph[1]), str(self.path)
         )
         self.inputs, self.outputs = self._interface.inputs, self._interface.outputs
-        labels, first = self.manifest.get("labels"), contents.outputs[0]
-        classes = self.manifest.get("task") == "classification"
-        self.labels: Sequence[str] = labels or (_Indices(width(first)) if classes else ())
+        first = contents.outputs[0]
+        task = tasks.of_manifest(self.manifest)
+        one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
+        if isinstance(task, ClassificationTask) and kinds([first])[first.name] != "classes":
+            task = None
+        self.task = task if one and contents.image is not None else None
+        labels, classifies = self.manifest.get("labels"), isinstance(task, ClassificationTask)
+        self.labels: Sequence[str] = labels or (_Indices(width(first)) if classifies else ())
+        self._names = self.labels or _Indices(1 << 31)
         # what a call needs, found once
         self._turn = Turn(str(self.path), BundleError)
         self._input: np.ndarray | None = None
         self._run = session.run
-        self._image, self._classes = contents.image, first.name
-        self._classifies = self.manifest.get("task") == "classification"
-        one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
-        self._classifies &= one and kinds([first])[first.name] == "classes"
-        self._softmax = self.manifest.get("scores", "logits") == "logits"
+        self._image, self._first = contents.image, first.name
+        self._row = self.task.row if isinstance(self.task, ClassificationTask) else None
         self._grid = first if on_grid(first) else None
 
-    def __call__(self, image: Any, top: int | None = TOP) -> Any:
-        """What the network says of one image of any size: of a classifier the `top` best classes,
-        best first (None: all of them), of any other its outputs, by name, as `run`.
+    def __call__(self, image: Any, *given: Any, **asked: Any) -> Any:
+        """What the network says of one image of any size, as its task has it; of a network without
+        one its outputs, by name, as `run`.
 
-        image: what `edgecv.runtime.accepted` takes. Raises DataError: no image, or a network that
-        takes something else than one.
+            classification   list[Prediction], the `top` best classes (10; None: all), best first
+
+        image: what `edgecv.runtime.accepted` takes. asked: what the task `asks`, by name or in its
+        order. Raises DataError: no image, or a network that takes something else than one;
+        TypeError: something else is asked.
         """
-        if not self._classifies or self._image is None:
-            return self._answers(image)
+        if given or asked:
+            asked = self._asked(given, asked)
+        if self._row is None or self._image is None:
+            read, _ = self.read(image, **asked)
+            return read if self.task is None else self.task.answer(read, self._names)
         with self._turn:
             self._input = self.preprocess(image, self._input)
-            z = self._run({self._image: self._input})[self._classes].reshape(-1)
+            z = self._run({self._image: self._input})[self._first].reshape(-1)
         if self._grid is not None:
             z = dequantise(z, self._grid)
-        best = _best(z, top)
-        if self._softmax:
-            powers = np.exp(z - z[best[0]])
-            scores = powers[best] / np.add.reduce(powers)
-        else:
-            scores = z[best]
-        labels, pairs = self.labels, zip(best.tolist(), scores.tolist(), strict=True)
-        return [_new(Prediction, (i, labels[i], score)) for i, score in pairs]
+        assert self.task is not None
+        return self.task.answer(self._row(z, **asked), self._names)
+
+    def _asked(self, given: Sequence[Any], asked: dict[str, Any]) -> dict[str, Any]:
+        asks = () if self.task is None else self.task.asks
+        named = {**dict(zip(asks, given, strict=False)), **asked}
+        if len(given) > len(asks) or (unknown := named.keys() - set(asks)):
+            said = next(iter(unknown), "") if len(given) <= len(asks) else repr(given[len(asks)])
+            name = None if self.task is None else self.task.name
+            raise TypeError(f"task {name} takes {', '.join(asks) or 'an image alone'}, not {said}")
+        return named
 
     @in_turn
-    def _answers(self, image: np.ndarray) -> dict[str, np.ndarray]:
+    def read(self, image: Any, **asked: Any) -> tuple[Any, tuple[int, int]]:
+        """What the task's `read` makes of one image, as arrays, and the image's (height, width)."""
         if self._image is None or len(self.inputs) > 1 or self.session.inputs[0].shape[0] != 1:
             takes = ", ".join(f"{s.name!r} {s.shape}" for s in self.inputs)
             raise DataError(str(self.path), f"takes {takes}, not one image", "bundle.run(...)")
-        self._input = self.preprocess(image, self._input)
-        return self._interface.answer(self._run({self._image: self._input}))
+        pixels = as_pixels(image, self.preprocess.channels)
+        self._input = self.preprocess(pixels, self._input)
+        outputs = self._interface.answer(self._run({self._image: self._input}))
+        size = pixels.shape[:2]
+        if self.task is None:
+            return outputs, size
+        return self.task.read(outputs, self.preprocess.placement(*size), size, **asked), size
 
     @in_turn
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -133,9 +137,7 @@ class Bundle:
 
     def __repr__(self) -> str:
         m = self.manifest
-        holds = (
-            f"{len(self.labels)} classes" if self._classifies else f"{len(self.outputs)} outputs"
-        )
+        holds = f"{len(self.labels)} classes" if self.labels else f"{len(self.outputs)} outputs"
         return f"<Bundle {m['name']}: {m['precision']} on {m['engine']}, {holds}>"
 
     def close(self) -> None:
@@ -165,16 +167,6 @@ class _Indices(Sequence[str]):
         return isinstance(other, Sequence) and list(self) == list(other)
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _best(z: np.ndarray, top: int | None) -> np.ndarray:
-    """Indices of the `top` largest, largest first; of equals the lower index comes first."""
-    if top is None or z.size <= 4 * top:
-        return (-z).argsort(kind="stable")[:top]
-    # Sorting a thousand classes costs more than all the rest of a call: sort the contenders.
-    least = np.partition(z, z.size - top)[z.size - top]
-    contenders = np.flatnonzero(z >= least)
-    return contenders[(-z[contenders]).argsort(kind="stable")[:top]]
 
 
 def open_bundle(path: str | Path, threads: int | None = None, engine: str | None = None) -> Bundle:

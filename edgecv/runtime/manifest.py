@@ -10,6 +10,7 @@ from itertools import pairwise
 from math import prod
 from typing import Any, NamedTuple
 
+from edgecv import tasks
 from edgecv.backends import ENGINES
 from edgecv.errors import DataError
 from edgecv.runtime.fidelity import KINDS, width
@@ -61,7 +62,8 @@ METRIC = {
 }
 SHAPE = {
     **dict.fromkeys(("edgecv", "name", "target", "precision"), NAME),
-    "task?": Text(among=("classification",)),
+    "task?": Text(among=tasks.names()),
+    "decode?": dict,
     "engine": Text(among=ENGINES),
     "input?": {"name": NAME, "preprocess": PREPROCESS},
     "graph?": {"inputs": Every(list, TENSOR), "outputs": Every(list, TENSOR)},
@@ -105,6 +107,7 @@ def read(manifest: Mapping[str, Any]) -> Read:
     wrong."""
     if problem := wrong(manifest, SHAPE):
         raise ValueError(problem)
+    tasks.of_manifest(manifest)
     preprocess = NO_IMAGE
     if image := manifest.get("input"):
         try:

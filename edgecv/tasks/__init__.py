@@ -35,4 +35,4 @@ def of_manifest(manifest: Mapping[str, Any]) -> Task | None:
     name = manifest.get("task")
     if name not in names():
         return None
-    return task(name).of(manifest.get("decode") or {})
+    return task(str(name)).of_manifest(manifest)

@@ -68,6 +68,7 @@ class Task:
     name:   the word of a recipe's `task:`, of `--task` and of the manifest
     metric: its name in results.json
     points: how a table calls it
+    asks:   what a call may change, in its order: `bundle(image, *asked)`
     truth:  what labels are, the class of `edgecv.data.annotations`, or "index": one class an image
     """
 
@@ -75,6 +76,7 @@ class Task:
     metric: ClassVar[str] = ""
     points: ClassVar[str] = ""
     truth: ClassVar[str] = ""
+    asks: ClassVar[tuple[str, ...]] = ()
 
     def described(self) -> dict[str, Any]:
         """What a manifest holds: every field that is not its default's."""
@@ -90,7 +92,19 @@ class Task:
         known = {f.name for f in fields(cls)}
         if unknown := sorted(described.keys() - known):
             raise ValueError(f"decode.{unknown[0]} is none of {', '.join(sorted(known))}")
-        return cls(**described)
+        try:
+            return cls(**described)
+        except TypeError as e:
+            raise ValueError(f"decode: {e}") from None
+
+    def manifest(self) -> dict[str, Any]:
+        """The keys of a manifest that say all of it, beside "task"."""
+        return {"decode": self.described()}
+
+    @classmethod
+    def of_manifest(cls, manifest: Mapping[str, Any]) -> Task:
+        """The opposite of `manifest`. Raises ValueError."""
+        return cls.of(manifest.get("decode") or {})
 
     @classmethod
     def of_graph(

@@ -62,7 +62,7 @@ def test_what_those_modules_import_late_is_in_the_kit(built: Path) -> None:
         assert name.split("/")[1] in (
             *("__init__.py", "errors.py", "child.py", "store.py", "tables.py"),
             *("lifeline.py", "user_code.py", "source_trust.py", "portions.py"),
-            *("runtime", "bench", "backends", "binary", "graphs"),
+            *("runtime", "bench", "backends", "binary", "graphs", "tasks"),
         ), name
 
 
