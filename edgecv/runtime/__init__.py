@@ -8,8 +8,11 @@ model.run({"input": x})    # {"output": array}
 
 from __future__ import annotations
 
+from edgecv.runtime.answers import Detection
 from edgecv.runtime.bundle import Bundle, Prediction, open_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.verify import VerifyReport, verify
 
-__all__ = ["Bundle", "Prediction", "Preprocess", "VerifyReport", "open_bundle", "verify"]
+__all__ = [
+    "Bundle", "Detection", "Prediction", "Preprocess", "VerifyReport", "open_bundle", "verify",
+]  # fmt: skip

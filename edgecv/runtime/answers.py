@@ -1,0 +1,18 @@
+"""What a network's answer on one image is made of, beside a class (`bundle.Prediction`).
+
+Imported on devices: the standard library only.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Detection(NamedTuple):
+    """One object: the index of its class, its label (the index as text without labels), its score
+    in 0..1 and its box (x0, y0, x1, y1) in pixels of the given image."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    label: str
+    score: float
+    box: tuple[float, float, float, float]

@@ -1,0 +1,232 @@
+"""Detection: which objects are on an image, and where.
+
+    decode      boxes and scores of what reaches `confidence`       (`decoders`, one a kind of head)
+    suppress    of boxes of one class that overlap, the best one                    (`suppression`)
+    place back  x of the image = (x of the input - offset_x) / scale_x, clipped to the image
+
+A row of a head that says NaN is dropped and counted. A deployed network gives each place its best
+class; where answers are judged, every class of a place that reaches the confidence is an answer, or
+the best one only, as the head's own repository evaluates it (`decoders.TABLE`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from edgecv.runtime.answers import Detection
+from edgecv.runtime.placement import Placement
+from edgecv.runtime.spec import TensorSpec
+from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
+from edgecv.tasks.detection.candidates import Asked, Candidates
+from edgecv.tasks.detection.decoders import TABLE
+from edgecv.tasks.detection.recognition import recognised
+from edgecv.tasks.detection.suppression import best, suppressed
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.training import Plan
+
+__all__ = ["Detection", "DetectionTask", "Found"]
+
+FORMS = ("", "xyxy", "cxcywh", "xywh", "yxyx")
+UNITS = ("", "pixels", "relative")
+ACTIVATIONS = ("", "none", "sigmoid", "softmax")
+
+
+class Found(NamedTuple):
+    """What was found on one image, best first.
+
+    boxes:     float32 (K, 4), (x0, y0, x1, y1) in pixels of the image, x1 > x0, y1 > y0
+    scores:    float32 (K,), 0..1
+    index:     int64 (K,), of the class
+    landmarks: float32 (K, L, 2), (x, y) in pixels of the image; None where the head has none
+    nan:       rows of the head that said NaN, dropped
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    landmarks: np.ndarray | None = None
+    nan: int = 0
+
+
+@dataclass(frozen=True)
+class DetectionTask(Task):
+    """How a detector's outputs are read. The defaults are the field's own for a deployed network:
+    confidence 0.25 and IoU 0.45 (YOLOv5's, YOLOX's demo).
+
+    decoder:        one of `decoders.TABLE`
+    input:          (height, width) of the network's input in pixels
+    outputs:        their names, in the decoder's order (maps: in the order of strides); without
+                    them the network's own order
+    strides:        input pixels a cell, of each map
+    anchors:        of each map, (width, height) in input pixels of each box that a cell begins with
+    confidence:     the least score, 0..1
+    iou:            boxes of one class that overlap by more are one object, 0..1
+    max_detections: the most on an image
+    agnostic:       whether boxes of different classes suppress each other too
+    form, unit:     how boxes are written where the file has decoded them; "": as the decoder's
+                    own repository writes them
+    decoded:        whether the file has; None: told by the values, which are pixels there
+    activation:     what makes scores of the file's values: "none", "sigmoid" or "softmax"; "":
+                    none where all lie in 0..1, else the decoder's own
+    background:     the column of scores that is no class: 0, or -1 for the last; None: all are
+    variances:      of centre and size (SSD's)
+
+    Raises ValueError: a value that it cannot have.
+    """
+
+    name: ClassVar[str] = "detection"
+    metric: ClassVar[str] = "map50_95"
+    points: ClassVar[str] = "mAP"
+    truth: ClassVar[str] = "Boxes"
+
+    decoder: str = ""
+    input: tuple[int, int] = (0, 0)
+    outputs: tuple[str, ...] = ()
+    strides: tuple[float, ...] = ()
+    anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
+    confidence: float = 0.25
+    iou: float = 0.45
+    max_detections: int = 100
+    agnostic: bool = False
+    form: str = ""
+    unit: str = ""
+    decoded: bool | None = None
+    activation: str = ""
+    background: int | None = None
+    variances: tuple[float, float] = (0.1, 0.2)
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # JSON has no tuples
+            object.__setattr__(self, f.name, _tuples(getattr(self, f.name)))
+        for key, ok, rule in self._rules():
+            if not ok:
+                raise ValueError(f"decode.{key} {getattr(self, key)!r} is wrong: {rule}")
+
+    def _rules(self) -> list[tuple[str, bool, str]]:
+        pairs = [wh for of_map in self.anchors for wh in of_map]
+        return [
+            ("decoder", self.decoder in TABLE, f"one of {', '.join(TABLE)}"),
+            ("input", len(self.input) == 2 and min(self.input) > 0, "height and width above 0"),
+            ("strides", all(s > 0 for s in self.strides), "above 0"),
+            ("anchors", all(len(p) == 2 and min(p) > 0 for p in pairs), "pairs above 0"),
+            ("anchors", len(self.anchors) in (0, len(self.strides)), "as many lists as strides"),
+            ("confidence", 0 <= self.confidence <= 1, "0 to 1"),
+            ("iou", 0 <= self.iou <= 1, "0 to 1"),
+            ("max_detections", _is_count(self.max_detections), "a count above 0"),
+            ("agnostic", type(self.agnostic) is bool, "true or false"),
+            ("form", self.form in FORMS, " or ".join(filter(None, FORMS))),
+            ("unit", self.unit in UNITS, " or ".join(filter(None, UNITS))),
+            ("decoded", self.decoded in (None, True, False), "true or false"),
+            ("activation", self.activation in ACTIVATIONS, " or ".join(ACTIVATIONS[1:])),
+            ("background", self.background in (None, 0, -1), "0 or -1"),
+            ("variances", len(self.variances) == 2 and min(self.variances) > 0, "two above 0"),
+        ]
+
+    @classmethod
+    def of_graph(
+        cls,
+        outputs: Sequence[TensorSpec],
+        size: tuple[int, int],
+        classes: int | None,
+        said: Mapping[str, Any],
+    ) -> DetectionTask:
+        """`said`: any of the fields but input. Raises UnsupportedError; ValueError: a value that
+        a field cannot have."""
+        return cls(**recognised(outputs, size, classes, said))
+
+    # --- on devices too
+
+    def read(self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any) -> Found:
+        """asked: confidence, iou, max_detections, agnostic, and every_class: whether a place
+        answers with every class that reaches the confidence. Raises ValueError: values that they
+        cannot have; KeyError: an output that is missing."""
+        ask = Asked.of(self, asked)
+        arrays = [outputs[name] for name in self.outputs or outputs]
+        with np.errstate(all="ignore"):  # what overflows or is NaN is dropped, not told of
+            head = TABLE[self.decoder]
+            found = head.decode(arrays, self, ask)
+            if head.suppress:
+                kept = suppressed(found.boxes, found.scores, found.index, ask)
+            else:
+                kept = best(found.scores, ask.most)
+            return _placed(found.some(kept), lies, size)
+
+    def answer(self, read: Found, labels: Sequence[str]) -> list[Detection]:
+        """Best first."""
+        rows = zip(read.index.tolist(), read.scores.tolist(), read.boxes.tolist(), strict=True)
+        return [
+            Detection(i, labels[i] if i < len(labels) else str(i), score, tuple(box))
+            for i, score, box in rows
+        ]
+
+    def to_json(self, read: Found, labels: Sequence[str]) -> list[dict[str, Any]]:
+        """A list of {index, label, score, box}, and landmarks where the head has them."""
+        found = [d._asdict() | {"box": list(d.box)} for d in self.answer(read, labels)]
+        if read.landmarks is not None:
+            for row, points in zip(found, read.landmarks.tolist(), strict=True):
+                row["landmarks"] = points
+        return found
+
+    # --- on the host
+
+    def judging(self) -> Mapping[str, Any]:
+        """Nearly everything that the network says, in the order of its scores, as COCO's metric
+        wants it: confidence 0.001, the best 300 (YOLOv5's val.py). Overlap is judged as deployed.
+        """
+        every = TABLE[self.decoder].every_class
+        return {"confidence": 0.001, "max_detections": 300, "every_class": every}
+
+    def score(self, reads: Iterable[Any], truth: Any, classes: Sequence[str]) -> Score:
+        from edgecv.tasks.detection import metric  # type: ignore[attr-defined]
+
+        return metric.score(reads, truth, classes, self)
+
+    def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
+        from edgecv.tasks.detection import metric  # type: ignore[attr-defined]
+
+        return metric.difference(before, after, alpha)
+
+    def augmented(
+        self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Sequence[Any]]:
+        from edgecv.tasks.detection import augment  # type: ignore[attr-defined]
+
+        return augment.augmented(pixels, truths, plan, rng)
+
+    def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
+        from edgecv.tasks.detection import loss  # type: ignore[attr-defined]
+
+        return loss.loss(outputs, truths)
+
+    def drawn(self, image: np.ndarray, read: Found, labels: Sequence[str]) -> np.ndarray:
+        from edgecv.tasks import drawing  # type: ignore[attr-defined]
+
+        return drawing.boxes(image, read, labels)
+
+
+def _placed(found: Candidates, lies: Placement, size: tuple[int, int]) -> Found:
+    """In pixels of the image, without what lies beside it."""
+    offset = np.array(lies.offset[::-1], np.float32)  # x, y
+    scale = np.array(lies.scale[::-1], np.float32)
+    corners = (found.boxes.reshape(-1, 2, 2) - offset) / scale
+    boxes = np.clip(corners, 0, np.array(size[::-1], np.float32)).reshape(-1, 4)
+    on = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    points = found.landmarks
+    if points is not None:
+        points = ((points - offset) / scale)[on]
+    return Found(boxes[on], found.scores[on], found.index[on], points, found.nan)
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
