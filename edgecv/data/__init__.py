@@ -4,6 +4,9 @@
     npz:PATH                   arrays (edgecv.data.npz)
     fashion-mnist[-sample]     registered sets (edgecv.data.fashion_mnist)
     package.module:function    a torch Dataset of yours (edgecv.data.function)
+    coco:JSON, coco:JSON:IMAGES_DIR, yolo:DATA.yaml, yolo:DIR, voc:DIR
+                               boxes (edgecv.data.coco, .yolo, .voc)
+    masks:DIR                  the class of each pixel (edgecv.data.masks)
     images:PATH, parted:PATH, synthetic:N
                                images without labels (edgecv.data.plain)
     arrays:PATH, parted:PATH.npz
@@ -27,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.data.annotations import Boxes, Maps
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images, tell
@@ -59,8 +63,11 @@ __all__ = [
 
 Progress = Callable[[int, int], None]
 
-PATHS = ("imagefolder", "npz", "images", "parted", "arrays")  # words before a path
-UNLABELLED = ("plain", "arrays")  # kinds
+# words before a path
+PATHS = ("imagefolder", "npz", "coco", "yolo", "voc", "masks", "images", "parted", "arrays")
+# what is true of a kind's images, where it is no class of the whole
+TRUTHS = {"plain": "", "arrays": "", "coco": "Boxes", "yolo": "Boxes", "voc": "Boxes",
+          "masks": "Maps"}  # fmt: skip
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -80,7 +87,12 @@ class Source:
     @property
     def labelled(self) -> bool:
         """Whether its images have labels."""
-        return self.kind not in UNLABELLED
+        return bool(self.truth)
+
+    @property
+    def truth(self) -> str:
+        """What is true of its images: "index", "Boxes" or "Maps", as `Items.truth`; "": unknown."""
+        return TRUTHS.get(self.kind, "index")
 
     def items(self, split: str, channels: int | None = None) -> Items:
         """The items of "train" or "test", for a network of so many channels. Raises DataError."""
@@ -116,7 +128,8 @@ def parse(source: str) -> Source:
         raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}, "
                         "or data: {images: ...} where there are no labels")  # fmt: skip
     close = difflib.get_close_matches(kind, (*PATHS, *_NAMES), n=1)
-    sources = "imagefolder:PATH, npz:PATH, package.module:function, " + ", ".join(_NAMES)
+    sources = "imagefolder:PATH, npz:PATH, coco:JSON, yolo:DATA.yaml, voc:DIR, masks:DIR, "
+    sources += "package.module:function, " + ", ".join(_NAMES)
     hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"
     raise DataError("data", f"unknown source {source!r}", hint)
 
@@ -162,10 +175,17 @@ def materialise(
         how = {}  # noise has no size of its own
     geometry = Preprocess(size, channels, (0.0,), (1.0,), **how).geometry
     pixels = _reserved(out / "pixels.npy", (items.count, *size, channels))
-    labels = np.empty(items.count, np.int64)
+    labels = np.zeros(items.count, np.int64)
+    sizes = np.zeros((items.count, 2), np.int32)
+    truths: list[Any] = [None] * items.count
 
     def one(index: int) -> None:
-        image, labels[index] = items.item(index)
+        image, said = items.item(index)
+        sizes[index] = image.shape[:2]
+        if items.truth == "index":
+            labels[index] = said
+        else:
+            truths[index] = said
         try:
             pixels[index] = geometry(image)
         except DataError as error:
@@ -183,6 +203,10 @@ def materialise(
     if classes:
         check_labels(source, labels, len(classes))
     save_labels(out, labels, classes)
+    if items.truth == "Boxes":
+        Boxes.of(truths, sizes).save(out)
+    elif items.truth == "Maps":
+        Maps.of(truths).save(out)
     if items.arrays:
         save_arrays(out, items.arrays)
     if items.blank:

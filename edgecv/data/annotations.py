@@ -3,17 +3,20 @@
     x of the network's input = x of the picture * scale_x + offset_x       (`Placement`)
 
 A split holds them beside its pixels: `boxes.npz`, or `maps.npy` and `sizes.npy`. No pickle.
+`placed` takes what is true of a picture to the network's input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
 from edgecv.errors import DataError
+from edgecv.runtime.placement import Placement
 
 IGNORED = 255  # of a map: a pixel of which nothing is said
 
@@ -82,6 +85,10 @@ class Boxes:
         }
         return Boxes(np.asarray(sizes, np.int32), ends, **joined)
 
+    def renumbered(self, table: np.ndarray) -> Boxes:
+        """The same with class k called table[k]."""
+        return replace(self, index=np.asarray(table, np.int64)[self.index])
+
     def save(self, folder: Path) -> None:
         arrays = {k: getattr(self, k) for k in ("sizes", "ends", "boxes", "index", "crowd", "area")}
         np.savez(folder / self.FILE, **arrays)
@@ -106,7 +113,7 @@ class Maps:
     sizes: np.ndarray
     flat: np.ndarray
 
-    FILE = "maps.npz"
+    FILE = "maps.npy"
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -128,13 +135,75 @@ class Maps:
         flat = np.concatenate([np.zeros(0, np.uint8), *(m.ravel() for m in maps)])
         return Maps(sizes, flat.astype(np.uint8))
 
+    def renumbered(self, table: np.ndarray) -> Maps:
+        """The same with class k called table[k]."""
+        lut = np.full(256, IGNORED, np.uint8)
+        lut[: len(table)] = table
+        return replace(self, flat=lut[self.flat])
+
     def save(self, folder: Path) -> None:
-        np.savez_compressed(folder / self.FILE, sizes=self.sizes, flat=self.flat)
+        np.save(folder / self.FILE, self.flat, allow_pickle=False)
+        np.save(folder / "sizes.npy", self.sizes, allow_pickle=False)
 
     @staticmethod
     def load(folder: Path) -> Maps:
+        """What `save` wrote. Maps stay on disk until they are touched."""
         try:
-            with np.load(folder / Maps.FILE, allow_pickle=False) as held:
-                return Maps(**dict(held))
-        except (OSError, ValueError, TypeError) as error:
+            sizes = np.load(folder / "sizes.npy", allow_pickle=False)
+            return Maps(sizes, np.load(folder / Maps.FILE, mmap_mode="r", allow_pickle=False))
+        except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not maps: {error}") from error
+
+
+LEAST_SEEN = 0.2  # of a box's own area: what shows less of an object teaches nothing of it
+
+
+@overload
+def placed(truth: PictureBoxes, lies: Placement, size: tuple[int, int]) -> PictureBoxes: ...
+@overload
+def placed(truth: np.ndarray, lies: Placement, size: tuple[int, int]) -> np.ndarray: ...
+def placed(
+    truth: PictureBoxes | np.ndarray, lies: Placement, size: tuple[int, int]
+) -> PictureBoxes | np.ndarray:
+    """What is true of a picture, in pixels of the network's input.
+
+    truth: its boxes, or its map uint8 (H, W); lies: where the picture lies in the input
+    size:  (height, width) of the input
+    Boxes are cut off at the input's edge, and left out where less than LEAST_SEEN of their area is
+    seen; a map takes the nearest pixel, IGNORED where there is padding.
+    """
+    if isinstance(truth, PictureBoxes):
+        return _placed_boxes(truth, lies, size)
+    rows, columns = (
+        _nearest(n, offset, scale, count)
+        for n, offset, scale, count in zip(size, lies.offset, lies.scale, truth.shape, strict=True)
+    )
+    taken = truth[rows.clip(0)[:, None], columns.clip(0)]
+    taken[rows < 0] = IGNORED
+    taken[:, columns < 0] = IGNORED
+    return taken
+
+
+def _placed_boxes(truth: PictureBoxes, lies: Placement, size: tuple[int, int]) -> PictureBoxes:
+    scale = np.array([lies.scale[1], lies.scale[0]] * 2)
+    whole = truth.boxes * scale + np.array([lies.offset[1], lies.offset[0]] * 2)
+    seen = whole.clip(0, np.array([size[1], size[0]] * 2)).astype(np.float32)
+    share = _areas(seen) / np.maximum(_areas(whole), 1e-9)
+    # float32 may have closed a box that float64 holds open
+    kept = (share >= LEAST_SEEN) & (seen[:, 2:] > seen[:, :2]).all(1)
+    area = truth.area * scale[0] * scale[1] * share
+    return PictureBoxes(
+        seen[kept], truth.index[kept], truth.crowd[kept], area[kept].astype(np.float32)
+    )
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2]).clip(0).prod(1)
+
+
+def _nearest(n: int, offset: int, scale: float, count: int) -> np.ndarray:
+    """Of each of n input pixels the picture's pixel that its centre lies in; -1: none."""
+    at = np.floor((np.arange(n) + 0.5 - offset) / scale).astype(np.int64)
+    # a product that falls short of whole must not lose the last pixel of the resized picture
+    within = (np.arange(n) >= offset) & (np.arange(n) < offset + round(count * scale))
+    return np.where(within, at.clip(0, count - 1), -1)

@@ -1,8 +1,9 @@
 """Images: one split of a data set as arrays on disk, ready for training and measuring.
 
 A folder with `pixels.npy` (uint8, memory-mapped when read), `labels.npy` (int64) and
-`classes.json`; `arrays.json` and `array-0.npy`, ... where a network has other inputs. No pickle:
-arrays are read with allow_pickle=False.
+`classes.json`; `arrays.json` and `array-0.npy`, ... where a network has other inputs; boxes or maps
+where they are what is true of the images (`edgecv.data.annotations`). No pickle: arrays are read
+with allow_pickle=False.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from edgecv.data.annotations import Boxes, Maps
 from edgecv.errors import DataError
 from edgecv.samples import Samples
 
@@ -33,6 +35,7 @@ class Images:
     made_up: no photographs but noise: distances mean something on them, best classes do not
     arrays:  by name, real values (N, ...) for inputs of the network besides the image
     blank:   there are arrays alone, and the pixels stand for nothing
+    truth:   boxes or maps, in pixels of the pictures as they were; `labels` are zeros then
 
     Raises DataError where these do not hold.
     """
@@ -43,6 +46,7 @@ class Images:
     made_up: bool = False
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     blank: bool = False
+    truth: Boxes | Maps | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -55,6 +59,9 @@ class Images:
             raise DataError("images", "there are none")
         if self.classes:
             check_labels("images", self.labels, len(self.classes))
+        if self.truth is not None and len(self.truth) != len(self.labels):
+            seen = f"{len(self.truth)} for {len(self.labels)} images"
+            raise DataError("images", f"boxes or maps must be one for each image, not {seen}")
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -65,10 +72,12 @@ class Images:
         return Samples(self.pixels, self.arrays, made_up=self.made_up, blank=self.blank)
 
     def save(self, folder: Path) -> None:
-        """Write the three files into `folder`, made if it is not there."""
+        """Write the files into `folder`, made if it is not there."""
         folder.mkdir(parents=True, exist_ok=True)
         np.save(folder / "pixels.npy", self.pixels, allow_pickle=False)
         save_labels(folder, self.labels, self.classes)
+        if self.truth is not None:
+            self.truth.save(folder)
 
     def save_labels(self, folder: Path) -> None:
         """Write the labels and the classes beside pixels that are there."""
@@ -85,7 +94,9 @@ class Images:
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
         made_up, blank = ((folder / mark).exists() for mark in (MADE_UP, BLANK))
-        return Images(pixels, labels, classes, made_up, arrays, blank)
+        held = next((kind for kind in (Boxes, Maps) if (folder / kind.FILE).exists()), None)
+        truth = held.load(folder) if held else None
+        return Images(pixels, labels, classes, made_up, arrays, blank, truth)
 
 
 MAX_OUTPUTS = 1_000_000  # a folder named by a number beyond it is no network's output
@@ -96,11 +107,13 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
 
     outputs: names of the network's outputs. Without them, and where none of them is a number or
     they are the numbers from 0, a class named by a number is the output of that number, zeros
-    before it or not ("0007" is 7).
+    before it or not ("0007" is 7). Boxes and maps keep their classes as they are there.
     Raises DataError: a class that is no output, names where outputs have none, or two classes that
     are one output.
     """
     names = tuple(outputs or ())
+    if not names and test.truth is not None:
+        return test
     if not names:
         names = _numbered(test.classes)
     index = OutputNames(names)
@@ -115,8 +128,10 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
             what = f"classes {taken[found]!r} and {c!r} are one output, {names[found]!r}"
             raise DataError("data.test", what, "put their images into one folder")
         taken[found] = c
-    labels = np.array(list(taken), np.int64)[test.labels]
-    return replace(test, labels=labels, classes=names)
+    table = np.array(list(taken), np.int64)
+    if test.truth is not None:
+        return replace(test, truth=test.truth.renumbered(table), classes=names)
+    return replace(test, labels=table[test.labels], classes=names)
 
 
 class OutputNames:
