@@ -36,3 +36,8 @@ def of_manifest(manifest: Mapping[str, Any]) -> Task | None:
     if name not in names():
         return None
     return task(str(name)).of_manifest(manifest)
+
+
+# A bundle knows its tasks: whichever of the two packages is asked for first, the other one follows
+# when all above is there.
+import edgecv.runtime  # noqa: E402, F401

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from edgecv.runtime.placement import Placement
-from edgecv.runtime.spec import TensorSpec
-
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.runtime.placement import Placement
+    from edgecv.runtime.spec import TensorSpec
     from edgecv.training import Plan
 
 Outputs = Mapping[str, np.ndarray]  # of one image, by name, real values (1, ...), channels first
