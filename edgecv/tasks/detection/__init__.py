@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from edgecv.errors import RecipeError
 from edgecv.runtime.answers import Detection
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
@@ -57,8 +58,7 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class DetectionTask(Task):
-    """How a detector's outputs are read. The defaults are the field's own for a deployed network:
-    confidence 0.25 and IoU 0.45 (YOLOv5's, YOLOX's demo).
+    """How a detector's outputs are read.
 
     decoder:        one of `decoders.TABLE`
     input:          (height, width) of the network's input in pixels
@@ -66,8 +66,8 @@ class DetectionTask(Task):
                     them the network's own order
     strides:        input pixels a cell, of each map
     anchors:        of each map, (width, height) in input pixels of each box that a cell begins with
-    confidence:     the least score, 0..1
-    iou:            boxes of one class that overlap by more are one object, 0..1
+    confidence:     the least score, 0..1; in `of_graph` the decoder's own, mostly 0.25
+    iou:            boxes of one class that overlap by more are one object, 0..1; mostly 0.45
     max_detections: the most on an image
     agnostic:       whether boxes of different classes suppress each other too
     form, unit:     how boxes are written where the file has decoded them; "": as the decoder's
@@ -85,6 +85,7 @@ class DetectionTask(Task):
     metric: ClassVar[str] = "map50_95"
     points: ClassVar[str] = "mAP"
     truth: ClassVar[str] = "Boxes"
+    asks: ClassVar[tuple[str, ...]] = ("confidence", "iou", "max_detections", "agnostic")
 
     decoder: str = ""
     input: tuple[int, int] = (0, 0)
@@ -116,7 +117,11 @@ class DetectionTask(Task):
             ("input", len(self.input) == 2 and min(self.input) > 0, "height and width above 0"),
             ("strides", all(s > 0 for s in self.strides), "above 0"),
             ("anchors", all(len(p) == 2 and min(p) > 0 for p in pairs), "pairs above 0"),
-            ("anchors", len(self.anchors) in (0, len(self.strides)), "as many lists as strides"),
+            (
+                "anchors",
+                not (self.anchors and self.strides) or len(self.anchors) == len(self.strides),
+                "as many lists as strides",
+            ),
             ("confidence", 0 <= self.confidence <= 1, "0 to 1"),
             ("iou", 0 <= self.iou <= 1, "0 to 1"),
             ("max_detections", _is_count(self.max_detections), "a count above 0"),
@@ -137,9 +142,14 @@ class DetectionTask(Task):
         classes: int | None,
         said: Mapping[str, Any],
     ) -> DetectionTask:
-        """`said`: any of the fields but input. Raises UnsupportedError; ValueError: a value that
-        a field cannot have."""
-        return cls(**recognised(outputs, size, classes, said))
+        """`said`: any of the fields but input. Raises UnsupportedError, and RecipeError: a value
+        that a field cannot have."""
+        said = {k: v for k, v in said.items() if v is not None}
+        try:
+            cls.of({"decoder": next(iter(TABLE)), "input": size, **said})
+            return cls(**recognised(outputs, size, classes, said))
+        except ValueError as error:
+            raise RecipeError("detection", str(error)) from None
 
     # --- on devices too
 

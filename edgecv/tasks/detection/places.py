@@ -1,7 +1,7 @@
 """Where a head's rows lie on the input: cells of maps and the boxes that each begins with.
 
-Rows run map after map, and in a map row by row; the anchors of a cell are innermost ("last": SSD,
-RetinaFace) or are maps of their own ("first": YOLO).
+Rows run map after map, and in a map row by row. The anchors of a cell follow each other (SSD,
+RetinaFace), or each anchor has a map of its own (YOLOv5).
 
 Imported on devices: numpy and the standard library only.
 """
@@ -21,9 +21,11 @@ def cells(size: tuple[int, int], strides: tuple[float, ...]) -> tuple[tuple[int,
     return tuple((_ceil(size[0] / s - 1e-3), _ceil(size[1] / s - 1e-3)) for s in strides)
 
 
-def count(size: tuple[int, int], strides: tuple[float, ...]) -> int:
-    """Cells of all maps."""
-    return sum(high * wide for high, wide in cells(size, strides))
+def count(size: tuple[int, int], strides: tuple[float, ...], anchors: Anchors = ()) -> int:
+    """Cells of all maps, or the boxes that they begin with."""
+    each = [len(of_map) for of_map in anchors] or [1] * len(strides)
+    maps = zip(cells(size, strides), each, strict=True)
+    return sum(high * wide * boxes for (high, wide), boxes in maps)
 
 
 def _ceil(count: float) -> int:
