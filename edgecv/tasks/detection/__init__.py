@@ -190,7 +190,7 @@ class DetectionTask(Task):
         """Nearly everything that the network says, in the order of its scores, as COCO's metric
         wants it: confidence 0.001, the best 300 (YOLOv5's val.py). Overlap is judged as deployed.
         """
-        every = TABLE[self.decoder].every_class
+        every = TABLE[self.decoder].every_class and self.background != -1  # DETR's argmax
         return {"confidence": 0.001, "max_detections": 300, "every_class": every}
 
     def score(self, reads: Iterable[Any], truth: Any, classes: Sequence[str]) -> Score:

@@ -84,16 +84,21 @@ class Picked(NamedTuple):
         return Picked(self.rows[which], self.index[which], self.scores[which], self.nan)
 
 
+MOST = 30_000  # candidates of an image: YOLOv5's max_nms
+
+
 def picked(scores: np.ndarray, least: float, every_class: bool) -> Picked:
-    """What reaches `least`, of scores (N, C) in the order of their values."""
+    """What reaches `least`, of scores (N, C) in the order of their values; the best MOST."""
     best = scores.max(1)  # NaN where one of the row is
     rows = np.flatnonzero(best >= least)
     nan = int(np.isnan(best).sum())
     if not every_class:
         return Picked(rows, scores[rows].argmax(1), best[rows], nan)
     at, index = np.nonzero(scores[rows] >= least)
-    rows = rows[at]
-    return Picked(rows, index, scores[rows, index], nan)
+    found = Picked(rows[at], index, scores[rows[at], index], nan)
+    if len(index) > MOST:
+        found = found.some(np.sort(np.argpartition(-found.scores, MOST)[:MOST]))
+    return found
 
 
 def given(picks: Picked, boxes: np.ndarray, landmarks: np.ndarray | None = None) -> Candidates:

@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgecv.tasks.detection.candidates import Asked
+from edgecv.tasks.detection.candidates import MOST, Asked
 
 BLOCK = 128
-MOST = 30_000  # candidates; YOLOv5's max_nms
 
 
 def best(scores: np.ndarray, most: int) -> np.ndarray:
