@@ -133,6 +133,7 @@ def build_parser() -> Parser:
         explaining,
         exporting,
         gating,
+        predicting,
         reporting,
         running,
         telling,
@@ -159,7 +160,8 @@ def build_parser() -> Parser:
         return made
 
     for module in (
-        running, exporting, benching, explaining, comparing, bundles, gating, reporting, telling,
+        running, exporting, benching, explaining, comparing, bundles, predicting, gating, reporting,
+        telling,
     ):  # fmt: skip
         module.register(command)
     return parser

@@ -104,10 +104,19 @@ def _redirect() -> None:
 
 def print_json(data: Any) -> None:
     """One JSON document on stdout; a number that is not finite is null."""
+    _print(data, indent=1)
+
+
+def print_json_line(data: Any) -> None:
+    """One JSON document in one line of stdout, of many; a number that is not finite is null."""
+    _print(data, indent=None)
+
+
+def _print(data: Any, indent: int | None) -> None:
     try:
-        text = json.dumps(data, indent=1, default=str, allow_nan=False)
+        text = json.dumps(data, indent=indent, default=str, allow_nan=False)
     except ValueError:
-        text = json.dumps(_finite(data), indent=1, default=str)
+        text = json.dumps(_finite(data), indent=indent, default=str)
     print(text, file=_json[-1] if _json else None, flush=True)
 
 

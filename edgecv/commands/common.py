@@ -51,8 +51,13 @@ class Bar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Take the line away, so that something else can be printed."""
         if self.drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self.drawn = False
 
     def __call__(self, done: float, total: float, note: str = "") -> None:
         if not self.live:

@@ -92,7 +92,7 @@ def _decoded(path: Path, file: BinaryIO, channels: int | None, notes: Notes) -> 
     try:
         from PIL import Image, UnidentifiedImageError
     except ModuleNotFoundError as error:
-        raise missing("pillow", "compress", str(path)) from error
+        raise missing("pillow", "images", str(path)) from error
     hint = "replace or remove the file"
     try:
         opened = Image.open(file, formats=FORMATS)

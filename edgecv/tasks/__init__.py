@@ -10,11 +10,12 @@ from typing import Any
 from edgecv.tasks.base import Task
 
 NONE = "none"  # tensors in, tensors out
+_SHARED = ("base", "drawing")  # what is no task but serves them
 
 
 def names() -> tuple[str, ...]:
     """Every task's name, sorted. Imports none of them."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name != "base"))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED))
 
 
 def task(name: str) -> type[Task]:

@@ -1,0 +1,229 @@
+"""`edgecv predict`: what a bundle says of pictures, films and a camera. Works on a device."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgecv.commands.common import Bar, add_trust, existing
+from edgecv.errors import DataError, RecipeError
+from edgecv.terminal import print_json_line, printable
+
+if TYPE_CHECKING:
+    from edgecv.predicting.answers import Answer, Predictor
+    from edgecv.predicting.saving import Kept
+    from edgecv.predicting.sources import Picture, Source
+    from edgecv.predicting.video import Film
+
+
+def register(command: Any) -> None:
+    made = command(
+        "predict",
+        run_predict,
+        "Answer pictures, films or a camera with a bundle. Pictures that cannot be read are told "
+        "and skipped: exit code 2 where there were any.",
+        json_=False,
+    )
+    made.add_argument("bundle", type=existing, metavar="BUNDLE", help=".edgecv file")
+    made.add_argument(
+        "images", nargs="+", metavar="IMAGE|DIR|VIDEO|CAMERA",
+        help="image files, folders of them, films (.mp4, .mov, .mkv, .avi, ...), or camera:0",
+    )  # fmt: skip
+    made.add_argument("--json", action="store_true", help="print one line of JSON for each image")
+    made.add_argument(
+        "--save", type=Path, metavar="DIR",
+        help="keep pictures and films with what was said drawn on them; of a network without a "
+        "task its outputs as .npz",
+    )  # fmt: skip
+    made.add_argument(
+        "--confidence",
+        type=float,
+        metavar="C",
+        help="least score of what is found, 0..1 (default: as the bundle says)",
+    )
+    made.add_argument(
+        "--iou",
+        type=float,
+        metavar="I",
+        help="overlap from which of two boxes the surer stays, 0..1 (likewise)",
+    )
+    made.add_argument(
+        "--max-detections", type=int, metavar="N", help="boxes of one image, at the most (likewise)"
+    )
+    made.add_argument(
+        "--top",
+        type=int,
+        metavar="N",
+        help="classes that a classifier says of one image (default 10)",
+    )
+    made.add_argument(
+        "--every",
+        type=int,
+        default=1,
+        metavar="N",
+        help="of films and of a camera, one frame of N (default 1)",
+    )
+    made.add_argument("--threads", type=int, metavar="N", help="engine threads (default 1)")
+    add_trust(made)
+
+
+def run_predict(options: argparse.Namespace) -> int:
+    """0, or 2 where a picture or a film could not be read."""
+    _check(options)
+    from edgecv.predicting.answers import Predictor
+    from edgecv.predicting.saving import Kept
+    from edgecv.predicting.sources import source
+    from edgecv.runtime.archive import read_bundle
+
+    asked = {key: getattr(options, key) for key in ("confidence", "iou", "max_detections")}
+    predictor = Predictor(read_bundle(options.bundle), options.threads, options.top, **asked)
+    sources = [
+        source(text, predictor.channels, options.every, options.save) for text in options.images
+    ]
+    kept = None
+    if options.save:
+        files = [path for s in sources for path in s.files]
+        kept = Kept(options.save, files, predictor.arrays)
+    with Bar(f"{options.bundle.stem}") as bar:
+        counts = [s.count for s in sources]
+        total = None if None in counts else sum(c or 0 for c in counts)
+        run = _Run(predictor, kept, bar, options.json, total)
+        for one in sources:
+            run.source(one)
+    _close(run)
+    return 2 if run.failed else 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Raises RecipeError: a number out of range."""
+    if options.bundle.is_dir():
+        raise RecipeError(str(options.bundle), "is a folder, not a bundle", "give an .edgecv file")
+    for key in ("max_detections", "top", "every", "threads"):
+        if (value := getattr(options, key)) is not None and value < 1:
+            raise RecipeError(f"--{key.replace('_', '-')}", f"is {value}", "at least 1")
+    for key in ("confidence", "iou"):
+        if (value := getattr(options, key)) is not None and not 0 <= value <= 1:
+            raise RecipeError(f"--{key}", f"is {value}", "a number in 0..1")
+
+
+@dataclass
+class _Run:
+    """total: pictures; None where only the end tells. latency: of each that was answered."""
+
+    predictor: Predictor
+    kept: Kept | None
+    bar: Bar
+    json: bool
+    total: int | None
+    failed: int = 0
+    latency: list[dict[str, float]] = field(default_factory=list)
+
+    def source(self, source: Source) -> None:
+        if source.film:
+            self._film(source)
+            return
+        # every name before the first picture: what cannot be kept is said before anything is
+        named = [(p, self.kept.path(p) if self.kept else None) for p in source.pictures()]
+        for picture, path in named:
+            try:
+                pixels = picture.load()
+                answer = self.predictor(pixels)
+            except DataError as error:
+                self._fail(picture.name, error)
+                continue
+            if self.kept and path:
+                self._keep(self.kept, path, pixels, answer)
+            self._say(picture, answer, path)
+
+    def _keep(self, kept: Kept, path: Path, pixels: Any, answer: Answer) -> None:
+        if self.predictor.arrays:
+            kept.arrays(path, answer.read)
+        else:
+            kept.picture(path, self.predictor.drawn(pixels, answer))
+
+    def _film(self, source: Source) -> None:
+        """Frames one by one; what was made of a film is kept where its end is damaged, and of a
+        camera where it is stopped."""
+        film: Film | None = None
+        try:
+            for picture in self._frames(source):
+                pixels = picture.load()
+                answer = self.predictor(pixels)
+                path = None
+                if self.kept and self.predictor.arrays:
+                    path = self.kept.path(picture)
+                    self.kept.arrays(path, answer.read)
+                elif self.kept:
+                    film = film or self.kept.film(self.kept.path(picture))
+                    film.add(self.predictor.drawn(pixels, answer), picture.time_s or 0.0)
+                    path = film.path
+                self._say(picture, answer, path)
+        except KeyboardInterrupt:
+            if film and source.count is not None:
+                film.discard()
+            elif film:
+                film.keep()
+            raise
+        except BaseException:
+            if film:
+                film.discard()
+            raise
+        if film:
+            film.keep()
+
+    def _frames(self, source: Source) -> Iterator[Picture]:
+        """A film's frames up to its end or its damage, which is told."""
+        try:
+            yield from source.pictures()
+        except DataError as error:
+            self._fail(source.name, error)
+
+    def _fail(self, name: str, error: DataError) -> None:
+        self.failed += 1
+        self.bar.clear()
+        what = str(error) if error.where.startswith(name) else f"{name}: {error}"
+        print(printable(f"error: {what}"), file=sys.stderr)
+        if self.json:
+            print_json_line({"image": name, "task": self.predictor.task, "error": str(error)})
+
+    def _say(self, picture: Picture, answer: Answer, path: Path | None) -> None:
+        from edgecv.predicting.answers import told
+
+        self.latency.append(dict(answer.latency_ms))
+        at = "" if picture.time_s is None else f" {picture.time_s:.3f} s"
+        done = len(self.latency) + self.failed
+        if self.json:
+            line: dict[str, Any] = {"image": picture.name}
+            if picture.frame is not None:
+                line |= {"frame": picture.frame, "time_s": round(picture.time_s or 0.0, 6)}
+            line |= {"task": self.predictor.task, "predictions": answer.predictions}
+            line["latency_ms"] = {k: round(v, 4) for k, v in answer.latency_ms.items()}
+            print_json_line(line | ({"saved": str(path)} if path else {}))
+        else:
+            self.bar.clear()
+            print(f"{picture.name}{at}: {told(answer.predictions)}")
+        self.bar(done, self.total or 0, f"{done}/{self.total or '?'} {picture.name}{at}")
+
+
+def _close(run: _Run) -> None:
+    """How many, and the median time of each part."""
+    from statistics import median
+
+    from edgecv.predicting.answers import PARTS
+    from edgecv.tables import table
+
+    if not run.latency:
+        return
+    medians = [f"{median(row[part] for row in run.latency):.2f}" for part in PARTS]
+    print()
+    table(
+        ("images", "failed", *(f"{part} ms" for part in PARTS)),
+        [(str(len(run.latency)), str(run.failed), *medians)],
+        right=range(5),
+    )
+    if run.kept:
+        print(f"saved in {run.kept.folder}")

@@ -1,0 +1,1 @@
+"""What a bundle says of pictures, films and a camera: read, answered part by part, kept."""
