@@ -79,8 +79,8 @@ def run_predict(options: argparse.Namespace) -> int:
     from edgecv.predicting.sources import source
     from edgecv.runtime.archive import read_bundle
 
-    asked = {key: getattr(options, key) for key in ("confidence", "iou", "max_detections")}
-    predictor = Predictor(read_bundle(options.bundle), options.threads, options.top, **asked)
+    asked = {key: getattr(options, key) for key in ("confidence", "iou", "max_detections", "top")}
+    predictor = Predictor(read_bundle(options.bundle), options.threads, **asked)
     sources = [
         source(text, predictor.channels, options.every, options.save) for text in options.images
     ]

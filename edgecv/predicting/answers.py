@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -24,12 +24,10 @@ import numpy as np
 from edgecv.backends import Session
 from edgecv.errors import DataError, RecipeError
 from edgecv.runtime.archive import Contents
-from edgecv.runtime.bundle import TOP, Bundle, opened
-from edgecv.runtime.spec import channels_first
-from edgecv.tasks import NONE, of_manifest
+from edgecv.runtime.bundle import Bundle, opened
+from edgecv.tasks import NONE
 
 PARTS = ("preprocess", "engine", "decode")
-CHANGED = ("confidence", "iou", "max_detections")  # what a call may ask of a task that has it
 _SHOWN = 110  # characters of an answer in words
 
 
@@ -56,8 +54,7 @@ class Answer:
 
     predictions: plain JSON
     latency_ms:  of each of PARTS
-    read:        as the task has it: predictions of a classifier, arrays by output name of a network
-                 without a task, else what `Task.read` gave
+    read:        what `Task.read` gave; of a bundle without a task its outputs by name
     """
 
     predictions: Any
@@ -68,52 +65,32 @@ class Answer:
 class Predictor:
     """A bundle that answers pictures.
 
-    task:   the name: "classification", one of `edgecv.tasks`, or "none"
+    task:   the name of its task, "none" where it has none
     arrays: whether an answer is arrays, which are kept and not drawn
     """
 
     def __init__(
-        self,
-        contents: Contents,
-        threads: int | None = None,
-        top: int | None = None,
-        **asked: float | int | None,
+        self, contents: Contents, threads: int | None = None, **asked: float | int | None
     ) -> None:
-        """top: how many classes a classifier says, TOP where None; asked: of CHANGED, what is not
-        to be as the bundle says it.
+        """asked: what is not to be as the bundle says it, of what its task `asks`; None: as it is.
 
-        Raises RecipeError: something is asked that this bundle has not; DataError: it takes
-        something else than one picture; and what `edgecv.runtime.open_bundle` raises.
+        Raises RecipeError: the task does not ask that; DataError: the network takes something else
+        than one picture; and what `edgecv.runtime.open_bundle` raises.
         """
-        self._path = str(contents.path)
-        self._task = of_manifest(contents.manifest)
+        self._clock = _Clocked(opened(contents, threads).session)
+        self.bundle = bundle = Bundle(contents, self._clock)
+        self.task = bundle.task.name if bundle.task else NONE
+        self.arrays = bundle.task is None
         self._asked = {key: value for key, value in asked.items() if value is not None}
-        bundle = opened(contents, threads)
-        self._clock = _Clocked(bundle.session)
-        self.bundle = Bundle(contents, self._clock)
-        said = contents.manifest.get("task")
-        classifies = said == "classification" and self._task is None
-        self.task = self._task.name if self._task else "classification" if classifies else NONE
-        self.arrays = self.task == NONE
-        self.labels: Sequence[str] = self.bundle.labels or contents.manifest.get("labels") or ()
-        self._top = TOP if top is None else top
-        self._check(top)
-
-    def _check(self, top: int | None) -> None:
-        bundle = self.bundle
         one = len(bundle.inputs) == 1 and bundle.session.inputs[0].shape[:1] == (1,)
-        if not one or not bundle.manifest.get("input"):
+        if not one or contents.image is None:
             takes = ", ".join(f"{s.name!r} {s.shape}" for s in bundle.inputs)
             what = f"takes {takes}, not one picture"
-            raise DataError(self._path, what, "edgecv.runtime.open_bundle and its run(...)")
-        has = {f.name for f in fields(self._task)} if self._task else set()
-        for key in self._asked:
-            if key not in has:
-                what = f"means nothing to a bundle of task {self.task}"
-                raise RecipeError(f"--{key.replace('_', '-')}", what, "leave it out")
-        if top is not None and self.task != "classification":
+            raise DataError(str(contents.path), what, "in Python: open_bundle(...).run(...)")
+        asks = bundle.task.asks if bundle.task else ()
+        if unknown := [key for key in self._asked if key not in asks]:
             what = f"means nothing to a bundle of task {self.task}"
-            raise RecipeError("--top", what, "it is how many classes a classifier says")
+            raise RecipeError(f"--{unknown[0].replace('_', '-')}", what, "leave it out")
 
     @property
     def channels(self) -> int:
@@ -123,43 +100,22 @@ class Predictor:
     def __call__(self, pixels: np.ndarray) -> Answer:
         """pixels: uint8 (H, W, C). Raises DataError: no picture of this network."""
         begin = perf_counter()
-        read = self._read(pixels)
+        read, _ = self.bundle.read(pixels, **self._asked)
         end = perf_counter()
         times = (self._clock.began - begin, self._clock.ended - self._clock.began,
                  end - self._clock.ended)  # fmt: skip
         latency = {part: 1e3 * time for part, time in zip(PARTS, times, strict=True)}
         return Answer(self._json(read), latency, read)
 
-    def _read(self, pixels: np.ndarray) -> Any:
-        if self._task is None:
-            return self.bundle(pixels, self._top) if not self.arrays else self._outputs(pixels)
-        specs = {spec.name: spec for spec in self.bundle.outputs}
-        outputs = {
-            name: channels_first(values, specs[name])
-            for name, values in self._outputs(pixels).items()
-        }
-        height, width = pixels.shape[:2]
-        lies = self.bundle.preprocess.placement(height, width)
-        return self._task.read(outputs, lies, (height, width), **self._asked)
-
-    def _outputs(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        name = self.bundle.inputs[0].name
-        return self.bundle.run({name: self.bundle.preprocess(pixels)})
-
     def _json(self, read: Any) -> Any:
-        if self._task is not None:
-            return self._task.to_json(read, self.labels)
-        if not self.arrays:
-            return [{"index": p.index, "label": p.label, "score": p.score} for p in read]
+        if self.bundle.task is not None:
+            return self.bundle.task.to_json(read, self.bundle.names)
         return [_described(name, values) for name, values in read.items()]
 
     def drawn(self, pixels: np.ndarray, answer: Answer) -> np.ndarray:
         """uint8 (H, W, 3): the picture with what was said of it. Raises MissingExtraError."""
-        if self._task is not None:
-            return self._task.drawn(pixels, answer.read, self.labels)
-        from edgecv.tasks import drawing
-
-        return drawing.classes(pixels, answer.read)
+        assert self.bundle.task is not None
+        return self.bundle.task.drawn(pixels, answer.read, self.bundle.names)
 
 
 def _described(name: str, values: np.ndarray) -> dict[str, Any]:

@@ -44,6 +44,7 @@ class Bundle:
     inputs, outputs: of the graph, by its own names, shapes and layout
     task:    how outputs are read (`edgecv.tasks`); None: tensors in, tensors out
     labels:  one per class, the index as text where none were given; without a task: none
+    names:   the labels, the index as text where there are none
     session: the engine's own session, with its own inputs and outputs
     """
 
@@ -68,7 +69,7 @@ class Bundle:
         self.task = task if one and contents.image is not None else None
         labels, classifies = self.manifest.get("labels"), isinstance(task, ClassificationTask)
         self.labels: Sequence[str] = labels or (_Indices(width(first)) if classifies else ())
-        self._names = self.labels or _Indices(1 << 31)
+        self.names: Sequence[str] = self.labels or _Indices(1 << 31)
         # what a call needs, found once
         self._turn = Turn(str(self.path), BundleError)
         self._input: np.ndarray | None = None
@@ -91,14 +92,14 @@ class Bundle:
             asked = self._asked(given, asked)
         if self._row is None or self._image is None:
             read, _ = self.read(image, **asked)
-            return read if self.task is None else self.task.answer(read, self._names)
+            return read if self.task is None else self.task.answer(read, self.names)
         with self._turn:
             self._input = self.preprocess(image, self._input)
             z = self._run({self._image: self._input})[self._first].reshape(-1)
         if self._grid is not None:
             z = dequantise(z, self._grid)
         assert self.task is not None
-        return self.task.answer(self._row(z, **asked), self._names)
+        return self.task.answer(self._row(z, **asked), self.names)
 
     def _asked(self, given: Sequence[Any], asked: dict[str, Any]) -> dict[str, Any]:
         asks = () if self.task is None else self.task.asks

@@ -108,6 +108,11 @@ class ClassificationTask(Task):
     def judging(self) -> Mapping[str, Any]:
         return {"top": 1}
 
+    def drawn(self, image: np.ndarray, read: Best, labels: Sequence[str]) -> np.ndarray:
+        from edgecv.tasks import drawing
+
+        return drawing.classes(image, self.answer(read, labels))
+
     def score(self, reads: Iterable[Best], truth: np.ndarray, classes: Sequence[str]) -> Score:
         """top1: the share of images whose best class is the label. truth: int64 (N,)"""
         best = np.array([int(read.index[0]) for read in reads])

@@ -16,7 +16,7 @@ from edgecv import __version__
 from edgecv.cli import main
 
 COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "predict",
-            "targets",            "stages", "doctor", "completion")  # fmt: skip
+            "targets", "stages", "doctor", "completion")  # fmt: skip
 HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
 BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
 
