@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from edgecv.predicting.video import Film
 
 
+ASKED = ("confidence", "iou", "max_detections", "agnostic", "top")  # of the task, where it asks
+
+
 def register(command: Any) -> None:
     made = command(
         "predict",
@@ -55,6 +58,12 @@ def register(command: Any) -> None:
         "--max-detections", type=int, metavar="N", help="boxes of one image, at the most (likewise)"
     )
     made.add_argument(
+        "--agnostic",
+        action="store_const",
+        const=True,
+        help="boxes of different classes suppress each other too (likewise)",
+    )
+    made.add_argument(
         "--top",
         type=int,
         metavar="N",
@@ -79,7 +88,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from edgecv.predicting.sources import source
     from edgecv.runtime.archive import read_bundle
 
-    asked = {key: getattr(options, key) for key in ("confidence", "iou", "max_detections", "top")}
+    asked = {key: getattr(options, key) for key in ASKED}
     predictor = Predictor(read_bundle(options.bundle), options.threads, **asked)
     sources = [
         source(text, predictor.channels, options.every, options.save) for text in options.images

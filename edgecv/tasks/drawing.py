@@ -36,11 +36,14 @@ Area = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels, the last two beyon
 
 class Found(Protocol):
     """boxes: float32 (K, 4), (x0, y0, x1, y1) in pixels of the picture; scores: (K,), 0..1; index:
-    int (K,), of the class"""
+    int (K,), of the class; and, where it has them, landmarks: (K, L, 2), (x, y) in pixels"""
 
-    boxes: np.ndarray
-    scores: np.ndarray
-    index: np.ndarray
+    @property
+    def boxes(self) -> np.ndarray: ...
+    @property
+    def scores(self) -> np.ndarray: ...
+    @property
+    def index(self) -> Any: ...
 
 
 class Scored(Protocol):
@@ -81,8 +84,11 @@ def boxes(image: np.ndarray, found: Found, labels: Sequence[str]) -> np.ndarray:
     sheet = _Sheet(image)
     order = np.argsort(-np.asarray(found.scores, np.float64), kind="stable")
     inside = [(int(i), area) for i in order if (area := sheet.area(found.boxes[int(i)]))]
+    landmarks = getattr(found, "landmarks", None)
     for i, area in reversed(inside):
         sheet.frame(area, colour(int(found.index[i])))
+        if landmarks is not None:
+            sheet.dots(landmarks[i], colour(int(found.index[i])))
     for i, area in inside:
         index = int(found.index[i])
         text = f"{named(labels, index)} {float(found.scores[i]):.2f}"
@@ -173,6 +179,11 @@ class _Sheet:
             (x0 - rim, y0 - rim, x1 - 1 + rim, y1 - 1 + rim), outline=ink(of), width=self.line + rim
         )
         self.draw.rectangle((x0, y0, x1 - 1, y1 - 1), outline=of, width=self.line)
+
+    def dots(self, points: np.ndarray, of: Colour) -> None:
+        """points: (L, 2), (x, y) in pixels of the image"""
+        for x, y in points[np.isfinite(points).all(-1)] * self.times:
+            self.draw.circle((x, y), self.line + 1, fill=of, outline=ink(of))
 
     def tag(self, area: Area, text: str, of: Colour) -> None:
         """Find a place for a box's text: above it, else within, else below; where the texts that

@@ -216,7 +216,7 @@ class DetectionTask(Task):
         return loss.loss(outputs, truths)
 
     def drawn(self, image: np.ndarray, read: Found, labels: Sequence[str]) -> np.ndarray:
-        from edgecv.tasks import drawing  # type: ignore[attr-defined]
+        from edgecv.tasks import drawing
 
         return drawing.boxes(image, read, labels)
 
