@@ -11,7 +11,7 @@ the best one only, as the head's own repository evaluates it (`decoders.TABLE`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -34,9 +34,30 @@ if TYPE_CHECKING:
 
 __all__ = ["Detection", "DetectionTask", "Found"]
 
-FORMS = ("", "xyxy", "cxcywh", "xywh", "yxyx")
-UNITS = ("", "pixels", "relative")
-ACTIVATIONS = ("", "none", "sigmoid", "softmax")
+FORMS = ("xyxy", "cxcywh", "xywh", "yxyx")
+UNITS = ("pixels", "relative")
+ACTIVATIONS = ("none", "sigmoid", "softmax")
+MOST_PIXELS = 1 << 16
+
+# A field, what holds of its value (TypeError: it does not), and how that is said
+RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("decoder", lambda v: v in TABLE, f"one of {', '.join(TABLE)}"),
+    ("input", lambda v: len(v) == 2 and all(map(_is_count, v)), "height and width above 0"),
+    ("outputs", lambda v: isinstance(v, tuple) and all(isinstance(n, str) for n in v), "names"),
+    ("strides", lambda v: all(0 < s <= MOST_PIXELS for s in v), "pixels above 0"),
+    ("anchors", lambda v: all(len(p) == 2 and min(p) > 0 and max(p) <= MOST_PIXELS
+                              for of_map in v for p in of_map), "lists of pairs above 0"),
+    ("confidence", lambda v: 0 <= v <= 1, "0 to 1"),
+    ("iou", lambda v: 0 <= v <= 1, "0 to 1"),
+    ("max_detections", lambda v: _is_count(v), "a count above 0"),
+    ("agnostic", lambda v: type(v) is bool, "true or false"),
+    ("form", lambda v: v in ("", *FORMS), " or ".join(FORMS)),
+    ("unit", lambda v: v in ("", *UNITS), " or ".join(UNITS)),
+    ("decoded", lambda v: v is None or type(v) is bool, "true or false"),
+    ("activation", lambda v: v in ("", *ACTIVATIONS), " or ".join(ACTIVATIONS)),
+    ("background", lambda v: v in (None, 0, -1), "0 or -1"),
+    ("variances", lambda v: len(v) == 2 and min(v) > 0, "two above 0"),
+)  # fmt: skip
 
 
 class Found(NamedTuple):
@@ -106,33 +127,12 @@ class DetectionTask(Task):
     def __post_init__(self) -> None:
         for f in fields(self):  # JSON has no tuples
             object.__setattr__(self, f.name, _tuples(getattr(self, f.name)))
-        for key, ok, rule in self._rules():
-            if not ok:
-                raise ValueError(f"decode.{key} {getattr(self, key)!r} is wrong: {rule}")
-
-    def _rules(self) -> list[tuple[str, bool, str]]:
-        pairs = [wh for of_map in self.anchors for wh in of_map]
-        return [
-            ("decoder", self.decoder in TABLE, f"one of {', '.join(TABLE)}"),
-            ("input", len(self.input) == 2 and min(self.input) > 0, "height and width above 0"),
-            ("strides", all(s > 0 for s in self.strides), "above 0"),
-            ("anchors", all(len(p) == 2 and min(p) > 0 for p in pairs), "pairs above 0"),
-            (
-                "anchors",
-                not (self.anchors and self.strides) or len(self.anchors) == len(self.strides),
-                "as many lists as strides",
-            ),
-            ("confidence", 0 <= self.confidence <= 1, "0 to 1"),
-            ("iou", 0 <= self.iou <= 1, "0 to 1"),
-            ("max_detections", _is_count(self.max_detections), "a count above 0"),
-            ("agnostic", type(self.agnostic) is bool, "true or false"),
-            ("form", self.form in FORMS, " or ".join(filter(None, FORMS))),
-            ("unit", self.unit in UNITS, " or ".join(filter(None, UNITS))),
-            ("decoded", self.decoded in (None, True, False), "true or false"),
-            ("activation", self.activation in ACTIVATIONS, " or ".join(ACTIVATIONS[1:])),
-            ("background", self.background in (None, 0, -1), "0 or -1"),
-            ("variances", len(self.variances) == 2 and min(self.variances) > 0, "two above 0"),
-        ]
+        for key, holds, rule in RULES:
+            if not _holds(holds, value := getattr(self, key)):
+                raise ValueError(f"decode.{key} {value!r} is wrong: {rule}")
+        if self.anchors and self.strides and len(self.anchors) != len(self.strides):
+            what = f"{len(self.anchors)} lists of {len(self.strides)} strides"
+            raise ValueError(f"decode.anchors has {what}")
 
     @classmethod
     def of_graph(
@@ -236,6 +236,13 @@ def _placed(found: Candidates, lies: Placement, size: tuple[int, int]) -> Found:
 
 def _tuples(value: Any) -> Any:
     return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+def _holds(rule: Callable[[Any], bool], value: Any) -> bool:
+    try:
+        return rule(value)
+    except TypeError:
+        return False
 
 
 def _is_count(value: Any) -> bool:

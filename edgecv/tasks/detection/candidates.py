@@ -102,8 +102,11 @@ def picked(scores: np.ndarray, least: float, every_class: bool) -> Picked:
 
 
 def given(picks: Picked, boxes: np.ndarray, landmarks: np.ndarray | None = None) -> Candidates:
-    """Rows as candidates; those whose box is NaN are dropped and counted."""
-    whole = ~np.isnan(boxes).any(1)
+    """Rows as candidates; those whose box is NaN, or whose score or landmarks have no end, are
+    dropped and counted."""
+    whole = ~np.isnan(boxes).any(1) & np.isfinite(picks.scores)
+    if landmarks is not None:
+        whole &= np.isfinite(landmarks).all((1, 2))
     lost = len({*picks.rows[~whole].tolist()})
     if landmarks is not None:
         landmarks = landmarks[whole].astype(np.float32, copy=False)

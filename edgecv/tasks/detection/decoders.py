@@ -72,7 +72,7 @@ TABLE: dict[str, Decoder] = {
         sets.ultraface, "(1, P, 4) and (1, P, 2) of P priors", confidence=0.7, iou=0.3
     ),
     "detr": Decoder(
-        sets.detr, "(1, Q, 4) and (1, Q, C) or (1, Q, C + 1) of Q queries", suppress=False,
+        sets.detr, "(1, Q, C) or (1, Q, C + 1), and (1, Q, 4), of Q queries", suppress=False,
         confidence=0.5,
     ),
     "end2end": Decoder(sets.end2end, "(1, K, 6)", suppress=False),

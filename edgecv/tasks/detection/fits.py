@@ -175,14 +175,16 @@ def _centernet(seen: Seen) -> Fields | None:
     return {"strides": strides, "outputs": names} if strides else None
 
 
-def _columns(seen: Seen, count: int) -> tuple[TensorSpec, list[TensorSpec]] | None:
-    """The boxes and the other outputs of as many (1, P, columns)."""
+def _columns(seen: Seen, count: int, at: int = 0) -> tuple[TensorSpec, list[TensorSpec]] | None:
+    """The boxes and the other outputs of as many (1, P, columns); at: the boxes' place where the
+    order is said."""
     if len(seen.shapes) != count or any(len(s) != 3 for s in seen.shapes):
         return None
     boxes = [o for o in seen.outputs if o.shape[2] == 4]
-    if len(boxes) > 1:  # four classes, or three and the background
-        boxes = [o for o in boxes if o in seen.named(r"box|loc|bbox|reg")]
-    if len(boxes) != 1 or len({s[1] for s in seen.shapes}) != 1:
+    if len(boxes) > 1:  # of four columns of scores
+        named = seen.named(r"box|loc|reg")
+        boxes = [seen.outputs[at]] if seen.said.get("outputs") else named
+    if len(boxes) != 1 or boxes[0].shape[2] != 4 or len({s[1] for s in seen.shapes}) != 1:
         return None
     return boxes[0], [o for o in seen.outputs if o != boxes[0]]
 
@@ -202,11 +204,9 @@ def _ssd(seen: Seen) -> Fields | None:
     boxes, (scores,) = found
     side = seen.size[0] if seen.size[0] == seen.size[1] else 0
     fields = _with_priors(seen, boxes.shape[1], published.SSD.get(side))
-    columns = scores.shape[2]
-    if fields is None or seen.classes not in (None, columns, columns - 1):
+    if fields is None or not seen.with_classes(scores.shape[2], 1):
         return None
-    background = None if seen.classes == columns else 0
-    return fields | {"outputs": (boxes.name, scores.name), "background": background}
+    return fields | {"outputs": (boxes.name, scores.name), "background": 0}
 
 
 def _retinaface(seen: Seen) -> Fields | None:
@@ -216,7 +216,7 @@ def _retinaface(seen: Seen) -> Fields | None:
     scores = [o for o in others if o.shape[2] == 2]
     points = [o for o in others if o.shape[2] != 2 and o.shape[2] % 2 == 0]
     fields = _with_priors(seen, boxes.shape[1], published.RETINAFACE)
-    if fields is None or len(scores) != 1 or len(points) != 1 or seen.classes not in (None, 1, 2):
+    if fields is None or len(scores) != 1 or len(points) != 1 or seen.classes not in (None, 1):
         return None
     names = tuple(o.name for o in (boxes, *scores, *points))
     return fields | {"outputs": names, "background": 0}
@@ -227,13 +227,13 @@ def _ultraface(seen: Seen) -> Fields | None:
         return None
     boxes, (scores,) = found
     counted = places.count(seen.size, *published.ULTRAFACE) == boxes.shape[1]
-    if scores.shape[2] != 2 or not (counted or not seen.certain):
+    if scores.shape[2] != 2 or seen.classes not in (None, 1) or not (counted or not seen.certain):
         return None
     return {"outputs": (boxes.name, scores.name), "background": 0}
 
 
 def _detr(seen: Seen) -> Fields | None:
-    if not (found := _columns(seen, 2)):
+    if not (found := _columns(seen, 2, at=1)):
         return None
     boxes, (logits,) = found
     columns, queries = logits.shape[2], boxes.shape[1]

@@ -191,8 +191,8 @@ def _within(rows: np.ndarray, chosen: Picked, nan: int) -> Picked:
 def _is_decoded(head: np.ndarray, how: DetectionTask) -> bool:
     if how.decoded is not None or how.unit == "relative":
         return how.decoded is not False
-    x = head[:, 0]
-    return bool(np.median(x[np.isfinite(x)]) > how.input[1] / 8)
+    x = np.sort(head[:, 0])  # NaN last
+    return bool(x[len(x) // 2] > how.input[1] / 8)
 
 
 def _about(centre: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgecv.tasks.detection import DetectionTask
 
 Arrays = Sequence[np.ndarray]
+MOST_CLASSES = 1 << 20
 
 
 def ssd(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
@@ -48,7 +49,7 @@ def retinaface(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     """
     found = of_classes(arrays[1][0], how, ask, "softmax")
     prior = places.priors(how.input, how.strides, how.anchors)[found.rows, None]
-    t = arrays[2][0][found.rows].reshape(len(found.rows), -1, 2)
+    t = arrays[2][0][found.rows].reshape(-1, arrays[2].shape[2] // 2, 2)
     points = prior[..., :2] + t * np.float32(how.variances[0]) * prior[..., 2:]
     return given(found, _beside_priors(arrays[0][0], found, how), points)
 
@@ -113,6 +114,7 @@ def _beside_priors(t: np.ndarray, found: Picked, how: DetectionTask) -> np.ndarr
 
 def _chosen(scores: np.ndarray, index: np.ndarray, ask: Asked) -> Picked:
     """Rows whose class the file has chosen, (K,) each; a class below 0 fills an empty row."""
-    lost = np.isnan(scores) | np.isnan(index)
+    index = np.rint(index)  # an integer grid may put a class beside its number
+    lost = np.isnan(scores) | ~(np.abs(index) <= MOST_CLASSES)
     rows = np.flatnonzero((scores >= ask.confidence) & (index >= 0) & ~lost)
     return Picked(rows, index[rows].astype(np.int64), scores[rows], int(lost.sum()))
