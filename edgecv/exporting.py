@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import model_input, pipeline, pixel_units, results, target
+from edgecv import model_input, pipeline, pixel_units, results, target, tasks, zoo
 from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
@@ -63,7 +63,8 @@ class Request:
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
     quantizer: "edgecv" or "nncf", `engine` of the stage quantize; None leaves it to that
-    task: "classification" or "none", for what `open_bundle(...)(image)` answers; None is inferred
+    task: a name of `edgecv.tasks` or "none", for what `open_bundle(...)(image)` answers; None is
+          inferred. decode: what is said of how its outputs are read, fields of the task's value
     limits:   what the result must meet; it is then compared with fp32, and timed
     pins:     what an .onnx file leaves open, and where it is cut; its size is `size`
     weights:  a file of weights for the network that a function or the zoo builds
@@ -94,6 +95,7 @@ class Request:
     limits: Limits = NO_LIMITS
     args: dict[str, Any] = field(default_factory=dict)
     task: str | None = None
+    decode: dict[str, Any] = field(default_factory=dict)
     pins: Pins = field(default_factory=Pins)
     weights: Path | None = None
 
@@ -197,6 +199,7 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
 
 def _recipe(request: Request) -> Recipe:
     """The recipe of one step that the request amounts to."""
+    _check_task(request)
     profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
     for profile in profiles if request.precision else ():
         offers(profile, request.precision or "", "--precision")
@@ -247,9 +250,20 @@ def _recipe(request: Request) -> Recipe:
         steps=(Step(name, "model", stage),),
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
-        task=request.task or ("classification" if source.kind == "zoo" else None),
+        task=request.task or (zoo.task(source.name) if source.kind == "zoo" else None),
+        decode=request.decode,
         limits=request.limits,
     )
+
+
+def _check_task(request: Request) -> None:
+    """Raises RecipeError: what is said of reading outputs is of another task, or of none."""
+    known = tasks.task(request.task).knobs() if request.task in tasks.names() else ()
+    for key in request.decode:
+        if key not in known:
+            whose = f"task {request.task} has none" if request.task else "no task is given"
+            hint = f"it has {', '.join(known)}" if known else "--task detection"
+            raise RecipeError(f"--{key.replace('_', '-')}", whose, hint)
 
 
 def _source(request: Request) -> ModelSource:

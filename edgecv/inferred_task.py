@@ -18,7 +18,6 @@ from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import TensorSpec
 
 CLASSIFICATION = "classification"
-TASKS = (CLASSIFICATION, "none")
 EMBEDDINGS = (64, 96, 128, 160, 192, 256, 320, 384, 512, 768, 1024, 1280, 1536, 2048)  # widths
 UNIT = 1e-3  # how far from 1 the length of an embedding may be
 _OTHER = re.compile(

@@ -83,6 +83,8 @@ class Work:
             where=self.node.step or self.node.id,
             doing=Measuring(),
             network=Path(recipe.model.name).name,
+            task=recipe.task,
+            decode=recipe.decode,
         )
 
     @property
@@ -302,7 +304,6 @@ def _bundle(work: Work) -> None:
     job = replace(
         job,
         floats=work.inputs.get("float"),
-        task=work.expansion.recipe.task,
         judged=work.images["test"],
         trained=_trained(work),
         test_digest=images_digest(work.expansion.nodes["data:test"]),

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import data as datasets
-from edgecv import zoo
+from edgecv import tasks, zoo
 from edgecv.backends import reference
 from edgecv.bench.machine import cpu_features, processor
 from edgecv.closure import code, maker
@@ -152,7 +152,9 @@ class Expansion:
             inputs["teacher"] = step.teacher
         measured = step.stage.measures(self.recipe.listed)
         taught = self._teaching(step)
-        key = {**stage_key(step.stage, measured, also=taught), "inputs": self._digests(inputs)}
+        judged = self._task_modules() if step.stage.needs_labels else ()
+        key = {**stage_key(step.stage, measured, also=(*taught, *judged)),
+               "inputs": self._digests(inputs), **(self._task() if judged else {})}  # fmt: skip
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}
         if step.stage.word in ("prune", "lowrank"):
             key["alignment"] = self.recipe.alignment
@@ -231,16 +233,28 @@ class Expansion:
             "input": self.input(),
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "environment": self._environment(target.backend, engine),
-            **code(("edgecv.packing",), (target.backend, reference(self._format(target)))),
+            **code(
+                ("edgecv.packing", *self._task_modules()),
+                (target.backend, reference(self._format(target))),
+            ),
             "name": name,
             "labels": self.recipe.labels,
-            **({"task": self.recipe.task} if self.recipe.task else {}),
+            **self._task(),
         }
         made = Node(
             f"bundle:{name}@{target.name}", "bundle", inputs, key,
             step=name, target=target, precision=self.precision(name),
         )  # fmt: skip
         return self._add(made)
+
+    def _task(self) -> Key:
+        """What the recipe says of the network's task; nothing where it says nothing."""
+        said = {"task": self.recipe.task, "decode": dict(self.recipe.decode)}
+        return {k: v for k, v in said.items() if v}
+
+    def _task_modules(self) -> tuple[str, ...]:
+        named = self.recipe.task in tasks.names()
+        return (f"edgecv.tasks.{self.recipe.task}",) if named else ()
 
     def _environment(self, backend: str, engine: Any) -> dict[str, Any]:
         if backend not in self._environments:
@@ -281,12 +295,14 @@ class Expansion:
     ) -> str:
         limits = stage.limits if isinstance(stage, Limited) else Limits()
         read = self._read_for(target) if stage.word == "export" else ()
+        read += self._task_modules() if limits else ()
         key = {**stage_key(stage, (target,) if limits else (), self._format(target), also=read)}
         key |= {"inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
         if limits:
             key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
             key |= {"machine": {"features": cpu_features()}, "seed": self.recipe.seed}
+            key |= self._task()
             if limits.latency_ms or limits.latency_ratio:
                 key["machine"] = processor(target.threads)
         return self._add(Node(name, "stage", inputs, key, stage, step, target))

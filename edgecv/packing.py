@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__
+from edgecv import __version__, tasks
 from edgecv.backends import Compiled, compile_module, facts, run_module
 from edgecv.bundle_parity import bundle_parity
 from edgecv.bundle_precision import check_precision, float_layers, meant_in_float
@@ -26,7 +26,7 @@ from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
 from edgecv.goldens import goldens, room
 from edgecv.graph import Graph
-from edgecv.inferred_task import CLASSIFICATION, inferred
+from edgecv.inferred_task import inferred
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.parity import COMPILE_INT8, SEEN_DB
@@ -42,8 +42,11 @@ from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import image_of
-from edgecv.samples import adapted
+from edgecv.samples import adapted, plain
 from edgecv.target import Target
+from edgecv.task_score import judge
+from edgecv.tasks.base import Task
+from edgecv.tasks.classification import ClassificationTask, scores_of
 
 LOSSY = "much was lost in int8:"
 FAR, FAR_ONE_BIT = 0.02, 0.05  # of top-1: apart by less is rounding
@@ -59,7 +62,8 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
     proof = _prove(job, graph, target, compiled, files, preprocess)
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
     bundle = out / f"{job.name}.edgecv"
-    write_bundle(bundle, manifest, files, {}, {}, proof["correct"], proof["goldens"])
+    parts = proof["parts"]
+    write_bundle(bundle, manifest, files, {}, {}, proof["correct"], proof["goldens"], parts)
     facts = BundleFacts(
         bundle=bundle.name,
         size_bytes=bundle.stat().st_size,
@@ -73,7 +77,7 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
         parity=proof["parity"],
         warnings=(*graph.facts.get("warnings", []), *proof["warnings"]),
         made_up=proof["made_up"],
-        task=proof["task"],
+        task=proof["task"].name if proof["task"] else None,
         search=graph.facts.get("search"),
     )
     return facts.to_json()
@@ -90,7 +94,7 @@ def _prove(
     """Load the artifact and measure it, as far as this machine can."""
     proof: dict[str, Any] = {
         "goldens": None, "metric": None, "executed": {}, "warnings": [],
-        "reason": "", "scores": "logits", "correct": None, "made_up": False,
+        "reason": "", "correct": None, "parts": {}, "made_up": False,
         "task": _task(job, graph, None),
         "parity": {"graph": graph.facts.get("parity"), "compiled": None, "float": None},
     }  # fmt: skip
@@ -116,23 +120,29 @@ def _prove(
         )  # fmt: skip
         proof["parity"] |= {k: v for k, v in found.items() if v}
         kind = next(iter(kinds(graph.outputs).values()))
-        if kind == "classes":
-            proof["scores"] = _scores(as_rows(answers[0]))
-        proof["task"] = _task(job, graph, answers)
+        task = proof["task"] = _task(job, graph, answers)
+        classifies = isinstance(task, ClassificationTask)
         proof["warnings"] += told
         said = proof["parity"]["float"] or proof["parity"]["compiled"]
-        proof["warnings"] += list(doubts(said, proof["task"] == CLASSIFICATION))
+        proof["warnings"] += list(doubts(said, classifies))
         proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
         if job.test:
             # the device's answers are those that count, and not those of another processor
             own = target.grid.reduce_range or facts(target.backend).exact
             away = saturated_here(graph) and not own
             ran = graph_session(graph) if away else session
-            proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
-            check_trained(where, proof["metric"], job.trained, bool(graph.facts.get("one_bit")))
-            proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
+            if task is None or classifies:
+                proof["metric"], proof["correct"] = _accuracy(job, ran, preprocess, kind)
+                one_bit = bool(graph.facts.get("one_bit"))
+                check_trained(where, proof["metric"], job.trained, one_bit)
+                proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
+            elif (test := Images.load(job.test)).truth is not None:
+                told = graph.outputs if away else graph.told(compiled.outputs)
+                proof["metric"], proof["parts"] = judge(task, ran, told, test, preprocess)
+                proof["metric"]["images"] = job.test_digest
         about = _manifest(job, graph, target, compiled, preprocess, proof)
         bits = 0 if proof["correct"] is None else len(proof["correct"]) // 8
+        bits += sum(values.nbytes for values in proof["parts"].values())
         most = room(sum(map(len, files.values())), len(json.dumps(about, indent=1)) + bits)
         proof["goldens"] = goldens(session, images.samples, preprocess, most)
     finally:
@@ -142,10 +152,22 @@ def _prove(
     return proof
 
 
-def _task(job: PackJob, graph: Graph, answers: Answers | None) -> str | None:
-    if job.task is not None:
-        return CLASSIFICATION if job.task == CLASSIFICATION else None
-    return inferred(graph.outputs, answers, bool(job.labels))
+def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:
+    """How the outputs are read. Raises UnsupportedError: they are not that task's.
+
+    answers: on the images that are compared, where the engine runs here
+    """
+    if job.task == tasks.NONE:
+        return None
+    if job.task not in (None, ClassificationTask.name):
+        shown = [plain(spec) for spec in graph.outputs]
+        classes = len(job.labels) if job.labels else None
+        return tasks.task(job.task).of_graph(shown, job.preprocess.size, classes, job.decode)
+    kind = next(iter(kinds(graph.outputs).values()))
+    known = answers is not None and kind == "classes"
+    scores = scores_of(as_rows(answers[0])) if answers is not None and known else "logits"
+    said = job.task is not None or inferred(graph.outputs, answers, bool(job.labels))
+    return ClassificationTask(scores) if said else None
 
 
 def doubts(parity: Mapping[str, Any], classifies: bool) -> Iterator[str]:
@@ -202,12 +224,6 @@ def check_trained(
         )
 
 
-def _scores(outputs: np.ndarray) -> str:
-    """Whether the network ends in a softmax already."""
-    summed = np.abs(outputs.sum(1) - 1.0).max() < 0.05
-    return "probabilities" if summed and outputs.min() >= 0 else "logits"
-
-
 def _accuracy(
     job: PackJob, session: Any, preprocess: Preprocess, kind: str
 ) -> tuple[dict[str, Any] | None, np.ndarray | None]:
@@ -252,7 +268,7 @@ def _manifest(
     }  # fmt: skip
     return {
         "name": job.name,
-        "task": proof["task"],
+        "task": proof["task"].name if proof["task"] else None,
         "target": target.name,
         "engine": target.backend,
         "precision": graph.precision,
@@ -264,7 +280,8 @@ def _manifest(
         "inputs": [t.to_json() for t in compiled.inputs],
         "outputs": [t.to_json() for t in graph.told(compiled.outputs)],
         "labels": list(job.labels) if job.labels else None,
-        "scores": proof["scores"],
+        "scores": "logits",
+        **(proof["task"].manifest() if proof["task"] else {}),
         "metric": proof["metric"],
         "executed": proof["executed"],
         "parity": proof["parity"]["float"] or proof["parity"]["compiled"],

@@ -4,7 +4,8 @@
              arguments: {zoo: resnet8, width: 16}, {module: mynet:make, weights: best.pt}
     data:    {train: SOURCE, test: SOURCE, size: 32, mean: [0.5], std: [0.5]}; {images: FOLDER} in
              place of both has no labels
-    task:    classification or none, what the network is for; inferred where it is left out
+    task:    what the network is for: classification, detection, ... or none; or {name: detection,
+             decoder: yolox, ...} with how its outputs are read; inferred where it is left out
     seed:    everything random is drawn from it
     stages:  a list of {word: {parameters}}; a step reads the one before, or `from:` an earlier one
     targets: names of device profiles (`edgecv targets`)
@@ -15,8 +16,8 @@ Unknown keys are errors that name the nearest known one; every error names file 
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,20 @@ from pydantic import (
     BaseModel,
 )
 
-from edgecv import model_source, recipe_flow, recipe_input, stages, strict_yaml, target, user_code
+from edgecv import (
+    model_source,
+    recipe_flow,
+    recipe_input,
+    stages,
+    strict_yaml,
+    target,
+    tasks,
+    user_code,
+)  # fmt: skip
 from edgecv.backends import formats
 from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.graph_files import FILES
-from edgecv.inferred_task import TASKS
 from edgecv.limits import Limits
 from edgecv.model_source import ModelSource, is_file, locate
 from edgecv.recipe_data import Bench, Data
@@ -58,6 +67,7 @@ class Recipe:
     listed: tuple[Target, ...] = ()  # what stages measure on, also with --target
     labels: tuple[str, ...] | None = None  # instead of the data's own class names
     task: str | None = None  # of the network that ships; None is inferred
+    decode: Mapping[str, Any] = field(default_factory=dict)  # how its outputs are read, as said
     settings: tuple[str, ...] = ()  # what `--set` changed
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
     notes: tuple[str, ...] = ()  # what was taken because the recipe does not say it
@@ -162,9 +172,7 @@ def check(
     profiles = tuple(target.load(name) for name in dict.fromkeys(only)) if only else tuple(listed)
     steps = tuple(_limited(step, limits) for step in _steps(data["stages"], where))
     model = model_source.read(data["model"], path.parent, where)
-    if (task := data.get("task")) not in (None, *TASKS):
-        hint = f"one of {', '.join(TASKS)}; inferred where it is left out"
-        raise RecipeError(where("task"), f"unknown task {short(task)}", hint)
+    task, decode = _task(data.get("task"), where)
     given, own, notes = recipe_input.settled(
         validated(Data, data["data"], where, "data"), model, steps, where, task
     )
@@ -183,10 +191,28 @@ def check(
         listed=tuple(listed),
         labels=own,
         task=task,
+        decode=decode,
         notes=notes,
     )
     recipe_flow.check(model, recipe.steps, recipe.targets, recipe.ships, where)
     return recipe
+
+
+def _task(said: Any, where: Where) -> tuple[str | None, dict[str, Any]]:
+    """The task's name, and how its outputs are read."""
+    decode = {k: v for k, v in said.items() if k != "name"} if isinstance(said, dict) else {}
+    name, words = (
+        (said.get("name") if isinstance(said, dict) else said),
+        (*tasks.names(), tasks.NONE),
+    )
+    if said is not None and name not in words:
+        hint = f"one of {', '.join(words)}; inferred where it is left out"
+        raise RecipeError(where("task"), f"unknown task {short(name)}", hint)
+    for key in decode:
+        if name == tasks.NONE or key not in (known := tasks.task(str(name)).knobs()):
+            known = () if name == tasks.NONE else known
+            raise RecipeError(where("task", key), f"task {name} has no {key!r}", near(key, known))
+    return name, decode
 
 
 def _targets(names: list[Any], where: Where) -> list[Target]:
@@ -331,7 +357,16 @@ def schema() -> dict[str, Any]:
     properties = {
         "model": model,
         "data": of(Data),
-        "task": {"enum": list(TASKS)},
+        "task": {
+            "anyOf": [
+                {"enum": [*tasks.names(), tasks.NONE]},
+                {
+                    "type": "object",
+                    "properties": {"name": {"enum": list(tasks.names())}},
+                    "required": ["name"],
+                },
+            ]
+        },
         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED, "default": 0},
         "threads": {"type": "integer", "minimum": 1, "maximum": MAX_THREADS, "default": 1},
         "bench": of(Bench),

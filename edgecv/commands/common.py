@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from edgecv import tasks
 from edgecv.errors import RecipeError
 from edgecv.limits import NAMES, Limits
 from edgecv.terminal import printable
@@ -78,6 +79,37 @@ def add_limits(command: Any) -> None:
         ("--sqnr-db", "DB", "of every output against float, at the least, e.g. 30"),
     ):
         command.add_argument(option, type=float, metavar=unit, help=text)
+
+
+# What is said of how a task reads outputs: option -> (type, what it means).
+DECODE: dict[str, tuple[type, str]] = {
+    "decoder": (str, "how a detector's outputs hold boxes, where their shapes do not say it"),
+    "confidence": (float, "the least score of what is answered, 0..1"),
+    "iou": (float, "boxes of one class that overlap by more are one, 0..1"),
+    "max_detections": (int, "how many at most"),
+}
+
+
+def add_task(command: Any) -> None:
+    """`--task` and how its outputs are read."""
+    command.add_argument(
+        "--task", choices=(*tasks.names(), tasks.NONE),
+        help="what bundle(image) answers: classes, boxes, maps; none: the outputs by name "
+        "(default: inferred)",
+    )  # fmt: skip
+    for name, (kind, text) in DECODE.items():
+        option = f"--{name.replace('_', '-')}"
+        command.add_argument(option, type=kind, metavar="NAME" if kind is str else "N", help=text)
+    command.add_argument(
+        "--agnostic", action="store_true", default=None,
+        help="boxes that overlap are one, whatever their classes",
+    )  # fmt: skip
+
+
+def decode_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What `add_task`'s options say of reading outputs."""
+    names = (*DECODE, "agnostic")
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def add_trust(command: Any) -> None:

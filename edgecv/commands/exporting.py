@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecv.commands.common import add_limits, add_trust, limits_of
+from edgecv.commands.common import add_limits, add_task, add_trust, decode_of, limits_of
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import sentence
 from edgecv.tables import table
@@ -42,14 +42,14 @@ def register(command: Any) -> None:
         help="images, in any sub-folders; .npy of images; or .npz, an array for each input",
     )  # fmt: skip
     made.add_argument(
-        "--evaluate", metavar="SOURCE", help="imagefolder:DIR, images to measure accuracy on"
+        "--evaluate",
+        metavar="SOURCE",
+        help="images to measure accuracy on: imagefolder:DIR; of detectors coco:ANNOTATIONS.json, "
+        "yolo:data.yaml, voc:DIR; of segmentation masks:DIR",
     )
     add_limits(made)
     add_trust(made)
-    made.add_argument(
-        "--task", choices=("classification", "none"),
-        help="what bundle(image) answers: classes, or the outputs by name (default: inferred)",
-    )  # fmt: skip
+    add_task(made)
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
     made.add_argument(
         "--keep-float", action="append", default=[], metavar="LAYER",
@@ -160,6 +160,7 @@ def export(options: argparse.Namespace) -> int:
         evaluate=options.evaluate,
         limits=limits_of(options),
         task=options.task,
+        decode=decode_of(options),
         args=_arguments(options.arg),
         pins=_pins(options),
         weights=options.weights,

@@ -6,7 +6,7 @@ Paths are of folders and files on this machine; times are milliseconds, budgets 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -49,6 +49,7 @@ class PackJob(Job):
     made_from:   digest of what the graph was made from
     trained:     top-1 of a float graph's network in PyTorch, on the images of test, or None
     task:        what the network is for, as the user says; "none", or None where nobody did
+    decode:      what the user says of how the task reads its outputs
     out:         folder for name.edgecv
     """
 
@@ -66,6 +67,7 @@ class PackJob(Job):
     floats: Path | None = None
     trained: float | None = None
     task: str | None = None
+    decode: Mapping[str, Any] = field(default_factory=dict)
 
     @staticmethod
     def of(context: Context, graph: Path, name: str, out: Path, test: bool = True) -> PackJob:
@@ -75,7 +77,7 @@ class PackJob(Job):
         return PackJob(
             graph, context.target, context.preprocess, context.labels,
             folders["train"], folders["test"] if test else None, name, out,
-            judged=folders["test"] if test else None,
+            judged=folders["test"] if test else None, task=context.task, decode=context.decode,
         )  # fmt: skip
 
 

@@ -16,3 +16,11 @@ class Detection(NamedTuple):
     label: str
     score: float
     box: tuple[float, float, float, float]
+
+
+class Prediction(NamedTuple):
+    """One class: its index, its label (the index as text without labels), its score in 0..1."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    label: str
+    score: float

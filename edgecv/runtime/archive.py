@@ -8,6 +8,7 @@ EDGECV_TRUST_SOURCE=1 (`edgecv.source_trust`).
     golden/...                     a few inputs and what the engine answered where it was made
                                    (`edgecv.runtime.goldens`; older bundles have an .npy each)
     evaluation/correct.npy         which test images were answered rightly, packed bits (optional)
+    evaluation/parts/<name>.npy    of other tasks: what each test image adds to the metric
 
 Members are stored uncompressed, sorted, with fixed timestamps: the same contents give the same
 bytes. Characters of a tensor's name other than A-Z a-z 0-9 _ . - are written as %XX (UTF-8).
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
 SCHEMA = 2
 MANIFEST = "manifest.json"
 CORRECT = "evaluation/correct.npy"
+PARTS = "evaluation/parts/"
 _MANIFEST_LIMIT = 32 << 20  # bytes; a million labels fit
 _AGAIN = "the file is damaged: copy it again, or make it again with edgecv export"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say
@@ -81,6 +83,7 @@ class Contents:
     correct: bool (images,), whether each test image was answered rightly, so that two bundles can
              be compared image by image; None when the bundle does not say
     graph:   (inputs, outputs) as the graph itself calls and shapes them; empty when not told
+    parts:   of other tasks than classification, for the same (`edgecv.tasks.base.Task.difference`)
     """
 
     path: Path
@@ -93,6 +96,7 @@ class Contents:
     golden_outputs: dict[str, np.ndarray] = field(default_factory=dict)
     correct: np.ndarray | None = None
     graph: tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]] = ((), ())
+    parts: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def image(self) -> str | None:
@@ -114,6 +118,7 @@ def write_bundle(
     golden_outputs: Mapping[str, np.ndarray],
     correct: np.ndarray | None = None,
     goldens: packed.Goldens | None = None,
+    parts: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a bundle: all of it or nothing, and the same bytes for the same contents.
 
@@ -122,6 +127,7 @@ def write_bundle(
     golden_*: tensor name -> (samples, ...) in the engine's dtype; may be empty
     goldens:  in their place, packed
     correct:  bool (metric.samples,), or None
+    parts:    of a task's score, by name; may be empty
 
     Raises BundleError (a manifest or a golden array that read_bundle would refuse) and
     StoreError (a full disk, no permission); neither leaves a file behind.
@@ -141,6 +147,7 @@ def write_bundle(
             what = f"{correct.dtype} {correct.shape} for {samples} images"
             raise BundleError(f"{path}: {CORRECT}", what, "one truth value for each image")
         members[CORRECT] = npy.written(np.packbits(correct))
+    members |= {f"{PARTS}{name}.npy": npy.written(a) for name, a in (parts or {}).items()}
     full = {
         **manifest,
         "schema": SCHEMA if "decode" in manifest else 1,  # the oldest that says all of it
@@ -280,7 +287,7 @@ def _contents(path: Path, manifest: dict[str, Any], members: Mapping[str, bytes]
     correct = _correct(path, members.get(CORRECT), manifest.get("metric"))
     return Contents(
         path, manifest, files, told.preprocess, told.inputs, told.outputs, golden[0], golden[1],
-        correct, told.graph,
+        correct, told.graph, _parts(path, members),
     )  # fmt: skip
 
 
@@ -344,6 +351,18 @@ def _correct(path: Path, data: bytes | None, metric: Mapping[str, Any] | None) -
         what = f"says {int(correct.sum())} of {samples} right, the metric {right}"
         raise BundleError(where, what, _AGAIN)
     return correct
+
+
+def _parts(path: Path, members: Mapping[str, bytes]) -> dict[str, np.ndarray]:
+    """What each test image adds to the metric; the task checks what it says."""
+    found = {}
+    for name in members:
+        if name.startswith(PARTS):
+            try:
+                found[name.removeprefix(PARTS).removesuffix(".npy")] = npy.read(members[name])
+            except (ValueError, TypeError):
+                raise BundleError(f"{path}: {name}", "is not a plain .npy array", _AGAIN) from None
+    return found
 
 
 # bytes

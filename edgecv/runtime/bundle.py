@@ -16,13 +16,13 @@ from edgecv import tasks
 from edgecv.backends import ENGINES, Session, run_module
 from edgecv.errors import BundleError, DataError, EdgecvError
 from edgecv.runtime.accepted import as_pixels
+from edgecv.runtime.answers import Prediction
 from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, dequantise, on_grid
 from edgecv.runtime.turn import Turn, in_turn
-from edgecv.tasks.classification import ClassificationTask, Prediction
 
 __all__ = [
     "SCHEMA",
@@ -64,10 +64,11 @@ class Bundle:
         first = contents.outputs[0]
         task = tasks.of_manifest(self.manifest)
         one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
-        if isinstance(task, ClassificationTask) and kinds([first])[first.name] != "classes":
+        classifies = task is not None and task.name == "classification"
+        if classifies and kinds([first])[first.name] != "classes":
             task = None
         self.task = task if one and contents.image is not None else None
-        labels, classifies = self.manifest.get("labels"), isinstance(task, ClassificationTask)
+        labels = self.manifest.get("labels")
         self.labels: Sequence[str] = labels or (_Indices(width(first)) if classifies else ())
         self.names: Sequence[str] = self.labels or _Indices(1 << 31)
         # what a call needs, found once
@@ -75,7 +76,7 @@ class Bundle:
         self._input: np.ndarray | None = None
         self._run = session.run
         self._image, self._first = contents.image, first.name
-        self._row = self.task.row if isinstance(self.task, ClassificationTask) else None
+        self._row = getattr(self.task, "row", None)  # a classifier's short way, which time shows
         self._grid = first if on_grid(first) else None
 
     def __call__(self, image: Any, *given: Any, **asked: Any) -> Any:

@@ -52,6 +52,7 @@ class Context:
     targets:    the recipe's own, for stages that measure on their engines
     progress:   called as progress(done, total, note)
     doing:      what does jobs in processes of their own; None where no stage measures
+    task, decode: what the network is for and how its outputs are read, as the recipe says
     network:    what the user calls the network that came in: its file's name, or its builder
     """
 
@@ -70,6 +71,8 @@ class Context:
     where: str = "step"
     doing: Measuring | None = None
     network: str = "the network"
+    task: str | None = None
+    decode: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def measuring(self) -> Measuring:

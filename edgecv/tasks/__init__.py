@@ -1,27 +1,38 @@
-"""The tasks, found by listing this folder; each is imported when its name is asked for."""
+"""The tasks, found by listing this folder and edgecv/tasks/ anywhere on the Python path.
+
+Each is imported when its name is asked for; this module takes next to nothing to import.
+"""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
 from collections.abc import Mapping
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
-from edgecv.tasks.base import Task
+from edgecv import portions
 
+if TYPE_CHECKING:  # the command line reads this module at every start
+    from edgecv.tasks.base import Task
+
+__path__ = [*__path__, *portions.of("tasks")]
 NONE = "none"  # tensors in, tensors out
-_SHARED = ("base", "drawing")  # what is no task but serves them
+SHARED = ("base", "drawing", "paired")  # what tasks share
 
 
+@cache
 def names() -> tuple[str, ...]:
     """Every task's name, sorted. Imports none of them."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in _SHARED))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if m.name not in SHARED))
 
 
 def task(name: str) -> type[Task]:
     """The task of that name. Raises KeyError: there is none."""
     if name not in names():
         raise KeyError(name)
+    from edgecv.tasks.base import Task
+
     module = importlib.import_module(f"{__name__}.{name}")
     (found,) = (
         v for v in vars(module).values()
@@ -37,8 +48,3 @@ def of_manifest(manifest: Mapping[str, Any]) -> Task | None:
     if name not in names():
         return None
     return task(str(name)).of_manifest(manifest)
-
-
-# A bundle knows its tasks: whichever of the two packages is asked for first, the other one follows
-# when all above is there.
-import edgecv.runtime  # noqa: E402, F401

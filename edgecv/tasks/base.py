@@ -86,6 +86,11 @@ class Task:
         }
 
     @classmethod
+    def knobs(cls) -> tuple[str, ...]:
+        """What a user may say of how outputs are read, in a recipe's `task:`."""
+        return tuple(f.name for f in fields(cls))
+
+    @classmethod
     def of(cls, described: Mapping[str, Any]) -> Task:
         """The task of a manifest. Raises ValueError: a key or a value that it does not have."""
         known = {f.name for f in fields(cls)}

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from edgecv.errors import UnsupportedError
+from edgecv.runtime.answers import Prediction
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
@@ -22,14 +23,6 @@ from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
 
 TOP = 10
 SCORES = ("logits", "probabilities")
-
-
-class Prediction(NamedTuple):
-    """One class: its index, its label (the index as text without labels), its score in 0..1."""
-
-    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
-    label: str
-    score: float
 
 
 # Prediction(...) goes through a Python-level __new__; this makes the same tuple in half the time

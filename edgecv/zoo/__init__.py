@@ -40,6 +40,14 @@ _BUILDERS = {
 }
 
 
+_TASKS: dict[str, str] = {}  # of those that do not classify
+
+
+def task(name: str) -> str:
+    """What the network is for, a name of `edgecv.tasks`."""
+    return _TASKS.get(name, "classification")
+
+
 def names() -> list[str]:
     """The zoo's networks, sorted. Imports nothing heavy."""
     return sorted(_BUILDERS)
