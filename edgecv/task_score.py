@@ -55,11 +55,9 @@ def reads(
 ) -> Iterator[Any]:
     """What the task reads of each image, in pixels of the picture as it was."""
     interface = Interface((), own(session.outputs, outputs), task.name)
-    batch, asked, sizes = (
-        batch_of(session.inputs),
-        task.judging(),
-        iter(images.truth.sizes.tolist()),
-    )
+    assert images.truth is not None
+    batch, asked = batch_of(session.inputs), task.judging()
+    sizes = iter(images.truth.sizes.tolist())
     for feed in Feeds(images.samples, session.inputs, preprocess):
         found = interface.answer(dict(session.run(feed)))
         rows = {name: parted(values, batch) for name, values in found.items()}

@@ -1,4 +1,4 @@
-"""What a network's answer on one image is made of, beside a class (`bundle.Prediction`).
+"""What a network's answer on one image is made of.
 
 Imported on devices: the standard library only.
 """
