@@ -167,7 +167,8 @@ def _agree(
     if not files or not plain or len(set(files)) < len(files):
         raise ValueError(f"files {files[:4]!r:.80} are not base names")
     classes = width(outputs[0])
-    if (labels := manifest.get("labels")) is not None and len(labels) != classes:
+    row = manifest.get("task", "classification") == "classification"  # of others a task knows
+    if row and (labels := manifest.get("labels")) is not None and len(labels) != classes:
         raise ValueError(f"{len(labels)} labels for {classes} classes")
 
 
