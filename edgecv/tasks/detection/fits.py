@@ -42,6 +42,10 @@ class Seen:
         self.shapes = [tuple(o.shape) for o in outputs]
         self.certain = not said.get("decoder")
 
+    def only(self, output: TensorSpec) -> Seen:
+        """The same of one output."""
+        return Seen(self.outputs, self.size, self.classes, {**self.said, "outputs": [output.name]})
+
     def with_classes(self, channels: int, beside: int) -> bool:
         """Whether that many channels are `beside` others and the classes."""
         return channels > beside and self.classes in (None, channels - beside)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from edgecv.tasks.detection import DetectionTask
 
 Arrays = Sequence[np.ndarray]
+REACH = 16  # of a distribution: ultralytics' reg_max
+MOST_SHARE = 1.5  # a mean of shares of the input lies below, one of pixels above
 
 
 def rows_of(maps: Arrays) -> np.ndarray:
@@ -46,8 +48,8 @@ def yolox(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 
         centre = (t + (x, y)) s,   size = exp(t) s
 
-    A file that was exported with decode_in_inference has centre and size in pixels; then the middle
-    one of all centres lies about the middle of the input, where raw ones are offsets within a cell.
+    A file that was exported with decode_in_inference has centre and size in pixels; then the mean
+    of all centres lies about the middle of the input, where raw ones are offsets within a cell.
     Source: Ge et al., YOLOX, arXiv:2107.08430; yolox/models/yolo_head.py, decode_outputs
     """
     head = rows_of(maps)
@@ -65,13 +67,14 @@ def yolov5(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 
         centre = (2 sigmoid(t) - 0.5 + (x, y)) s,   size = (2 sigmoid(t))^2 (aw, ah)
 
-    One output is decoded already, cx, cy, w, h in pixels; maps, (1, A (5 + C), H, W) or
-    (1, A, H, W, 5 + C), are not.
+    One output is decoded already, cx, cy, w, h in pixels or shares of the input; maps,
+    (1, A (5 + C), H, W) or (1, A, H, W, 5 + C), are not.
     Source: ultralytics/yolov5, models/yolo.py, Detect.forward
     """
     if maps[0].ndim == 3:
-        found, _ = _with_objectness(maps[0][0], how, ask)
-        return given(found, corners(maps[0][0][found.rows, :4], how, "cxcywh", "pixels"))
+        head = maps[0][0]
+        found, _ = _with_objectness(head, how, ask)
+        return given(found, corners(head[found.rows, :4], how, "cxcywh", _unit(head, how)))
     head = np.concatenate([_of_anchors(m, len(a)) for m, a in zip(maps, how.anchors, strict=True)])
     found, raw = _with_objectness(head, how, ask)
     t = head[found.rows, :4]
@@ -85,7 +88,8 @@ def yolov5(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     """Columns (box, classes) of each cell; score = class. YOLO11 is the same.
 
-    One output (1, 4 + C, N) is decoded already, cx, cy, w, h in pixels. Maps (1, 4 R + C, H, W),
+    One output (1, 4 + C, N) is decoded already, cx, cy, w, h in pixels or, as exports to TFLite
+    have it, in shares of the input. Maps (1, 4 R + C, H, W),
     or of each stride (1, 4 R, H, W) and then (1, C, H, W), hold for each side a distribution over
     the distances 0..R-1 of that side to the cell's middle, R = 16:
 
@@ -98,7 +102,7 @@ def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
         turned = maps[0].shape[2] == places.count(how.input, how.strides)
         head = maps[0][0].T if turned else maps[0][0]
         found = of_classes(head[:, 4:], how, ask, "sigmoid")
-        return given(found, corners(head[found.rows, :4], how, "cxcywh", "pixels"))
+        return given(found, corners(head[found.rows, :4], how, "cxcywh", _unit(head, how)))
     if len(maps) == len(how.strides):
         head = rows_of(maps)
         sides, classes = head[:, : 4 * REACH], head[:, 4 * REACH :]
@@ -110,9 +114,6 @@ def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     place, step = (v[found.rows] for v in places.grid(how.input, how.strides))
     middle = place + np.float32(0.5)
     return given(found, np.concatenate([middle - d[:, :2], middle + d[:, 2:]], 1) * step)
-
-
-REACH = 16  # of a distribution: ultralytics' reg_max
 
 
 def fastestdet(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
@@ -188,11 +189,20 @@ def _within(rows: np.ndarray, chosen: Picked, nan: int) -> Picked:
     return chosen._replace(rows=rows[chosen.rows], nan=chosen.nan + nan)
 
 
-def _is_decoded(head: np.ndarray, how: DetectionTask) -> bool:
+def _middle(rows: np.ndarray, how: DetectionTask) -> float:
+    """The mean x of the rows of all cells: about the middle of the input where x is a centre."""
+    return float(np.clip(np.nan_to_num(rows[:, 0]), 0, how.input[1]).mean())
+
+
+def _is_decoded(rows: np.ndarray, how: DetectionTask) -> bool:
     if how.decoded is not None or how.unit == "relative":
         return how.decoded is not False
-    x = np.sort(head[:, 0])  # NaN last
-    return bool(x[len(x) // 2] > how.input[1] / 8)
+    return _middle(rows, how) > how.input[1] / 8
+
+
+def _unit(rows: np.ndarray, how: DetectionTask) -> str:
+    """Of centres: half an input is tens of pixels, or a half."""
+    return "relative" if _middle(rows, how) < MOST_SHARE else "pixels"
 
 
 def _about(centre: np.ndarray, size: np.ndarray) -> np.ndarray:

@@ -31,10 +31,23 @@ def recognised(
     """
     _one_stage(outputs)
     seen = Seen(outputs, size, classes, said)
+    seen = _without_others(seen)
     word, fields = _said(seen) if "decoder" in said else _certain(seen)
     own = {"input": size, "confidence": TABLE[word].confidence, "iou": TABLE[word].iou}
-    told = {k: v for k, v in fields.items() if k == "outputs"}  # in the decoder's order
-    return own | fields | dict(said) | told | {"decoder": word}
+    fields = {"outputs": seen.said.get("outputs") or ()} | fields
+    told = {"outputs": fields["outputs"], "decoder": word}  # in the decoder's order
+    return own | fields | dict(said) | told
+
+
+def _without_others(seen: Seen) -> Seen:
+    """The one output that is a detector's, where it alone fits, and with the classes that are
+    known: YOLOv5's exports have what it was decoded from beside it."""
+    words = [seen.said["decoder"]] if "decoder" in seen.said else list(FITS)
+    if seen.classes is None or any(FITS[w](seen) is not None for w in words):
+        return seen
+    alone = [seen.only(o) for o in seen.outputs]
+    fits = [a for a in alone if any(FITS[w](a) is not None for w in words)]
+    return fits[0] if len(fits) == 1 else seen
 
 
 def _said(seen: Seen) -> tuple[str, Fields]:

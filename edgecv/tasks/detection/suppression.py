@@ -46,12 +46,16 @@ def _over(
     """bool (A, B): whether rows a and b overlap by more than the threshold and count as one."""
     ax0, ay0, ax1, ay1 = boxes[a].T[:, :, None]
     bx0, by0, bx1, by1 = boxes[b].T[:, None, :]
-    wide = np.minimum(ax1, bx1) - np.maximum(ax0, bx0)
-    high = np.minimum(ay1, by1) - np.maximum(ay0, by0)
-    shared = np.maximum(wide, 0) * np.maximum(high, 0)
-    together = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - shared
-    over = shared > np.float32(ask.iou) * together
-    return over if ask.agnostic else over & (index[a][:, None] == index[b][None])
+    shared, high = np.minimum(ax1, bx1), np.minimum(ay1, by1)
+    shared -= np.maximum(ax0, bx0)
+    high -= np.maximum(ay0, by0)
+    np.maximum(shared, 0, out=shared)
+    shared *= np.maximum(high, 0, out=high)
+    limit = np.add((ax1 - ax0) * (ay1 - ay0), (bx1 - bx0) * (by1 - by0), out=high)
+    limit -= shared
+    limit *= np.float32(ask.iou)
+    over = shared > limit
+    return over if ask.agnostic else over & (index[a][:, None] == index[b])
 
 
 def _greedy(over: np.ndarray) -> np.ndarray:

@@ -125,12 +125,14 @@ def test_yolov5_that_the_file_has_decoded() -> None:
     same(found, [box(*r[:4]) for r in head], *best(head[:, 5:] * head[:, 4:5]))
 
 
-def test_yolov8_that_the_file_has_decoded_either_way_around() -> None:
+def test_yolov8_that_the_file_has_decoded_either_way_around_and_in_either_unit() -> None:
     rng = np.random.default_rng(3)
     head = np.concatenate([rng.uniform(5, 60, (N, 4)), rng.uniform(0, 1, (N, C))], 1)
     boxes, (scores, index) = [box(*r[:4]) for r in head], best(head[:, 4:])
     same(decoded("yolov8", [head.T[None]]), boxes, scores, index)
     same(decoded("yolo11", [head[None]]), boxes, scores, index)
+    head[:, :4] /= [96, 64, 96, 64]
+    same(decoded("yolov8", [head.T[None]]), boxes, scores, index)
 
 
 @pytest.mark.parametrize("apart", [False, True])

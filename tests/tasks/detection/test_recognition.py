@@ -161,6 +161,15 @@ def test_said_yolov5_maps_have_its_published_anchors() -> None:
     assert task.anchors == published.YOLOV5[0].anchors
 
 
+def test_an_output_that_alone_fits_the_classes_is_read() -> None:
+    shapes = {"out": (1, 25200, 85)} | {n: (1, 3, s, s, 85) for n, s in zip("abc", (80, 40, 20),
+                                                                          strict=True)}  # fmt: skip
+    assert of_graph(shapes, (640, 640), 80).outputs == ("out",)
+    assert of_graph(shapes, (640, 640), 80, decoder="yolov5").outputs == ("out",)
+    with pytest.raises(UnsupportedError):  # 32 of the 116 are no classes
+        of_graph([(1, 116, 8400), (1, 32, 160, 160)], (640, 640))
+
+
 def test_outputs_that_are_said_leave_the_others_out() -> None:
     shapes = {"raw": (1, 3, 80, 80, 85), "out": (1, 25200, 85)}
     with pytest.raises(UnsupportedError):
