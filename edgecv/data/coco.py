@@ -1,8 +1,9 @@
 """`coco:ANNOTATIONS.json` or `coco:ANNOTATIONS.json:IMAGES_DIR`: boxes as COCO keeps them.
 
 `bbox` is x, y, width, height in pixels; `area` is the outline's; `iscrowd` marks a region of many.
-Classes are numbered from 0 in the order of their ids (https://cocodataset.org/#format-data). Images
-are looked for in IMAGES_DIR, else in the places where people keep them, `_places`.
+Classes are numbered from 0 in the order of their ids (https://cocodataset.org/#format-data), and
+images stand in the order of theirs, in which pycocotools looks at them: of equal scores the first
+counts. Images are looked for in IMAGES_DIR, else in the places where people keep them, `_places`.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def _read(argument: str) -> _Set:
     rows = _by_image(path, data, set(ids))
     files, sizes, kept, absent = [], [], [], []
     places = [folder] if folder else _places(path)
-    for image in data["images"]:
+    for image in sorted(data["images"], key=lambda image: (str(type(image["id"])), image["id"])):
         found = _found(image["file_name"], places)
         if found is None:
             absent.append(image["file_name"])

@@ -194,12 +194,12 @@ class DetectionTask(Task):
         return {"confidence": 0.001, "max_detections": 300, "every_class": every}
 
     def score(self, reads: Iterable[Any], truth: Any, classes: Sequence[str]) -> Score:
-        from edgecv.tasks.detection import metric  # type: ignore[attr-defined]
+        from edgecv.tasks.detection import metric
 
         return metric.score(reads, truth, classes, self)
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
-        from edgecv.tasks.detection import metric  # type: ignore[attr-defined]
+        from edgecv.tasks.detection import metric
 
         return metric.difference(before, after, alpha)
 

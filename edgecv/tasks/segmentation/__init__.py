@@ -1,0 +1,207 @@
+"""Semantic segmentation: the class of every pixel of an image, at the image's own resolution.
+
+    scores of the network's cells -> bilinear, at the pixels' centres -> the best class
+
+What lies beside the image in the input (padding) is left out first. A pixel that the network has
+not seen (cut off by a crop), or of which it says NaN alone, is 255 in the map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from edgecv.errors import UnsupportedError
+from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
+from edgecv.tasks.segmentation.resolution import IGNORED, Axis, best, nearest, resized
+
+if TYPE_CHECKING:
+    import torch
+
+    from edgecv.runtime.placement import Placement
+    from edgecv.runtime.spec import TensorSpec
+    from edgecv.training import Plan
+
+HOLDS = ("scores", "logit", "probability", "indices")
+_BINARY = {"logit": 0.0, "probability": 0.5}  # class 1 above it, class 0 else
+
+
+class Segmented(NamedTuple):
+    """What is on one image.
+
+    map:    uint8 (H, W), the class of each pixel; 255: nothing is known of it
+    scores: float32 (C, H, W), how probable each class is, where that was asked for
+    nan:    pixels of which the network said NaN alone
+    """
+
+    map: np.ndarray
+    scores: np.ndarray | None = None
+    nan: int = 0
+
+
+@dataclass(frozen=True)
+class SegmentationTask(Task):
+    """How a segmentation network's output is read.
+
+    input:  (height, width) of the network's input in pixels
+    output: its name; "": the network's first
+    holds:  "scores": (1, C, h, w), logits or probabilities of C classes; "logit" and "probability":
+            (1, 1, h, w), of class 1 against class 0; "indices": (1, 1, h, w) or (1, h, w), classes
+
+    Raises ValueError: a value that it cannot have.
+    """
+
+    name: ClassVar[str] = "segmentation"
+    metric: ClassVar[str] = "miou"
+    points: ClassVar[str] = "mIoU"
+    truth: ClassVar[str] = "Maps"
+    asks: ClassVar[tuple[str, ...]] = ("scores",)
+
+    input: tuple[int, int] = (0, 0)
+    output: str = ""
+    holds: str = "scores"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "input", tuple(self.input))  # JSON has no tuples
+        if len(self.input) != 2 or not all(type(n) is int and n > 0 for n in self.input):
+            raise ValueError(f"decode.input {self.input!r} is wrong: height and width above 0")
+        if self.holds not in HOLDS:
+            raise ValueError(f"decode.holds {self.holds!r} is none of {', '.join(HOLDS)}")
+
+    @classmethod
+    def of_graph(
+        cls,
+        outputs: Sequence[TensorSpec],
+        size: tuple[int, int],
+        classes: int | None,
+        said: Mapping[str, Any],
+    ) -> SegmentationTask:
+        """said: output, holds"""
+        said = {k: v for k, v in said.items() if v is not None}
+        holds, output = said.get("holds"), said.get("output")
+        if output and output not in [o.name for o in outputs]:
+            names = ", ".join(o.name for o in outputs)
+            raise UnsupportedError("task segmentation", f"no output {output!r}", f"one of {names}")
+        told = {o.name: _holds(o, size, classes) for o in outputs if output in (None, o.name)}
+        fits = {name: kind for name, kind in told.items() if kind}
+        seen = ", ".join(f"{o.name} {'x'.join(map(str, o.shape))}" for o in outputs)
+        if not fits:
+            expected = f"1x{classes or 'C'}xhxw of the input's {size[0]}x{size[1]}, or 1xhxw"
+            raise UnsupportedError("task segmentation", f"outputs {seen}, expected {expected}",
+                                   "name another task, or leave --task out")  # fmt: skip
+        if len(fits) > 1:
+            raise UnsupportedError("task segmentation", f"{seen}: more than one can be the map",
+                                   "say which: output")  # fmt: skip
+        ((name, kind),) = fits.items()
+        if kind == "one" and holds not in HOLDS[1:]:
+            raise UnsupportedError("task segmentation", f"{seen}: one value a pixel may mean much",
+                                   f"say what it holds: {', '.join(HOLDS[1:])}")  # fmt: skip
+        return cls(size, name, holds or kind)
+
+    # --- on devices too
+
+    def read(
+        self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any
+    ) -> Segmented:
+        """asked: scores, whether the probability of each class is asked for.
+
+        Raises KeyError: the output is missing; UnsupportedError: it has another shape, or scores
+        are asked of a network that gives classes.
+        """
+        scores = bool(asked.get("scores"))
+        z = outputs[self.output] if self.output else next(iter(outputs.values()))
+        channels = z.reshape(-1, *z.shape[-2:])
+        if z.ndim not in (3, 4) or (self.holds != "scores") != (len(channels) == 1):
+            shape = "x".join(map(str, z.shape))
+            raise UnsupportedError("segmentation", f"the output is {shape}, no {self.holds} of one "
+                                   "image")  # fmt: skip
+        placed = zip(size, lies.offset, lies.scale, self.input, channels.shape[1:], strict=True)
+        rows, columns = (Axis.of(*side) for side in placed)
+        if self.holds == "indices":
+            if scores:
+                raise UnsupportedError("segmentation", "the network gives classes and no scores")
+            return Segmented(nearest(channels[0], rows, columns))
+        with np.errstate(all="ignore"):
+            if self.holds in _BINARY:
+                channels = np.concatenate([np.full_like(channels, _BINARY[self.holds]), channels])
+            found = best(channels, rows, columns)
+            seen = int(rows.seen.sum()) * int(columns.seen.sum())
+            nan = seen - int(np.count_nonzero(found != IGNORED))
+            if not scores:
+                return Segmented(found, None, nan)
+            return Segmented(found, self._probable(resized(channels, rows, columns)), nan)
+
+    def _probable(self, z: np.ndarray) -> np.ndarray:
+        """float32 (C, H, W) of resized values; they are probabilities where they look so."""
+        if self.holds == "probability":
+            return np.stack([1.0 - z[1], z[1]])
+        if self.holds == "scores" and z.min() >= 0 and np.abs(z.sum(0) - 1.0).max() < 0.01:
+            return z
+        z -= z.max(0)
+        np.exp(z, out=z)
+        z /= z.sum(0)
+        return z
+
+    def answer(
+        self,
+        read: Segmented,
+        labels: Sequence[str],  # noqa: ARG002
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
+        """The map; with scores (map, scores)."""
+        return read.map if read.scores is None else (read.map, read.scores)
+
+    def to_json(self, read: Segmented, labels: Sequence[str]) -> dict[str, Any]:
+        """{"size": [height, width], "share": {label: of the pixels, 0..1}}, largest share first"""
+        counts = np.bincount(read.map.ravel(), minlength=256)
+        order = [int(k) for k in np.argsort(-counts, kind="stable") if counts[k] and k != IGNORED]
+        share = {labels[k] if k < len(labels) else str(k): counts[k] / read.map.size for k in order}
+        return {"size": list(read.map.shape), "share": {k: float(v) for k, v in share.items()}}
+
+    # --- on the host
+
+    def score(self, reads: Iterable[Segmented], truth: Any, classes: Sequence[str]) -> Score:
+        from edgecv.tasks.segmentation import metric
+
+        return metric.score(reads, truth, classes)
+
+    def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
+        from edgecv.tasks.segmentation import metric
+
+        return metric.difference(before, after, alpha)
+
+    def augmented(
+        self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Sequence[Any]]:
+        from edgecv.tasks.segmentation import augment  # type: ignore[attr-defined]
+
+        return augment.augmented(pixels, truths, plan, rng)
+
+    def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
+        from edgecv.tasks.segmentation import loss  # type: ignore[attr-defined]
+
+        return loss.loss(outputs, truths)
+
+    def drawn(self, image: np.ndarray, read: Segmented, labels: Sequence[str]) -> np.ndarray:
+        from edgecv.tasks import drawing  # type: ignore[attr-defined]
+
+        return drawing.masks(image, read.map, labels)
+
+
+def _holds(output: TensorSpec, size: tuple[int, int], classes: int | None) -> str:
+    """What an output can hold: "scores", "indices" or "one" value a pixel; "": it is no map."""
+    shape = output.shape
+    if len(shape) not in (3, 4) or shape[0] != 1 or not all(isinstance(n, int) for n in shape):
+        return ""
+    h, w = shape[-2:]
+    # cells cover the input evenly: 1/s of each side, rounded up by strided convolutions
+    if min(h, w) < 2 or h > size[0] or w > size[1] or abs(size[0] / h - size[1] / w) > max(
+        size[0] / h / h, size[1] / w / w
+    ):  # fmt: skip
+        return ""
+    if len(shape) == 3 or shape[1] == 1:
+        whole = output.dtype.lstrip("u").startswith("int") and output.scale is None
+        return "indices" if whole else "one"
+    return "scores" if shape[1] < IGNORED and classes in (None, shape[1]) else ""
