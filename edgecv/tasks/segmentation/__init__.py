@@ -185,7 +185,7 @@ class SegmentationTask(Task):
         return loss.loss(outputs, truths)
 
     def drawn(self, image: np.ndarray, read: Segmented, labels: Sequence[str]) -> np.ndarray:
-        from edgecv.tasks import drawing  # type: ignore[attr-defined]
+        from edgecv.tasks import drawing
 
         return drawing.masks(image, read.map, labels)
 
