@@ -21,6 +21,7 @@ from edgecv.errors import DataError, StoreError, missing, one_line
 CODECS = ("libx264", "mpeg4")  # the first that is here; every FFmpeg has the second
 TICK = Fraction(1, 60000)  # of written times; MPEG-4 takes no finer ones than 1/65535 s
 _ROOM = "see that the disk has room"
+WHOLE = 0.9  # of the time that a film says it takes: one that ends before is cut off
 RATE = 25  # frames a second of a film that says neither times nor a rate
 
 
@@ -45,8 +46,8 @@ def _opened(path: Path, kind: str) -> Iterator[Any]:
             if not container.streams.video:
                 raise DataError(str(path), "holds no film, only sound", "give a film")
             yield container
-    except av.FFmpegError as error:
-        what = f"cannot be read as {kind}: {one_line(error, 120)}"
+    except (av.FFmpegError, OSError) as error:  # the latter of an empty file
+        what = f"cannot be read as {kind}: {_said(error)}"
         raise DataError(str(path), what, "it is damaged, or of another kind") from error
     finally:
         if file:
@@ -61,21 +62,36 @@ def frames_in(path: Path, kind: str) -> int:
 
 def frames(path: Path, kind: str, every: int = 1) -> Iterator[tuple[int, float, np.ndarray]]:
     """(number from 0, seconds from the beginning, uint8 (H, W, 3)) of every so-manyth frame,
-    upright. Raises DataError: damaged; frames before the damage were given."""
+    upright. Raises DataError: damaged or cut off; frames before that were given."""
     with _opened(path, kind) as container:
         stream = container.streams.video[0]
         stream.thread_type = "AUTO"
         rate = float(stream.average_rate or RATE)
         begin: float | None = None
-        number = -1
+        number, at = -1, 0.0
         for number, frame in enumerate(container.decode(stream)):
-            if number % every:
-                continue
             at = number / rate if frame.time is None else float(frame.time)
             begin = at if begin is None else begin
-            yield number, at - begin, _upright(frame)
+            if number % every == 0:
+                yield number, at - begin, _upright(frame)
         if number < 0:
             raise DataError(str(path), "holds no frame that can be decoded", "give another film")
+        ends, says = at - (begin or 0.0) + 1 / rate, _length(container, stream)
+        if ends < WHOLE * says:
+            what = f"says that it takes {says:.2f} s, and ends after {ends:.2f} s"
+            raise DataError(str(path), what, "it was cut off: copy it again")
+
+
+def _length(container: Any, stream: Any) -> float:
+    """Seconds that a film says it takes; 0 where only its sound may say so."""
+    if stream.duration:
+        return float(stream.duration * stream.time_base)
+    return float(container.duration or 0) / 1e6 if len(container.streams) == 1 else 0.0
+
+
+def _said(error: Any) -> str:
+    """What FFmpeg says, without numbers of its own."""
+    return one_line(error.strerror or error, 120)
 
 
 def _upright(frame: Any) -> np.ndarray:
@@ -116,7 +132,7 @@ class Film:
             self._out.mux(self._stream.encode(frame))
         except av.FFmpegError as error:
             self.discard()
-            raise StoreError(str(self.path), one_line(error), _ROOM) from error
+            raise StoreError(str(self.path), _said(error), _ROOM) from error
 
     def _begin(self, av: Any, pixels: np.ndarray) -> None:
         codec = next(name for name in CODECS if name in av.codecs_available)
@@ -142,7 +158,7 @@ class Film:
             self._out.close()
         except av.FFmpegError as error:
             self.discard()
-            raise StoreError(str(self.path), one_line(error), _ROOM) from error
+            raise StoreError(str(self.path), _said(error), _ROOM) from error
         self._partial.replace(self.path)
         self._out = None
 
