@@ -143,6 +143,8 @@ def told(predictions: Any) -> str:
         said = ", ".join(_output(r) for r in rows)
     elif rows and all(isinstance(r, dict) and {"label", "score"} <= r.keys() for r in rows):
         said = ", ".join(_labels(rows))
+    elif isinstance(predictions, dict) and isinstance(shares := predictions.get("share"), dict):
+        said = ", ".join(f"{label} {100 * share:.0f}%" for label, share in shares.items())
     else:
         said = predictions if isinstance(predictions, str) else json.dumps(predictions)
     return said if len(said) <= _SHOWN else f"{said[: _SHOWN - 3]}..."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def tensors(path: Path) -> Path:
 
 def detector(path: Path) -> Path:
     """Finds BOXES in every picture, a "moth" and a "lamp", with SHARE of its brightness."""
-    onnx = pytest.importorskip("onnx")
-    from onnx import TensorProto, helper, numpy_helper
+    pytest.importorskip("onnx")
+    from onnx import helper, numpy_helper
 
     rows = np.array([[*box, 0, 0] for box in BOXES], np.float32)[None]
     scores = np.zeros((1, 2, 6), np.float32)
@@ -48,26 +49,54 @@ def detector(path: Path) -> Path:
         helper.make_node("Mul", ["bright", "share"], ["scored"]),
         helper.make_node("Add", ["scored", "rows"], ["found"]),
     ]
-    graph = helper.make_graph(
-        nodes, "spots",
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 3, SIZE, SIZE])],
-        [helper.make_tensor_value_info("found", TensorProto.FLOAT, [1, 2, 6])],
-        constants,
-    )  # fmt: skip
-    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
-    onnx.checker.check_model(made)
+    made = _onnx("spots", nodes, ("found", [1, 2, 6]), constants)
     preprocess = Preprocess((SIZE, SIZE), 3, (0.0,), (255.0,), resize="letterbox")
-    manifest = {
-        "name": "spots", "task": "detection", "target": "cpu", "engine": "onnxruntime",
-        "precision": "fp32", "labels": ["moth", "lamp"],
-        "decode": {"decoder": "end2end", "input": [SIZE, SIZE]},
-        "input": {"name": "image", "preprocess": preprocess.to_json()},
-        "inputs": [TensorSpec("image", "float32", (1, 3, SIZE, SIZE), "NCHW").to_json()],
-        "outputs": [TensorSpec("found", "float32", (1, 2, 6)).to_json()],
-    }  # fmt: skip
     pixels = np.full((1, 3, SIZE, SIZE), 0.5, np.float32)
     answer = (pixels.mean() * scores + rows).astype(np.float32)
-    return write_bundle(
-        path, manifest, {"model.onnx": made.SerializeToString()}, {"image": pixels},
-        {"found": answer},
-    )  # fmt: skip
+    decode = {"decoder": "end2end", "input": [SIZE, SIZE]}
+    manifest = _manifest("detection", preprocess, TensorSpec("found", "float32", (1, 2, 6)),
+                         ["moth", "lamp"], decode)  # fmt: skip
+    return write_bundle(path, manifest, {"model.onnx": made}, {"image": pixels}, {"found": answer})
+
+
+def segmenter(path: Path) -> Path:
+    """Every pixel is of its brightest channel: "red", "green" or "blue"."""
+    pytest.importorskip("onnx")
+    from onnx import helper
+
+    shape = (1, 3, SIZE, SIZE)
+    made = _onnx("hues", [helper.make_node("Relu", ["image"], ["map"])], ("map", list(shape)), [])
+    preprocess = Preprocess((SIZE, SIZE), 3, (0.0,), (255.0,), resize="stretch")
+    pixels = np.full(shape, 0.5, np.float32)
+    output = TensorSpec("map", "float32", shape, "NCHW")
+    manifest = _manifest("segmentation", preprocess, output, ["red", "green", "blue"],
+                         {"input": [SIZE, SIZE]})  # fmt: skip
+    return write_bundle(path, manifest, {"model.onnx": made}, {"image": pixels}, {"map": pixels})
+
+
+def _onnx(
+    name: str, nodes: list[Any], output: tuple[str, list[int]], constants: list[Any]
+) -> bytes:
+    import onnx
+    from onnx import TensorProto, helper
+
+    ends = [
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape)]
+        for n, shape in (("image", [1, 3, SIZE, SIZE]), output)
+    ]
+    graph = helper.make_graph(nodes, name, *ends, constants)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(made)
+    return bytes(made.SerializeToString())
+
+
+def _manifest(
+    task: str, preprocess: Preprocess, output: TensorSpec, labels: list[str], decode: dict[str, Any]
+) -> dict[str, Any]:
+    return {
+        "name": task, "task": task, "target": "cpu", "engine": "onnxruntime",
+        "precision": "fp32", "labels": labels, "decode": decode,
+        "input": {"name": "image", "preprocess": preprocess.to_json()},
+        "inputs": [TensorSpec("image", "float32", (1, 3, SIZE, SIZE), "NCHW").to_json()],
+        "outputs": [output.to_json()],
+    }  # fmt: skip

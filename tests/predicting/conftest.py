@@ -9,14 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.predicting.bundles import classifier, detector, tensors
+from tests.predicting.bundles import classifier, detector, segmenter, tensors
 
 
 @pytest.fixture(scope="session")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """By task: "detection", "classification", "none"."""
+    """By task: "detection", "segmentation", "classification", "none"."""
     folder = tmp_path_factory.mktemp("bundles")
-    made = (("detection", detector), ("classification", classifier), ("none", tensors))
+    made = (
+        ("detection", detector),
+        ("segmentation", segmenter),
+        ("classification", classifier),
+        ("none", tensors),
+    )
     return {task: make(folder / f"{task}.edgecv") for task, make in made}
 
 

@@ -60,7 +60,18 @@ def test_a_network_without_a_task_says_its_outputs(bundles: dict[str, Path]) -> 
     assert (row["min"], row["max"]) == (values.min(), values.max())
 
 
-@pytest.mark.parametrize("task", ["detection", "classification", "none"])
+def test_a_map_has_the_size_of_the_picture(bundles: dict[str, Path]) -> None:
+    pixels = np.zeros((128, 96, 3), np.uint8)
+    pixels[:32, :, 1], pixels[32:, :, 2] = 255, 255
+    made = predictor(bundles["segmentation"])
+    answer = made(pixels)
+    assert made.task == "segmentation"
+    assert answer.read.map.shape == (128, 96)
+    assert list(answer.predictions["share"]) == ["blue", "green"]
+    assert answer.predictions["share"]["green"] == pytest.approx(0.25, abs=0.02)
+
+
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification", "none"])
 def test_the_parts_add_up_to_the_whole(bundles: dict[str, Path], task: str) -> None:
     made, pixels = predictor(bundles[task]), noise(300, 400)
     made(pixels)
@@ -90,7 +101,7 @@ def test_what_takes_no_single_picture_is_refused(bundles: dict[str, Path]) -> No
         Predictor(contents)
 
 
-@pytest.mark.parametrize("task", ["detection", "classification"])
+@pytest.mark.parametrize("task", ["detection", "segmentation", "classification"])
 def test_an_answer_is_drawn_on_the_picture(bundles: dict[str, Path], task: str) -> None:
     made, pixels = predictor(bundles[task]), np.full((256, 256, 3), 204, np.uint8)
     drawn = made.drawn(pixels, made(pixels))
@@ -108,4 +119,5 @@ def test_answers_in_words() -> None:
         "y 1x5 -1..2.5, z scalar (1 not finite)"
     )
     assert told({"classes": {"road": 0.5}}) == '{"classes": {"road": 0.5}}'
+    assert told({"size": [4, 4], "share": {"road": 0.75, "sky": 0.25}}) == "road 75%, sky 25%"
     assert len(told([{"label": f"class {i}", "score": 0.5} for i in range(80)])) == 110
