@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgecv.errors import UnsupportedError
@@ -29,9 +30,7 @@ def recognised(
 
     said: without None. Raises UnsupportedError: as `Task.of_graph`.
     """
-    _one_stage(outputs)
-    seen = Seen(outputs, size, classes, said)
-    seen = _without_others(seen)
+    seen = _without_others(Seen(_of_one_image(outputs), size, classes, said))
     word, fields = _said(seen) if "decoder" in said else _certain(seen)
     own = {"input": size, "confidence": TABLE[word].confidence, "iou": TABLE[word].iou}
     fields = {"outputs": seen.said.get("outputs") or ()} | fields
@@ -75,13 +74,17 @@ def _certain(seen: Seen) -> tuple[str, Fields]:
     return next(iter(found.items()))
 
 
-def _one_stage(outputs: Sequence[TensorSpec]) -> None:
-    """Raises UnsupportedError: as many rows as proposals."""
+def _of_one_image(outputs: Sequence[TensorSpec]) -> list[TensorSpec]:
+    """Of one image, where all outputs are of a batch. Raises UnsupportedError: as many rows as
+    proposals."""
+    batches = {o.shape[0] if o.shape else 0 for o in outputs}
+    batched = len(batches) == 1 and (batches == {1} or max(len(o.shape) for o in outputs) > 2)
     for o in outputs:
-        if not o.shape or o.shape[0] != 1 or not all(isinstance(n, int) and n > 0 for n in o.shape):
+        if not batched or not all(isinstance(n, int) and n > 0 for n in o.shape):
             what = f"{o.name} is {_shape(o.shape)}: rows of proposals, not of one image"
             hint = "two-stage networks are not read; their count of boxes changes with the image"
             raise UnsupportedError("outputs", what, hint)
+    return [replace(o, shape=(1, *o.shape[1:])) for o in outputs]
 
 
 def _told(seen: Seen) -> str:

@@ -139,6 +139,12 @@ def test_two_stage_networks_are_refused_with_the_reason(shape) -> None:
     assert "two-stage" in error.value.hint
 
 
+def test_a_batch_is_of_many_images() -> None:
+    assert of_graph([(8, 3549, 85)], (416, 416)).decoder == "yolox"
+    with pytest.raises(UnsupportedError, match="proposals"):
+        of_graph([(1000, 4), (1000, 81)], (416, 416))
+
+
 def test_what_is_said_wins_over_what_is_told() -> None:
     task = of_graph([(1, 85, 22, 22)], (352, 352), confidence=0.4, agnostic=True, iou=None)
     assert (task.confidence, task.agnostic, task.iou) == (0.4, True, 0.45)
