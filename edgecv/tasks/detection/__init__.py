@@ -155,8 +155,8 @@ class DetectionTask(Task):
 
     def read(self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any) -> Found:
         """asked: confidence, iou, max_detections, agnostic, and every_class: whether a place
-        answers with every class that reaches the confidence. Raises ValueError: values that they
-        cannot have; KeyError: an output that is missing."""
+        answers with every class that reaches the confidence. Raises RecipeError: a value that
+        cannot be; TypeError: a key that is none of these; KeyError: an output that is missing."""
         ask = Asked.of(self, asked)
         arrays = [outputs[name] for name in self.outputs or outputs]
         with np.errstate(all="ignore"):  # what overflows or is NaN is dropped, not told of

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edgecv.errors import RecipeError
+
 if TYPE_CHECKING:
     from edgecv.tasks.detection import DetectionTask
 
@@ -30,17 +32,19 @@ class Asked(NamedTuple):
 
     @staticmethod
     def of(task: DetectionTask, asked: Mapping[str, Any]) -> Asked:
-        """What is asked, the rest as deployed; None is not asked. Raises ValueError."""
+        """What is asked, the rest as deployed; None is not asked. Raises RecipeError: a value that
+        cannot be; TypeError: what nobody can ask."""
         said = {k: v for k, v in asked.items() if v is not None}
         known = ("confidence", "iou", "max_detections", "agnostic", "every_class")
         if unknown := sorted(said.keys() - set(known)):
-            raise ValueError(f"{unknown[0]} is none of {', '.join(known)}")
+            raise TypeError(f"{unknown[0]} is none of {', '.join(known)}")
         for key in ("confidence", "iou"):
-            if key in said and not 0 <= said[key] <= 1:
-                raise ValueError(f"{key} {said[key]!r} is wrong: 0 to 1")
+            value = said.get(key, 0)
+            if not (isinstance(value, int | float | np.number) and 0 <= value <= 1):
+                raise RecipeError(key, f"{value!r} is wrong", "0 to 1")
         most = said.get("max_detections", task.max_detections)
-        if not (type(most) is int and most > 0):
-            raise ValueError(f"max_detections {most!r} is wrong: a count above 0")
+        if not (isinstance(most, int | np.integer) and most > 0):
+            raise RecipeError("max_detections", f"{most!r} is wrong", "a count above 0")
         return Asked(
             said.get("confidence", task.confidence),
             said.get("iou", task.iou),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecv import tasks
+from edgecv.errors import RecipeError
 from edgecv.runtime import Detection
 from edgecv.runtime.placement import PLACES, Placement, place
 from edgecv.runtime.preprocess import Preprocess
@@ -125,9 +126,12 @@ def test_what_a_call_asks_wins_over_what_is_deployed() -> None:
     assert scores(confidence=0.8) == [0.9]
     assert scores(max_detections=1) == [0.9]
     assert scores(confidence=None, iou=None, max_detections=None) == [0.9, 0.7]
-    for wrong in ({"confidence": 1.5}, {"iou": -0.1}, {"max_detections": 0}, {"threshold": 0.5}):
-        with pytest.raises(ValueError, match=next(iter(wrong))):
+    for wrong in ({"confidence": 1.5}, {"iou": -0.1}, {"max_detections": 0}, {"iou": "half"},
+                  {"confidence": np.nan}, {"max_detections": 2.5}):  # fmt: skip
+        with pytest.raises(RecipeError, match=next(iter(wrong))):
             scores(**wrong)
+    with pytest.raises(TypeError, match="threshold"):
+        scores(threshold=0.5)
 
 
 def test_judging_asks_for_nearly_everything() -> None:

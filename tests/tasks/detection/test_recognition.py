@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -201,3 +202,11 @@ def test_values_that_are_wrong_are_said(said) -> None:
         of_graph([(1, 3549, 85)], (416, 416), 80, **said)
     assert next(iter(said)) in str(error.value)
     assert isinstance(error.value, EdgecvError)
+
+
+def test_the_page_has_every_decoder_with_its_thresholds() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "detection.md").read_text()
+    for word, decoder in TABLE.items():
+        (row,) = (r for r in page.splitlines() if r.startswith("|") and f"`{word}`" in r)
+        shown = [f"{decoder.confidence:g}", *([f"{decoder.iou:g}"] if decoder.suppress else [])]
+        assert row.rsplit("|", 2)[1].strip() == ", ".join(shown)
