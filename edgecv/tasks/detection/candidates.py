@@ -48,7 +48,7 @@ class Asked(NamedTuple):
         return Asked(
             said.get("confidence", task.confidence),
             said.get("iou", task.iou),
-            most,
+            int(most),
             said.get("agnostic", task.agnostic),
             said.get("every_class", False),
         )
