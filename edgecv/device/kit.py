@@ -19,6 +19,8 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import edgecv
 from edgecv import portions
 
+# What a task imports late to measure, to learn and to draw: nothing of it runs on a device.
+_HOST = ("paired", "drawing", "metric", "loss", "augment")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same sources give the same bytes
 
 
@@ -44,7 +46,7 @@ def members(module: str) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     while queue:
         name = queue.pop()
-        if name in seen or name.partition(".")[0] not in ours:
+        if name in seen or name.partition(".")[0] not in ours or _stays(name):
             continue
         seen.add(name)
         queue.append(name.rpartition(".")[0])
@@ -69,10 +71,16 @@ def always() -> list[str]:
     places += [(own, p) for p in (*own.glob("tasks/*.py"), *own.glob("tasks/*/__init__.py"))]
     for root in (own, *portions.roots()):
         places += [(root, p) for p in root.glob("backends/*/run.py")]
-    return sorted(
+    names = (
         ".".join(("edgecv", *p.relative_to(r).with_suffix("").parts)).removesuffix(".__init__")
         for r, p in places
     )
+    return sorted(name for name in names if not _stays(name))
+
+
+def _stays(module: str) -> bool:
+    """Whether a task keeps it for the host."""
+    return module.startswith("edgecv.tasks.") and not set(_HOST).isdisjoint(module.split("."))
 
 
 def _file(module: str) -> Path | None:
