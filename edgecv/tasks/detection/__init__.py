@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from edgecv.errors import RecipeError
+from edgecv.errors import BundleError, RecipeError, one_line
 from edgecv.runtime.answers import Detection
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
@@ -42,7 +42,8 @@ MOST_PIXELS = 1 << 16
 # A field, what holds of its value (TypeError: it does not), and how that is said
 RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("decoder", lambda v: v in TABLE, f"one of {', '.join(TABLE)}"),
-    ("input", lambda v: len(v) == 2 and all(map(_is_count, v)), "height and width above 0"),
+    ("input", lambda v: len(v) == 2 and all(map(_is_count, v)) and max(v) <= MOST_PIXELS,
+     "height and width above 0"),
     ("outputs", lambda v: isinstance(v, tuple) and all(isinstance(n, str) for n in v), "names"),
     ("strides", lambda v: all(0 < s <= MOST_PIXELS for s in v), "pixels above 0"),
     ("anchors", lambda v: all(len(p) == 2 and min(p) > 0 and max(p) <= MOST_PIXELS
@@ -156,17 +157,25 @@ class DetectionTask(Task):
     def read(self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any) -> Found:
         """asked: confidence, iou, max_detections, agnostic, and every_class: whether a place
         answers with every class that reaches the confidence. Raises RecipeError: a value that
-        cannot be; TypeError: a key that is none of these; KeyError: an output that is missing."""
+        cannot be; TypeError: a key that is none of these; BundleError: outputs of other shapes."""
         ask = Asked.of(self, asked)
-        arrays = [outputs[name] for name in self.outputs or outputs]
         with np.errstate(all="ignore"):  # what overflows or is NaN is dropped, not told of
             head = TABLE[self.decoder]
-            found = head.decode(arrays, self, ask)
+            found = self._decoded(outputs, ask)
             if head.suppress:
                 kept = suppressed(found.boxes, found.scores, found.index, ask)
             else:
                 kept = best(found.scores, ask.most)
             return _placed(found.some(kept), lies, size)
+
+    def _decoded(self, outputs: Outputs, ask: Asked) -> Candidates:
+        try:
+            arrays = [outputs[name] for name in self.outputs or outputs]
+            return TABLE[self.decoder].decode(arrays, self, ask)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
+            shapes = ", ".join(f"{name} {values.shape}" for name, values in outputs.items())
+            what = f"{self.decoder} does not read {shapes}: {one_line(error)}"
+            raise BundleError("decode", what, "the manifest is of other outputs") from error
 
     def answer(self, read: Found, labels: Sequence[str]) -> list[Detection]:
         """Best first."""

@@ -57,7 +57,7 @@ def yolox(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     t = head[found.rows, :4]
     if _is_decoded(head, how):
         return given(found, corners(t, how, "cxcywh", "pixels"))
-    place, step = (v[found.rows] for v in places.grid(how.input, how.strides))
+    place, step = _cells(head, found, how)
     return given(found, _about((t[:, :2] + place) * step, np.exp(t[:, 2:]) * step))
 
 
@@ -79,6 +79,7 @@ def yolov5(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     found, raw = _with_objectness(head, how, ask)
     t = head[found.rows, :4]
     t = 2 * (sigmoid(t) if raw else t)
+    places.check(len(head), how.input, how.strides, how.anchors)
     place, step, shape = (
         v[found.rows] for v in places.anchor_grid(how.input, how.strides, how.anchors)
     )
@@ -89,9 +90,9 @@ def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     """Columns (box, classes) of each cell; score = class. YOLO11 is the same.
 
     One output (1, 4 + C, N) is decoded already, cx, cy, w, h in pixels or, as exports to TFLite
-    have it, in shares of the input. Maps (1, 4 R + C, H, W),
-    or of each stride (1, 4 R, H, W) and then (1, C, H, W), hold for each side a distribution over
-    the distances 0..R-1 of that side to the cell's middle, R = 16:
+    have it, in shares of the input. Maps (1, 4 R + C, H, W), or of each stride (1, 4 R, H, W) and
+    then (1, C, H, W), hold for each side a distribution over the distances 0..R-1 of that side to
+    the cell's middle, R = 16:
 
         d = sum_i i softmax(t)_i,   box = ((x, y) + 0.5 - d_lt, (x, y) + 0.5 + d_rb) s
 
@@ -111,7 +112,7 @@ def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     found = of_classes(classes, how, ask, "sigmoid")
     share = softmax(sides[found.rows].reshape(-1, 4, sides.shape[1] // 4))
     d = share @ np.arange(share.shape[2], dtype=np.float32)
-    place, step = (v[found.rows] for v in places.grid(how.input, how.strides))
+    place, step = _cells(sides, found, how)
     middle = place + np.float32(0.5)
     return given(found, np.concatenate([middle - d[:, :2], middle + d[:, 2:]], 1) * step)
 
@@ -203,6 +204,13 @@ def _is_decoded(rows: np.ndarray, how: DetectionTask) -> bool:
 def _unit(rows: np.ndarray, how: DetectionTask) -> str:
     """Of centres: half an input is tens of pixels, or a half."""
     return "relative" if _middle(rows, how) < MOST_SHARE else "pixels"
+
+
+def _cells(rows: np.ndarray, found: Picked, how: DetectionTask) -> tuple[np.ndarray, np.ndarray]:
+    """(column, row), (K, 2), and stride, (K, 1), of what was picked."""
+    places.check(len(rows), how.input, how.strides)
+    place, step = places.grid(how.input, how.strides)
+    return place[found.rows], step[found.rows]
 
 
 def _about(centre: np.ndarray, size: np.ndarray) -> np.ndarray:

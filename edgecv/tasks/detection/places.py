@@ -28,6 +28,15 @@ def count(size: tuple[int, int], strides: tuple[float, ...], anchors: Anchors = 
     return sum(high * wide * boxes for (high, wide), boxes in maps)
 
 
+def check(
+    rows: int, size: tuple[int, int], strides: tuple[float, ...], anchors: Anchors = ()
+) -> None:
+    """Raises ValueError: a head of so many rows has other places. Before they are made, for a
+    damaged manifest may ask for any number of them."""
+    if (places := count(size, strides, anchors)) != rows:
+        raise ValueError(f"{rows} rows at {places} places")
+
+
 def _ceil(count: float) -> int:
     return -int(-count // 1)
 

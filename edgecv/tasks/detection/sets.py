@@ -48,7 +48,7 @@ def retinaface(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     utils/box_utils.py, decode and decode_landm
     """
     found = of_classes(arrays[1][0], how, ask, "softmax")
-    prior = places.priors(how.input, how.strides, how.anchors)[found.rows, None]
+    prior = _priors(arrays[0][0], found, how)[:, None]
     t = arrays[2][0][found.rows].reshape(-1, arrays[2].shape[2] // 2, 2)
     points = prior[..., :2] + t * np.float32(how.variances[0]) * prior[..., 2:]
     return given(found, _beside_priors(arrays[0][0], found, how), points)
@@ -106,10 +106,16 @@ def in_file(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 
 def _beside_priors(t: np.ndarray, found: Picked, how: DetectionTask) -> np.ndarray:
     """(x0, y0, x1, y1) in pixels of the input of the rows that were picked."""
-    prior, t = places.priors(how.input, how.strides, how.anchors)[found.rows], t[found.rows]
+    prior, t = _priors(t, found, how), t[found.rows]
     centre = prior[:, :2] + t[:, :2] * np.float32(how.variances[0]) * prior[:, 2:]
     half = prior[:, 2:] * np.exp(t[:, 2:] * np.float32(how.variances[1])) / 2
     return np.concatenate([centre - half, centre + half], 1)
+
+
+def _priors(t: np.ndarray, found: Picked, how: DetectionTask) -> np.ndarray:
+    """(cx, cy, w, h) in pixels of the input of the rows that were picked."""
+    places.check(len(t), how.input, how.strides, how.anchors)
+    return places.priors(how.input, how.strides, how.anchors)[found.rows]
 
 
 def _chosen(scores: np.ndarray, index: np.ndarray, ask: Asked) -> Picked:

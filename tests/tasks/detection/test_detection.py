@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecv import tasks
-from edgecv.errors import RecipeError
+from edgecv.errors import BundleError, RecipeError
 from edgecv.runtime import Detection
 from edgecv.runtime.placement import PLACES, Placement, place
 from edgecv.runtime.preprocess import Preprocess
@@ -208,6 +209,37 @@ def test_whatever_a_head_says_an_answer_is_sound(
     assert found.boxes.dtype == found.scores.dtype == np.float32
     assert found.index.dtype == np.int64
     json.dumps(task.to_json(found, ()), allow_nan=False)
+
+
+@pytest.mark.parametrize("decoder", list(DECODERS))
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_a_manifest_of_other_outputs_is_an_error_of_ours(decoder: str, data: st.DataObject) -> None:
+    """Whatever it says: one typed error or an answer, and no memory for places that are not."""
+    _, shapes = DECODERS[decoder]
+    sizes = st.sampled_from([1, 7, 64, 65536])
+    strides = st.lists(st.sampled_from([0.001, 1, 8, 16, 65536]), max_size=3)
+    said = {
+        "decoder": data.draw(st.sampled_from(list(DECODERS))),
+        "input": data.draw(st.tuples(sizes, sizes)),
+        "strides": data.draw(strides),
+        "outputs": data.draw(st.lists(st.sampled_from("0123"), max_size=3)),
+        "background": data.draw(st.sampled_from([None, 0, -1])),
+    }
+    said["anchors"] = [[[8, 8]] * data.draw(st.integers(1, 3))] * len(said["strides"])
+    outputs = {
+        str(k): np.random.default_rng(k).normal(0, 1, shape).astype(np.float32)
+        for k, shape in enumerate(shapes)
+    }
+    lies = place("letterbox", (300, 200), INPUT, 0.875, "centre")
+    with contextlib.suppress(BundleError):
+        assert isinstance(DetectionTask.of(said).read(outputs, lies, (300, 200)), Found)
+
+
+def test_the_error_names_the_shapes() -> None:
+    task = DetectionTask(decoder="yolox", input=(416, 416), strides=(8, 16, 32), decoded=False)
+    with pytest.raises(BundleError, match=r"yolox does not read out \(1, 126, 7\): 126 rows"):
+        task.read({"out": yolox_head()}, AS_IT_IS, INPUT)
 
 
 def test_landmarks_move_with_their_boxes() -> None:
