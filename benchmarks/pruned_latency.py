@@ -41,7 +41,7 @@ from edgecv.pruning.whole import Whole
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
 from edgecv.store import write_atomic
-from edgecv.training import Plan, Trainer, top1
+from edgecv.training import Plan, Trainer, judged
 
 WIDTHS = {"resnet8": 24, "mobilenet_v2_small": 16}
 EPOCHS = {"resnet8": 8, "mobilenet_v2_small": 5}  # of the dense training: minutes, on two cores
@@ -173,7 +173,7 @@ def rival(
         time = whole.measure(module)
         found = {
             "time": time.ratio, "interval": list(time.interval),
-            "top1": top1(module, context.images("test"), context),
+            "top1": judged(module, context.images("test"), context),
             "macs": macs(module, context) / macs(dense, context),
         }  # fmt: skip
     write_atomic(kept, json.dumps(found))

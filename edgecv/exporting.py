@@ -29,6 +29,7 @@ from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, suits, takes
+from edgecv.recipe_input import task_of
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
@@ -250,10 +251,17 @@ def _recipe(request: Request) -> Recipe:
         steps=(Step(name, "model", stage),),
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
-        task=request.task or (zoo.task(source.name) if source.kind == "zoo" else None),
+        task=request.task or _known_task(request, source),
         decode=request.decode,
         limits=request.limits,
     )
+
+
+def _known_task(request: Request, source: ModelSource) -> str | None:
+    """What the network is for, where nobody says it: by the zoo, or by labels to judge it by."""
+    if source.kind == "zoo":
+        return zoo.task(source.name)
+    return task_of(request.evaluate) if request.evaluate else None
 
 
 def _check_task(request: Request) -> None:

@@ -72,7 +72,7 @@ class Work:
             preprocess=self.preprocess(),
             images=lambda split: Images.load(self.images[split]),
             folders=self.images,
-            labels=recipe.labels or Images.load(self.images["train"]).classes or None,
+            labels=recipe.labels or Images.load(self.images["train"]).classes or self._judged(),
             inputs={r: self.inputs[r] for r in ("teacher", "student") if r in self.inputs}
             | self.node.facts.get("files", {}),
             target=self.node.target,
@@ -86,6 +86,12 @@ class Work:
             task=recipe.task,
             decode=recipe.decode,
         )
+
+    def _judged(self) -> tuple[str, ...] | None:
+        """Names of the classes that boxes or maps are judged by, where nothing else says them."""
+        folder = self.images.get("test")
+        test = Images.load(folder) if folder and self.expansion.recipe.task else None
+        return (test.classes or None) if test is not None and test.truth is not None else None
 
     @property
     def on(self) -> Target:
@@ -329,21 +335,21 @@ def _trained(work: Work) -> float | None:
     model = Model.read(folder)
     if "mixes" in model.facts.get("model", {}):
         return _in_batches(work, folder)
-    found = model.facts.get(work.node.inputs["network"], {}).get("top1")
+    found = model.facts.get(work.node.inputs["network"], {}).get(work.context().metric)
     return float(found) if isinstance(found, int | float) else None
 
 
 def _in_batches(work: Work, folder: Path) -> float | None:
     """Top-1 of a network on data.test as its user would measure it: shuffled, many at a time."""
     from edgecv.model import Model
-    from edgecv.training import top1
+    from edgecv.training import judged
 
     test = Images.load(work.images["test"])
     if not test.classes:
         return None
     order = np.random.default_rng(work.expansion.recipe.seed).permutation(len(test))
     mixed = replace(test, pixels=test.pixels[order], labels=test.labels[order])
-    return top1(Model.load(folder)[1], mixed, work.context(), BATCH)
+    return judged(Model.load(folder)[1], mixed, work.context(), BATCH)
 
 
 def images_digest(node: Node) -> str:

@@ -190,7 +190,7 @@ def check(
         alignment=math.lcm(*(t.alignment for t in listed)),
         listed=tuple(listed),
         labels=own,
-        task=task,
+        task=task or recipe_input.task_of(given.train, given.test),
         decode=decode,
         notes=notes,
     )

@@ -65,6 +65,15 @@ def labelled(source: str) -> bool:
     return True
 
 
+def task_of(*sources: str) -> str | None:
+    """The task that the labels of those images can only be of; None where they do not say it."""
+    for source in sources:
+        with suppress(DataError):
+            if (found := datasets.parse(source).task) is not None:
+                return found
+    return None
+
+
 def _check_steps(steps: Sequence[Step], where: Where) -> None:
     """Raises RecipeError for the first step that learns from labels, or is judged by them."""
     for i, step in enumerate(steps):

@@ -4,10 +4,12 @@ by the code that the runtime runs."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.backends import Session
 from edgecv.data.images import Images
 from edgecv.replay import parted
@@ -16,6 +18,11 @@ from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of
 from edgecv.samples import Feeds
 from edgecv.tasks.base import Score, Task
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edgecv.stages.base import Context
 
 
 def judge(
@@ -68,3 +75,35 @@ def reads(
             one = {name: v[None] if batch > 1 else found[name] for name, v in one.items()}
             lies = preprocess.placement(*size)
             yield task.read(one, lies, tuple(size), **asked)
+
+
+def judge_module(module: nn.Module, images: Images, context: Context) -> float:
+    """The task's metric of a torch network, 0..1, one image a call as devices answer."""
+    import torch
+
+    from edgecv.outputs import outputs_of
+
+    preprocess, truth = context.preprocess, images.truth
+    assert truth is not None
+    module.eval()
+    found: list[Task] = []
+
+    def read() -> Iterator[Any]:
+        with torch.inference_mode():
+            for i, size in enumerate(map(tuple, truth.sizes.tolist())):
+                x = torch.from_numpy(preprocess.normalise(images.pixels[i]))
+                out = outputs_of(module(x))
+                values = {name: tensor.numpy() for name, tensor in out.tensors.items()}
+                if not found:
+                    specs = [TensorSpec(n, str(v.dtype), v.shape) for n, v in values.items()]
+                    found.append(
+                        tasks.task(str(context.task)).of_graph(
+                            specs, preprocess.size, len(images.classes), context.decode
+                        )
+                    )
+                task = found[0]
+                yield task.read(values, preprocess.placement(*size), size, **task.judging())
+
+    reads = iter(read())
+    first = next(reads)
+    return found[0].score(chain([first], reads), truth, images.classes).value

@@ -11,7 +11,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from edgecv.data.images import Images
     from edgecv.distillation.lesson import Lesson
     from edgecv.stages.base import Context
+    from edgecv.tasks.base import Task
 
 MOMENTUM = 0.9  # of SGD
 
@@ -83,10 +84,15 @@ def augment(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndar
     return np.ascontiguousarray(pixels)
 
 
-def top1(module: torch.nn.Module, images: Images, context: Context, batch: int = 256) -> float:
-    """Share of images whose best class is the label, 0..1, by the torch network."""
+def judged(module: torch.nn.Module, images: Images, context: Context, batch: int = 256) -> float:
+    """The task's metric of the torch network, 0..1; of a classifier top-1, the share of images
+    whose best class is the label."""
     import torch
 
+    if images.truth is not None:
+        from edgecv.task_score import judge_module
+
+        return judge_module(module, images, context)
     module.eval()
     right = 0
     with torch.inference_mode():
@@ -113,6 +119,35 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
     return torch.channels_last
 
 
+def task_of(images: Images, context: Context) -> Task | None:
+    """How boxes or maps are learned; None where labels are classes. Raises StageError: the data has
+    other labels than the task learns from."""
+    from edgecv import tasks
+
+    kind = type(images.truth).__name__ if images.truth is not None else "index"
+    name = context.task or tasks.NONE
+    if name in (tasks.NONE, "classification") and kind == "index":
+        return None
+    found = tasks.task(name) if name in tasks.names() else None
+    if found is None or found.truth != kind:
+        raise StageError(context.where, f"task {name} does not learn from {kind.lower()}",
+                         "give data with the task's own labels")  # fmt: skip
+    return found.learning(context.decode)
+
+
+def truths_of(images: Images, chosen: np.ndarray, context: Context) -> list[Any]:
+    """What is true of those images, in pixels of the input."""
+    from edgecv.data.annotations import placed
+
+    truth, pre = images.truth, context.preprocess
+    assert truth is not None
+    sizes = (tuple(map(int, truth.sizes[i])) for i in chosen)
+    return [
+        placed(truth[int(i)], pre.placement(*size), pre.size)
+        for i, size in zip(chosen, sizes, strict=True)
+    ]
+
+
 class Trainer:
     """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out."""
 
@@ -132,12 +167,14 @@ class Trainer:
 
         torch.set_num_threads(context.threads)
         pre = context.preprocess
-        check_train_mode(module, (pre.channels, *pre.size), context.where)
+        self.task = task_of(images, context)
+        if self.task is None:  # a task's own loss says what it takes
+            check_train_mode(module, (pre.channels, *pre.size), context.where)
         torch.manual_seed(context.seed)
         self.format = memory_format(module)
         self.module = module.to(memory_format=self.format)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
-        self.lesson = lesson or Lesson()
+        self.lesson = replace(lesson or Lesson(), task=self.task)
         self.beside = self.lesson.adapters or torch.nn.Module()  # trained, and no part of it
         self.batch = plan.batch(len(images.labels))
         trained = (*module.parameters(), *self.beside.parameters())
@@ -191,19 +228,31 @@ class Trainer:
         order = rng.permutation(len(self.images.labels))
         for i in range(self._steps()):
             chosen = np.sort(order[i * self.batch : (i + 1) * self.batch])
-            pixels = augment(self.images.pixels[chosen], self.plan, rng)
+            pixels, truths = self._changed(chosen, rng)
             x = torch.from_numpy(self.context.preprocess.normalise(pixels))
-            yield (
-                x.contiguous(memory_format=self.format),
-                torch.from_numpy(self.images.labels[chosen]),
-            )
+            yield x.contiguous(memory_format=self.format), truths
+
+    def _changed(self, chosen: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
+        """Pictures changed at random, with their labels: (N,), or what is true of each in pixels
+        of the input."""
+        import torch
+
+        pixels = self.images.pixels[chosen]
+        if self.task is None:
+            return augment(pixels, self.plan, rng), torch.from_numpy(self.images.labels[chosen])
+        return self.task.augmented(pixels, self.truths(chosen), self.plan, rng)
+
+    def truths(self, chosen: np.ndarray) -> list[Any]:
+        """What is true of those images, in pixels of the input."""
+        return truths_of(self.images, chosen, self.context)
 
     def mode(self, epoch: int) -> None:  # noqa: ARG002
         """Put the module into the mode that this epoch trains in."""
         self.module.train()
 
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        """What is minimised, of one batch: images (N, C, H, W) and labels (N,)."""
+        """What is minimised, of one batch: images (N, C, H, W) and labels (N,), or of a task what
+        is true of each image."""
         return self.lesson.loss(self.module, x, y, self.plan.label_smoothing)
 
     def _epoch(self, epoch: int, total: int) -> None:

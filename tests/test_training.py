@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv.errors import StageError  # noqa: E402
-from edgecv.training import Plan, Trainer, augment, learning_rate, memory_format, top1  # noqa: E402
+from edgecv.training import Plan, Trainer, augment, learning_rate, memory_format  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 PLANS = {
@@ -96,12 +96,12 @@ def test_a_torn_checkpoint_starts_again(content: bytes, tmp_path: Path) -> None:
 def test_training_learns(tmp_path: Path) -> None:
     context = nets.context(tmp_path)
     module = network()
-    before = top1(module, context.images("test"), context)
+    before = judged(module, context.images("test"), context)
     plan = Plan(epochs=15, batch_size=8, lr=0.02, flip=False, shift=0)
     facts = Trainer(module, context.images("train"), plan, context).fit()
     assert facts["loss"][-1] < 0.5 * facts["loss"][0]
     assert len(facts["loss"]) == facts["epochs"] == 15
-    assert top1(module, context.images("test"), context) > max(0.7, before)
+    assert judged(module, context.images("test"), context) > max(0.7, before)
 
 
 def test_ema_gives_the_averaged_weights(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_top1_by_hand(tmp_path: Path) -> None:
             return torch.eye(nets.CLASSES)[torch.zeros(len(x), dtype=torch.long)]
 
     context = nets.context(tmp_path)
-    assert top1(Says(), context.images("test"), context, batch=3) == 0.25
+    assert judged(Says(), context.images("test"), context, batch=3) == 0.25
 
 
 def test_every_epoch_has_its_own_order_and_every_image_once(tmp_path: Path) -> None:

@@ -90,6 +90,11 @@ class Source:
         return bool(self.truth)
 
     @property
+    def task(self) -> str | None:
+        """The task that such labels can only be of, a name of `edgecv.tasks`; None elsewhere."""
+        return {"Boxes": "detection", "Maps": "segmentation"}.get(self.truth)
+
+    @property
     def truth(self) -> str:
         """What is true of its images: "index", "Boxes" or "Maps", as `Items.truth`; "": unknown."""
         return TRUTHS.get(self.kind, "index")

@@ -33,7 +33,7 @@ from edgecv.pruning.tuning import Slimming, epochs_before, recalibrate, scratch
 from edgecv.stages.base import Context
 from edgecv.store import write_atomic
 from edgecv.target import Target
-from edgecv.training import top1
+from edgecv.training import judged
 
 if TYPE_CHECKING:
     from edgecv.stages.prune import Prune
@@ -82,7 +82,7 @@ class Pruning:
         test, dense = context.images("test"), stage.dense(module)
         curve = self.kept.restore(module)
         if not curve:
-            curve = [{"step": "dense", "top1": top1(module, test, context)}]
+            curve = [{"step": "dense", context.metric: judged(module, test, context)}]
             if stage.sparse_epochs:
                 curve += self._sparse(curve)
         with tempfile.TemporaryDirectory(prefix="edgecv-prune-") as room:
@@ -97,7 +97,8 @@ class Pruning:
                     told: dict[str, Any] = {}
                     if epochs:
                         told = stage.finetune(module, context, epochs, stage.lr, dense)
-                        curve.append({"step": f"round {index}, tuned", "top1": told["top1"]})
+                        now = {context.metric: told[context.metric]}
+                        curve.append({"step": f"round {index}, tuned", **now})
                     self.kept.finish(told, curve, module)
         facts |= self._facts(curve)
         model = self.model
@@ -112,8 +113,8 @@ class Pruning:
         stage, context = self.stage, self.context
         plan = stage.plan(stage.sparse_epochs, stage.lr)
         Slimming(self.module, plan, context, stage.sparsity).fit()
-        score = top1(self.module, context.images("test"), context)
-        told = [{"step": "sparse scales", "top1": score}]
+        score = judged(self.module, context.images("test"), context)
+        told = [{"step": "sparse scales", context.metric: score}]
         self.kept.save([*curve, *told], self.module)
         return told
 
@@ -128,13 +129,13 @@ class Pruning:
             parameter.grad = None
         cut(module, choice.edit, context)
         test = context.images("test")
-        curve.append({"step": f"round {index}, cut", "top1": top1(module, test, context)})
+        curve.append({"step": f"round {index}, cut", context.metric: judged(module, test, context)})
         tuned = stage.finetune_epochs if index == stage.rounds else stage.round_epochs
         again = stage.recalibrate if stage.recalibrate is not None else bool(tuned)
         if again:
             recalibrate(module, context, stage.samples)
-            score = top1(module, test, context)
-            curve.append({"step": f"round {index}, recalibrated", "top1": score})
+            score = judged(module, test, context)
+            curve.append({"step": f"round {index}, recalibrated", context.metric: score})
         return choice
 
     def _choose(self, index: int) -> Choice:

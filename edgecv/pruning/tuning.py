@@ -19,7 +19,7 @@ from edgecv.edits import Edit, replay
 from edgecv.model import Model
 from edgecv.pruning.probe import probe
 from edgecv.stages.base import Context
-from edgecv.training import Plan, Trainer, top1
+from edgecv.training import Plan, Trainer, judged
 
 
 class Slimming(Trainer):
@@ -60,7 +60,8 @@ def recalibrate(module: nn.Module, context: Context, samples: int) -> None:
 def scratch(
     model: Model, edits: Sequence[Edit], plan: Plan, context: Context, where: str
 ) -> dict[str, Any]:
-    """Train the shape with those edits from random weights; {"epochs", "lr", "top1"}."""
+    """Train the shape with those edits from random weights; {"epochs", "lr", "top1"}, or in place
+    of the last what the task measures."""
     torch.manual_seed(context.seed)
     module = model.build()
     for edit in edits:
@@ -69,9 +70,9 @@ def scratch(
     folder.mkdir(exist_ok=True)
     own = replace(context, out=folder, where=f"{where}, control")
     Trainer(module, own.images("train"), plan, own).fit()
-    found = top1(module, context.images("test"), context)
+    found = judged(module, context.images("test"), context)
     shutil.rmtree(folder)
-    return {"epochs": plan.epochs, "lr": plan.lr, "top1": found}
+    return {"epochs": plan.epochs, "lr": plan.lr, **context.accuracy(found)}
 
 
 def epochs_before(model: Model) -> int:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from edgecv import tasks
 from edgecv.limits import NAMES, Limits
 from edgecv.target import Target
 
@@ -73,6 +74,16 @@ class Context:
     network: str = "the network"
     task: str | None = None
     decode: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metric(self) -> str:
+        """What accuracy is called in facts: the task's metric."""
+        return "top1" if self.task in (None, tasks.NONE) else tasks.task(self.task).metric
+
+    def accuracy(self, value: float, when: str = "") -> dict[str, Any]:
+        """It as facts hold it. when: "_before_finetuning", ..."""
+        kind = {} if self.metric == "top1" else {"metric": self.metric}
+        return {**kind, f"{self.metric}{when}": value}
 
     @property
     def measuring(self) -> Measuring:

@@ -95,13 +95,13 @@ class Binarize(Training):
         from edgecv.behaviour import check_runs
         from edgecv.binary.replacing import binarize
         from edgecv.binary.training import BinaryTrainer
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         model, module = source
         torch.set_num_threads(context.threads)
         test = context.images("test")
         teacher = self.teaching(module, context, self.dense(module))
-        facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
+        facts: dict[str, Any] = context.accuracy(judged(module, test, context), "_float")
         real = self.activations == "real"
         edit = {
             "op": "binarize", "step": context.where, "form": self.form, "weights": self.weights,
@@ -121,7 +121,7 @@ class Binarize(Training):
         facts |= trainer.fit()
         if self.teacher != "none":
             facts["teacher"] = self.teacher
-        facts["top1"] = top1(module, test, context)
+        facts |= context.accuracy(judged(module, test, context))
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())
 
     def _choose(self, module: nn.Module, context: Context) -> dict[str, dict[str, Any]]:

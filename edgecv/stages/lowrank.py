@@ -120,7 +120,7 @@ class Lowrank(Training):
 
         from edgecv.lowrank.structured import materialised
         from edgecv.stages.prune import macs
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         model, module = source
         torch.set_num_threads(context.threads)
@@ -129,7 +129,7 @@ class Lowrank(Training):
         facts: dict[str, Any] = {
             "macs_before": macs(materialised(module), context),
             "weights_bytes_before": _bytes(module),
-            "top1_float": top1(module, test, context),
+            **context.accuracy(judged(module, test, context), "_float"),
         }
         edit, told = self._edited(module, context, images, test)
         facts |= told | {"factors": describe(edit), "macs": macs(materialised(module), context)}
@@ -153,7 +153,7 @@ class Lowrank(Training):
         from safetensors.torch import load_file, save_file
 
         from edgecv.behaviour import check_runs
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         kept, weights = context.out / CHOICE, context.out / FACTORS
         if kept.exists():  # written last
@@ -168,7 +168,7 @@ class Lowrank(Training):
         check_runs(
             module, x, context.where, f"its layers {', '.join(edit['layers'])} were replaced"
         )
-        facts["top1_before_finetuning"] = top1(module, test, context)
+        facts |= context.accuracy(judged(module, test, context), "_before_finetuning")
         state = {k: v.detach().clone().contiguous() for k, v in module.state_dict().items()}
         save_file(state, weights)
         _write(kept, {"edit": edit, "facts": facts})

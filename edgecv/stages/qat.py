@@ -62,18 +62,18 @@ class Qat(Training):
         from edgecv.quantizers.start import prepare
         from edgecv.quantizers.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         model, module = source
         torch.set_num_threads(context.threads)
         images, test = context.images("train"), context.images("test")
         teacher = self.teaching(module, context, self.dense(module))
-        facts: dict[str, Any] = {"top1_float": top1(module, test, context)}
+        facts: dict[str, Any] = context.accuracy(judged(module, test, context), "_float")
         pixels = calibration_sample(images.pixels, self.samples)
         sample = torch.from_numpy(context.preprocess.normalise(pixels))
         edit = prepare(module, sample, context.where, self.method,
                        self.weight_bits, self.activation_bits)  # fmt: skip
-        facts["top1_before_training"] = top1(module, test, context)
+        facts |= context.accuracy(judged(module, test, context), "_before_training")
         lesson = Lesson(
             teacher, self.distill, self.temperature, self.logits_mse, self.clip_decay,
             freeze_from=round(self.freeze_bn * self.epochs),
@@ -82,5 +82,5 @@ class Qat(Training):
         plan = self.plan(self.epochs, self.lr or (0.01 if few else 0.001))
         facts |= QuantizingTrainer(module, images, plan, context, lesson).fit()
         settle(module, edit)
-        facts["top1"] = top1(module, test, context)
+        facts |= context.accuracy(judged(module, test, context))
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

@@ -76,7 +76,7 @@ class Restructure(Training):
         import torch
 
         from edgecv.behaviour import check_runs
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         model, module = source
         images, test, dense = context.images("train"), context.images("test"), self.dense(module)
@@ -92,7 +92,7 @@ class Restructure(Training):
             "modules": {name: spec.json() for name, spec in specs.items()},
         }
         facts |= {"macs": counting.macs(module, *shape), "replaced": describe(edit)}
-        facts["top1_before_finetuning"] = top1(module, test, context)
+        facts |= context.accuracy(judged(module, test, context), "_before_finetuning")
         if self.finetune_epochs:
             facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

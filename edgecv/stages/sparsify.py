@@ -71,7 +71,7 @@ class Sparsify(Training):
 
     def run(self, source: Any, context: Context) -> None:
         from edgecv.pruning.connections import Rule, Sparsifier, counted, densities
-        from edgecv.training import top1
+        from edgecv.training import judged
 
         model, module = source
         n, m = map(int, self.pattern.split(":"))
@@ -79,12 +79,14 @@ class Sparsify(Training):
         shares = densities(module, 1 - self.sparsity, self.density, context.where, pattern)
         rule = Rule(self.method, shares, self.epochs, self.scope == "global", (n, m),
                     self.l1, self.l2, self.decay)  # fmt: skip
-        facts: dict[str, Any] = {"top1_dense": top1(module, context.images("test"), context)}
+        facts: dict[str, Any] = context.accuracy(
+            judged(module, context.images("test"), context), "_dense"
+        )
         plan = self.plan(self.epochs + self.finetune_epochs, self.lr)
         lesson = self.lesson(module, context, self.teaching(module, context, self.dense(module)))
         facts |= Sparsifier(module, plan, context, rule, lesson).fit()
         facts |= counted(module, list(shares))
-        facts["top1"] = top1(module, context.images("test"), context)
+        facts |= context.accuracy(judged(module, context.images("test"), context))
         if self.teacher != "none":
             facts["teacher"] = self.teacher
         edit = {"op": "connections", "step": context.where, "layers": facts["layers"]}

@@ -114,12 +114,12 @@ class Training(Stage):
 
         teacher: what `dense` kept before the stage changed the network, for `teacher: self`
         """
-        from edgecv.training import Trainer, top1
+        from edgecv.training import Trainer, judged
 
         lesson = self.lesson(module, context, self.teaching(module, context, teacher))
         plan = self.plan(epochs, lr)
         facts = Trainer(module, context.images("train"), plan, context, lesson).fit()
-        facts["top1"] = top1(module, context.images("test"), context)
+        facts |= context.accuracy(judged(module, context.images("test"), context))
         return facts | ({"teacher": self.teacher} if self.teacher != "none" else {})
 
 
