@@ -34,6 +34,8 @@ class Plan:
     """How to train. Learning rate in the optimizer's units; shift in pixels.
 
     batch_size: None is 64, or a power of two that leaves 16 steps in an epoch of a small set
+    scale, colour, mosaic: of pictures whose labels lie in them (`edgecv.tasks.*.augment`): made up
+                1 + scale times larger or smaller; 0..1 of contrast; the share that are mosaics
     """
 
     epochs: int
@@ -47,6 +49,9 @@ class Plan:
     ema: float = 0.0
     flip: bool = True
     shift: int = 2
+    scale: float = 0.0
+    colour: float = 0.0
+    mosaic: float = 0.0
 
     def batch(self, images: int) -> int:
         """Images per step."""

@@ -24,6 +24,7 @@ MAX_WIDTH = 16.0  # a multiplier above this was meant as a number of channels
 _FAMILIES = {
     "densenet": ("densenet121", "densenet_cifar"),
     "efficientnet_lite": tuple(f"efficientnet_lite{i}" for i in range(5)),
+    "fast_scnn": ("fast_scnn",),
     "igc": ("igcv1", "igcv1_resnet18", "igcv2", "igcv3"),
     "lenet": ("lenet5", "lenet_300_100"),
     "mobilenet_v1": ("mobilenet_v1",),
@@ -31,10 +32,13 @@ _FAMILIES = {
     "mobilenet_v3": ("mobilenet_v3_large", "mobilenet_v3_small"),
     "resnet": tuple(f"resnet{n}" for n in (8, 18, 20, 32, 34, 44, 50, 56, 101, 110, 152)),
     "shufflenet_v2": ("shufflenet_v2",),
+    "tiny_detector": ("tiny_detector",),
+    "unet": ("unet",),
     "vgg": ("vgg11", "vgg13", "vgg16", "vgg19", "vgg_cifar"),
     "vgg_small": ("vgg_small",),
     "xception": ("xception",),
 }
+_TASKS = {"fast_scnn": "segmentation", "tiny_detector": "detection", "unet": "segmentation"}
 _BUILDERS = {
     name: f"{__name__}.{module}:{name}" for module, names in _FAMILIES.items() for name in names
 }
@@ -65,6 +69,15 @@ def builder(name: str) -> Callable[..., nn.Module]:
         if (error.name or "").split(".")[0] == "torch":
             raise missing("torch", "compress", f"zoo {name}") from error
         raise
+
+
+def task_of(name: str) -> str:
+    """The task that the outputs of the network `name` are for, by its name in `edgecv.tasks`.
+
+    Raises ModelError for an unknown name.
+    """
+    _place(name)
+    return _TASKS.get(name, "classification")
 
 
 def module_of(name: str) -> str:

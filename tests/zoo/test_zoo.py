@@ -12,7 +12,9 @@ from torch import nn
 
 from edgecv import zoo
 from edgecv.backends.onnxruntime.run import Session
+from edgecv.edits import replay
 from edgecv.errors import MissingExtraError, ModelError
+from edgecv.pruning import groups
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.zoo import blocks, efficientnet_lite, igc
 
@@ -40,7 +42,17 @@ def test_defaults_give_a_network_that_runs(name):
         model = zoo.build(name).eval()
         side = defaults.get("size", 64)
         y = model(torch.zeros(2, defaults["channels"], side, side))
-    assert y.shape == (2, defaults["classes"])
+    assert y.shape == _answered(name, defaults["classes"], side)
+
+
+def _answered(name, classes, side):
+    """The shape of two answers, by the task; of segmentation as large as the network leaves it."""
+    cells = sum((side // stride) ** 2 for stride in (8, 16, 32))
+    return {
+        "classification": (2, classes),
+        "detection": (2, cells, 5 + classes),
+        "segmentation": (2, classes, *(side // {"unet": 1, "fast_scnn": 8}.get(name, 1),) * 2),
+    }[zoo.task_of(name)]
 
 
 # One small network of every family, as a recipe could ask for it, and its side in pixels.
@@ -48,6 +60,7 @@ SMALL = {
     "densenet121": ({"width": 0.125, "stride": 8}, 24),
     "densenet_cifar": ({"depth": 10, "growth": 4}, 16),
     "efficientnet_lite1": ({"stride": 8}, 24),
+    "fast_scnn": ({"width": 0.25}, 32),
     "igcv1": ({"width": 8, "groups": 4, "depth": 8}, 16),
     "igcv1_resnet18": ({"width": 4, "stride": 8}, 24),
     "igcv2": ({"width": 0.25, "stride": 8}, 24),
@@ -63,6 +76,8 @@ SMALL = {
     "resnet50": ({"width": 0.125, "stride": 8}, 24),
     "resnet8": ({"width": 8, "shortcut": "zeros"}, 16),
     "shufflenet_v2": ({"width": 0.25, "stride": 8}, 24),
+    "tiny_detector": ({"width": 4}, 32),
+    "unet": ({"width": 4, "depth": 2}, 16),
     "vgg16": ({"width": 0.125, "size": 32, "batch_norm": True}, 32),
     "vgg_cifar": ({"depth": 11, "width": 0.125}, 16),
     "vgg_small": ({"width": 8}, 16),
@@ -87,7 +102,8 @@ def test_onnx_says_what_torch_says(name, tmp_path):
         graph = export_onnx(model, x[:1], tmp_path)
         expected = model(x).numpy()
     session = Session({"model.onnx": graph.path.read_bytes()})
-    found = np.concatenate([session.run({"input": one[None]})["logits"] for one in x.numpy()])
+    output = session.outputs[0].name
+    found = np.concatenate([session.run({"input": one[None]})[output] for one in x.numpy()])
     assert expected.std() > 1e-3
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
@@ -173,6 +189,8 @@ def test_every_stage_halves_from_the_second_on():
         ("igcv1", {"groups": 7}, "groups 7 does not divide width 48"),
         ("igcv1", {"depth": 21}, "3 n + 2, got 21"),
         ("lenet5", {"size": 12}, "size 12 is below 16"),
+        ("unet", {"width": 1.5}, "width must be int, got 1.5"),
+        ("unet", {"width": 4096, "depth": 9}, "2,097,152 channels at its deepest, at most 65,536"),
     ],
 )
 def test_refusals(name, args, says):
@@ -258,3 +276,47 @@ def test_lite0_with_another_head_keeps_the_backbone():
     other = zoo.build("efficientnet_lite0", classes=5, pretrained=True).state_dict()
     assert other["head.weight"].shape == (5, 1280)
     assert all(torch.equal(whole[key], other[key]) for key in whole if not key.startswith("head."))
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "divides"),
+    [("tiny_detector", {}, 32), ("fast_scnn", {"width": 0.25}, 32), ("unet", {"depth": 3}, 8)],
+)
+def test_a_size_that_the_network_cannot_halve_is_refused(name, args, divides):
+    model = zoo.build(name, **args).eval()
+    with pytest.raises(ModelError, match=f"of 32x{divides // 2} has sides that {divides} does not"):
+        model(torch.zeros(1, 3, 32, divides // 2))
+
+
+def test_a_detector_says_in_eval_mode_what_its_loss_reads_in_train_mode():
+    """One network, batch norm in eval mode both times: cells in order, scores after the sigmoid."""
+    model = zoo.build("tiny_detector", width=4, classes=3).eval()
+    nn.init.normal_(model.heads[1].classes.weight)
+    x = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        answer = model(x)
+        model.training = True
+        levels = model(x)
+    assert [tuple(level.shape) for level in levels] == [
+        (2, 8, 64 // s, 96 // s) for s in (8, 16, 32)
+    ]
+    rows = torch.cat([level.permute(0, 2, 3, 1).reshape(2, -1, 8) for level in levels], 1)
+    torch.testing.assert_close(answer[..., :4], rows[..., :4])
+    torch.testing.assert_close(answer[..., 4:], rows[..., 4:].sigmoid())
+
+
+@pytest.mark.parametrize("name", ["tiny_detector", "unet", "fast_scnn"])
+def test_half_of_the_channels_of_dense_outputs_can_go(name):
+    """Every width can be halved, and what is left runs and answers the same shape."""
+    args, side = SMALL[name]
+    torch.manual_seed(0)
+    model = zoo.build(name, **args)
+    with torch.no_grad():
+        model(torch.randn(4, 3, side, side))  # statistics that are no identity
+    x = torch.randn(2, 3, side, side)
+    found = groups.find(model.eval(), x[:1], name)
+    kept = [torch.arange(group.width // 2) for group in found]
+    before, weights = model(x).shape, sum(p.numel() for p in model.parameters())
+    replay(model, groups.edit(model, found, kept, "half"))
+    assert model(x).shape == before
+    assert sum(p.numel() for p in model.parameters()) < 0.45 * weights
