@@ -38,13 +38,11 @@ _FAMILIES = {
     "vgg_small": ("vgg_small",),
     "xception": ("xception",),
 }
+# of those that do not classify
 _TASKS = {"fast_scnn": "segmentation", "tiny_detector": "detection", "unet": "segmentation"}
 _BUILDERS = {
     name: f"{__name__}.{module}:{name}" for module, names in _FAMILIES.items() for name in names
 }
-
-
-_TASKS: dict[str, str] = {}  # of those that do not classify
 
 
 def task(name: str) -> str:
@@ -69,15 +67,6 @@ def builder(name: str) -> Callable[..., nn.Module]:
         if (error.name or "").split(".")[0] == "torch":
             raise missing("torch", "compress", f"zoo {name}") from error
         raise
-
-
-def task_of(name: str) -> str:
-    """The task that the outputs of the network `name` are for, by its name in `edgecv.tasks`.
-
-    Raises ModelError for an unknown name.
-    """
-    _place(name)
-    return _TASKS.get(name, "classification")
 
 
 def module_of(name: str) -> str:

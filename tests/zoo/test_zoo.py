@@ -52,7 +52,7 @@ def _answered(name, classes, side):
         "classification": (2, classes),
         "detection": (2, cells, 5 + classes),
         "segmentation": (2, classes, *(side // {"unet": 1, "fast_scnn": 8}.get(name, 1),) * 2),
-    }[zoo.task_of(name)]
+    }[zoo.task(name)]
 
 
 # One small network of every family, as a recipe could ask for it, and its side in pixels.

@@ -215,12 +215,12 @@ class DetectionTask(Task):
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
     ) -> tuple[np.ndarray, Sequence[Any]]:
-        from edgecv.tasks.detection import augment  # type: ignore[attr-defined]
+        from edgecv.tasks.detection import augment
 
         return augment.augmented(pixels, truths, plan, rng)
 
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
-        from edgecv.tasks.detection import loss  # type: ignore[attr-defined]
+        from edgecv.tasks.detection import loss
 
         return loss.loss(outputs, truths)
 

@@ -175,12 +175,12 @@ class SegmentationTask(Task):
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
     ) -> tuple[np.ndarray, Sequence[Any]]:
-        from edgecv.tasks.segmentation import augment  # type: ignore[attr-defined]
+        from edgecv.tasks.segmentation import augment
 
         return augment.augmented(pixels, truths, plan, rng)
 
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
-        from edgecv.tasks.segmentation import loss  # type: ignore[attr-defined]
+        from edgecv.tasks.segmentation import loss
 
         return loss.loss(outputs, truths)
 
