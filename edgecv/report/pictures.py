@@ -1,4 +1,4 @@
-"""Small pictures as data URIs: test images as they are, Grad-CAM as a veil that lies over them."""
+"""Small pictures as data URIs: test images, Grad-CAM as a veil that lies over them, maps."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from edgecv.report.saliency import upsampled
 
 PLAIN = 64  # pixels; a larger image is shown smaller, as JPEG: PNG photographs weigh ten times more
 LARGEST = 128
+SCENE = 320  # of a picture with boxes or a map: about 20 KB
 LEVELS = 32
 VEIL = (232, 72, 12)  # over grey and colour alike; what is under the strongest spot still shows
 OPACITY = 0.78
@@ -42,6 +43,37 @@ def veil(small: Any, size: tuple[int, int]) -> str:
     picture.putpalette(bytes(VEIL) * LEVELS)
     alphas = bytes(round(255 * OPACITY * i / (LEVELS - 1)) for i in range(LEVELS))
     return _uri(picture, "PNG", optimize=True, transparency=alphas)
+
+
+def scene(pixels: np.ndarray) -> str:
+    """A data URI of uint8 (H, W, C) in which boxes are to be seen, SCENE pixels wide or high."""
+    shown = pixels[..., 0] if pixels.shape[2] < 3 else np.ascontiguousarray(pixels[..., :3])
+    picture = _pillow().fromarray(shown)
+    picture.thumbnail((SCENE, SCENE))
+    return _uri(picture, "JPEG", quality=80)
+
+
+def mask(classes: np.ndarray) -> str:
+    """A data URI of a map, integers (H, W) in 0..255, each class in its colour
+    (`edgecv.tasks.drawing.colour`), IGNORED clear; SCENE pixels wide or high at the most."""
+    from edgecv.tasks.drawing import IGNORED, colour
+
+    picture = _pillow().fromarray(_thinned(classes).astype(np.uint8), "P")
+    picture.putpalette(bytes(v for index in range(256) for v in colour(index)))
+    return _uri(picture, "PNG", optimize=True, transparency=IGNORED)
+
+
+def differing(before: np.ndarray, after: np.ndarray) -> str:
+    """A data URI of a veil over the pixels that two maps (H, W) of one image call otherwise."""
+    picture = _pillow().fromarray((_thinned(before) != _thinned(after)).astype(np.uint8), "P")
+    picture.putpalette(bytes(VEIL) * 2)
+    return _uri(picture, "PNG", optimize=True, transparency=bytes((0, round(255 * OPACITY))))
+
+
+def _thinned(classes: np.ndarray) -> np.ndarray:
+    """Every so-manyth row and column: classes have no mean."""
+    step = -(-max(classes.shape) // SCENE)
+    return classes[::step, ::step]
 
 
 def _pillow() -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from edgecv.errors import missing
+from edgecv.report import words
 from edgecv.report.folder import Row
 
 Spec = dict[str, Any]
@@ -191,10 +192,7 @@ def classes_chart(classes: Sequence[dict[str, Any]]) -> Spec:
     for c in classes:
         values.append({"label": c["label"], "kind": "lost", "n": -c["lost"], "text": c["lost"]})
         values.append({"label": c["label"], "kind": "won", "n": c["won"], "text": c["won"]})
-    y = {"field": "label", "type": "nominal", "title": None,
-         "sort": [c["label"] for c in classes],
-         "axis": {"labelLimit": 110, "labelColor": INK, "ticks": False,
-                  "domain": False}}  # fmt: skip
+    y = _labels([c["label"] for c in classes])
     most = max((abs(v["n"]) for v in values), default=1) * 1.25
     x = {"field": "n", "type": "quantitative", "axis": None, "scale": {"domain": [-most, most]}}
     colour = {"field": "kind", "type": "nominal", "legend": None,
@@ -205,10 +203,66 @@ def classes_chart(classes: Sequence[dict[str, Any]]) -> Spec:
     return {"width": 220, "height": {"step": 21}, "data": {"values": values}, "layer": layers}
 
 
+def _labels(labels: Sequence[str]) -> Spec:
+    """Classes below one another, in this order."""
+    axis = {"labelLimit": 110, "labelColor": INK, "ticks": False, "domain": False}
+    return {"field": "label", "type": "nominal", "title": None, "sort": labels, "axis": axis}
+
+
 def _counts(kind: str, x: Spec, y: Spec) -> Spec:
     side = {"align": "right", "dx": -4} if kind == "lost" else {"align": "left", "dx": 4}
     return {
-        "transform": [{"filter": f"datum.kind == '{kind}' && datum.text > 0"}],
+        "transform": [{"filter": f"datum.kind == '{kind}' && datum.n != 0"}],
         "mark": {"type": "text", "fontSize": 11, "color": SOFT, **side},
         "encoding": {"x": x, "y": y, "text": {"field": "text"}},
     }
+
+
+def changes_chart(rows: Sequence[dict[str, Any]], points: str) -> Spec:
+    """By how many points a metric of each class changed, as `edgecv.report.found.by_class` has it.
+
+    points: how the metric is called
+    """
+    values = [
+        {"label": r["label"], "n": 100 * r["change"], "text": words.signed(100 * r["change"], 1),
+         "kind": "lost" if r["change"] < 0 else "won"}
+        for r in rows
+    ]  # fmt: skip
+    y = _labels([r["label"] for r in rows])
+    most = 1.5 * max((abs(v["n"]) for v in values), default=1) or 1
+    x = {"field": "n", "type": "quantitative", "title": f"{points}, points",
+         "axis": {"tickCount": 5}, "scale": {"domain": [-most, most], "nice": False}}  # fmt: skip
+    colour = {"field": "kind", "type": "nominal", "legend": None,
+              "scale": {"domain": ["lost", "won"], "range": [LOST, WON]}}  # fmt: skip
+    bars: Spec = {"mark": {"type": "bar", "height": 11},
+                  "encoding": {"x": x, "y": y, "color": colour}}  # fmt: skip
+    layers = [bars, *(_counts(kind, x, y) for kind in ("lost", "won"))]
+    return {"width": 220, "height": {"step": 21}, "data": {"values": values}, "layer": layers}
+
+
+def curves_chart(curves: dict[str, Sequence[float]], colours: dict[str, int]) -> Spec:
+    """Precision against recall of each step, the mean over classes.
+
+    curves:  step -> precision in 0..1 at recalls evenly spread over 0..1
+    colours: as `series` gives them
+    """
+    values = [
+        {"step": step, "x": i / (len(curve) - 1), "y": float(precision)}
+        for step, curve in curves.items()
+        for i, precision in enumerate(curve)
+    ]
+    unit = {"domain": [0, 1], "nice": False}
+    x = {"field": "x", "type": "quantitative", "title": "recall", "scale": unit,
+         "axis": {"tickCount": 5}}  # fmt: skip
+    y = {"field": "y", "type": "quantitative", "title": "precision", "scale": unit,
+         "axis": {"tickCount": 5}}  # fmt: skip
+    steps = list(curves)
+    colour = {
+        "field": "step", "type": "nominal",
+        "legend": {"title": None, "orient": "bottom", "labelColor": INK, "symbolType": "stroke",
+                   "direction": "vertical", "labelLimit": 240},
+        "scale": {"domain": steps, "range": [SERIES[colours[s]] for s in steps]},
+    }  # fmt: skip
+    mark = {"type": "line", "strokeWidth": 1.75, "interpolate": "linear"}
+    return {"width": WIDTH, "height": HEIGHT, "data": {"values": values}, "mark": mark,
+            "encoding": {"x": x, "y": y, "color": colour}}  # fmt: skip
