@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
+from edgecv import tasks
 from edgecv.limits import fidelity_of
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
@@ -81,15 +82,16 @@ class Progress:
 
 HEAD = ("target", "step", "precision", "p50 ms", "p90", "p99", "× fp32", "cpu ×", "KB",
         "status")  # fmt: skip
-JUDGED = {True: ("top-1", "vs fp32"), False: ("from float",)}  # with labels, and without
 
 
 def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     """The table at the end of a run; what there is to say of a row stands below it."""
     notes: list[str] = []
     rows: list[list[str]] = []
-    labelled = any(row["metric"] for row in data["results"])
-    head = (*HEAD[:3], *JUDGED[labelled], *HEAD[3:])
+    metrics = [row["metric"]["name"] for row in data["results"] if row["metric"]]
+    labelled = bool(metrics)
+    judged = (tasks.called(metrics[0]), "vs fp32") if labelled else ("from float",)
+    head = (*HEAD[:3], *judged, *HEAD[3:])
     for i, row in enumerate(data["results"]):
         if i and row["target"] != data["results"][i - 1]["target"]:
             rows.append([""] * len(head))
@@ -124,7 +126,7 @@ def _outputs(rows: list[dict[str, Any]]) -> None:
 
 
 def _judged(row: dict[str, Any], labelled: bool) -> list[str]:
-    """The cells of JUDGED."""
+    """The cells of accuracy and its change; without labels of fidelity."""
     if not labelled:
         found = fidelity_of(row)
         return [decibel(found["sqnr_db"]) if found else ""]

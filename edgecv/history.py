@@ -40,15 +40,15 @@ def _lines(model: Model) -> list[str]:
 
 def told(facts: dict[str, Any]) -> str:
     """A step's measurements on one line."""
-    parts = []
+    parts, metric = [], facts.get("metric", "top1")
     last = facts["rounds"][-1] if facts.get("rounds") else {}
     if "rounds" in facts and "method" in facts:
         on = f" on {last['target']} in {facts.get('precision', 'fp32')}" if "target" in last else ""
         parts.append(f"pruned by {facts['method']}{on}")
     if "macs" in facts:
         parts.append(f"{facts['macs_before']:,} → {facts['macs']:,} MACs")
-    if "top1_before_finetuning" in facts:
-        parts.append(f"top1 {facts['top1_before_finetuning']:.4f} before fine-tuning")
+    if f"{metric}_before_finetuning" in facts:
+        parts.append(f"{metric} {facts[f'{metric}_before_finetuning']:.4f} before fine-tuning")
     if last.get("got"):
         words = [f"{k} {v:g}, got {last['got'][k]:.3g}" for k, v in last["asked"].items()]
         parts.append(f"asked for {', '.join(words)}")
@@ -60,8 +60,8 @@ def told(facts: dict[str, Any]) -> str:
         teacher = facts.get("teacher", "none")
         taught = "" if teacher == "none" else f" taught by {TEACHERS.get(teacher, teacher)}"
         parts.append(f"{epochs}{taught}, loss {facts['loss'][-1]:.3f}")
-    if "top1" in facts:
-        parts.append(f"top1 {facts['top1']:.4f}")
+    if metric in facts:
+        parts.append(f"{metric} {facts[metric]:.4f}")
     if "scratch" in facts:
-        parts.append(f"its shape from scratch {facts['scratch']['top1']:.4f}")
+        parts.append(f"its shape from scratch {facts['scratch'][metric]:.4f}")
     return ", ".join(parts) or json.dumps(facts)

@@ -1,6 +1,6 @@
 """results.json: one row for every step and target, with figures only where something was measured.
 
-    {"schema": 1, "recipe", "machine", "versions", "nodes": [...], "results": [row, ...]}
+    {"schema": 2, "recipe", "machine", "versions", "nodes": [...], "results": [row, ...]}
     row: {"step", "target", "engine", "precision", "bundle",
           "metric": {"name", "value", "reference", "samples"},
           "latency_ms": {"p50", "p90", "p99", "mean"}, "latency_ratio", "latency_ratio_interval",
@@ -52,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__, history
+from edgecv import __version__, history, tasks
 from edgecv.backends import every
 from edgecv.bench.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
@@ -91,7 +91,7 @@ def collect(outcome: Outcome, source: dict[str, Any] | None = None) -> dict[str,
     _references(rows, outcome)
     _agreements(rows, outcome)
     return {
-        "schema": 1,
+        "schema": 2,
         "edgecv": __version__,
         "recipe": {
             "name": recipe.name,
@@ -208,7 +208,9 @@ def control(step: str, folder: Path | None) -> dict[str, Any] | None:
 
 def control_words(told: dict[str, Any]) -> str:
     """The control in a line."""
-    return f"its shape from scratch: top-1 {100 * told['top1']:.2f} after {told['epochs']} epochs"
+    metric = told.get("metric", "top1")
+    said = f"{tasks.called(metric)} {100 * told[metric]:.2f}"
+    return f"its shape from scratch: {said} after {told['epochs']} epochs"
 
 
 def _latency(node: Node, facts: BundleFacts, outcome: Outcome) -> Row:

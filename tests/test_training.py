@@ -12,7 +12,14 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv.errors import StageError  # noqa: E402
-from edgecv.training import Plan, Trainer, augment, learning_rate, memory_format  # noqa: E402
+from edgecv.training import (  # noqa: E402
+    Plan,
+    Trainer,
+    augment,
+    judged,
+    learning_rate,
+    memory_format,
+)
 from tests import networks as nets  # noqa: E402
 
 PLANS = {

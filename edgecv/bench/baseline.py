@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -32,13 +32,14 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__
+from edgecv import __version__, tasks
 from edgecv.errors import RecipeError
-from edgecv.runtime import shape
+from edgecv.runtime import npy, shape
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.manifest import COUNT, LINE, METRIC, NAME
 from edgecv.runtime.shape import Every, Number, Text
 from edgecv.store import disk_errors, write_atomic
+from edgecv.tasks.base import Task
 
 SCHEMA = 1
 KIND = "edgecv baseline"
@@ -56,6 +57,9 @@ FACTS = {
     "metric?": METRIC,
     "sqnr_db?": DB,
     "correct?": Text(1 << 28),
+    "parts?": Every(dict, Text(1 << 28)),
+    "task?": NAME,
+    "decode?": dict,
     "no_latency?": LINE,
 }
 FIGURES = {
@@ -108,6 +112,7 @@ class Entry:
     """One bundle, there to be measured (`bundle`) or known from figures (`timings`), or both.
 
     correct: bool (images,), whether each test image was answered rightly; None when not known
+    scored:  of other tasks than classification, what each test image adds to the metric
     problem: why there is nothing to measure, when a run says so itself
     """
 
@@ -115,9 +120,21 @@ class Entry:
     facts: dict[str, Any]
     bundle: Path | None = None
     correct: np.ndarray | None = None
+    scored: Mapping[str, np.ndarray] = field(default_factory=dict)
     timings: tuple[Timing, ...] = ()
     runnable: bool = True
     problem: str = ""
+
+    @property
+    def task(self) -> Task:
+        """Whose metric it is; a row of classes where nothing is said."""
+        found = tasks.of_manifest(self.facts)
+        return found or tasks.of_manifest({"task": "classification"})  # type: ignore[return-value]
+
+    @property
+    def parts(self) -> Mapping[str, np.ndarray]:
+        """What `Task.difference` compares; empty where it is not known."""
+        return self.scored if self.correct is None else {"correct": self.correct}
 
     @property
     def metric(self) -> dict[str, Any] | None:
@@ -153,6 +170,7 @@ def of_bundle(path: Path) -> Entry:
         facts_of(contents),
         path,
         contents.correct,
+        contents.parts,
         runnable=runnable,
         problem="" if runnable else _not_here(contents),
     )
@@ -179,6 +197,7 @@ def facts_of(contents: Contents) -> dict[str, Any]:
         "metric": manifest.get("metric"),
         "executed": manifest.get("executed") or {},
         **({"sqnr_db": kept} if unlabelled else {}),
+        **({k: manifest[k] for k in ("task", "decode")} if "decode" in manifest else {}),
     }
 
 
@@ -224,7 +243,8 @@ def _of_row(path: Path, data: dict[str, Any], row: dict[str, Any], away: bool) -
         "target": row["target"], "engine": row["engine"], "precision": row["precision"],
         "size_bytes": row.get("engine_bytes"), "metric": row.get("metric"), "digest": "",
     }  # fmt: skip
-    return Entry(name, facts, None, None, _row_timings(data, row), row["status"] == "ok", problem)
+    timings = _row_timings(data, row)
+    return Entry(name, facts, None, None, {}, timings, row["status"] == "ok", problem)
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -262,7 +282,7 @@ def _of_baseline(path: Path, data: dict[str, Any]) -> list[Entry]:
         raise RecipeError(str(path), f"is damaged: {problem}", again)
     try:
         return [
-            Entry(name, facts, None, _unpack(facts), _stored_timings(data, name))
+            Entry(name, facts, None, _unpack(facts), _scored(facts), _stored_timings(data, name))
             for name, facts in data["bundles"].items()
         ]
     except ValueError as e:
@@ -298,6 +318,15 @@ def _unpack(facts: dict[str, Any]) -> np.ndarray | None:
     return np.unpackbits(bits, count=metric["samples"]).astype(bool)
 
 
+def _scored(facts: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Raises ValueError, which says what is wrong."""
+    try:
+        packed = {k: base64.b64decode(v, validate=True) for k, v in facts.get("parts", {}).items()}
+    except (binascii.Error, ValueError):
+        raise ValueError("parts are not base64") from None
+    return {name: npy.read(data) for name, data in packed.items()}
+
+
 def _pack(correct: np.ndarray | None) -> str | None:
     if correct is None:
         return None
@@ -329,6 +358,9 @@ class Baseline:
         why: there are none, where there are none; a later gate says it
         """
         facts = {**entry.facts, "correct": _pack(entry.correct)}
+        if entry.scored:
+            parts = {name: npy.written(values) for name, values in entry.scored.items()}
+            facts["parts"] = {k: base64.b64encode(v).decode() for k, v in parts.items()}
         facts.pop("no_latency", None)
         if why:
             facts["no_latency"] = why[:1000]

@@ -24,7 +24,6 @@ import numpy as np
 
 from edgecv.bench.baseline import Baseline, Entry, Timing, alike
 from edgecv.bench.duel import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
-from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
 from edgecv.errors import (
     BundleError,
     EdgecvError,
@@ -134,7 +133,7 @@ def judge(
 ) -> list[Judged]:
     """Judge every pair. run: calls a child module with a job, here or on a device."""
     clocked = sum(1 for a, b in found if a and b and (b.runnable if b.bundle else b.timings))
-    told = sum(1 for a, b in found if a and b and a.correct is not None and b.correct is not None)
+    told = sum(1 for a, b in found if a and b and a.parts and b.parts)
     answers = replace(options, alpha=options.alpha / max(1, told))
     options = replace(options, alpha=options.alpha / max(1, clocked))
     return [_judge(before, after, options, answers, run) for before, after in found]
@@ -295,39 +294,41 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     limit = options.limits.accuracy_drop
     if limit is None:
         return []
-    blank = Check("accuracy", SKIPPED, limit=limit, unit="top-1")
     a, b = before.metric, after.metric
+    task = before.task
+    blank = Check("accuracy", SKIPPED, limit=limit, unit=task.points)
     if not a or not b:
         return [replace(blank, reason="a bundle without a measured accuracy")]
     blank = replace(blank, baseline=a["value"], candidate=b["value"])
+    if a.get("name") != b.get("name"):
+        return [replace(blank, verdict=INCONCLUSIVE, hint="compare networks of one task",
+                        reason=f"one is judged by {a.get('name')}, the other by {b.get('name')}")]  # fmt: skip
     if a.get("images") != b.get("images"):
         return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
                         hint="run both recipes on the same data")]  # fmt: skip
-    if before.correct is None or after.correct is None:
+    was, now = before.parts, after.parts
+    if not was or not now:
         change = b["value"] - a["value"]
         if -change <= limit:
             return [replace(blank, verdict=PASS, change=change)]
         return [replace(blank, verdict=INCONCLUSIVE, change=change,
                         reason="which images were right is not known, so chance cannot be told",
                         hint="make both bundles again with this edgecv")]  # fmt: skip
-    if len(before.correct) != len(after.correct):
-        return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
-                        hint="run both recipes on the same data")]  # fmt: skip
-    if not len(before.correct):
+    if not a["samples"]:
         return [replace(blank, reason="no test images")]
-    drop, low, high = paired_drop(before.correct, after.correct, 1.0 - 2.0 * options.alpha)
-    lost = int((before.correct & ~after.correct).sum())
-    won = int((after.correct & ~before.correct).sum())
-    p = drop_p(lost, won)
-    blank = replace(blank, change=-drop, bounds=(-high, -low))
-    counts = f"{lost} images lost, {won} won of {len(before.correct):,} (p {p:.2g})"
-    if drop <= limit:
-        return [replace(blank, verdict=PASS, reason=counts)]
-    if p < options.alpha:
-        return [replace(blank, verdict=REGRESSION, reason=counts)]
-    more = images_to_settle(before.correct, after.correct, options.alpha)
-    return [replace(blank, verdict=INCONCLUSIVE, reason=f"{counts}: it may be chance",
-                    hint=f"some {more:,} test images would tell")]  # fmt: skip
+    try:
+        found = task.difference(was, now, options.alpha)
+    except ValueError as e:
+        return [replace(blank, verdict=INCONCLUSIVE, reason=str(e),
+                        hint="run both recipes on the same data")]  # fmt: skip
+    low, high = found.bounds
+    blank = replace(blank, change=-found.drop, bounds=(-high, -low))
+    if found.drop <= limit:
+        return [replace(blank, verdict=PASS, reason=found.told)]
+    if found.p < options.alpha:
+        return [replace(blank, verdict=REGRESSION, reason=found.told)]
+    return [replace(blank, verdict=INCONCLUSIVE, reason=f"{found.told}: it may be chance",
+                    hint=f"some {found.enough:,} test images would tell")]  # fmt: skip
 
 
 def _fidelity(before: Entry, after: Entry, options: Options) -> list[Check]:

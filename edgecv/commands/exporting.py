@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgecv import tasks
 from edgecv.commands.common import add_limits, add_task, add_trust, decode_of, limits_of
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import sentence
@@ -227,12 +228,23 @@ def _tell(made: Exported) -> None:
     for line in _fidelity(facts):
         print(line)
     if metric := facts.metric:
-        print(f"top-1 {100 * metric['value']:.2f} on {metric['samples']:,} images")
+        print(_metric(metric))
+
+
+def _metric(metric: Mapping[str, Any]) -> str:
+    """Accuracy in a line, with what stands beside it."""
+    said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
+    beside = [f"{name} {100 * value:.2f}" for name, value in metric.get("more", {}).items()
+              if value is not None]  # fmt: skip
+    more = f" ({', '.join(beside)})" if beside else ""
+    return f"{said}{more} on {metric['samples']:,} images"
 
 
 def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
     """A row for each target; why one got no bundle below."""
-    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", "top-1")
+    made = [one.facts.metric for one in found.values() if not isinstance(one, EdgecvError)]
+    points = next((tasks.called(m["name"]) for m in made if m), "top-1")
+    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", points)
     rows = []
     for name, one in found.items():
         if isinstance(one, EdgecvError):
@@ -246,7 +258,7 @@ def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
             f"{against['sqnr_db']:.1f}" if against else "",
             f"{100 * facts.metric['value']:.2f}" if facts.metric else "",
         ))  # fmt: skip
-    kept = 6 if any(row[5] for row in rows) else 5  # top-1 where it was measured on labels
+    kept = 6 if any(row[5] for row in rows) else 5  # accuracy where it was measured on labels
     table(head[:kept], [row[:kept] for row in rows], right=(2, 4, 5)[: kept - 3])
     for name, one in found.items():
         if not isinstance(one, EdgecvError) and _has_parts(one.facts):

@@ -273,7 +273,7 @@ class Pruning:
         facts: dict[str, Any] = {
             "macs": macs(self.module, self.context),
             "channels": "; ".join(describe(item["edit"]) for item in rounds),
-            "top1_before_finetuning": cuts[-1]["top1"],
+            **self.context.accuracy(cuts[-1][self.context.metric], "_before_finetuning"),
             "method": self.stage.method,
             "precision": self.stage.precision,
             "curve": curve,
@@ -281,7 +281,7 @@ class Pruning:
         }
         facts |= rounds[-1]["told"]
         if rounds[-1]["told"]:
-            facts["top1"] = curve[-1]["top1"]
+            facts |= self.context.accuracy(curve[-1][self.context.metric])
             facts["epochs"] = sum(item["told"].get("epochs", 0) for item in rounds)
         return facts
 

@@ -33,7 +33,7 @@ NODE = {
 MODEL = {
     "step": str,
     "history": Every(list, str),
-    "curve": Every(list, {"step": str, "top1": NUMBER}),
+    "curve": Every(list, {"step": str, "top1?": NUMBER}),
 }
 RECIPE = {
     **dict.fromkeys(("name?", "file?", "text?", "digest?"), str),

@@ -42,6 +42,11 @@ def task(name: str) -> type[Task]:
     return found
 
 
+def called(metric: str) -> str:
+    """How tables call a task's metric: "map50_95" is "mAP"."""
+    return next((t.points for t in map(task, names()) if t.metric == metric), metric)
+
+
 def of_manifest(manifest: Mapping[str, Any]) -> Task | None:
     """How a manifest says that its outputs are read; None where it does not. Raises ValueError."""
     name = manifest.get("task")

@@ -52,12 +52,14 @@ class Difference:
     bounds: two-sided interval of the drop at 1 - 2 alpha
     p:      probability of such a drop or a larger one between equals
     told:   counts that a reader understands, a phrase
+    enough: about how many images would show this drop at alpha
     """
 
     drop: float
     bounds: tuple[float, float]
     p: float
     told: str
+    enough: int = 0
 
 
 @dataclass(frozen=True)

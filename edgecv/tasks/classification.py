@@ -119,7 +119,7 @@ class ClassificationTask(Task):
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         """McNemar's exact test on the images that only one of them has right."""
-        from edgecv.bench.statistics import drop_p, paired_drop
+        from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
 
         a, b = before["correct"], after["correct"]
         if len(a) != len(b):
@@ -128,7 +128,7 @@ class ClassificationTask(Task):
         lost, won = int((a & ~b).sum()), int((b & ~a).sum())
         p = drop_p(lost, won)
         told = f"{lost} images lost, {won} won of {len(a):,} (p {p:.2g})"
-        return Difference(drop, (low, high), p, told)
+        return Difference(drop, (low, high), p, told, images_to_settle(a, b, alpha))
 
 
 def best_of(z: np.ndarray, top: int | None) -> np.ndarray:

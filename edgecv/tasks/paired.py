@@ -11,6 +11,7 @@ the true drop in 91, where d* shifted to 0 erred in 13 and its interval held it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -42,4 +43,12 @@ def difference(
     drawn = value_of(before, times) - value_of(after, times)
     low, high = np.quantile(drawn, (alpha, 1.0 - alpha))
     p = (np.count_nonzero(drawn <= 0.0) + 1) / (REPLICATES + 1)
-    return Difference(drop, (float(low), float(high)), p, f"{images:,} images (p {p:.2g})")
+    told = f"{images:,} images (p {p:.2g})"
+    return Difference(drop, (float(low), float(high)), p, told, _enough(drop, low, high, images))
+
+
+def _enough(drop: float, low: float, high: float, images: int) -> int:
+    """How many images have an interval of that level that ends where this drop begins; the interval
+    shrinks with the root of their number."""
+    half = (high - low) / 2
+    return max(images + 1, math.ceil(images * (half / drop) ** 2)) if drop > 0 else images
