@@ -19,7 +19,6 @@ from edgecv.report.found import Change, said
 
 STROKES = {"lost": "--lost", "gained": "--won", "moved": "--ink", "renamed": "--ink"}
 SHOWN = 12  # changes that are drawn and told of one image
-_DASH = ' stroke-dasharray="5 3"'
 
 
 def scene(pixels: np.ndarray, found: Sequence[Change], labels: Sequence[str]) -> dict[str, Any]:
@@ -56,8 +55,9 @@ def drawn(picture: str, size: tuple[int, int], found: Sequence[Change], label: s
 
 def _marks(number: int, change: Change, size: tuple[int, int], unit: float) -> str:
     stroke = STROKES[change.kind]
-    old = "" if change.was is None else _rectangle(change.was, size, "--soft", unit, _DASH)
-    dash = _DASH if change.kind == "lost" else ""
+    dashed = f' stroke-dasharray="{5 * unit:.1f} {3 * unit:.1f}"'
+    old = "" if change.was is None else _rectangle(change.was, size, "--soft", unit, dashed)
+    dash = dashed if change.kind == "lost" else ""
     x, y = (float(np.clip(v, 0, s)) for v, s in zip(change.box, (size[1], size[0]), strict=False))
     high = 12 * unit
     x = min(x, size[1] - high * 1.2)

@@ -27,12 +27,16 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture
 def film(tmp_path: Path) -> Callable[..., Path]:
-    """film(name, count, size=(height, width), rate) -> path of a film whose frame i is
-    grey of level 10 i."""
+    """film(name, count, size=(height, width), rate, corner) -> path of a film whose frame i is
+    grey of level 10 i; corner: with white in the upper left 16 x 16 pixels."""
     av = pytest.importorskip("av")
 
     def make(
-        name: str, count: int, size: tuple[int, int] = (48, 64), rate: Fraction = Fraction(25)
+        name: str,
+        count: int,
+        size: tuple[int, int] = (48, 64),
+        rate: Fraction = Fraction(25),
+        corner: bool = False,
     ) -> Path:
         path = tmp_path / name
         with av.open(str(path), "w") as out:
@@ -41,6 +45,7 @@ def film(tmp_path: Path) -> Callable[..., Path]:
             stream.pix_fmt = "yuv420p"
             for i in range(count):
                 pixels = np.full((*size, 3), 10 * i, np.uint8)
+                pixels[:16, :16] = 255 if corner else 10 * i
                 out.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             out.mux(stream.encode())
         return path

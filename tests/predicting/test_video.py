@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -36,6 +37,27 @@ def test_a_film_that_is_cut_off_gives_what_it_has_and_says_so(
     with pytest.raises(DataError, match=r"cut\.mkv: .*(cut off|damaged)"):
         given.extend(number for number, _, _ in video.frames(cut, "matroska"))
     assert 0 < len(given) < 25
+
+
+@pytest.mark.parametrize("times", [0, 1, 2, 3])
+def test_a_film_that_lies_on_its_side_comes_upright(film: Callable, times: int) -> None:
+    """A telephone says in the track's header by how many quarters, clockwise, to turn it."""
+    path = film("clip.mp4", 1, corner=True)
+    one = 1 << 16
+    turns = [(one, 0, 0, one), (0, one, -one, 0), (-one, 0, 0, -one), (0, -one, one, 0)]
+    a, b, c, d = turns[times]
+    matrix = struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    data = bytearray(path.read_bytes())
+    at = data.index(b"tkhd") + 44  # ISO 14496-12, 8.3.2
+    assert data[at : at + 36] == struct.pack(">9i", one, 0, 0, 0, one, 0, 0, 0, 1 << 30)
+    data[at : at + 36] = matrix
+    path.write_bytes(data)
+    ((_, _, pixels),) = video.frames(path, "mov")
+    wanted = np.zeros((48, 64))
+    wanted[:16, :16] = 255
+    wanted = np.rot90(wanted, -times)
+    assert pixels.shape[:2] == wanted.shape
+    assert np.abs(pixels.mean(-1) - wanted).mean() < 5
 
 
 @pytest.mark.parametrize("data", [b"", b"no film at all" * 99, b"#EXTM3U\nhttp://127.0.0.1:9/x\n"])
