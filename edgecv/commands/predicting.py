@@ -172,10 +172,10 @@ class _Run:
                     path = film.path
                 self._say(picture, answer, path)
         except KeyboardInterrupt:
-            if film and source.count is not None:
-                film.discard()
-            elif film:
+            if film and source.endless:
                 film.keep()
+            elif film:
+                film.discard()
             raise
         except BaseException:
             if film:

@@ -49,9 +49,10 @@ class Picture:
 class Source:
     """Pictures of one kind.
 
-    count: how many; None where only the end tells
-    film:  whether they are frames, to be kept as one film
-    files: the files that are read
+    count:   how many; None where only the end tells
+    film:    whether they are frames, to be kept as one film
+    files:   the files that are read
+    endless: it ends where somebody stops it
     """
 
     name: str
@@ -59,6 +60,7 @@ class Source:
     count: int | None
     film: bool = False
     files: Sequence[Path] = ()
+    endless: bool = False
 
 
 def source(text: str, channels: int, every: int = 1, apart: Path | None = None) -> Source:
@@ -132,7 +134,7 @@ def _camera(number: int, every: int) -> Source:
     def pictures() -> Iterator[Picture]:
         return _shown(video.frames(device, "v4l2", every), name, Path(f"camera-{number}"))
 
-    return Source(name, pictures, None, True)
+    return Source(name, pictures, None, True, endless=True)
 
 
 def _shown(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,36 @@ def test_a_film_is_answered_frame_by_frame(
     assert [t for _, t, _ in drawn] == pytest.approx([0, 0.28, 0.56, 0.84], abs=1e-3)
     assert drawn[3][2].shape == (240, 256, 3)
     assert np.abs(drawn[3][2][60:180, 32:36].astype(int) - 210).max() > 60  # the box's side
+
+
+@pytest.mark.parametrize("endless", [True, False])
+def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
+    room: Path, tmp_path: Path, endless: bool
+) -> None:
+    """A camera is always stopped; half a film is not what was asked for. No camera is here."""
+    pytest.importorskip("av")
+    from edgecv.commands.common import Bar
+    from edgecv.commands.predicting import _Run
+    from edgecv.predicting import video
+    from edgecv.predicting.answers import Predictor
+    from edgecv.predicting.saving import Kept
+    from edgecv.predicting.sources import Picture, Source
+    from edgecv.runtime.archive import read_bundle
+
+    def frames() -> Iterator[Picture]:
+        for i in range(3):
+            grey = partial(np.full, (240, 256, 3), 200, np.uint8)
+            yield Picture("camera:0", Path("camera-0"), grey, i, i / 10)
+        raise KeyboardInterrupt
+
+    kept = Kept(tmp_path, [], arrays=False)
+    run = _Run(Predictor(read_bundle(room / "spots.edgecv")), kept, Bar("x", True), False, None)
+    with pytest.raises(KeyboardInterrupt):
+        run.source(Source("camera:0", frames, None, film=True, endless=endless))
+    left = [path.name for path in tmp_path.iterdir()]
+    assert left == (["camera-0.mp4"] if endless else [])
+    if endless:
+        assert len(list(video.frames(tmp_path / "camera-0.mp4", "mov"))) == 3
 
 
 @pytest.mark.parametrize(
