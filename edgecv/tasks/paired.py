@@ -41,10 +41,10 @@ def difference(
     drop = float(value_of(before, once)[0] - value_of(after, once)[0])
     times = draws(images, REPLICATES, seed)
     drawn = value_of(before, times) - value_of(after, times)
-    low, high = np.quantile(drawn, (alpha, 1.0 - alpha))
-    p = (np.count_nonzero(drawn <= 0.0) + 1) / (REPLICATES + 1)
+    low, high = map(float, np.quantile(drawn, (alpha, 1.0 - alpha)))
+    p = (int(np.count_nonzero(drawn <= 0.0)) + 1) / (REPLICATES + 1)
     told = f"{images:,} images (p {p:.2g})"
-    return Difference(drop, (float(low), float(high)), p, told, _enough(drop, low, high, images))
+    return Difference(drop, (low, high), p, told, _enough(drop, low, high, images))
 
 
 def _enough(drop: float, low: float, high: float, images: int) -> int:
