@@ -61,6 +61,8 @@ CERTAIN = [  # shapes, input, classes, decoder, what else is told
     ([(1, 300, 80), (1, 300, 4)], (640, 640), 80, "detr", {"background": None}),
     ([(1, 100, 92), (1, 100, 4)], (800, 800), 91, "detr", {"background": -1}),
     ([(1, 300, 6)], (640, 640), None, "end2end", {}),
+    ([(1, 77, 6)], (640, 640), None, "end2end", {}),
+    ([(1, 189, 6)], (96, 96), 1, "yolox", {}),
     ({"b": (1, 100, 4), "scores": (1, 100), "labels": (1, 100)}, (640, 640), None,
      "suppressed", {"outputs": ("b", "scores", "labels")}),
     ({"num": (1, 1), "boxes": (1, 100, 4), "classes": (1, 100), "x": (1, 100)}, (640, 640), 3,
@@ -92,7 +94,7 @@ def test_what_is_certain(shapes, size, classes, decoder, told) -> None:
         (maps(85), (640, 640), None),  # 5 + 80 of YOLOX or 64 + 21 of YOLOv8
         (maps(255), (640, 640), 80),  # whose anchors?
         ([(1, 100, 92), (1, 100, 4)], (800, 800), None),  # is one of them "no object"?
-        ([(1, 336, 6)], (128, 128), 1),  # 336 cells of one class, or 336 rows
+        ([(1, 500, 6)], (320, 320), 1),  # 500 cells of one class, or 500 rows
         ([(1, 1000)], (224, 224), 1000),
         ([(1, 21, 512, 512)], (512, 512), 21),
         ([(1, 100, 4), (1, 100), (1, 100)], (640, 640), None),  # which are the scores?
@@ -108,8 +110,8 @@ def test_what_is_not_certain_is_asked(shapes, size, classes) -> None:
 
 def test_two_that_fit_are_named() -> None:
     with pytest.raises(UnsupportedError, match="may be yolox or end2end"):
-        of_graph([(1, 336, 6)], (128, 128), 1)
-    assert of_graph([(1, 336, 6)], (128, 128), 1, decoder="end2end").decoder == "end2end"
+        of_graph([(1, 500, 6)], (320, 320), 1)
+    assert of_graph([(1, 500, 6)], (320, 320), 1, decoder="end2end").decoder == "end2end"
 
 
 def test_a_decoder_that_does_not_fit_says_what_it_expected() -> None:
