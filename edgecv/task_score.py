@@ -3,7 +3,7 @@ by the code that the runtime runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -59,11 +59,15 @@ def reads(
     outputs: Sequence[TensorSpec],
     images: Images,
     preprocess: Preprocess,
+    asked: Mapping[str, Any] | None = None,
 ) -> Iterator[Any]:
-    """What the task reads of each image, in pixels of the picture as it was."""
+    """What the task reads of each image, in pixels of the picture as it was.
+
+    asked: of it; None: as it is judged, {}: as it is deployed
+    """
     interface = Interface((), own(session.outputs, outputs), task.name)
     assert images.truth is not None
-    batch, asked = batch_of(session.inputs), task.judging()
+    batch, asked = batch_of(session.inputs), task.judging() if asked is None else asked
     sizes = iter(images.truth.sizes.tolist())
     for feed in Feeds(images.samples, session.inputs, preprocess):
         found = interface.answer(dict(session.run(feed)))

@@ -30,14 +30,14 @@ def tensors(path: Path) -> Path:
     return write_bundle(path, manifest, {"model.onnx": model}, *golden(model, manifest))
 
 
-def detector(path: Path) -> Path:
-    """Finds BOXES in every picture, a "moth" and a "lamp", with SHARE of its brightness."""
+def detector(path: Path, share: tuple[float, ...] = SHARE) -> Path:
+    """Finds BOXES in every picture, a "moth" and a "lamp", with this share of its brightness."""
     pytest.importorskip("onnx")
     from onnx import helper, numpy_helper
 
     rows = np.array([[*box, 0, 0] for box in BOXES], np.float32)[None]
     scores = np.zeros((1, 2, 6), np.float32)
-    scores[0, :, 4] = SHARE
+    scores[0, :, 4] = share
     rows[0, :, 5] = (0, 1)
     constants = [
         numpy_helper.from_array(rows, "rows"), numpy_helper.from_array(scores, "share"),
@@ -59,19 +59,23 @@ def detector(path: Path) -> Path:
     return write_bundle(path, manifest, {"model.onnx": made}, {"image": pixels}, {"found": answer})
 
 
-def segmenter(path: Path) -> Path:
-    """Every pixel is of its brightest channel: "red", "green" or "blue"."""
+def segmenter(path: Path, gain: tuple[float, ...] = (1.0, 1.0, 1.0)) -> Path:
+    """Every pixel is of its brightest channel, times a gain: "red", "green" or "blue"."""
     pytest.importorskip("onnx")
-    from onnx import helper
+    from onnx import helper, numpy_helper
 
     shape = (1, 3, SIZE, SIZE)
-    made = _onnx("hues", [helper.make_node("Relu", ["image"], ["map"])], ("map", list(shape)), [])
+    gains = np.array(gain, np.float32).reshape(1, 3, 1, 1)
+    made = _onnx("hues", [helper.make_node("Mul", ["image", "gain"], ["map"])],
+                 ("map", list(shape)), [numpy_helper.from_array(gains, "gain")])  # fmt: skip
     preprocess = Preprocess((SIZE, SIZE), 3, (0.0,), (255.0,), resize="stretch")
     pixels = np.full(shape, 0.5, np.float32)
     output = TensorSpec("map", "float32", shape, "NCHW")
     manifest = _manifest("segmentation", preprocess, output, ["red", "green", "blue"],
                          {"input": [SIZE, SIZE]})  # fmt: skip
-    return write_bundle(path, manifest, {"model.onnx": made}, {"image": pixels}, {"map": pixels})
+    return write_bundle(
+        path, manifest, {"model.onnx": made}, {"image": pixels}, {"map": pixels * gains}
+    )
 
 
 def _onnx(

@@ -1,0 +1,112 @@
+"""Two bundles compared on real engines: networks whose answers are worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edgecv.data.annotations import Boxes, Maps, PictureBoxes
+from edgecv.data.images import Images
+from edgecv.errors import DataError
+from edgecv.report import seen
+from edgecv.report.found import Change, said
+from edgecv.runtime.archive import read_bundle
+from edgecv.runtime.placement import place
+from tests.predicting.bundles import BOXES, SIZE, classifier, detector, segmenter
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("PIL")
+
+LABELS = ("moth", "lamp")
+
+
+def levels(*grey: int) -> np.ndarray:
+    return np.stack([np.full((SIZE, SIZE, 3), level, np.uint8) for level in grey])
+
+
+@pytest.fixture(scope="module")
+def detectors(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A detector, and one whose "lamp" has a quarter of the score."""
+    folder = tmp_path_factory.mktemp("detectors")
+    return [
+        detector(folder / "float.edgecv"),
+        detector(folder / "small.edgecv", share=(1.0, 0.25)),
+    ]
+
+
+def boxed(pixels: np.ndarray) -> Images:
+    """Pictures of 128 x 128 that lie in the input at half their size; the lamp is there."""
+    lamp = np.array([BOXES[1]], np.float32) * 2
+    one = PictureBoxes(lamp, np.array([1]), np.zeros(1, bool), np.array([4096.0], np.float32))
+    truth = Boxes.of([one] * len(pixels), np.full((len(pixels), 2), 2 * SIZE))
+    labels = np.zeros(len(pixels), np.int64)
+    return Images(pixels, labels, LABELS, truth=truth)
+
+
+def test_what_a_detector_loses_is_counted_and_drawn(detectors: list[Path]) -> None:
+    made = seen.seen(detectors, boxed(levels(204, 102, 230)))  # lamp: 0.40, 0.20, 0.45
+    assert made["counts"]["lost"] == made["counts"]["lost_right"] == 2
+    assert made["counts"]["gained"] == made["counts"]["moved"] == 0
+    assert [image["index"] for image in made["images"]] == [2, 0]
+    first = made["images"][0]
+    assert first["visible"] == [0, 0, SIZE, SIZE]
+    (change,) = (Change(**c) for c in first["changes"])
+    assert said(change, LABELS) == "lost: lamp 0.45, which was right"
+    assert change.box == pytest.approx(BOXES[1], abs=0.1)
+
+
+def test_equal_detectors_have_nothing_to_show(detectors: list[Path]) -> None:
+    made = seen.seen([detectors[0]] * 2, boxed(levels(204, 102)))
+    assert made["images"] == []
+    assert set(made["counts"].values()) == {0}
+
+
+def test_maps_that_differ_are_shown_the_worst_first(tmp_path: Path) -> None:
+    bundles = [
+        segmenter(tmp_path / "float.edgecv"),
+        segmenter(tmp_path / "small.edgecv", gain=(1.0, 1.0, 1.5)),
+    ]
+    pixels = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    pixels[..., 1], pixels[..., 2] = 120, 10
+    pixels[0, :16, :, 2], pixels[1, :48, :, 2] = 100, 100  # blue only with half as much again
+    truth = Maps.of([np.ones((SIZE, SIZE), np.uint8)] * 2)
+    images = Images(pixels, np.zeros(2, np.int64), ("red", "green", "blue"), truth=truth)
+    made = seen.seen(bundles, images)
+    assert [(i["index"], i["share"]) for i in made["images"]] == [(1, 0.75), (0, 0.25)]
+    assert made["counts"]["pixels"] == 0.5
+    assert made["images"][0]["classes"] == [1, 2]
+
+
+def test_figures_come_from_what_the_bundles_hold(detectors: list[Path]) -> None:
+    contents = read_bundle(detectors[0])
+    assert seen.figures(contents, contents) == {"classes": [], "curves": {}}
+    parts = {
+        "truth_index": np.array([0]), "truth_count": np.array([2]), "index": np.array([0, 0]),
+        "matched": np.array([1023, 1]), "ignored": np.array([0, 0]),
+    }  # fmt: skip
+    worse = {**parts, "matched": np.array([1023, 0])}
+    before, after = (
+        replace(contents, parts=p, manifest={**contents.manifest, "metric": {"per_class": c}})
+        for p, c in ((parts, {"moth": 0.9}), (worse, {"moth": 0.5}))
+    )
+    made = seen.figures(before, after)
+    assert made["classes"][0]["change"] == pytest.approx(-0.4)
+    assert set(made["curves"]["before"]) == {1.0}
+    assert np.mean(made["curves"]["after"]) == pytest.approx(51 / 101)
+
+
+def test_a_classifier_is_not_for_this(tmp_path: Path) -> None:
+    path = classifier(tmp_path / "animals.edgecv")
+    images = boxed(levels(204))
+    with pytest.raises(DataError, match="no pictures of what it finds"):
+        seen.seen([path, path], images)
+
+
+@pytest.mark.parametrize("way", ["letterbox", "crop", "stretch"])
+def test_what_is_visible_of_a_picture(way: str) -> None:
+    lies = place(way, (100, 200), (64, 64), 1.0, "centre")
+    wanted = {"letterbox": [16, 0, 48, 64], "crop": [0, 0, 64, 64], "stretch": [0, 0, 64, 64]}
+    assert seen.visible((64, 64), lies) == wanted[way]
