@@ -34,7 +34,7 @@ _FIGURES = {
     "ap_medium": (slice(None), 2),
     "ap_large": (slice(None), 3),
 }  # (thresholds, sizes)
-_CHUNK = 1 << 22  # values of the bootstrap that are held at once
+_CHUNK = 1 << 18  # values of the bootstrap that are held at once, so that they stay in the cache
 
 
 def score(reads: Iterable[Any], truth: Boxes, classes: Sequence[str], task: DetectionTask) -> Score:
@@ -233,12 +233,18 @@ def value_of(parts: Parts, weights: np.ndarray) -> np.ndarray:
         there = parts["truth_count"][rows] @ weights[parts["truth_image"][rows]]
         begin, end = np.searchsorted(parts["index"], [k, k + 1])
         own = {name: parts[name][begin:end] for name in ("image", "matched", "ignored")}
-        step = max(1, _CHUNK // max(1, end - begin))
+        step = max(16, _CHUNK // max(1, end - begin))
         for at in range(0, weights.shape[1], step):
             draws = slice(at, at + step)
             total[draws] += _average_precision(own, there[draws], weights[:, draws])
         classes += there > 0
     return total / np.maximum(classes, 1)
+
+
+def _levels(recall: np.ndarray) -> np.ndarray:
+    """int8: how many of the 101 levels each recall reaches, as searchsorted says, faster."""
+    near = (recall * 100.0 + 1e-9).astype(np.int8)
+    return near + (_RECALLS.take(near) <= recall)
 
 
 def _average_precision(own: Parts, there: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -258,6 +264,8 @@ def _average_precision(own: Parts, there: np.ndarray, weights: np.ndarray) -> np
             said = said - left_out[np.searchsorted(np.flatnonzero(ignored), found)]
         precision = right / (said + np.spacing(1))
         best = np.maximum.accumulate(precision[::-1], 0)[::-1]
-        levels = np.searchsorted(_RECALLS, right / objects, "right")
-        total += (best * np.diff(levels, axis=0, prepend=0)).sum(0)
+        levels = _levels(right / objects)
+        levels[1:] -= levels[:-1].copy()
+        best *= levels
+        total += best.sum(0)
     return np.where(there > 0, total / (IOUS * len(_RECALLS)), 0.0)

@@ -170,3 +170,10 @@ def test_parts_are_small() -> None:
     )
     assert rows <= sum(len(read.boxes) for read in reads)
     assert paired.draws(40, 10, 0).sum(0).tolist() == [40] * 10
+
+
+@given(objects=st.integers(1, 40_000), found=st.integers(0, 40_000))
+def test_levels_of_recall_are_counted_to_the_last_bit(objects: int, found: int) -> None:
+    recall = np.array([min(found, objects) / objects, round(found / 400) / 100])
+    levels = np.searchsorted(np.linspace(0.0, 1.00, 101), recall, "right")
+    assert metric._levels(recall).tolist() == levels.tolist()
