@@ -300,9 +300,9 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     if not a or not b:
         return [replace(blank, reason="a bundle without a measured accuracy")]
     blank = replace(blank, baseline=a["value"], candidate=b["value"])
-    if a.get("name") != b.get("name"):
-        return [replace(blank, verdict=INCONCLUSIVE, hint="compare networks of one task",
-                        reason=f"one is judged by {a.get('name')}, the other by {b.get('name')}")]  # fmt: skip
+    if (before.task.name, after.task.name) != (task.name, task.name):
+        what = f"one is judged by {task.points}, the other by {after.task.points}"
+        return [replace(blank, verdict=INCONCLUSIVE, reason=what, hint="compare like with like")]
     if a.get("images") != b.get("images"):
         return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
                         hint="run both recipes on the same data")]  # fmt: skip
@@ -314,7 +314,7 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
         return [replace(blank, verdict=INCONCLUSIVE, change=change,
                         reason="which images were right is not known, so chance cannot be told",
                         hint="make both bundles again with this edgecv")]  # fmt: skip
-    if not a["samples"]:
+    if before.correct is not None and not len(before.correct):
         return [replace(blank, reason="no test images")]
     try:
         found = task.difference(was, now, options.alpha)

@@ -43,6 +43,15 @@ class Training(Stage):
     ema: float = Field(default=0.0, ge=0, lt=1, description="decay of averaged weights; 0 is off")
     flip: bool = Field(default=True, description="mirror images at random")
     shift: int = Field(default=2, ge=0, description="shift images at random, pixels")
+    scale: float = Field(
+        default=0.0, ge=0, le=4, description="of boxes and maps: pictures up to 1 + scale larger"
+    )
+    colour: float = Field(
+        default=0.0, ge=0, le=1, description="of boxes and maps: brightness and contrast at random"
+    )
+    mosaic: float = Field(
+        default=0.0, ge=0, le=1, description="of boxes: the share of pictures made of four"
+    )
 
     teacher: str = Field(
         default="none",
