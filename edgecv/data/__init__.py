@@ -202,16 +202,20 @@ def materialise(
     pixels.flush()
     for note in items.notes():
         tell(source, note)
+    truth: Boxes | Maps | None = None
+    if items.truth == "Boxes":
+        truth = Boxes.of(truths, sizes)
+    elif items.truth == "Maps":
+        truth = Maps.of(truths)
     classes = items.classes
     if classes is None:
-        classes = tuple(str(k) for k in range(int(labels.max()) + 1))
+        largest = int(labels.max()) if truth is None else truth.largest
+        classes = tuple(str(k) for k in range(largest + 1))
     if classes:
         check_labels(source, labels, len(classes))
     save_labels(out, labels, classes)
-    if items.truth == "Boxes":
-        Boxes.of(truths, sizes).save(out)
-    elif items.truth == "Maps":
-        Maps.of(truths).save(out)
+    if truth is not None:
+        truth.save(out)
     if items.arrays:
         save_arrays(out, items.arrays)
     if items.blank:

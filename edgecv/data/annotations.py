@@ -85,6 +85,11 @@ class Boxes:
         }
         return Boxes(np.asarray(sizes, np.int32), ends, **joined)
 
+    @property
+    def largest(self) -> int:
+        """The highest class; 0 where there is none."""
+        return int(self.index.max(initial=0))
+
     def renumbered(self, table: np.ndarray) -> Boxes:
         """The same with class k called table[k]."""
         return replace(self, index=np.asarray(table, np.int64)[self.index])
@@ -134,6 +139,11 @@ class Maps:
         sizes = np.array([m.shape for m in maps], np.int32).reshape(-1, 2)
         flat = np.concatenate([np.zeros(0, np.uint8), *(m.ravel() for m in maps)])
         return Maps(sizes, flat.astype(np.uint8))
+
+    @property
+    def largest(self) -> int:
+        """The highest class; 0 where there is none."""
+        return int(self.flat[self.flat != IGNORED].max(initial=0))
 
     def renumbered(self, table: np.ndarray) -> Maps:
         """The same with class k called table[k]."""

@@ -4,6 +4,10 @@ It is called with `split="train"` or `split="test"` if it takes that argument. I
 (image, label): a Pillow image, a uint8 array (H, W) or (H, W, C), or a float tensor (C, H, W) in
 0..1 as torchvision's ToTensor makes it. Images are not to be normalised or augmented: edgecv does
 both, and keeps the images it was given. `dataset.classes` names the classes if it is there.
+
+A label is a whole number; of a detector {"boxes": (M, 4) x0 y0 x1 y1 in pixels, "labels": (M,)},
+and "iscrowd" and "area" where there are such, as torchvision has it; of segmentation the map of
+classes (H, W), 255 for what counts for nothing. The first item says which of the three it is.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from typing import Any
 import numpy as np
 
 from edgecv import user_code
+from edgecv.data.annotations import IGNORED, PictureBoxes
+from edgecv.data.faults import Faults, mended
 from edgecv.data.source import Items
 from edgecv.errors import DataError
 
@@ -27,18 +33,30 @@ PROBES = 64  # items that the fingerprint reads
 
 def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The dataset's items. Raises DataError for what is not a dataset of images."""
-    dataset = _dataset(argument, split)
-
-    def item(index: int) -> tuple[np.ndarray, int]:
-        where = f"{argument} item {index}"
-        pair = _called(where, lambda: dataset[index])
-        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-            raise DataError(where, f"is {type(pair).__name__}, not a pair (image, label)")
-        return _pixels(where, pair[0]), _label(where, pair[1])
-
+    dataset, faults = _dataset(argument, split), Faults()
     classes = getattr(dataset, "classes", None)
     names = tuple(str(name) for name in classes) if classes is not None else None
-    return Items(len(dataset), item, names, channels=None)
+
+    def pair(index: int) -> tuple[Any, Any]:
+        where = f"{argument} item {index}"
+        found = _called(where, lambda: dataset[index])
+        if not isinstance(found, (tuple, list)) or len(found) != 2:
+            raise DataError(where, f"is {type(found).__name__}, not a pair (image, label)")
+        return found[0], found[1]
+
+    truth = _kind(pair(0)[1])
+
+    def item(index: int) -> tuple[np.ndarray, Any]:
+        where, (image, said) = f"{argument} item {index}", pair(index)
+        pixels = _pixels(where, image)
+        if (kind := _kind(said)) != truth:
+            raise DataError(where, f"is labelled by {_WORDS[kind]}, item 0 by {_WORDS[truth]}")
+        if truth == "index":
+            return pixels, _label(where, said)
+        of = _boxes if truth == "Boxes" else _map
+        return pixels, of(where, said, pixels.shape[:2], len(names or ()), faults)
+
+    return Items(len(dataset), item, names, channels=None, notes=faults.sentences, truth=truth)
 
 
 def fingerprint(argument: str, split: str) -> str:
@@ -53,7 +71,7 @@ def fingerprint(argument: str, split: str) -> str:
     digest.update(Path(module_file).read_bytes() if module_file else b"")
     for index in np.unique(np.linspace(0, source.count - 1, min(PROBES, source.count), dtype=int)):
         image, label = source.item(int(index))
-        digest.update(f"{image.shape} {label} ".encode())
+        digest.update(f"{image.shape} {_written(label)} ".encode())
         digest.update(image.tobytes())
         if index == 0 and not np.array_equal(image, source.item(0)[0]):
             what = "differs between two reads"
@@ -141,3 +159,65 @@ def _label(where: str, label: Any) -> int:
     if number != label:
         raise DataError(where, f"the label {label!r} is not an integer")
     return number
+
+
+_WORDS = {"index": "a number", "Boxes": "boxes", "Maps": "a map"}
+
+
+def _kind(label: Any) -> str:
+    """What a label is, as `Items.truth` says it."""
+    if isinstance(label, dict) and "boxes" in label:
+        return "Boxes"
+    return "Maps" if hasattr(label, "convert") or getattr(label, "ndim", 0) in (2, 3) else "index"
+
+
+def _written(label: Any) -> str:
+    """A label as text that changes when it does."""
+    if isinstance(label, PictureBoxes):
+        return " ".join(np.asarray(v).tobytes().hex() for v in vars(label).values())
+    return label.tobytes().hex() if isinstance(label, np.ndarray) else str(label)
+
+
+def _numbers(where: str, values: Any) -> np.ndarray:
+    array = np.asarray(values.detach().cpu() if hasattr(values, "detach") else values)
+    if array.dtype.kind not in "iufb":
+        raise DataError(where, f"{array.dtype} are no numbers")
+    return array
+
+
+def _boxes(
+    where: str, said: dict[str, Any], size: tuple[int, int], classes: int, faults: Faults
+) -> PictureBoxes:
+    boxes = _numbers(f"{where} boxes", said["boxes"]).reshape(-1, 4)
+    index = _numbers(f"{where} labels", said.get("labels", [])).reshape(-1)
+    if len(index) != len(boxes):
+        raise DataError(where, f"has {len(boxes)} boxes and {len(index)} labels")
+    for k in index.tolist():
+        if k != int(k) or k < 0 or (classes and k >= classes):
+            raise DataError(where, f"a box is of class {k:g}", f"there are {classes or 'no'} names")
+    more = {key: _numbers(f"{where} {key}", said[key]).reshape(-1)
+            for key in ("iscrowd", "area") if key in said}  # fmt: skip
+    for key, values in more.items():
+        if len(values) != len(boxes):
+            raise DataError(where, f"has {len(boxes)} boxes and {len(values)} of {key}")
+    crowd = more["iscrowd"].astype(bool) if "iscrowd" in more else None
+    return mended(boxes, index.astype(np.int64), size, faults, crowd, more.get("area"))
+
+
+def _map(
+    where: str,
+    said: Any,
+    size: tuple[int, int],
+    classes: int,
+    faults: Faults,  # noqa: ARG001
+) -> np.ndarray:
+    found = _numbers(f"{where} map", said)
+    found = found[0] if found.ndim == 3 and len(found) == 1 else found
+    if found.shape != size or found.dtype.kind == "f":
+        what = f"the map is {found.dtype} {found.shape}, not whole numbers {size}"
+        raise DataError(where, what)
+    wrong = (found != IGNORED) & ((found < 0) | (found >= (classes or IGNORED)))
+    if wrong.any():
+        what = f"a pixel is of class {found[wrong][0]}"
+        raise DataError(where, what, f"there are {classes or 'at most 255'} names")
+    return found.astype(np.uint8)
