@@ -85,7 +85,9 @@ class SegmentationTask(Task):
         if output and output not in [o.name for o in outputs]:
             names = ", ".join(o.name for o in outputs)
             raise UnsupportedError("task segmentation", f"no output {output!r}", f"one of {names}")
-        told = {o.name: _holds(o, size, classes) for o in outputs if output in (None, o.name)}
+        # who names the output may have one of more classes than the data name
+        wanted = classes if output is None else None
+        told = {o.name: _holds(o, size, wanted) for o in outputs if output in (None, o.name)}
         fits = {name: kind for name, kind in told.items() if kind}
         seen = ", ".join(f"{o.name} {'x'.join(map(str, o.shape))}" for o in outputs)
         if not fits:

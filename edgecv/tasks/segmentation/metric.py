@@ -9,7 +9,7 @@ Challenge, IJCV 111, 2015). Pixels that are IGNORED in the truth count for nothi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,10 +28,13 @@ def score(reads: Iterable[Any], truth: Maps, classes: Sequence[str]) -> Score:
     Raises DataError: a map of another size, not as many maps as images, a class of the truth that
     has no name, or no pixel that counts.
     """
-    maps = [np.asarray(read.map) for read in reads]
-    if len(maps) != len(truth):
-        raise DataError("segmentation", f"{len(maps)} answers for {len(truth)} images")
-    counts = np.array([_counts(m, truth[i], i, len(classes)) for i, m in enumerate(maps)])
+    rows = [  # one map at a time: those of a thousand photographs are gigabytes
+        _counts(np.asarray(read.map), true, i, len(classes))
+        for i, (read, true) in enumerate(zip(reads, _each(truth), strict=False))
+    ]
+    if len(rows) != len(truth):
+        raise DataError("segmentation", f"{len(rows)} answers for {len(truth)} images")
+    counts = np.array(rows)
     parts = dict(zip(("right", "said", "there"), counts.transpose(1, 0, 2), strict=True))
     right, said, there = counts.sum(0, dtype=np.int64)
     if not there.any():
@@ -40,9 +43,13 @@ def score(reads: Iterable[Any], truth: Maps, classes: Sequence[str]) -> Score:
     per_class = {
         name: float(right[k] / either[k]) if either[k] else None for k, name in enumerate(classes)
     }
-    value = float(value_of(parts, np.ones((len(maps), 1)))[0])
+    value = float(value_of(parts, np.ones((len(rows), 1)))[0])
     more = {"pixel_accuracy": float(right.sum() / there.sum())}
-    return Score(value, len(maps), per_class, more, parts)
+    return Score(value, len(rows), per_class, more, parts)
+
+
+def _each(truth: Maps) -> Iterator[np.ndarray]:
+    return (truth[i] for i in range(len(truth)))
 
 
 def _counts(said: np.ndarray, true: np.ndarray, image: int, classes: int) -> np.ndarray:
