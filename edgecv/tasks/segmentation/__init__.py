@@ -72,6 +72,10 @@ class SegmentationTask(Task):
             raise ValueError(f"decode.holds {self.holds!r} is none of {', '.join(HOLDS)}")
 
     @classmethod
+    def knobs(cls) -> tuple[str, ...]:
+        return ("output", "holds")
+
+    @classmethod
     def of_graph(
         cls,
         outputs: Sequence[TensorSpec],
@@ -180,6 +184,10 @@ class SegmentationTask(Task):
         from edgecv.tasks.segmentation import augment
 
         return augment.augmented(pixels, truths, plan, rng)
+
+    @classmethod
+    def learning(cls, said: Mapping[str, Any]) -> SegmentationTask:
+        return cls((1, 1), **said)  # no input's size is asked for where nothing is read
 
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         from edgecv.tasks.segmentation import loss
