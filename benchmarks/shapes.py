@@ -5,8 +5,9 @@
     OUT/train/images/0000.png ...    OUT/train/masks/0000.png ...    (classes.txt, annotations.json)
     OUT/val/                         likewise
 
-Discs, squares and triangles of any colour, turned, 1 to 5 in a picture, none over another, on
-smooth colours with lines and noise that are of no class. annotations.json is COCO's; masks hold
+Discs, squares and triangles of bright and dark colours, turned, 1 to 5 in a picture, none over
+another, on duller colours with lines and noise that are of no class: what is an object is learned
+in the first epochs, which one it is by its form. annotations.json is COCO's; masks hold
 0 (background), 1, 2, 3 and IGNORED along the outlines. The same numbers give the same bytes.
 """
 
@@ -23,6 +24,7 @@ from PIL import Image, ImageDraw, ImageFilter
 CLASSES = ("disc", "square", "triangle")
 CORNERS = (32, 4, 3)  # of the polygons
 IGNORED = 255
+DULL = (80, 176)  # levels of the clutter
 TRIES = 20  # to find a free place
 
 
@@ -52,7 +54,7 @@ def picture(size: int, rng: np.random.Generator) -> tuple[Image.Image, Image.Ima
 def _outline(kind: int, size: int, rng: np.random.Generator) -> np.ndarray:
     """A regular polygon, wholly in the picture: float (corners, 2)."""
     radius = float(np.exp(rng.uniform(np.log(0.08), np.log(0.25)))) * size
-    centre = rng.uniform(radius, size - 1 - radius, 2)
+    centre = rng.uniform(radius + 1, size - 1 - radius, 2)
     corners = CORNERS[kind]
     angles = rng.uniform(0, 2 * np.pi) + 2 * np.pi * np.arange(corners) / corners
     return centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
@@ -64,17 +66,23 @@ def _touch(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 def _colour(rng: np.random.Generator) -> tuple[int, int, int]:
-    red, green, blue = (int(v) for v in rng.integers(0, 256, 3))
+    """One that stands out: every channel is near one of its ends, where clutter has none."""
+    red, green, blue = (int(v) for v in rng.integers(0, 60, 3) + 195 * rng.integers(0, 2, 3))
+    return red, green, blue
+
+
+def _dull(rng: np.random.Generator) -> tuple[int, int, int]:
+    red, green, blue = (int(v) for v in rng.integers(*DULL, 3))
     return red, green, blue
 
 
 def _clutter(size: int, rng: np.random.Generator) -> Image.Image:
-    coarse = rng.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    coarse = rng.integers(*DULL, (4, 4, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(2, 9))):
         ends = [tuple(map(float, p)) for p in rng.uniform(0, size, (2, 2))]
-        pen.line(ends, fill=_colour(rng), width=int(rng.integers(1, 4)))
+        pen.line(ends, fill=_dull(rng), width=int(rng.integers(1, 4)))
     return image.filter(ImageFilter.GaussianBlur(1))
 
 

@@ -112,7 +112,8 @@ class TinyDetector(nn.Module):
         if self.training:
             return [torch.cat(parts, 1) for parts in said]
         whole = [torch.cat([box, one.sigmoid(), of.sigmoid()], 1) for box, one, of in said]
-        return torch.cat([level.flatten(2) for level in whole], 2).transpose(1, 2)
+        # channels last before they are flattened: as TFLite lays them out, it moves nothing then
+        return torch.cat([level.permute(0, 2, 3, 1).flatten(1, 2) for level in whole], 1)
 
     def _pyramid(self, levels: list[Tensor]) -> list[Tensor]:
         """Each level with what the coarser ones say added, then with what the finer ones do."""
