@@ -6,7 +6,7 @@
     package.module:function    a torch Dataset of yours (edgecv.data.function)
     coco:JSON, coco:JSON:IMAGES_DIR, yolo:DATA.yaml, yolo:DIR, voc:DIR
                                boxes (edgecv.data.coco, .yolo, .voc)
-    masks:DIR                  the class of each pixel (edgecv.data.masks)
+    masks:DIR, coco-maps:JSON  the class of each pixel (edgecv.data.masks, .coco_maps)
     images:PATH, parted:PATH, synthetic:N
                                images without labels (edgecv.data.plain)
     arrays:PATH, parted:PATH.npz
@@ -64,10 +64,11 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 # words before a path
-PATHS = ("imagefolder", "npz", "coco", "yolo", "voc", "masks", "images", "parted", "arrays")
+PATHS = ("imagefolder", "npz", "coco", "coco-maps", "yolo", "voc", "masks", "images", "parted",
+         "arrays")  # fmt: skip
 # what is true of a kind's images, where it is no class of the whole
 TRUTHS = {"plain": "", "arrays": "", "coco": "Boxes", "yolo": "Boxes", "voc": "Boxes",
-          "masks": "Maps"}  # fmt: skip
+          "masks": "Maps", "coco_maps": "Maps"}  # fmt: skip
 _NAMES = ("fashion-mnist", "fashion-mnist-sample")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
@@ -126,7 +127,7 @@ def parse(source: str) -> Source:
         if kind == "parted" and Path(argument).suffix in ARRAYS:
             return Source("arrays", source)
         plain = kind in ("images", "parted")
-        return Source("plain", source) if plain else Source(kind, argument)
+        return Source("plain", source) if plain else Source(kind.replace("-", "_"), argument)
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
     if source and _is_folder(source):

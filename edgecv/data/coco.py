@@ -27,7 +27,7 @@ _LAYOUT = "a COCO file has lists images, annotations and categories"
 
 
 @dataclass(frozen=True)
-class _Set:
+class Set:
     """What the file says. files: of the images that are there; rows: the annotations of each."""
 
     json: Path
@@ -43,17 +43,13 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:  # n
 
     Raises DataError: not such a file, a class that it does not name, no annotation, no image.
     """
-    held, notes, faults = _read(argument), Notes(), Faults()
+    held, notes, faults = read(argument), Notes(), Faults()
     asked = None if channels in (1, 3) else channels
     number = {own: k for k, own in enumerate(held.ids)}
 
     def item(index: int) -> tuple[np.ndarray, PictureBoxes]:
-        path, said = held.files[index], held.sizes[index]
-        image = decode(path, asked, notes)
-        size = image.shape[:2]
-        if said not in (None, size):
-            what = f"is {size[0]}x{size[1]} upright, and {held.json.name} says {said[0]}x{said[1]}"
-            raise DataError(str(path), what, "boxes of another size would lie elsewhere")
+        image = decode(held.files[index], asked, notes)
+        size = checked(held, index, image)
         return image, _boxes(held.rows[index], number, size, faults)
 
     return Items(
@@ -64,9 +60,18 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:  # n
 
 def fingerprint(argument: str, split: str) -> str:  # noqa: ARG001
     """SHA-256 over the file and the images that it names; nothing is decoded."""
-    held = _read(argument)
+    held = read(argument)
     named = [(path.name, path) for path in held.files]
     return hash_files([(held.json.name, held.json), *named])
+
+
+def checked(held: Set, index: int, image: np.ndarray) -> tuple[int, int]:
+    """(height, width) of an image. Raises DataError: the file says another one."""
+    said, size = held.sizes[index], (image.shape[0], image.shape[1])
+    if said not in (None, size):
+        what = f"is {size[0]}x{size[1]} upright, and {held.json.name} says {said[0]}x{said[1]}"
+        raise DataError(str(held.files[index]), what, "objects of another size would lie elsewhere")
+    return size
 
 
 def _boxes(
@@ -92,7 +97,8 @@ def _number(value: Any) -> float:
     return float(value) if isinstance(value, int | float) else np.nan
 
 
-def _read(argument: str) -> _Set:
+def read(argument: str) -> Set:
+    """The file, and where its images are. Raises DataError."""
     path, folder = _parted(argument)
     data = _loaded(f"coco:{argument}", path)
     categories = sorted(data["categories"], key=lambda c: c["id"])
@@ -123,7 +129,7 @@ def _read(argument: str) -> _Set:
         tell(f"coco:{argument}", f"{note}: left out with their annotations")
     if bare := sum(not r for r in kept):
         tell(f"coco:{argument}", f"{bare} images have no annotation: nothing is to be found there")
-    return _Set(path, files, sizes, kept, ids, names)
+    return Set(path, files, sizes, kept, ids, names)
 
 
 def _by_image(path: Path, data: dict[str, Any], ids: set[int]) -> dict[Any, list[dict[str, Any]]]:
