@@ -19,11 +19,12 @@ def collect(run_dir: Path, progress: Progress | None = None) -> dict[str, Any]:
 
     Raises DataError: no results.json there, a damaged or a newer one.
     """
-    from edgecv.report import evidence
+    from edgecv.report import evidence, seen
     from edgecv.report.gather import gather
 
     data = gather(run_dir)
     evidence.collect(run_dir, data, progress or (lambda *_: None))
+    seen.collect(run_dir, data, progress or (lambda *_: None))
     return data
 
 

@@ -10,6 +10,7 @@
      "layers":   [{"target", "step", "rows"}],    time and precision by layer
      "nodes":    [node, ...],                     what was made from what
      "minds":    [{"target", "step", ...}],       images answered otherwise, Grad-CAM (`evidence`)
+     "seen":     [{"target", "step", ...}],       boxes and maps that differ (`seen`)
      "missing":  [{"part", "reason"}]}
 
 A row is that of results.json with what follows from it: speedup, points, intervals, reference, and
@@ -45,7 +46,7 @@ OLD = "results.json does not list the run's steps: it was written by an older ed
 
 
 def gather(folder: Path) -> Data:
-    """Everything but `minds`. Raises DataError: no results.json, a damaged or a newer one."""
+    """Everything but `minds`, `seen`. Raises DataError: no results.json, a damaged or newer one."""
     run = Run(folder, load(folder))
     with _readable(folder / "results.json"):
         return _gather(run)
@@ -84,6 +85,7 @@ def _gather(run: Run) -> Data:
         "layers": list(_layers(run, rows, missing)),
         "nodes": _nodes(run, missing),
         "minds": [],
+        "seen": [],
         "missing": missing.lines,
     }
 
@@ -115,7 +117,7 @@ def _row(row: Row, rows: list[Row]) -> Row:
     out = {**dict.fromkeys(OPTIONAL), **row}
     out |= {"reference": reference, "is_reference": row["step"] == reference}
     out |= {"top1": value, "top1_interval": None, "points": None}
-    if value is not None and samples:
+    if value is not None and samples and metric.get("name", "top1") == "top1":
         out["top1_interval"] = list(wilson(round(value * samples), int(samples)))
     if value is not None and before is not None:
         out["points"] = 100 * (value - float(before))

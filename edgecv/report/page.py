@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecv.backends import ENGINES, facts
+from edgecv.data.images import Images
 from edgecv.errors import missing
 from edgecv.limits import LEAST
-from edgecv.report import flow, pictures, plots, words
+from edgecv.report import flow, pictures, plots, scenes, words
 from edgecv.report.folder import Run
+from edgecv.report.found import Change
 from edgecv.report.pairing import CLASSES
+from edgecv.tasks import drawing
 
 Data = dict[str, Any]
 HERE = Path(__file__).parent
@@ -19,6 +24,7 @@ SECTIONS = (
     ("trade", "Accuracy, time, size"),
     ("results", "Results"),
     ("changed", "What changed"),
+    ("found", "What is found otherwise"),
     ("parity", "Parity"),
     ("models", "Networks"),
     ("search", "Search"),
@@ -28,7 +34,7 @@ SECTIONS = (
 )
 LABELS = ("trade", "changed")  # what needs them
 # What is there where the data has something for it: id -> key of the data.
-SOMETIMES = {"search": "searches", "models": "models"}
+SOMETIMES = {"search": "searches", "models": "models", "found": "seen"}
 
 
 def check_libraries() -> None:
@@ -78,6 +84,7 @@ def html(run_dir: Path, data: Data) -> str:
         charts=_charts(data, rows, colours),
         colours=colours,
         pairs=_pairs(Run(run_dir, data), data),
+        seen=[_seen(Run(run_dir, data), one) for one in data["seen"]],
         ladder=_ladder(data["parity"]),
         layers=_layers(data["layers"]),
         flow=flow.layout(data["nodes"]),
@@ -167,6 +174,40 @@ def _pictures(run: Run, mind: Data) -> list[Data]:
         }
         for shown in mind["images"]
     ]
+
+
+def _seen(run: Run, one: Data) -> Data:
+    """What one compressed bundle finds otherwise, with its charts and pictures."""
+    node = run.bundle(one)
+    images = run.images(node) if node else None
+    charts = {}
+    if one["classes"]:
+        said = "; ".join(
+            f"{c['label']} {words.signed(100 * c['change'], 1)}" for c in one["classes"]
+        )
+        charts["classes"] = _svg(plots.changes_chart(one["classes"]), f"Points by class: {said}.")
+    if one["curves"]:
+        curves = {one["reference"]: one["curves"]["before"], one["step"]: one["curves"]["after"]}
+        charts["curves"] = _svg(
+            plots.curves_chart(curves, {one["reference"]: 0, one["step"]: 1}),
+            "Precision against recall, the mean over classes.",
+        )
+    shown = [] if images is None else [_scene(images, entry) for entry in one["images"]]
+    return {**one, "charts": charts, "shown": shown}
+
+
+def _scene(images: Images, entry: Data) -> Data:
+    """An image on which two networks differ: its boxes drawn, or its maps with a legend."""
+    from markupsafe import Markup
+
+    y0, x0, y1, x1 = entry["visible"]
+    pixels = np.asarray(images.pixels[entry["index"], y0:y1, x0:x1])
+    if "changes" not in entry:
+        legend = [(drawing.colour(k), drawing.named(images.classes, k)) for k in entry["classes"]]
+        return {**entry, "picture": pictures.scene(pixels), "legend": legend}
+    found = [Change(**change) for change in entry["changes"]]
+    scene = scenes.scene(pixels, found, images.classes)
+    return {**entry, **scene, "svg": Markup(scene["svg"])}
 
 
 def _ladder(parity: list[Data]) -> list[Data]:

@@ -218,11 +218,8 @@ def _counts(kind: str, x: Spec, y: Spec) -> Spec:
     }
 
 
-def changes_chart(rows: Sequence[dict[str, Any]], points: str) -> Spec:
-    """By how many points a metric of each class changed, as `edgecv.report.found.by_class` has it.
-
-    points: how the metric is called
-    """
+def changes_chart(rows: Sequence[dict[str, Any]]) -> Spec:
+    """By how many points a metric of each class changed (`edgecv.report.found.by_class`)."""
     values = [
         {"label": r["label"], "n": 100 * r["change"], "text": words.signed(100 * r["change"], 1),
          "kind": "lost" if r["change"] < 0 else "won"}
@@ -230,7 +227,7 @@ def changes_chart(rows: Sequence[dict[str, Any]], points: str) -> Spec:
     ]  # fmt: skip
     y = _labels([r["label"] for r in rows])
     most = 1.5 * max((abs(v["n"]) for v in values), default=1) or 1
-    x = {"field": "n", "type": "quantitative", "title": f"{points}, points",
+    x = {"field": "n", "type": "quantitative", "title": "points",
          "axis": {"tickCount": 5}, "scale": {"domain": [-most, most], "nice": False}}  # fmt: skip
     colour = {"field": "kind", "type": "nominal", "legend": None,
               "scale": {"domain": ["lost", "won"], "range": [LOST, WON]}}  # fmt: skip

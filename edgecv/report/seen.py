@@ -1,5 +1,7 @@
 """Two bundles of a detector or of a segmentation network, image by image and class by class.
 
+Runs engines, so it runs in a process of its own: `python -m edgecv.report.seen JOB ANSWER`.
+
     figures   from what the bundles hold: the metric of each class, precision and recall
     seen      from their engines: the images on which they differ most, with what differs
 
@@ -8,17 +10,19 @@ Both networks are asked as they are deployed, at the float bundle's confidence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecv import task_score
+from edgecv import child, task_score
 from edgecv.data.annotations import Boxes, Maps
 from edgecv.data.images import Images
-from edgecv.errors import DataError
+from edgecv.errors import DataError, EdgecvError
 from edgecv.report import found, pictures
+from edgecv.report.folder import Row, Run
+from edgecv.report.gather import Missing
 from edgecv.report.pairing import CLASSES
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.bundle import opened
@@ -26,7 +30,57 @@ from edgecv.runtime.placement import Placement
 from edgecv.tasks.base import Task
 from edgecv.tasks.drawing import IGNORED
 
+Progress = Callable[..., None]
+
 SHOWN = 8  # images of a pair
+
+
+def collect(folder: Path, data: dict[str, Any], progress: Progress) -> None:
+    """Add `seen`: one entry for each compressed bundle whose test images have boxes or maps:
+    {"step", "target", "reference", and what `figures` and `seen` give}."""
+    run, missing = Run(folder, data), Missing(data["missing"])
+    rows = [row for target in data["targets"] for row in target["rows"]]
+    data["seen"] = []
+    jobs = [job for row in rows if (job := _job(run, row, rows))]
+    for i, job in enumerate(jobs):
+        progress(i, len(jobs), f"{job['step']}@{job['target']}")
+        try:
+            made = child.call("edgecv.report.seen", job, "report")
+        except EdgecvError as e:
+            missing.add("what is found", f"{job['step']} on {job['target']}: {e.what}")
+            continue
+        data["seen"].append({k: job[k] for k in ("step", "target", "reference")} | made)
+
+
+def _job(run: Run, row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
+    """What the process needs to know of a compressed bundle; None where there is nothing to ask."""
+    node = run.bundle(row)
+    if row["is_reference"] or node is None or (path := run.bundle_file(node)) is None:
+        return None
+    images = run.images(node)
+    if images is None or images.truth is None:
+        return None
+    named = [r for r in rows if r["step"] == row["reference"]]
+    named.sort(key=lambda r: r["target"] != row["target"])
+    others = (run.bundle(r) for r in named)
+    found = (file for other in others if other and (file := run.bundle_file(other)))
+    if (other := next(found, None)) is None:
+        return None
+    return {
+        "step": row["step"], "target": row["target"], "reference": row["reference"],
+        "bundles": [str(other), str(path)], "images": str(run.place(node["inputs"].get("test"))),
+    }  # fmt: skip
+
+
+# the process
+
+
+def work(job: dict[str, Any]) -> dict[str, Any]:
+    """job: as `_job` makes it."""
+    bundles = [Path(bundle) for bundle in job["bundles"]]
+    images = Images.load(Path(job["images"]))
+    contents = [read_bundle(path) for path in bundles]
+    return {**figures(contents[0], contents[1]), **seen(bundles, images)}
 
 
 def figures(before: Contents, after: Contents) -> dict[str, Any]:
@@ -131,3 +185,7 @@ def _moved(change: found.Change, lies: Placement, part: Sequence[int]) -> found.
 
     was = None if change.was is None else placed(change.was)
     return change._replace(box=placed(change.box), was=was)
+
+
+if __name__ == "__main__":
+    child.serve(work)

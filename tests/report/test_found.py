@@ -146,9 +146,9 @@ def test_charts_hold_their_figures() -> None:
     from edgecv.report import plots
 
     rows = founds.by_class({"cat": 0.5, "dog": 0.4}, {"cat": 0.45, "dog": 0.61}, 5)
-    svg = plots.render(plots.changes_chart(rows, "AP"), "AP by class")
+    svg = plots.render(plots.changes_chart(rows), "AP by class")
     texts = re.findall(r">([^<>]+)</text>", svg)
-    assert {"cat", "dog", "+21.0", "\u22125.0", "AP, points"} <= set(texts)
+    assert {"cat", "dog", "+21.0", "\u22125.0", "points"} <= set(texts)
     assert "var(--won)" in svg
     assert "var(--lost)" in svg
     curves = {"dense": np.linspace(1, 0, 101), "int8": np.linspace(0.9, 0, 101)}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,17 +66,21 @@ def test_equal_detectors_have_nothing_to_show(detectors: list[Path]) -> None:
     assert set(made["counts"].values()) == {0}
 
 
+def striped() -> Images:
+    """Two pictures in which blue is a little less than green, in a quarter and three quarters."""
+    pixels = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    pixels[..., 1], pixels[..., 2] = 120, 10
+    pixels[0, :16, :, 2], pixels[1, :48, :, 2] = 100, 100  # blue only with half as much again
+    truth = Maps.of([np.ones((SIZE, SIZE), np.uint8)] * 2)
+    return Images(pixels, np.zeros(2, np.int64), ("red", "green", "blue"), truth=truth)
+
+
 def test_maps_that_differ_are_shown_the_worst_first(tmp_path: Path) -> None:
     bundles = [
         segmenter(tmp_path / "float.edgecv"),
         segmenter(tmp_path / "small.edgecv", gain=(1.0, 1.0, 1.5)),
     ]
-    pixels = np.zeros((2, SIZE, SIZE, 3), np.uint8)
-    pixels[..., 1], pixels[..., 2] = 120, 10
-    pixels[0, :16, :, 2], pixels[1, :48, :, 2] = 100, 100  # blue only with half as much again
-    truth = Maps.of([np.ones((SIZE, SIZE), np.uint8)] * 2)
-    images = Images(pixels, np.zeros(2, np.int64), ("red", "green", "blue"), truth=truth)
-    made = seen.seen(bundles, images)
+    made = seen.seen(bundles, striped())
     assert [(i["index"], i["share"]) for i in made["images"]] == [(1, 0.75), (0, 0.25)]
     assert made["counts"]["pixels"] == 0.5
     assert made["images"][0]["classes"] == [1, 2]
@@ -110,3 +116,68 @@ def test_what_is_visible_of_a_picture(way: str) -> None:
     lies = place(way, (100, 200), (64, 64), 1.0, "centre")
     wanted = {"letterbox": [16, 0, 48, 64], "crop": [0, 0, 64, 64], "stretch": [0, 0, 64, 64]}
     assert seen.visible((64, 64), lies) == wanted[way]
+
+
+# in the page
+
+
+def run_folder(folder: Path, bundles: list[Path], images: Images) -> Path:
+    """A run's folder with a float and a compressed bundle of one target and their test images."""
+    done = folder / "store" / "done"
+    digests = dict(
+        zip(("data:test", "dense", "small"), ("0" * 32, "1" * 32, "2" * 32), strict=True)
+    )
+    images.save(done / digests["data:test"])
+    nodes = [{"id": "data:test", "kind": "data", "digest": digests["data:test"], "inputs": {}}]
+    rows = []
+    for step, path in zip(("dense", "small"), bundles, strict=True):
+        place = done / digests[step]
+        place.mkdir()
+        shutil.copyfile(path, place / "net.edgecv")
+        (place / "facts.json").write_text(json.dumps({"bundle": "net.edgecv"}))
+        nodes.append({"id": f"bundle:{step}@cpu", "kind": "bundle", "digest": digests[step],
+                      "step": step, "target": "cpu", "inputs": {"test": "data:test"}})  # fmt: skip
+        rows.append({"step": step, "target": "cpu", "engine": "onnxruntime", "precision": "fp32",
+                     "status": "not measured", "reference": "dense",
+                     "metric": {"name": "map50_95", "value": 0.5, "samples": 3}})  # fmt: skip
+    data = {"schema": 1, "results": rows, "nodes": nodes, "recipe": {"name": "street"}}
+    (folder / "results.json").write_text(json.dumps(data))
+    return folder
+
+
+def test_the_page_shows_what_a_detector_loses(detectors: list[Path], tmp_path: Path) -> None:
+    for library in ("jinja2", "vl_convert"):
+        pytest.importorskip(library)
+    from edgecv import report
+
+    images = boxed(levels(204, 102, 230))
+    images = replace(images, classes=("moth", "<b>lamp"))
+    run = run_folder(tmp_path, detectors, images)
+    data = report.collect(run)
+    (one,) = data["seen"]
+    assert (one["step"], one["reference"], one["counts"]["lost"]) == ("small", "dense", 2)
+    assert json.loads(json.dumps(data)) == data  # plain, as --json prints it
+    page = report.write(run, data=data).read_text()
+    assert "What is found otherwise" in page
+    assert "2 lost (2 were right), 0 gained (0 right)" in page
+    assert "lost: &lt;b&gt;lamp 0.45, which was right" in page
+    assert "<b>lamp" not in page
+    assert page.count("data:image/jpeg") == 2
+
+
+def test_the_page_shows_maps_beside_one_another(tmp_path: Path) -> None:
+    for library in ("jinja2", "vl_convert"):
+        pytest.importorskip(library)
+    from edgecv import report
+
+    (tmp_path / "made").mkdir()
+    bundles = [
+        segmenter(tmp_path / "made" / "float.edgecv"),
+        segmenter(tmp_path / "made" / "small.edgecv", gain=(1.0, 1.0, 1.5)),
+    ]
+    (tmp_path / "run").mkdir()
+    run = run_folder(tmp_path / "run", bundles, striped())
+    page = report.write(run).read_text()
+    assert "50.0 % of the pixels are of another class" in page
+    for name in ("the map of truth", "the map of float", "the map of small", "where they differ"):
+        assert page.count(f"Test image 1, {name}") == 1
