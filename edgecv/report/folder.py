@@ -19,7 +19,7 @@ from edgecv.errors import DataError
 from edgecv.report import shape
 from edgecv.runtime.shape import load as load_json
 
-SCHEMA = 1
+SCHEMA = 2
 Row = dict[str, Any]
 Node = dict[str, Any]
 

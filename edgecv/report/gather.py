@@ -2,6 +2,7 @@
 
     {"name", "edgecv", "recipe", "machine", "versions", "commands",
      "judged_by": "top1", or "sqnr_db" where no row has an accuracy,
+     "points":    how that accuracy is called: "top-1", "mAP", "mIoU",
      "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
@@ -13,8 +14,9 @@
      "seen":     [{"target", "step", ...}],       boxes and maps that differ (`seen`)
      "missing":  [{"part", "reason"}]}
 
-A row is that of results.json with what follows from it: speedup, points, intervals, reference, and
-sqnr_db and outputs, how far its outputs are from float.
+A row is that of results.json with what follows from it: top1 (the task's metric, 0..1), judged_in
+(its name), speedup, points, intervals, reference, and sqnr_db and outputs, how far its outputs are
+from float.
 Every part but the rows may be empty; missing says why.
 """
 
@@ -23,11 +25,13 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.data.images import Images
 from edgecv.errors import DataError
 from edgecv.limits import fidelity_of
@@ -42,6 +46,7 @@ OPTIONAL = (
     "bundle", "metric", "latency_ms", "latency_ratio", "cpu_time_ratio", "cpu_time_ratio_interval",
     "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason",
 )  # fmt: skip
+TOP1 = "top-1"
 OLD = "results.json does not list the run's steps: it was written by an older edgecv"
 
 
@@ -76,6 +81,7 @@ def _gather(run: Run) -> Data:
         "machine": dict(data.get("machine") or {}),
         "versions": {str(k): str(v) for k, v in (data.get("versions") or {}).items()},
         "commands": commands(name, recipe, rows),
+        "points": rows[0]["judged_in"] if rows else TOP1,
         "judged_by": (judged_by := _judged_by(rows)),
         "targets": _targets(rows, judged_by),
         "pairs": pairs,
@@ -102,6 +108,13 @@ class Missing:
             self.lines.append(line)
 
 
+@cache
+def _words() -> dict[str, str]:
+    """How a table calls each task's metric."""
+    known = (tasks.task(name) for name in tasks.names())
+    return {task.metric: task.points for task in known if task.points}
+
+
 def _judged_by(rows: list[Row]) -> str:
     by_labels = any(row["top1"] is not None for row in rows)
     return "top1" if by_labels or not any(row["sqnr_db"] for row in rows) else "sqnr_db"
@@ -117,6 +130,7 @@ def _row(row: Row, rows: list[Row]) -> Row:
     out = {**dict.fromkeys(OPTIONAL), **row}
     out |= {"reference": reference, "is_reference": row["step"] == reference}
     out |= {"top1": value, "top1_interval": None, "points": None}
+    out["judged_in"] = _words().get(str(metric.get("name", "top1")), TOP1)
     if value is not None and samples and metric.get("name", "top1") == "top1":
         out["top1_interval"] = list(wilson(round(value * samples), int(samples)))
     if value is not None and before is not None:

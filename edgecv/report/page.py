@@ -103,7 +103,8 @@ def html(run_dir: Path, data: Data) -> str:
 def _shown(section: str, data: Data) -> bool:
     """Whether the page has that section."""
     if section in LABELS:
-        return bool(data["judged_by"] == "top1")
+        told = section != "changed" or data["pairs"] or not data["seen"]
+        return bool(data["judged_by"] == "top1" and told)
     return section not in SOMETIMES or bool(data[SOMETIMES[section]])
 
 
@@ -122,10 +123,12 @@ def _charts(data: Data, rows: list[Data], colours: dict[str, int]) -> dict[str, 
         timed = [r for r in known if r.get("latency_ratio")]
         made = {}
         if timed:
-            label = f"{name}: top-1 against time relative to fp32. {_spoken(timed, True)}"
+            label = (
+                f"{name}: {data['points']} against time relative to fp32. {_spoken(timed, True)}"
+            )
             made["time"] = _svg(plots.time_chart(timed, colours, span), label)
         if any(r.get("engine_bytes") for r in known):
-            label = f"{name}: top-1 against size. {_spoken(known, False)}"
+            label = f"{name}: {data['points']} against size. {_spoken(known, False)}"
             made["size"] = _svg(plots.size_chart(known, colours, span), label)
         if made:
             charts[name] = made

@@ -87,7 +87,7 @@ def series(rows: Sequence[Row]) -> dict[str, int]:
 def time_chart(rows: Sequence[Row], colours: dict[str, int], domain: Sequence[float]) -> Spec:
     """Top-1 against time relative to the float network, with intervals and the Pareto front."""
     points = [_point(r, "latency_ratio", r["spread"]) for r in rows if r.get("latency_ratio")]
-    return _accuracy_chart(points, colours, domain, "time relative to fp32")
+    return _accuracy_chart(points, colours, domain, "time relative to fp32", judged_in(rows))
 
 
 def size_chart(rows: Sequence[Row], colours: dict[str, int], domain: Sequence[float]) -> Spec:
@@ -97,7 +97,12 @@ def size_chart(rows: Sequence[Row], colours: dict[str, int], domain: Sequence[fl
     points = [_point({**r, "size": r["engine_bytes"] / unit}, "size", None) for r in known]
     for point in points:
         point["on_front"] = False
-    return _accuracy_chart(points, colours, domain, f"size, {name}")
+    return _accuracy_chart(points, colours, domain, f"size, {name}", judged_in(rows))
+
+
+def judged_in(rows: Sequence[Row]) -> str:
+    """How the metric of these rows is called."""
+    return str(rows[0].get("judged_in", "top-1")) if rows else "top-1"
 
 
 def _unit(most: float) -> tuple[int, str]:
@@ -125,7 +130,11 @@ def _point(row: Row, key: str, spread: Sequence[float] | None) -> dict[str, Any]
 
 
 def _accuracy_chart(
-    points: list[dict[str, Any]], colours: dict[str, int], span: Sequence[float], title: str
+    points: list[dict[str, Any]],
+    colours: dict[str, int],
+    span: Sequence[float],
+    title: str,
+    metric: str,
 ) -> Spec:
     most = 1.08 * max((p["x1"] for p in points), default=1.0)
     for point in points:  # names to the side that has room
@@ -145,7 +154,7 @@ def _accuracy_chart(
         "scale": {"domain": [0, most], "nice": False, "zero": True}, "axis": {"tickCount": 5},
     }  # fmt: skip
     y = {
-        "field": "y", "type": "quantitative", "title": "top-1, %",
+        "field": "y", "type": "quantitative", "title": f"{metric}, %",
         "scale": {"domain": list(span), "nice": False, "zero": False}, "axis": {"tickCount": 5},
     }  # fmt: skip
     layers: list[Spec] = [_front(x, y)]

@@ -22,7 +22,7 @@ def lines(data: Data) -> Iterator[str]:
     rows = [row for target in data["targets"] for row in target["rows"]]
     notes: list[str] = []
     labelled = data["judged_by"] == "top1"
-    head = (*_HEAD[:3], *JUDGED[labelled], *_HEAD[3:])
+    head = (*_HEAD[:3], *((data["points"], "points") if labelled else ("from float",)), *_HEAD[3:])
     results = [_row(row, labelled, notes) for row in rows]
     yield from _part("results", head, results, range(3, len(head) - 1))
     for i, note in enumerate(notes, 1):
@@ -30,6 +30,8 @@ def lines(data: Data) -> Iterator[str]:
     minds = {(m["step"], m["target"]): m for m in data["minds"]}
     pairs = [_pair(p, minds.get((p["step"], p["target"])) or {}) for p in data["pairs"]]
     yield from _part("answers, image by image", _PAIRS, pairs, range(2, 10))
+    for one in data["seen"]:
+        yield from _found(one)
     parity = [_rungs(item) for item in data["parity"]]
     yield from _part("parity: SQNR and equal best classes", _RUNGS, parity, ())
     for search in data["searches"]:
@@ -46,6 +48,23 @@ def lines(data: Data) -> Iterator[str]:
         yield from (f"not shown: {line['part']}: {line['reason']}" for line in data["missing"])
 
 
+def _found(one: Data) -> Iterator[str]:
+    """What a compressed network finds otherwise, and the classes that it changed most."""
+    counts = one["counts"]
+    yield ""
+    if "pixels" in counts:
+        said = f"{words.percent(counts['pixels'], 1)} % of the pixels are of another class"
+    else:
+        said = (f"{counts['lost']} lost ({counts['lost_right']} were right), {counts['gained']} "
+                f"gained ({counts['gained_right']} right), {counts['moved']} moved, "
+                f"{counts['renamed']} of another class")  # fmt: skip
+    yield f"{one['step']} on {one['target']}: {said}"
+    changed = one["classes"][:TOP]
+    told = ", ".join(f"{c['label']} {words.signed(100 * c['change'], 1)}" for c in changed)
+    if told:
+        yield f"  points by class: {told}"
+
+
 def _part(title: str, head: tuple[str, ...], rows: list[list[str]], right: Any) -> Iterator[str]:
     if rows:
         yield ""
@@ -54,7 +73,6 @@ def _part(title: str, head: tuple[str, ...], rows: list[list[str]], right: Any) 
 
 
 _HEAD = ("target", "step", "precision", "p50 ms", "× fp32", "interval", "size", "status")
-JUDGED = {True: ("top-1", "points"), False: ("from float",)}  # with labels, and without
 
 
 def _row(row: Data, labelled: bool, notes: list[str]) -> list[str]:

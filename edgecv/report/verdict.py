@@ -61,7 +61,11 @@ def _untimed(target: str, row: Row) -> dict[str, Any]:
 
 def _said(target: str, row: Row, lead: str, detail: str) -> dict[str, Any]:
     points = row["points"]
-    price = f"for {words.signed(points)} points of top-1" if points is not None else ""
+    price = (
+        f"for {words.signed(points)} points of {row.get('judged_in', 'top-1')}"
+        if points is not None
+        else ""
+    )
     if row["top1"] is None and row.get("sqnr_db") is not None:
         price = f"at {words.decibel(row['sqnr_db'])} from float"
     if price and row.get("points_interval"):

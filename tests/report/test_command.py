@@ -37,7 +37,7 @@ def test_json_is_data(edgecv: Callable, bare: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "holds no results.json"), ("{", "is not JSON"), ('{"schema": 9}', "newer than 1")],
+    [(None, "holds no results.json"), ("{", "is not JSON"), ('{"schema": 9}', "newer than 2")],
 )
 def test_bad_input_is_one_line(
     edgecv: Callable, tmp_path: Path, text: str | None, said: str

@@ -186,7 +186,7 @@ def test_layers_come_from_the_measurement(page, copied: Path) -> None:
         ("{", "is not JSON"),
         ('{"schema": 1, "results": [{"a": NaN}]}', "NaN is no number"),
         ("[]", "schema None"),
-        ('{"schema": 2, "results": []}', "schema 2 is newer than 1"),
+        ('{"schema": 3, "results": []}', "schema 3 is newer than 2"),
         ('{"schema": 1}', "it has no 'results'"),
         ('{"schema": 1, "results": [3]}', "results[0] cannot be '3'"),
         ('{"schema": 1, "results": [{}]}', "results[0] has no 'step'"),

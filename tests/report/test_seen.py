@@ -149,6 +149,7 @@ def test_the_page_shows_what_a_detector_loses(detectors: list[Path], tmp_path: P
     for library in ("jinja2", "vl_convert"):
         pytest.importorskip(library)
     from edgecv import report
+    from edgecv.report import summary
 
     images = boxed(levels(204, 102, 230))
     images = replace(images, classes=("moth", "<b>lamp"))
@@ -157,7 +158,13 @@ def test_the_page_shows_what_a_detector_loses(detectors: list[Path], tmp_path: P
     (one,) = data["seen"]
     assert (one["step"], one["reference"], one["counts"]["lost"]) == ("small", "dense", 2)
     assert json.loads(json.dumps(data)) == data  # plain, as --json prints it
+    assert data["points"] == "mAP"
+    said = "\n".join(summary.lines(data))
+    assert "small on cpu: 2 lost (2 were right), 0 gained (0 right), 0 moved" in said
     page = report.write(run, data=data).read_text()
+    assert "mAP, %" in page
+    assert "top-1" not in page
+    assert "What changed" not in page
     assert "What is found otherwise" in page
     assert "2 lost (2 were right), 0 gained (0 right)" in page
     assert "lost: &lt;b&gt;lamp 0.45, which was right" in page
