@@ -35,7 +35,8 @@ class Data(_Checked):
 
     train: str = Field(
         default="",
-        description="imagefolder:PATH, npz:PATH, a registered name, module:function",
+        description="imagefolder:PATH, npz:PATH, coco:JSON, yolo:DATA.yaml, voc:DIR, masks:DIR, "
+        "a registered name, module:function",
     )
     test: str = Field(default="", description="the same, for the accuracy that is reported")
     images: str | None = Field(
