@@ -33,6 +33,7 @@ from edgecv.tasks.drawing import IGNORED
 Progress = Callable[..., None]
 
 SHOWN = 8  # images of a pair
+ALL = 64  # of all pairs together, about 2 MB of the page
 
 
 def collect(folder: Path, data: dict[str, Any], progress: Progress) -> None:
@@ -42,10 +43,11 @@ def collect(folder: Path, data: dict[str, Any], progress: Progress) -> None:
     rows = [row for target in data["targets"] for row in target["rows"]]
     data["seen"] = []
     jobs = [job for row in rows if (job := _job(run, row, rows))]
+    shown = max(2, min(SHOWN, ALL // max(1, len(jobs))))
     for i, job in enumerate(jobs):
         progress(i, len(jobs), f"{job['step']}@{job['target']}")
         try:
-            made = child.call("edgecv.report.seen", job, "report")
+            made = child.call("edgecv.report.seen", {**job, "shown": shown}, "report")
         except EdgecvError as e:
             missing.add("what is found", f"{job['step']} on {job['target']}: {e.what}")
             continue
@@ -80,7 +82,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     bundles = [Path(bundle) for bundle in job["bundles"]]
     images = Images.load(Path(job["images"]))
     contents = [read_bundle(path) for path in bundles]
-    return {**figures(contents[0], contents[1]), **seen(bundles, images)}
+    return {**figures(contents[0], contents[1]), **seen(bundles, images, job["shown"])}
 
 
 def figures(before: Contents, after: Contents) -> dict[str, Any]:
@@ -95,10 +97,10 @@ def figures(before: Contents, after: Contents) -> dict[str, Any]:
     return {"classes": found.by_class(per_class[0], per_class[1], CLASSES), "curves": curves}
 
 
-def seen(bundles: Sequence[Path], images: Images) -> dict[str, Any]:
+def seen(bundles: Sequence[Path], images: Images, shown: int = SHOWN) -> dict[str, Any]:
     """What the second of two bundles says otherwise.
 
-    images: with boxes or maps, as the run keeps them
+    images: with boxes or maps, as the run keeps them; shown: how many, at the most
     {"counts": {kind: how many}, "images": [{"index", "visible": [y0, x0, y1, x1], ...}, ...]}:
     where in the network's input the picture lies; of a detector its "changes", as `found.Change` in
     pixels of that part; of segmentation the "share" of pixels that differ and maps as data URIs.
@@ -107,9 +109,9 @@ def seen(bundles: Sequence[Path], images: Images) -> dict[str, Any]:
     contents = [read_bundle(path) for path in bundles]
     first, *reads = _read(contents, images)
     if first.truth == "Boxes" == type(images.truth).__name__:
-        return _boxes(images, reads, contents[0])
+        return _boxes(images, reads, contents[0], shown)
     if first.truth == "Maps" == type(images.truth).__name__:
-        return _maps(images, reads, contents[0])
+        return _maps(images, reads, contents[0], shown)
     raise DataError("report", f"task {first.name} has no pictures of what it finds")
 
 
@@ -135,12 +137,12 @@ def _read(contents: Sequence[Contents], images: Images) -> list[Any]:
     return answers
 
 
-def _boxes(images: Images, reads: Sequence[Any], contents: Contents) -> dict[str, Any]:
+def _boxes(images: Images, reads: Sequence[Any], contents: Contents, most: int) -> dict[str, Any]:
     truth = images.truth
     assert isinstance(truth, Boxes)
     made = found.compared(reads[0], reads[1], truth)
     shown = []
-    for i in found.telling(made, SHOWN):
+    for i in found.telling(made, most):
         lies = contents.preprocess.placement(*map(int, truth.sizes[i]))
         part = visible(images.pixels.shape[1:3], lies)
         moved = [_moved(change, lies, part)._asdict() for change in made[i]]
@@ -148,11 +150,11 @@ def _boxes(images: Images, reads: Sequence[Any], contents: Contents) -> dict[str
     return {"counts": found.counted(made), "images": shown}
 
 
-def _maps(images: Images, reads: Sequence[Any], contents: Contents) -> dict[str, Any]:
+def _maps(images: Images, reads: Sequence[Any], contents: Contents, most: int) -> dict[str, Any]:
     truth = images.truth
     assert isinstance(truth, Maps)
     off = np.array([(a.map != b.map).mean() for a, b in zip(*reads, strict=True)])
-    order = [int(i) for i in np.argsort(-off, kind="stable")[:SHOWN] if off[i] > 0]
+    order = [int(i) for i in np.argsort(-off, kind="stable")[:most] if off[i] > 0]
     shown = []
     for i in order:
         maps = [r[i].map for r in reads]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -188,3 +189,6 @@ def test_the_page_shows_maps_beside_one_another(tmp_path: Path) -> None:
     assert "50.0 % of the pixels are of another class" in page
     for name in ("the map of truth", "the map of float", "the map of small", "where they differ"):
         assert page.count(f"Test image 1, {name}") == 1
+    assert page.count("data:image/jpeg") == 2  # each picture once
+    places = set(re.findall(r'<use href="#(scene-[^"]+)"', page))
+    assert places == set(re.findall(r'<image id="(scene-[^"]+)"', page)) != set()
