@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from edgecv import zoo
 from edgecv.data.annotations import PictureBoxes
 from edgecv.errors import ModelError
+from edgecv.runtime.placement import Placement
+from edgecv.runtime.spec import TensorSpec
+from edgecv.tasks.detection import DetectionTask
 from edgecv.tasks.detection import loss as losses
 
 CLASSES, SIDE = 3, 96
@@ -164,6 +167,27 @@ def test_every_weight_of_the_zoos_detector_is_reached():
     for name, weight in model.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
+
+
+def test_what_is_learned_is_what_the_device_reads():
+    """One truth for each class, said rightly: the runtime's decoder finds those boxes."""
+    size = (64, SIDE)
+    model = zoo.build("tiny_detector", width=4, classes=CLASSES).eval()
+    with torch.no_grad():
+        shape = tuple(model(torch.zeros(1, 3, *size)).shape)
+    task = DetectionTask.of_graph([TensorSpec("output", "float32", shape)], size, CLASSES, {})
+    assert (task.decoder, task.strides) == ("yolox", losses.STRIDES)
+    made = [torch.full((1, 5 + CLASSES, 64 // s, SIDE // s), -SURE) for s in losses.STRIDES]
+    boxes = [(8.5, 4, 20, 19), (30, 20, 70, 60), (2, 3, 90, 61)]
+    for index, (level, cell) in enumerate(zip(made, ((1, 2), (2, 3), (0, 1)), strict=True)):
+        say(level, losses.STRIDES[index], cell, boxes[index], index)
+    rows = torch.cat([y.permute(0, 2, 3, 1).flatten(1, 2) for y in made], 1)
+    rows[..., 4:] = rows[..., 4:].sigmoid()
+    lies = Placement(size, (0, 0), (1.0, 1.0))
+    found = task.read({"output": rows.numpy()}, lies, size)
+    assert sorted(found.index.tolist()) == [0, 1, 2]
+    for box, index in zip(found.boxes, found.index, strict=True):
+        np.testing.assert_allclose(box, boxes[index], atol=1e-3)
 
 
 @pytest.mark.parametrize(
