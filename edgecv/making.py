@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import data as datasets
-from edgecv import edits, naming
+from edgecv import edits, naming, tasks
 from edgecv.behaviour import MIXES
 from edgecv.bench.machine import cpu_features
 from edgecv.data.images import Images
@@ -162,7 +162,9 @@ def _model(work: Work) -> None:
             raise ModelError(model.builder, what, "only quantize and export it")
         model = model.with_facts(TAKES, taken)
     example = tuple(examples(module, taken, preprocess, model.builder).values())
-    check_outputs(module, model.builder, example, classes, trains)
+    check_outputs(
+        module, model.builder, example, classes, trains, _reads(work, preprocess, classes)
+    )
     mixes = ""
     if len(example) == 1 and example[0].ndim == 4:
         mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
@@ -175,6 +177,16 @@ def _model(work: Work) -> None:
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
+
+
+def _reads(work: Work, preprocess: Preprocess, classes: int | None) -> Any:
+    """How another task than classification reads what the network returns; None of a classifier."""
+    from edgecv.task_score import task_of
+
+    recipe = work.expansion.recipe
+    if recipe.task in (None, tasks.NONE, "classification"):
+        return None
+    return lambda result: task_of(recipe.task, result, preprocess.size, classes, recipe.decode)
 
 
 def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Preprocess) -> str:
@@ -227,7 +239,8 @@ def _graph_file(work: Work, source: ModelSource) -> None:
     graph = import_module(loader(source.kind)).load(path, work.out, pins)
     _check_input(path.name, graph, preprocess)
     _check_normalisation(path.name, graph, preprocess)
-    classes = len(work.expansion.recipe.labels or Images.load(work.images["train"]).classes)
+    images = Images.load(work.images["train"])
+    classes = len(work.expansion.recipe.labels or images.classes) if images.truth is None else 0
     shape = plain(graph.outputs[0]).shape or (1,)
     outputs = shape[1] if len(shape) == 4 else shape[-1]
     if classes and outputs != classes:

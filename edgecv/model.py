@@ -15,7 +15,7 @@ import inspect
 import json
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -377,12 +377,14 @@ def check_outputs(
     example: Sequence[torch.Tensor],
     classes: int | None,
     trains: bool = True,
+    reads: Callable[[Any], object] | None = None,
 ) -> None:
     """Run zeros through: what it returns can be exported, and holds the data's classes.
 
     example: a tensor for each argument
     trains: steps that train follow, which take logits alone; else any tensors will do
             (`edgecv.outputs`), of which the first has the classes where the data has any
+    reads: in place of both, how another task reads what is returned; it raises what it cannot
     Raises ModelError: the forward pass fails, returns what has no such form, or has another class
     count than the data.
     """
@@ -405,6 +407,9 @@ def check_outputs(
         raise ModelError(where, what, hint) from e
     finally:
         module.train(was)
+    if reads is not None:
+        reads(result)
+        return
     out = outputs_of(result, where).values[0]
     if trains and result is not out:
         what = f"returns a {type(result).__name__}, not one tensor"

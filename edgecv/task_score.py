@@ -4,7 +4,6 @@ by the code that the runtime runs."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,6 +80,19 @@ def reads(
             yield task.read(one, lies, tuple(size), **asked)
 
 
+def task_of(
+    name: str, result: Any, size: tuple[int, int], classes: int | None, said: Mapping[str, Any]
+) -> Task:
+    """How the task reads what a torch network returned for one image. Raises UnsupportedError: it
+    cannot; ModelError: it holds what is no tensor."""
+    from edgecv.outputs import outputs_of
+
+    tensors = outputs_of(result).tensors
+    kinds = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
+    specs = [TensorSpec(n, kinds[n], tuple(t.shape)) for n, t in tensors.items()]
+    return tasks.task(name).of_graph(specs, size, classes, said)
+
+
 def judge_module(module: nn.Module, images: Images, context: Context) -> float:
     """The task's metric of a torch network, 0..1, one image a call as devices answer."""
     import torch
@@ -90,24 +102,17 @@ def judge_module(module: nn.Module, images: Images, context: Context) -> float:
     preprocess, truth = context.preprocess, images.truth
     assert truth is not None
     module.eval()
-    found: list[Task] = []
+    sizes, classes, name = truth.sizes.tolist(), len(images.classes), str(context.task)
 
-    def read() -> Iterator[Any]:
+    def run(i: int) -> Any:
         with torch.inference_mode():
-            for i, size in enumerate(map(tuple, truth.sizes.tolist())):
-                x = torch.from_numpy(preprocess.normalise(images.pixels[i]))
-                out = outputs_of(module(x))
-                values = {name: tensor.numpy() for name, tensor in out.tensors.items()}
-                if not found:
-                    specs = [TensorSpec(n, str(v.dtype), v.shape) for n, v in values.items()]
-                    found.append(
-                        tasks.task(str(context.task)).of_graph(
-                            specs, preprocess.size, len(images.classes), context.decode
-                        )
-                    )
-                task = found[0]
-                yield task.read(values, preprocess.placement(*size), size, **task.judging())
+            return module(torch.from_numpy(preprocess.normalise(images.pixels[i])))
 
-    reads = iter(read())
-    first = next(reads)
-    return found[0].score(chain([first], reads), truth, images.classes).value
+    task = task_of(name, run(0), preprocess.size, classes, context.decode)
+
+    def read(i: int) -> Any:
+        values = {name: tensor.numpy() for name, tensor in outputs_of(run(i)).tensors.items()}
+        lies = preprocess.placement(*sizes[i])
+        return task.read(values, lies, tuple(sizes[i]), **task.judging())
+
+    return task.score(map(read, range(len(images))), truth, images.classes).value

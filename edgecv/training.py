@@ -124,10 +124,12 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
     return torch.channels_last
 
 
-def task_of(images: Images, context: Context) -> Task | None:
+def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task | None:
     """How boxes or maps are learned; None where labels are classes. Raises StageError: the data has
     other labels than the task learns from."""
-    from edgecv import tasks
+    import torch
+
+    from edgecv import task_score, tasks
 
     kind = type(images.truth).__name__ if images.truth is not None else "index"
     name = context.task or tasks.NONE
@@ -137,7 +139,10 @@ def task_of(images: Images, context: Context) -> Task | None:
     if found is None or found.truth != kind:
         raise StageError(context.where, f"task {name} does not learn from {kind.lower()}",
                          "give data with the task's own labels")  # fmt: skip
-    return found.learning(context.decode)
+    pre = context.preprocess
+    with torch.no_grad():
+        said = module.eval()(torch.zeros(1, pre.channels, *pre.size))
+    return task_score.task_of(name, said, pre.size, len(images.classes), context.decode)
 
 
 def truths_of(images: Images, chosen: np.ndarray, context: Context) -> list[Any]:
@@ -172,7 +177,7 @@ class Trainer:
 
         torch.set_num_threads(context.threads)
         pre = context.preprocess
-        self.task = task_of(images, context)
+        self.task = task_of(module, images, context)
         if self.task is None:  # a task's own loss says what it takes
             check_train_mode(module, (pre.channels, *pre.size), context.where)
         torch.manual_seed(context.seed)

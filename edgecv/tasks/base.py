@@ -167,11 +167,6 @@ class Task:
         pixels of the input."""
         raise NotImplementedError
 
-    @classmethod
-    def learning(cls, said: Mapping[str, Any]) -> Task:
-        """The value that training uses: its network's outputs are learned, not read."""
-        return cls(**said)
-
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         """What training minimises of one batch, a scalar.
 
