@@ -219,11 +219,6 @@ class DetectionTask(Task):
 
         return augment.augmented(pixels, truths, plan, rng)
 
-    @classmethod
-    def learning(cls, said: Mapping[str, Any]) -> DetectionTask:
-        # the head that `loss` is of; no input's size is asked for where nothing is read
-        return cls(**{"decoder": "yolox", "input": (1, 1), **said})
-
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         from edgecv.tasks.detection import loss
 

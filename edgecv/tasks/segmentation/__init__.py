@@ -185,10 +185,6 @@ class SegmentationTask(Task):
 
         return augment.augmented(pixels, truths, plan, rng)
 
-    @classmethod
-    def learning(cls, said: Mapping[str, Any]) -> SegmentationTask:
-        return cls((1, 1), **said)  # no input's size is asked for where nothing is read
-
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         from edgecv.tasks.segmentation import loss
 
