@@ -94,7 +94,8 @@ class Session:
     def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Arrays by input name in, in the spec's shape and dtype; fresh arrays out, no casts.
 
-        Raises DataError for a missing name, a wrong shape or a wrong dtype.
+        Raises DataError for a missing name, a wrong shape or a wrong dtype; UnsupportedError where
+        integers divide by 0.
         """
         net = self._engine
         try:
@@ -108,8 +109,8 @@ class Session:
             said = " ".join(str(e).split())
             if "!= zero_point was not true" in said:  # of DIV
                 what = "a division's divisor is 0 on its integer grid"
-                hint = "keep it in float (--keep-float; the Edge TPU has none), or ship fp32"
-                raise EngineError("LiteRT", what, hint) from e
+                hint = "keep it in float (--keep-float), which the Edge TPU cannot, or ship fp32"
+                raise UnsupportedError("LiteRT", what, hint) from e
             raise EngineError("LiteRT", f"run failed: {said}") from e
         return {name: net.get_tensor(index) for name, index in self._out}
 
