@@ -7,6 +7,8 @@
     coco:JSON, coco:JSON:IMAGES_DIR, yolo:DATA.yaml, yolo:DIR, voc:DIR
                                boxes (edgecv.data.coco, .yolo, .voc)
     masks:DIR, coco-maps:JSON  the class of each pixel (edgecv.data.masks, .coco_maps)
+    shapes-boxes[:N], shapes-maps[:N]
+                               made pictures with boxes or maps (edgecv.data.shapes)
     images:PATH, parted:PATH, synthetic:N
                                images without labels (edgecv.data.plain)
     arrays:PATH, parted:PATH.npz
@@ -68,8 +70,10 @@ PATHS = ("imagefolder", "npz", "coco", "coco-maps", "yolo", "voc", "masks", "ima
          "arrays")  # fmt: skip
 # what is true of a kind's images, where it is no class of the whole
 TRUTHS = {"plain": "", "arrays": "", "coco": "Boxes", "yolo": "Boxes", "voc": "Boxes",
-          "masks": "Maps", "coco_maps": "Maps"}  # fmt: skip
-_NAMES = ("fashion-mnist", "fashion-mnist-sample")
+          "masks": "Maps", "coco_maps": "Maps",
+          "shapes-boxes": "Boxes", "shapes-maps": "Maps"}  # fmt: skip
+_SHAPES = ("shapes-boxes", "shapes-maps")  # a number of pictures may follow
+_NAMES = ("fashion-mnist", "fashion-mnist-sample", *_SHAPES)
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -98,7 +102,8 @@ class Source:
     @property
     def truth(self) -> str:
         """What is true of its images: "index", "Boxes" or "Maps", as `Items.truth`; "": unknown."""
-        return TRUTHS.get(self.kind, "index")
+        word = self.argument.partition(":")[0] if self.kind == "shapes" else self.kind
+        return TRUTHS.get(word, "index")
 
     def items(self, split: str, channels: int | None = None) -> Items:
         """The items of "train" or "test", for a network of so many channels. Raises DataError."""
@@ -116,9 +121,11 @@ class Source:
 
 def parse(source: str) -> Source:
     """What `source` means; nothing is opened. Raises DataError for a word that means nothing."""
+    kind, colon, argument = source.partition(":")
+    if kind in _SHAPES:
+        return Source("shapes", source)
     if source in _NAMES:
         return Source("fashion_mnist", source)
-    kind, colon, argument = source.partition(":")
     if kind == "synthetic" and argument.isdecimal() and int(argument):
         return Source("plain", source)
     if colon and kind in PATHS:
