@@ -87,7 +87,7 @@ def _gather(run: Run) -> Data:
         "pairs": pairs,
         "parity": list(_parity(run, rows, missing)),
         "searches": searches(data["results"]),
-        "models": [dict(m) for m in data.get("models") or ()],
+        "models": [_model(m) for m in data.get("models") or ()],
         "layers": list(_layers(run, rows, missing)),
         "nodes": _nodes(run, missing),
         "minds": [],
@@ -113,6 +113,17 @@ def _words() -> dict[str, str]:
     """How a table calls each task's metric."""
     known = (tasks.task(name) for name in tasks.names())
     return {task.metric: task.points for task in known if task.points}
+
+
+def _model(model: Data) -> Data:
+    """A network's history, its curve's figures called value whatever the task's metric is."""
+    curve = [
+        {"step": point["step"], "value": float(point[key])}
+        for point in model["curve"]
+        for key in _words()
+        if key in point
+    ]
+    return {**model, "curve": curve}
 
 
 def _judged_by(rows: list[Row]) -> str:

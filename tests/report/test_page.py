@@ -119,7 +119,7 @@ def test_what_became_of_a_network_is_told_step_by_step(page, document: Document)
     ]  # fmt: skip
     text = " ".join(document.words)
     assert all(line in text for line in model["history"])
-    assert all(f"{100 * point['top1']:.2f}" in text for point in model["curve"])
+    assert all(f"{100 * point['value']:.2f}" in text for point in model["curve"])
 
 
 def test_text_of_others_stays_text(hostile) -> None:
