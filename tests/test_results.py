@@ -106,7 +106,7 @@ def row(outcome: Outcome, step: str, target: str) -> dict:
 def test_the_keys_that_scripts_rely_on(outcome: Outcome) -> None:
     data = results.collect(outcome)
     assert {"schema", "recipe", "machine", "results"} <= set(data)
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["machine"] == machine()
     assert data["recipe"]["name"] == "my"
     assert len(data["results"]) == 5  # the int8 for three targets, the fp32 reference for two
