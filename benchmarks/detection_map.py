@@ -51,7 +51,7 @@ try:
 except SystemExit as end:
     code = end.code
 tops = sorted({m.partition(".")[0] for m, v in sys.modules.items() if v is not None})
-print(*(t for t in tops if t not in sys.stdlib_module_names), file=sys.stderr)
+print(*(t for t in tops if t not in sys.stdlib_module_names and t[0] != "_"), file=sys.stderr)
 sys.exit(code)
 """
 

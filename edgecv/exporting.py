@@ -19,6 +19,7 @@ from edgecv import backends as engines
 from edgecv import model_input, pipeline, pixel_units, results, target, tasks, zoo
 from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
+from edgecv.data.files import tell
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
 from edgecv.graph_files import is_pinned
 from edgecv.graphs.onnx.pins import Pins
@@ -355,6 +356,7 @@ def _geometry(request: Request, known: dict[str, Any]) -> dict[str, Any]:
     keys = ("resize", "pad_value", "pad_at", "color", "crop_pct", "interpolation", "channels")
     given = {k: v for k in keys if (v := getattr(request, k)) is not None}
     own = {k: v for k in keys if (v := known.get(k)) is not None}
+    _tell_of_another_way(request.model, given, own)
     if "resize" in given:
         own = {k: v for k, v in own.items() if k not in ("crop_pct", "pad_value", "pad_at")}
     if given.get("channels", own.get("channels", 3)) != 3:
@@ -363,6 +365,17 @@ def _geometry(request: Request, known: dict[str, Any]) -> dict[str, Any]:
         what = f"grey is of 1 channel, and the model takes {own['channels']}"
         raise RecipeError("--color", what, "rgb or bgr")
     return {"channels": 1 if given.get("color") == "grey" else 3} | own | given
+
+
+def _tell_of_another_way(model: str, given: dict[str, Any], own: dict[str, Any]) -> None:
+    """Warn where a model says that its images are letterboxed, and others are asked for."""
+    if own.get("resize") != "letterbox":
+        return
+    for key in ("resize", "pad_at", "pad_value"):
+        if key in given and key in own and given[key] != own[key]:
+            what = f"--{key.replace('_', '-')} {given[key]} is asked for, the model says {own[key]}"
+            tell(model, f"{what}: its answers may suffer")
+            return  # what is another way has no padding of its own
 
 
 def _units(request: Request) -> pixel_units.Units:

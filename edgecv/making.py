@@ -27,6 +27,7 @@ from edgecv.measuring.run import Measuring
 from edgecv.model_source import TORCH, ModelSource
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
+from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import image_of
 from edgecv.samples import plain
@@ -122,7 +123,10 @@ def _data(work: Work) -> None:
         if train.classes or not test.classes:
             datasets.check_same_classes(train, test)
         else:  # images that only calibrate say nothing of the network's outputs
-            datasets.as_outputs(test, work.expansion.recipe.labels).save_labels(work.out)
+            named = datasets.as_outputs(test, work.expansion.recipe.labels)
+            named.save_labels(work.out)
+            if named.truth is not None and named.truth is not test.truth:
+                named.truth.save(work.out)  # boxes and maps hold their classes themselves
 
 
 def _model(work: Work) -> None:
@@ -240,7 +244,12 @@ def _graph_file(work: Work, source: ModelSource) -> None:
     _check_input(path.name, graph, preprocess)
     _check_normalisation(path.name, graph, preprocess)
     images = Images.load(work.images["train"])
-    classes = len(work.expansion.recipe.labels or images.classes) if images.truth is None else 0
+    recipe = work.expansion.recipe
+    classifies = images.truth is None and recipe.task in (None, "classification")
+    if tuple(graph.facts.get("input", {}).get("labels") or ()) == recipe.labels:
+        # a file that names its classes may hold boxes: nobody has said that it classifies
+        classifies &= kinds(graph.outputs)[graph.outputs[0].name] == "classes"
+    classes = len(recipe.labels or images.classes) if classifies else 0
     shape = plain(graph.outputs[0]).shape or (1,)
     outputs = shape[1] if len(shape) == 4 else shape[-1]
     if classes and outputs != classes:

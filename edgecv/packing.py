@@ -138,7 +138,8 @@ def _prove(
                 proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
             elif (test := Images.load(job.test)).truth is not None:
                 ends = graph.outputs if away else graph.told(compiled.outputs)
-                proof["metric"], proof["parts"] = judge(task, ran, ends, test, preprocess)
+                proof["metric"], proof["parts"], why = judge(task, ran, ends, test, preprocess)
+                proof["warnings"] += why
                 proof["metric"]["images"] = job.test_digest
         about = _manifest(job, graph, target, compiled, preprocess, proof)
         bits = 0 if proof["correct"] is None else len(proof["correct"]) // 8

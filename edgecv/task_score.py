@@ -16,12 +16,15 @@ from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of
 from edgecv.samples import Feeds
-from edgecv.tasks.base import Score, Task
+from edgecv.tasks.base import NotNumbers, Score, Task
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edgecv.stages.base import Context
+
+NOTHING = 0.01  # of a metric: below it something is set wrong, or nothing was learned
+ASK = "are labels in the outputs' order, and resize, color, mean and std as in training?"
 
 
 def judge(
@@ -30,15 +33,20 @@ def judge(
     outputs: Sequence[TensorSpec],
     images: Images,
     preprocess: Preprocess,
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """(the metric as a manifest holds it, what two networks of the same images are compared by).
+) -> tuple[dict[str, Any], dict[str, np.ndarray], list[str]]:
+    """(the metric as a manifest holds it, what two networks of the same images are compared by,
+    what makes it say less than it seems to, a sentence each).
 
     outputs: as the graph calls and shapes them. images: with what is true of them
     """
-    score = task.score(
-        reads(task, session, outputs, images, preprocess), images.truth, images.classes
-    )
-    return metric_of(task, score), dict(score.parts)
+    lost = NotNumbers()
+    said = lost.watch(reads(task, session, outputs, images, preprocess))
+    score = task.score(said, images.truth, images.classes)
+    doubts = [sentence] if (sentence := lost.sentence()) else []
+    if score.value < NOTHING:
+        what = f"{task.points} {100 * score.value:.2f}: next to nothing is found where it is"
+        doubts.append(f"{what}: {ASK}")
+    return metric_of(task, score), dict(score.parts), doubts
 
 
 def metric_of(task: Task, score: Score) -> dict[str, Any]:

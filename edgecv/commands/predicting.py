@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgecv.predicting.saving import Kept
     from edgecv.predicting.sources import Picture, Source
     from edgecv.predicting.video import Film
+    from edgecv.tasks.base import NotNumbers
 
 
 ASKED = ("confidence", "iou", "max_detections", "agnostic", "top")  # of the task, where it asks
@@ -87,6 +88,7 @@ def run_predict(options: argparse.Namespace) -> int:
     from edgecv.predicting.saving import Kept
     from edgecv.predicting.sources import source
     from edgecv.runtime.archive import read_bundle
+    from edgecv.tasks.base import NotNumbers
 
     asked = {key: getattr(options, key) for key in ASKED}
     predictor = Predictor(read_bundle(options.bundle), options.threads, **asked)
@@ -100,7 +102,7 @@ def run_predict(options: argparse.Namespace) -> int:
     with Bar(f"{options.bundle.stem}") as bar:
         counts = [s.count for s in sources]
         total = None if None in counts else sum(c or 0 for c in counts)
-        run = _Run(predictor, kept, bar, options.json, total)
+        run = _Run(predictor, kept, bar, options.json, total, NotNumbers())
         for one in sources:
             run.source(one)
     _close(run)
@@ -128,6 +130,7 @@ class _Run:
     bar: Bar
     json: bool
     total: int | None
+    lost: NotNumbers
     failed: int = 0
     latency: list[dict[str, float]] = field(default_factory=list)
 
@@ -203,6 +206,7 @@ class _Run:
         from edgecv.predicting.answers import told
 
         self.latency.append(dict(answer.latency_ms))
+        self.lost.add(answer.read)
         at = "" if picture.time_s is None else f" {picture.time_s:.3f} s"
         done = len(self.latency) + self.failed
         if self.json:
@@ -225,6 +229,8 @@ def _close(run: _Run) -> None:
     from edgecv.predicting.answers import PARTS
     from edgecv.tables import table
 
+    if sentence := run.lost.sentence():
+        print(f"note: {sentence}", file=sys.stderr)
     if not run.latency:
         return
     medians = [f"{median(row[part] for row in run.latency):.2f}" for part in PARTS]

@@ -122,7 +122,10 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
         found = index.get(c)
         if found is None:
             close = difflib.get_close_matches(c, names, 1)
-            hint = f"did you mean {close[0]!r}?" if close else "name folders by labels or numbers"
+            other = "name folders by labels or numbers"
+            if test.truth is not None:
+                other = f"it has {len(names)}; --labels FILE names them in their order"
+            hint = f"did you mean {close[0]!r}?" if close else other
             raise DataError("data.test", f"class {c!r} is no output of the network", hint)
         if found in taken:
             what = f"classes {taken[found]!r} and {c!r} are one output, {names[found]!r}"

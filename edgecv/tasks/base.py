@@ -9,7 +9,7 @@ Imported on devices: numpy and the standard library only, at import, in `read` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -60,6 +60,38 @@ class Difference:
     p: float
     told: str
     enough: int = 0
+
+
+@dataclass
+class NotNumbers:
+    """How often a network said NaN where a box or a class should be; such answers are dropped.
+
+    images: of how many that were read; of: read; answers: boxes or pixels
+    """
+
+    images: int = 0
+    of: int = 0
+    answers: int = 0
+
+    def watch(self, reads: Iterable[Any]) -> Iterator[Any]:
+        """The same, counted as they pass."""
+        for read in reads:
+            self.add(read)
+            yield read
+
+    def add(self, read: Any) -> None:
+        """read: what `Task.read` gave."""
+        nan = int(getattr(read, "nan", 0))
+        self.of, self.images, self.answers = (
+            self.of + 1, self.images + (nan > 0), self.answers + nan
+        )  # fmt: skip
+
+    def sentence(self) -> str:
+        """Empty where there was none."""
+        if not self.answers:
+            return ""
+        where = f"in {self.images:,} of {self.of:,} images"
+        return f"the network says NaN {where}: {self.answers:,} of its answers are left out"
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,18 @@ def test_json_lines_and_drawn_pictures(edgecv: Callable, room: Path, tmp_path: P
     assert (drawn[5, 5] == 204).all()
 
 
+def test_answers_that_are_no_numbers_are_told_once(
+    edgecv: Callable, room: Path, tmp_path: Path
+) -> None:
+    detector(tmp_path / "nan.edgecv", share=(float("nan"), 0.5))
+    picture = room / "one.npy"
+    done = edgecv("predict", "nan.edgecv", picture, picture, "--json", cwd=tmp_path)
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [[found["label"] for found in row["predictions"]] for row in rows] == [["lamp"]] * 2
+    said = "note: the network says NaN in 2 of 2 images: 2 of its answers are left out"
+    assert (done.code, done.err.splitlines().count(said), done.err.count("NaN")) == (0, 1, 1)
+
+
 def test_a_network_without_a_task_keeps_its_outputs(
     edgecv: Callable, room: Path, tmp_path: Path
 ) -> None:

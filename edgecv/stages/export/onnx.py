@@ -19,6 +19,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ from edgecv.errors import EdgecvError, MissingExtraError, ModelError, missing, o
 from edgecv.graph import Graph
 from edgecv.graphs import groups
 from edgecv.graphs.onnx import groups as onnx_groups
+from edgecv.graphs.onnx import metadata
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
@@ -94,6 +96,7 @@ def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     """Check a user's .onnx file and write a clean copy in canonical form, out/model.onnx.
 
     pins: what the user says of it: where it ends, and what it leaves open
+    facts["input"]: what its metadata says of its pictures and labels (`graphs.onnx.metadata`)
     A dynamic batch becomes 1, external weights (from the file's own folder) are inlined, an image
     that is channels-last or bytes goes in as float32 (N, C, H, W); facts["takes"] says "bytes"
     where pixels go in as they are, facts["own"] what the file itself takes and answers. Opsets 7 to
@@ -106,7 +109,8 @@ def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     where = path.name
     model = read_file(path)
     check(model, where)
-    layout = pin(model, pins or Pins(), where)
+    said, pins = metadata.said(model), pins or Pins()
+    layout = pin(model, replace(pins, size=pins.size or said.size), where)
     check_domains(model, where)
     inline_external(model, path.parent, where)
     make_runnable(model)
@@ -115,7 +119,7 @@ def load_onnx(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     original = onnx.ModelProto()
     original.CopyFrom(model)
     entry = enter(model, where, layout)
-    return write_clean(model, out, where, original, entry)
+    return metadata.noted(write_clean(model, out, where, original, entry), said, where)
 
 
 def write_clean(

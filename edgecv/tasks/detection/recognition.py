@@ -67,11 +67,31 @@ def _certain(seen: Seen) -> tuple[str, Fields]:
     if len(found) > 1:
         hint = f"say --decoder {' or --decoder '.join(found)}"
         raise UnsupportedError("outputs", f"{_told(seen)} may be {' or '.join(found)}", hint)
+    if not found and (others := _other_counts(seen, words)):
+        told = " or ".join(f"{count} ({word})" for word, count in others.items())
+        what = f"{_told(seen)}: they are of {told} classes"
+        raise UnsupportedError("outputs", what, "give --labels with all of them, or --decoder")
     if not found:
         every = "; ".join(f"{w} reads {_expected(w, seen)}" for w in words)
         what = f"{_told(seen)} are no detector's for certain"
         raise UnsupportedError("outputs", what, f"say --decoder: {every}")
     return next(iter(found.items()))
+
+
+def _other_counts(seen: Seen, words: Sequence[str]) -> dict[str, int]:
+    """The decoders that fit with another count of classes than is known, and that count; none
+    where one would fit the known count if it was said."""
+    loose = [Seen(seen.outputs, seen.size, seen.classes, {**seen.said, "decoder": w})
+             for w in words]  # fmt: skip
+    if seen.classes is None or any(FITS[w](s) for w, s in zip(words, loose, strict=True)):
+        return {}
+    sides = {n for shape in seen.shapes for n in shape[1:]}
+    counts = sorted({n - beside for n in sides for beside in (0, 1, 4, 5)} - {seen.classes})
+    found: dict[str, int] = {}
+    for count in (c for c in counts if c > 0):
+        other = Seen(seen.outputs, seen.size, count, seen.said)
+        found |= {w: count for w in words if w not in found and FITS[w](other) is not None}
+    return found
 
 
 def _of_one_image(outputs: Sequence[TensorSpec]) -> list[TensorSpec]:

@@ -108,6 +108,18 @@ def test_what_is_not_certain_is_asked(shapes, size, classes) -> None:
     assert "--decoder" in error.value.hint
 
 
+def test_another_count_of_classes_is_said() -> None:
+    with pytest.raises(
+        UnsupportedError, match=r"1 classes: they are of .*80 \(fastestdet\) cl"
+    ) as e:
+        of_graph([(1, 85, 22, 22)], (352, 352), 1)
+    assert "--labels" in e.value.hint
+    with pytest.raises(
+        UnsupportedError, match=r"they are of 80 \(yolox\) or 81 \(yolov8\) classes"
+    ):
+        of_graph([(1, 8400, 85)], (640, 640), 3)
+
+
 def test_two_that_fit_are_named() -> None:
     with pytest.raises(UnsupportedError, match="may be yolox or end2end"):
         of_graph([(1, 500, 6)], (320, 320), 1)
