@@ -210,6 +210,20 @@ def differ(a: list[Tensor], b: list[Tensor]) -> bool:
     return False
 
 
+@contextmanager
+def as_trained(module: nn.Module) -> Iterator[None]:
+    """The network answers in the form that it trains in (a detector's raw maps), with its layers
+    in eval mode: nothing that they keep moves."""
+    kept = [(part, part.training) for part in module.modules()]
+    try:
+        for part, _ in kept:
+            part.training = bool(list(part.children()))
+        yield
+    finally:
+        for part, training in kept:
+            part.training = training
+
+
 def pictures(shape: tuple[int, int, int]) -> Tensor:
     import torch
 

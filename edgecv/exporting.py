@@ -30,7 +30,7 @@ from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, suits, takes
-from edgecv.recipe_input import task_of
+from edgecv.recipe_input import labelled, task_of, unknown_drop
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
@@ -241,6 +241,11 @@ def _recipe(request: Request) -> Recipe:
                 suits(profile, stage, "--quantizer")
     else:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
+    task = request.task or _known_task(request, source)
+    images = bool(request.evaluate) and labelled(str(request.evaluate))
+    read = task not in (None, tasks.NONE, "classification")
+    if read and request.limits.accuracy_drop is not None and not images:
+        raise unknown_drop(str(task), "--accuracy-drop", "--evaluate")
     return Recipe(
         name=name,
         folder=Path(),
@@ -252,7 +257,7 @@ def _recipe(request: Request) -> Recipe:
         steps=(Step(name, "model", stage),),
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
-        task=request.task or _known_task(request, source),
+        task=task,
         decode=request.decode,
         limits=request.limits,
     )

@@ -1,7 +1,8 @@
 """Limits that a user sets on what ships, and what is nearest where nothing meets them.
 
-    accuracy_drop   top-1 points below fp32 on the same engine and images; without labels, what
-                    fp32's own probabilities expect of the images whose best class is another:
+    accuracy_drop   points of the task's metric (top-1, mAP, mIoU) below fp32 on the same engine and
+                    images; of a classifier without labels, what fp32's own probabilities expect of
+                    the images whose best class is another:
                     Σ p(fp32's class) − p(the other), over all images, in points
     latency_ms      median of a call
     latency_ratio   of fp32's on the same engine, from interleaved rounds

@@ -42,9 +42,9 @@ from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import image_of
-from edgecv.samples import adapted, plain
+from edgecv.samples import adapted
 from edgecv.target import Target
-from edgecv.task_score import judge
+from edgecv.task_score import graph_task, judge
 from edgecv.tasks.base import Task
 from edgecv.tasks.classification import ClassificationTask, scores_of
 
@@ -161,9 +161,7 @@ def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:
     if job.task == tasks.NONE:
         return None
     if job.task not in (None, ClassificationTask.name):
-        shown = [plain(spec) for spec in graph.outputs]
-        classes = len(job.labels) if job.labels else None
-        return tasks.task(job.task).of_graph(shown, job.preprocess.size, classes, job.decode)
+        return graph_task(job.task, graph.outputs, job.preprocess, job.labels, job.decode)
     kind = next(iter(kinds(graph.outputs).values()))
     known = answers is not None and kind == "classes"
     scores = scores_of(as_rows(answers[0])) if answers is not None and known else "logits"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import data as datasets
-from edgecv import model_input, pixel_units
+from edgecv import model_input, pixel_units, tasks
 from edgecv.checking import Where
 from edgecv.errors import DataError, ModelError, RecipeError
 from edgecv.graph_files import FILES
@@ -41,8 +41,12 @@ def settled(
     Raises RecipeError: no size, and none to be found; a step that needs labels, and images without;
     a limit on accuracy, and a network without classes.
     """
-    if task == "none":
+    if task == tasks.NONE:
         _check_limits("a network of no task", steps, where)
+    meant = task or task_of(data.train, data.test)
+    reads = meant if meant not in (None, tasks.NONE, "classification") else None
+    if reads:
+        _check_task(reads, data, steps, where)
     if not labelled(data.train):
         _check_steps(steps, where)
     if data.images is None:
@@ -51,7 +55,7 @@ def settled(
     known = model_input.known(model, size)
     _check_input(data, model, known, where)
     outputs = known.get("outputs")
-    if outputs and kinds(outputs)[outputs[0].name] != "classes":
+    if outputs and not reads and kinds(outputs)[outputs[0].name] != "classes":
         _check_limits(f"output {outputs[0].name!r} {outputs[0].shape}", steps, where)
     data, made_up = _with_images(data, known, steps, where)
     data, _, notes = _as_trained(data, model, _SCALED | known, where)
@@ -82,6 +86,28 @@ def _check_steps(steps: Sequence[Step], where: Where) -> None:
             what = f"{word} learns from labels and is judged by them, and the data has none"
             hint = "labelled images: data.train and data.test; without, only quantize and export"
             raise RecipeError(where("stages", i, word), what, hint)
+
+
+def _check_task(task: str, data: Data, steps: Sequence[Step], where: Where) -> None:
+    """Raises RecipeError: a step that networks of that task cannot go through, or a limit on a drop
+    that nothing is known of."""
+    for i, step in enumerate(steps):
+        word = step.stage.word
+        if why := step.stage.unfit(task):
+            raise RecipeError(where("stages", i, word), f"is not for task {task}: {why}")
+        limited = isinstance(step.stage, Limited) and step.stage.limits.accuracy_drop is not None
+        if limited and not labelled(data.test):
+            raise unknown_drop(task, where("stages", i, word, "accuracy_drop"), "data.test")
+
+
+def unknown_drop(task: str, where: str, option: str) -> RecipeError:
+    """A limit on what a task's metric may lose, without labels to measure it by.
+
+    option: where labelled images would be named
+    """
+    points = tasks.task(task).points
+    return RecipeError(where, f"what {task} loses of its {points} is not known without labels",
+                       f"{option} with labels, or limit sqnr_db, latency or size")  # fmt: skip
 
 
 def _check_input(data: Data, model: ModelSource, known: dict[str, Any], where: Where) -> None:

@@ -11,11 +11,12 @@ import numpy as np
 from edgecv import tasks
 from edgecv.backends import Session
 from edgecv.data.images import Images
-from edgecv.replay import parted
+from edgecv.graph import Graph
+from edgecv.replay import graph_session, parted
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of
-from edgecv.samples import Feeds
+from edgecv.samples import Feeds, plain
 from edgecv.tasks.base import NotNumbers, Score, Task
 
 if TYPE_CHECKING:
@@ -99,6 +100,28 @@ def task_of(
     kinds = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
     specs = [TensorSpec(n, kinds[n], tuple(t.shape)) for n, t in tensors.items()]
     return tasks.task(name).of_graph(specs, size, classes, said)
+
+
+def graph_task(
+    name: str,
+    outputs: Sequence[TensorSpec],
+    preprocess: Preprocess,
+    labels: Sequence[str] | None,
+    said: Mapping[str, Any],
+) -> Task:
+    """How the task reads a graph's outputs, as the graph shapes them. Raises UnsupportedError."""
+    shown = [plain(spec) for spec in outputs]
+    return tasks.task(name).of_graph(shown, preprocess.size, len(labels or ()) or None, said)
+
+
+def judge_graph(name: str, graph: Graph, images: Images, context: Context) -> float:
+    """The task's metric of a graph file on its format's reference engine, 0..1."""
+    task = graph_task(name, graph.outputs, context.preprocess, context.labels, context.decode)
+    session = graph_session(graph)
+    try:
+        return float(judge(task, session, graph.outputs, images, context.preprocess)[0]["value"])
+    finally:
+        session.close()
 
 
 def judge_module(module: nn.Module, images: Images, context: Context) -> float:

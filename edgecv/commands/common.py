@@ -72,7 +72,11 @@ class Bar:
 def add_limits(command: Any) -> None:
     """The options that limit what a command makes; it fails (1) where nothing meets them."""
     for option, unit, text in (
-        ("--accuracy-drop", "POINTS", "top-1 that may be lost against fp32, e.g. 0.2"),
+        (
+            "--accuracy-drop",
+            "POINTS",
+            "of the task's metric (top-1, mAP, mIoU) that may be lost against fp32, e.g. 0.2",
+        ),
         ("--latency-ms", "MS", "the median call, at the most"),
         ("--latency-ratio", "R", "of fp32's latency on the same engine, at the most, e.g. 0.5"),
         ("--size-mb", "MB", "the engine's files, at the most"),

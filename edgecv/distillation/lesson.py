@@ -9,8 +9,7 @@ shifted as they are (Beyer et al., "A good teacher is patient and consistent", C
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Literal
 
@@ -18,27 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgecv.behaviour import tensors
+from edgecv.behaviour import as_trained
 from edgecv.distillation import losses
 from edgecv.distillation.features import Features
 from edgecv.tasks.base import Task
 from edgecv.train_mode import first
 
 TASK_SHARE = 4.0  # a distance of a quarter of the outputs' variance weighs as a loss of 1
-
-
-@contextmanager
-def alike(module: nn.Module, teacher: nn.Module) -> Iterator[None]:
-    """The teacher answers in the form that the student trains in (a detector's raw maps), with its
-    layers in eval mode: containers alone follow the student's mode."""
-    kept = [(part, part.training) for part in teacher.modules()]
-    for part, _ in kept:
-        part.training = module.training and bool(list(part.children()))
-    try:
-        yield
-    finally:
-        for part, training in kept:
-            part.training = training
 
 
 @dataclass(frozen=True)
@@ -80,20 +65,19 @@ class Lesson:
         return loss + self.features.loss(own, other) if self.features else loss
 
     def _of_task(self, module: nn.Module, x: Tensor, truths: Any) -> Tensor:
-        """The task's own loss, and with a teacher the distance of all outputs, each in units of
-        the teacher's own spread: what is answered, whatever it means."""
+        """The task's own loss, and with a teacher the distance of all outputs."""
         assert self.task is not None
         with self._reading() as (own, other):
             answers = module(x)
             if self.teacher is not None:
-                with torch.no_grad(), alike(module, self.teacher):
+                form = as_trained(self.teacher) if module.training else nullcontext()
+                with torch.no_grad(), form:
                     wanted = self.teacher(x)
         loss = self.task.loss(answers, truths)
         if self.teacher is None:
             return loss
-        pairs = list(zip(tensors(answers), tensors(wanted), strict=True))
-        apart = [(a - b).square().mean() / b.var().clamp_min(1e-6) for a, b in pairs]
-        loss = (1 - self.share) * loss + self.share * torch.stack(apart).mean() * TASK_SHARE
+        apart = losses.answers(answers, wanted)
+        loss = (1 - self.share) * loss + self.share * apart * TASK_SHARE
         return loss + self.features.loss(own, other) if self.features else loss
 
     def _reading(self) -> AbstractContextManager[tuple[dict[str, Tensor], dict[str, Tensor]]]:

@@ -4,6 +4,8 @@ Of logits (N, classes):
     soft_targets   T² KL(p_t ‖ p_s), p = softmax(z / T)     Hinton et al., 2015
     dkd            TCKD + β NCKD                              Zhao et al., CVPR 2022
     dist           inter + intra, 1 − Pearson                 Huang et al., NeurIPS 2022
+Of all that networks of any task answer:
+    answers        mean over outputs of ‖z_s − z_t‖² / (size · var z_t)
 Of features (N, C) or (N, C, H, W):
     hints          ‖F_s − F_t‖² / size                        FitNets, Romero et al., ICLR 2015
     attention      ‖Q_s / ‖Q_s‖ − Q_t / ‖Q_t‖‖², Q = Σ_c F²   Zagoruyko & Komodakis, ICLR 2017
@@ -18,11 +20,16 @@ teachers far stronger than the student. Relations are over a batch: a few images
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgecv.behaviour import tensors
+
 EPSILON = 1e-8
+LEAST_VARIANCE = 1e-6  # of an output: one that is constant has no unit of its own
 ANGLE = 2.0  # weight of RKD's angles beside its distances (the paper's 50 : 25)
 
 
@@ -65,6 +72,14 @@ def uncorrelated(a: Tensor, b: Tensor) -> Tensor:
     nothing."""
     a, b = (v - v.mean(1, keepdim=True) for v in (a, b))
     return (1 - functional.cosine_similarity(a, b, 1, EPSILON)).mean()
+
+
+def answers(student: Any, teacher: Any) -> Tensor:
+    """How far apart all outputs are, each in units of the teacher's own variance: 0 where both say
+    the same, about 1 where a constant is said. Of what modules returned, in one form."""
+    pairs = zip(tensors(student), tensors(teacher), strict=True)
+    apart = [(a - b).square().mean() / b.var().clamp_min(LEAST_VARIANCE) for a, b in pairs]
+    return torch.stack(apart).mean()
 
 
 def hints(student: Tensor, teacher: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ differs from the student's, images are converted and classes put into the studen
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgecv.behaviour import as_trained, tensors
 from edgecv.errors import EngineError, StageError, one_line
 from edgecv.model import Model
 from edgecv.runtime.preprocess import Preprocess
@@ -33,12 +35,17 @@ def settled(teacher: nn.Module) -> nn.Module:
 
 
 def load(
-    path: Path, preprocess: Preprocess, labels: tuple[str, ...] | None, where: str
+    path: Path,
+    preprocess: Preprocess,
+    labels: tuple[str, ...] | None,
+    where: str,
+    classifies: bool = True,
 ) -> nn.Module:
     """The teacher in a Model folder or an .onnx file, for images normalised by `preprocess`.
 
-    labels: the student's class names. Raises StageError for other classes or another input size,
-    ModelError where the folder or file is damaged.
+    labels: the student's class names. classifies: its answers are a row of classes, which can be
+    put into another order. Raises StageError for other classes or another input size, ModelError
+    where the folder or file is damaged.
     """
     if path.is_dir() and (path / "source.onnx").is_file():
         path = path / "source.onnx"
@@ -49,6 +56,9 @@ def load(
         return settled(Translated(module, units, None) if units else module)
     model, module = Model.load(path)
     order = _order(model.labels, labels, where)
+    if order and not classifies and order != sorted(order):
+        hint = "train a teacher on data whose classes are in the student's order"
+        raise StageError(where, "the teacher has the student's classes in another order", hint)
     if not model.input:
         return settled(Translated(module, None, order) if order else module)
     taken = Preprocess.from_json(model.input)
@@ -62,16 +72,20 @@ def load(
     return settled(Translated(module, units, order) if units or order else module)
 
 
-def check_classes(teacher: nn.Module, student: nn.Module, sample: Tensor, where: str) -> None:
+def check_classes(
+    teacher: nn.Module, student: nn.Module, sample: Tensor, where: str, classifies: bool = True
+) -> None:
     """Raises StageError with both counts when they have different classes, and when the teacher
-    does not take the images."""
-    counts = []
+    does not take the images. classifies: no: with both shapes of what they answer in the form
+    that the student trains in."""
+    counts: list[Any] = []
     for module in (teacher, student):
         was = module.training
         module.eval()
         try:
-            with torch.no_grad():
-                counts.append(module(sample).shape[-1])
+            with torch.no_grad(), nullcontext() if classifies else as_trained(module):
+                said = module(sample)
+                counts.append(said.shape[-1] if classifies else [*map(_shape, tensors(said))])
         except (RuntimeError, ValueError, EngineError) as e:
             if module is student:
                 raise
@@ -79,12 +93,21 @@ def check_classes(teacher: nn.Module, student: nn.Module, sample: Tensor, where:
             raise StageError(where, f"the teacher fails on a {shape} input: {first}") from e
         finally:
             module.train(was)
+    if counts[0] != counts[1] and not classifies:
+        theirs, ours = (", ".join(shapes) for shapes in counts)
+        what = f"the teacher answers {theirs} and the student, as it trains, {ours}"
+        hint = "a teacher of the same classes and outputs, as a step or a Model, or `teacher: none`"
+        raise StageError(where, what, hint)
     if counts[0] != counts[1]:
         raise StageError(
             where,
             f"the teacher has {counts[0]} classes and the student {counts[1]}",
             "use a teacher of the same classes, or `teacher: none`",
         )
+
+
+def _shape(answer: Tensor) -> str:
+    return "x".join(map(str, answer.shape))
 
 
 class Translated(nn.Module):
@@ -107,8 +130,8 @@ class Translated(nn.Module):
             )
             self.scale, self.shift = std / own_std, (mean - own_mean) / own_std
 
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.net(x * self.scale + self.shift)
+    def forward(self, x: Tensor) -> Any:
+        out: Any = self.net(x * self.scale + self.shift)
         return out if self.order is None else out[:, self.order]
 
 

@@ -88,7 +88,8 @@ class QuantizingTrainer(Trainer):
 
     def _epoch(self, epoch: int, total: int) -> None:
         super()._epoch(epoch, total)
-        classes = max(2, int(self.images.labels.max()) + 1)
+        found = len(self.images.classes) if self.task else int(self.images.labels.max()) + 1
+        classes = max(2, found)
         if self.losses[-1] > 2 * self.before + 0.5 * math.log(classes):
             raise StageError(
                 self.context.where,

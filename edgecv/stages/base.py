@@ -80,9 +80,14 @@ class Context:
         """What accuracy is called in facts: the task's metric."""
         return "top1" if self.task in (None, tasks.NONE) else tasks.task(self.task).metric
 
+    @property
+    def classifies(self) -> bool:
+        """Whether what is learned and judged is one class an image."""
+        return self.task in (None, tasks.NONE, "classification")
+
     def accuracy(self, value: float, when: str = "") -> dict[str, Any]:
         """It as facts hold it. when: "_before_finetuning", ..."""
-        kind = {} if self.metric == "top1" else {"metric": self.metric}
+        kind = {} if self.classifies else {"metric": self.metric}
         return {**kind, f"{self.metric}{when}": value}
 
     @property
@@ -129,6 +134,11 @@ class Stage(BaseModel):
         """The edit that it will make, with the layers that the recipe names (`edgecv.edits`)."""
         return None
 
+    def unfit(self, task: str) -> str:  # noqa: ARG002
+        """Why networks of that task, another than classification, cannot go through it with these
+        parameters: the end of a sentence; "" where they can."""
+        return ""
+
     def layer_names(self) -> tuple[str, ...]:
         """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""
         return ()
@@ -154,7 +164,10 @@ class Limited(Stage):
     """A stage that searches for what meets the limits it is given."""
 
     accuracy_drop: float | None = Field(
-        default=None, ge=0, le=100, description="points of top-1 that may be lost at the most"
+        default=None,
+        ge=0,
+        le=100,
+        description="points of the task's metric (top-1, mAP, mIoU) that may be lost at the most",
     )
     latency_ms: float | None = Field(default=None, gt=0, description="the median call, at the most")
     latency_ratio: float | None = Field(

@@ -57,6 +57,11 @@ class Distill(Training):
         """A student counts by the network it is (`edgecv.nodes`), not by how it is named."""
         return super().parameters() | {"student": self.student is not None}
 
+    def unfit(self, task: str) -> str:
+        if self.logits != "soft":
+            return f"logits: {self.logits} is of one class an image"
+        return super().unfit(task)
+
     def run(self, source: Any, context: Context) -> None:
         from edgecv.model import Model
 
@@ -74,7 +79,9 @@ class Distill(Training):
         from edgecv.distillation import teacher
 
         if isinstance(source, Path):
-            return teacher.load(source, context.preprocess, context.labels, context.where)
+            return teacher.load(
+                source, context.preprocess, context.labels, context.where, context.classifies
+            )
         return teacher.settled(source[1])
 
     def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:

@@ -106,6 +106,11 @@ class Lowrank(Training):
     def layer_names(self) -> tuple[str, ...]:
         return self.layers
 
+    def unfit(self, task: str) -> str:
+        if self.rank_by == "accuracy" and self.rank is None:
+            return "rank_by: accuracy counts images whose class changes; energy, macs, latency work"
+        return super().unfit(task)
+
     @property
     def structured(self) -> bool:
         return self.method in ("circulant", "toeplitz")

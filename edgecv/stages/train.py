@@ -67,6 +67,12 @@ class Training(Stage):
         named = self.teacher not in ("self", "none")
         return super().parameters() | ({"teacher": "named"} if named else {})
 
+    def unfit(self, task: str) -> str:  # noqa: ARG002
+        for name in ("label_smoothing", "logits_mse"):
+            if getattr(self, name):
+                return f"{name} is of one class an image"
+        return ""
+
     def plan(self, epochs: int, lr: float) -> Plan:
         """How to train, of these parameters."""
         shared = {f.name for f in fields(Plan)} - {"epochs", "lr"}
@@ -97,12 +103,12 @@ class Training(Stage):
             found = teacher.settled(dense)
         elif "teacher" in context.inputs:
             place, pre = context.inputs["teacher"], context.preprocess
-            found = teacher.load(place, pre, context.labels, context.where)
+            found = teacher.load(place, pre, context.labels, context.where, context.classifies)
         else:
             hint = "a recipe gives it: a step, a Model folder or an .onnx file"
             raise StageError(context.where, f"teacher {self.teacher!r} is not here", hint)
         sample = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
-        teacher.check_classes(found, module, sample, context.where)
+        teacher.check_classes(found, module, sample, context.where, context.classifies)
         return found
 
     def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:  # noqa: ARG002
@@ -119,7 +125,7 @@ class Training(Stage):
         lr: float,
         teacher: nn.Module | None = None,
     ) -> dict[str, Any]:
-        """Train `module` in place on data.train; return facts, with the top-1 that it ends at.
+        """Train `module` in place on data.train; return facts, with the metric that it ends at.
 
         teacher: what `dense` kept before the stage changed the network, for `teacher: self`
         """

@@ -14,8 +14,9 @@ from edgecv.errors import RecipeError
 from edgecv.graph import Graph
 from edgecv.limits import Limits
 from edgecv.runtime.spec import TensorSpec
-from edgecv.stages.quantize import _has_classes
+from edgecv.stages.quantize import _check_drop
 from edgecv.stages.quantize.keep_float import free_outputs
+from tests import networks as nets
 
 
 def pair(tensor: str, out: str) -> list[onnx.NodeProto]:
@@ -81,14 +82,20 @@ def graph(shape: tuple[int, ...], kind: str | None = None) -> Graph:
     return Graph(Path("net.onnx"), "onnx", "fp32", (), (spec,))
 
 
-def test_one_number_has_no_accuracy_to_lose() -> None:
-    limit = Limits(accuracy_drop=0.2)
+def test_one_number_has_no_accuracy_to_lose(tmp_path: Path) -> None:
+    limit, here = Limits(accuracy_drop=0.2), nets.context(tmp_path)
     with pytest.raises(RecipeError, match="no best class"):
-        _has_classes(graph((1, 1)), limit, "here")
+        _check_drop(graph((1, 1)), limit, here)
     with pytest.raises(RecipeError, match="no best class"):
-        _has_classes(graph((1, 2), "values"), limit, "here")
-    _has_classes(graph((1, 2)), limit, "here")
-    _has_classes(graph((1, 1)), Limits(latency_ms=1), "here")
+        _check_drop(graph((1, 2), "values"), limit, here)
+    _check_drop(graph((1, 2)), limit, here)
+    _check_drop(graph((1, 1)), Limits(latency_ms=1), here)
+
+
+def test_a_drop_of_boxes_is_refused_without_labels(tmp_path: Path) -> None:
+    here = nets.context(tmp_path, task="detection")
+    with pytest.raises(RecipeError, match="what detection loses of its mAP is not known"):
+        _check_drop(graph((1, 189, 7)), Limits(accuracy_drop=0.2), here)
 
 
 def test_accuracy_that_guessing_gives_is_told() -> None:

@@ -1,4 +1,6 @@
-"""min_λ KL(f(x) ‖ f(x; λ)) / KL(f(x) ‖ f(x; 0)) + γ mean λ,  λ ≥ 0: I(c) = λ_c, a learned gate.
+"""min_λ D(f(x), f(x; λ)) / D(f(x), f(x; 0)) + γ mean λ,  λ ≥ 0: I(c) = λ_c, a learned gate.
+
+D is KL of classes; of other tasks' outputs their distance (`edgecv.distillation.losses.answers`).
 
 Control gates of critical data routing paths (Wang et al., CVPR 2018): a non-negative gate on every
 channel, trained by distillation from the network without gates, with an L1 term that closes those
@@ -10,12 +12,14 @@ Pitfall: paths that pruning selects need not be what the network looks at (Khakz
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from edgecv.distillation import losses
 from edgecv.pruning.groups import Group, Member
-from edgecv.pruning.probe import Probe, reading
+from edgecv.pruning.probe import Probe, reading, trained_form
 
 ADDITIVE = True
 STEPS = 60
@@ -26,7 +30,7 @@ L1 = 0.5  # γ: all gates open cost half of what all gates closed do
 def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
     frozen = [p for p in probe.module.parameters() if p.requires_grad]
     with torch.no_grad():
-        wanted = [torch.softmax(probe.module(x), 1) for x, _ in probe.batches]
+        wanted = [_answers(probe, batch) for batch in range(len(probe.batches))]
     gates = [torch.ones(g.width, requires_grad=True) for g in groups]
 
     def seen(index: int, member: Member, x: Tensor) -> Tensor:
@@ -62,7 +66,18 @@ def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
     return [g.detach() + 1e-3 * p for g, p in zip(gates, path, strict=True)]
 
 
-def _harm(probe: Probe, wanted: Sequence[Tensor], batch: int) -> Tensor:
+def _answers(probe: Probe, batch: int) -> Any:
+    """Probabilities of classes; of another task all that the network returns."""
+    x = probe.batches[batch][0]
+    if probe.task is not None:
+        return trained_form(probe.module, x)
+    return torch.softmax(probe.module(x), 1)
+
+
+def _harm(probe: Probe, wanted: Sequence[Any], batch: int) -> Tensor:
     """How far the answers with these gates are from those without."""
-    soft = nn.functional.log_softmax(probe.module(probe.batches[batch][0]), 1)
+    x = probe.batches[batch][0]
+    if probe.task is not None:
+        return losses.answers(trained_form(probe.module, x), wanted[batch])
+    soft = nn.functional.log_softmax(probe.module(x), 1)
     return nn.functional.kl_div(soft, wanted[batch], reduction="batchmean")

@@ -25,7 +25,7 @@ ADDITIVE = True
 def score(groups: Sequence[Group], probe: Probe) -> list[Tensor]:
     totals = [torch.zeros(g.width) for g in groups]
     for x, y in probe.batches:
-        effects = [torch.zeros(len(y), g.width) for g in groups]
+        effects = [torch.zeros(len(x), g.width) for g in groups]
 
         def seen(index: int, member: Member, value: Tensor, into: list[Tensor] = effects) -> None:
             def felt(slope: Tensor) -> None:

@@ -168,7 +168,7 @@ class Quantize(Limited):
             return
         start, fixed = self._start(source, context)
         if self.limits:
-            _has_classes(source, self.limits, context.where)
+            _check_drop(source, self.limits, context)
             from edgecv.stages.quantize.search import search
 
             limits = self.limits
@@ -229,15 +229,24 @@ def _no_quantizer(context: Context) -> Exception:
     return UnsupportedError(context.where, what, hint)
 
 
-def _has_classes(source: Any, limits: Any, where: str) -> None:
-    """Raises RecipeError: a limit on accuracy, and a network that has none to lose."""
+def _check_drop(source: Any, limits: Any, context: Context) -> None:
+    """Raises RecipeError: a limit on accuracy, and a network that has none to lose, or images that
+    do not tell what another task than classification loses."""
     from edgecv.errors import RecipeError
+    from edgecv.recipe_input import unknown_drop
     from edgecv.runtime.fidelity import kinds
 
+    if limits.accuracy_drop is None:
+        return
+    place = f"{context.where}: accuracy_drop"
+    if not context.classifies:
+        if context.images("test").truth is None:
+            raise unknown_drop(str(context.task), place, "data.test")
+        return
     name, kind = next(iter(kinds(source.outputs).items()))
-    if limits.accuracy_drop is not None and kind != "classes":
+    if kind != "classes":
         what = f"output {name!r} {source.outputs[0].shape} has no best class whose loss would count"
-        raise RecipeError(f"{where}: accuracy_drop", what, "limit sqnr_db, latency or size")
+        raise RecipeError(place, what, "limit sqnr_db, latency or size")
 
 
 def _computes_half(target: Target) -> bool:

@@ -250,7 +250,7 @@ class Search:
         """Say so where the images are too few to tell the drop that is asked for."""
         images = self.context.images("test")
         limit, count = self.limits.accuracy_drop, len(images.pixels)
-        if images.classes and limit and count and 100.0 / count > limit:
+        if self.context.classifies and images.classes and limit and count and 100.0 / count > limit:
             log.warning(
                 "%s: accuracy_drop %g is judged on %d images, of which one is %.2f points: what "
                 "meets it has lost none of them",

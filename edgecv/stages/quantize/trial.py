@@ -20,6 +20,7 @@ from edgecv.parity import Parity
 from edgecv.replay import graph_outputs
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
+from edgecv.task_score import judge_graph
 
 
 @dataclass
@@ -101,9 +102,14 @@ class Prover:
 
     def _simulated(self, graph: Graph) -> float:
         """The drop on the reference engine: the target's own does not run here."""
-        images = self.context.images("test")
+        images, context = self.context.images("test"), self.context
+        if not context.classifies:
+            before, after = (
+                judge_graph(str(context.task), g, images, context) for g in (self.source, graph)
+            )
+            return 100.0 * (before - after)
         outputs = [
-            graph_outputs(g, images.samples, self.context.preprocess) for g in (self.source, graph)
+            graph_outputs(g, images.samples, context.preprocess) for g in (self.source, graph)
         ]
         if images.classes:
             before, after = ((found.argmax(1) == images.labels).mean() for found in outputs)
@@ -141,7 +147,8 @@ def _times(profile: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _drop(facts: BundleFacts, reference: BundleFacts, bundle: Path, fp32: Path) -> float | None:
-    """Points of top-1 lost; without labels, as fp32's own probabilities expect it."""
+    """Points of the task's metric lost; of classes without labels, as fp32's own probabilities
+    expect it."""
     if facts.metric and reference.metric:
         return float(100.0 * (reference.metric["value"] - facts.metric["value"]))
     paths = bundle.parent / "predictions.npy", fp32.parent / "outputs.npy"
