@@ -243,7 +243,7 @@ def _recipe(request: Request) -> Recipe:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
     task = request.task or _known_task(request, source)
     images = bool(request.evaluate) and labelled(str(request.evaluate))
-    read = task not in (None, tasks.NONE, "classification")
+    read = not tasks.of_classes(task)
     if read and request.limits.accuracy_drop is not None and not images:
         raise unknown_drop(str(task), "--accuracy-drop", "--evaluate")
     return Recipe(

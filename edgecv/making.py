@@ -188,9 +188,9 @@ def _reads(work: Work, preprocess: Preprocess, classes: int | None) -> Any:
     from edgecv.task_score import task_of
 
     recipe = work.expansion.recipe
-    if recipe.task in (None, tasks.NONE, "classification"):
+    if tasks.of_classes(recipe.task):
         return None
-    return lambda result: task_of(recipe.task, result, preprocess.size, classes, recipe.decode)
+    return lambda result: task_of(str(recipe.task), result, preprocess.size, classes, recipe.decode)
 
 
 def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Preprocess) -> str:

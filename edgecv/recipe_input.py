@@ -44,7 +44,7 @@ def settled(
     if task == tasks.NONE:
         _check_limits("a network of no task", steps, where)
     meant = task or task_of(data.train, data.test)
-    reads = meant if meant not in (None, tasks.NONE, "classification") else None
+    reads = None if tasks.of_classes(meant) else str(meant)
     if reads:
         _check_task(reads, data, steps, where)
     if not labelled(data.train):

@@ -13,7 +13,7 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
-    model:  {"step", "told", "history": [line, ...], "curve": [{"step", "top1"}, ...]}
+    model:  {"step", "told", "history": [line, ...], "curve": [{"step", METRIC}, ...]}
 
 models are the steps that changed a network in PyTorch: what the step measured in a line, all that
 became of its network so far, and top-1 on the way through the step.

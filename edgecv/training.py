@@ -133,7 +133,7 @@ def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task |
 
     kind = type(images.truth).__name__ if images.truth is not None else "index"
     name = context.task or tasks.NONE
-    if name in (tasks.NONE, "classification") and kind == "index":
+    if tasks.of_classes(name) and kind == "index":
         return None
     found = tasks.task(name) if name in tasks.names() else None
     if found is None or found.truth != kind:

@@ -2,8 +2,9 @@
 
     latency    bounds of the ratio of interleaved rounds, or through the calibration workload
                (`edgecv.bench.duel`)
-    accuracy   drop of top-1 beyond the limit, and McNemar's exact one-sided test on the same images
-               says that it is no chance (p < 0.05)
+    accuracy   drop of the task's metric beyond the limit, and its own one-sided test on the same
+               images (McNemar's exact one of top-1, a paired bootstrap elsewhere) says that it is
+               no chance (p < 0.05)
     fidelity   without labels: dB that the worst output lost against float, up to EXACT_DB
     size       bytes of the engine's files; exact
     memory     the most that a fresh process held; measured again before it is called a regression

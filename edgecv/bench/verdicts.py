@@ -24,6 +24,7 @@ HEAD = (
     "floor",
     "verdict",
 )
+POINTS = "points"  # of a task's metric
 MARKS = {PASS: "✅", REGRESSION: "❌", INCONCLUSIVE: "❔", SKIPPED: "➖"}
 
 
@@ -33,17 +34,18 @@ def rows(judged: Sequence[Judged]) -> list[list[str]]:
 
 
 def _cells(c: Check) -> list[str]:
-    falls = c.unit in ("top-1", "dB")  # what is limited is how far
+    unit = POINTS if c.name == "accuracy" else c.unit  # whatever the task calls its metric
+    falls = unit in (POINTS, "dB")  # what is limited is how far
     bounds = ""
     if c.bounds and c.change is not None:
-        bounds = f"{_change(c.bounds[0], c.unit)} to {_change(c.bounds[1], c.unit)}"
+        bounds = f"{_change(c.bounds[0], unit)} to {_change(c.bounds[1], unit)}"
     return [
         c.name,
-        _value(c.baseline, c.unit),
-        _value(c.candidate, c.unit),
-        "" if c.change is None else _change(c.change, c.unit),
+        _value(c.baseline, unit),
+        _value(c.candidate, unit),
+        "" if c.change is None else _change(c.change, unit),
         bounds,
-        "" if c.limit is None else _limit(-c.limit if falls else c.limit, c.unit),
+        "" if c.limit is None else _limit(-c.limit if falls else c.limit, unit),
         "" if c.floor is None else f"{c.floor:.1%}",
         c.verdict,
     ]
@@ -52,7 +54,7 @@ def _cells(c: Check) -> list[str]:
 def _value(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    if unit == "top-1":
+    if unit == POINTS:
         return f"{100 * value:.2f}"
     if unit == "dB":
         return f"{value:.1f} dB"
@@ -63,7 +65,7 @@ def _change(value: float, unit: str) -> str:
     if unit == "dB":
         return f"{value if abs(value) >= 0.05 else 0.0:+.1f} dB"
     value = 100 * value + 0.0  # no negative zero
-    if unit == "top-1":
+    if unit == POINTS:
         return f"{value if abs(value) >= 0.005 else 0.0:+.2f} pt"
     return f"{value if abs(value) >= 0.05 else 0.0:+.1f}%"
 
@@ -72,7 +74,7 @@ def _limit(value: float, unit: str) -> str:
     """As it was given: 0.05% is no 0.1%."""
     if unit == "dB":
         return f"{value:+.4g} dB"
-    return f"{100 * value:+.4g}" + (" pt" if unit == "top-1" else "%")
+    return f"{100 * value:+.4g}" + (" pt" if unit == POINTS else "%")
 
 
 def details(judged: Sequence[Judged]) -> list[str]:

@@ -32,7 +32,7 @@ def register(command: Any) -> None:
         "--max-accuracy-drop",
         default="0.5",
         metavar="POINTS",
-        help="of top-1, default 0.5; none: not judged",
+        help="of the task's metric (top-1, mAP, mIoU), default 0.5; none: not judged",
     )
     gate.add_argument(
         "--max-sqnr-drop",

@@ -86,9 +86,9 @@ class Inputs(Sequence[Sample]):
 
 
 def of_run(folder: Path) -> Samples:
-    """The decoded images of a run's data node. Raises DataError."""
+    """The decoded images of a run's data node; boxes and maps are no labels. Raises DataError."""
     found = Images.load(folder)
-    labels = found.labels if found.classes else None
+    labels = found.labels if found.classes and found.truth is None else None
     return Samples(len(found), lambda i: np.asarray(found.pixels[i]), labels, True, "test data")
 
 

@@ -108,9 +108,10 @@ def seen(bundles: Sequence[Path], images: Images, shown: int = SHOWN) -> dict[st
     """
     contents = [read_bundle(path) for path in bundles]
     first, *reads = _read(contents, images)
-    if first.truth == "Boxes" == type(images.truth).__name__:
+    held = type(images.truth).__name__
+    if first.truth == "Boxes" == held and hasattr(reads[0][0], "boxes"):
         return _boxes(images, reads, contents[0], shown)
-    if first.truth == "Maps" == type(images.truth).__name__:
+    if first.truth == "Maps" == held and hasattr(reads[0][0], "map"):
         return _maps(images, reads, contents[0], shown)
     raise DataError("report", f"task {first.name} has no pictures of what it finds")
 

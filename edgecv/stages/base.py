@@ -83,7 +83,7 @@ class Context:
     @property
     def classifies(self) -> bool:
         """Whether what is learned and judged is one class an image."""
-        return self.task in (None, tasks.NONE, "classification")
+        return tasks.of_classes(self.task)
 
     def accuracy(self, value: float, when: str = "") -> dict[str, Any]:
         """It as facts hold it. when: "_before_finetuning", ..."""

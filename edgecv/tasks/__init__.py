@@ -42,6 +42,11 @@ def task(name: str) -> type[Task]:
     return found
 
 
+def of_classes(name: str | None) -> bool:
+    """Whether labels are one class an image, as they are where nothing is said."""
+    return name in (None, NONE, "classification")
+
+
 def called(metric: str) -> str:
     """How tables call a task's metric: "map50_95" is "mAP"."""
     return next((t.points for t in map(task, names()) if t.metric == metric), metric)

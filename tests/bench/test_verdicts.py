@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -33,6 +34,8 @@ def test_rows() -> None:
         "regression",
     ]  # fmt: skip
     assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.5 pt"]
+    boxes = replace(PAIR.checks[1], unit="mAP")
+    assert verdicts.rows([Judged(NAME, (boxes,))]) == [accuracy]
     assert size[2:5] == ["1,000 B", "1,010 B", "+1.0%"]
     assert memory[2:8] == [""] * 6
     lost = Check("fidelity", "regression", 30.0, 27.96, "dB", -2.04, limit=1.0)
