@@ -16,7 +16,7 @@ against the graph.
     model:  {"step", "told", "history": [line, ...], "curve": [{"step", METRIC}, ...]}
 
 models are the steps that changed a network in PyTorch: what the step measured in a line, all that
-became of its network so far, and top-1 on the way through the step.
+became of its network so far, and the task's metric, by its name, on the way through the step.
 
 control is the same shape trained from scratch, where `prune` was asked for one. search is what a
 step tried to meet its limits (`edgecv.stages.quantize.search`). made_up, where it is there, says
