@@ -118,7 +118,6 @@ def test_every_command_reads_what_a_run_made(
     toy("bench", other, bundle, "--budget", "0.5", "--json")
     judged = toy("gate", bundle, bundle, "--budget", "0.5", "--json", codes=(0, 4))
     assert "counts" in judged  # 4: a busy machine cannot tell in half a second
-    assert json.loads(toy("parity", bundle, "--json"))["agrees"]
     assert "top-1" not in toy("parity", bundle)
     assert json.loads(toy("why", bundle, "--json"))
     assert "counted" in toy("report", ran, "--json") + (ran / "report.html").read_text()
