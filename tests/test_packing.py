@@ -170,7 +170,7 @@ def test_another_count_of_labels_is_refused(made: Made, tmp_path: Path) -> None:
     ],
 )
 def test_probabilities_are_told_from_logits(outputs: list, scores: str) -> None:
-    assert packing._scores(np.array(outputs)) == scores
+    assert packing.scores_of(np.array(outputs)) == scores
 
 
 def test_a_claim_of_counting_that_the_engine_did_not_do_is_an_error() -> None:
