@@ -6,7 +6,8 @@ FILE: .onnx detectors with a name of `detection_own.NETWORKS`. DIR of --set has 
 labels/. Each file is exported in fp32 for cpu, openvino and tflite and in int8 for cpu, each
 bundle judged by `edgecv export --evaluate`; then `edgecv predict --json` answers the pictures and
 pycocotools judges these boxes with no code of edgecv. The times are of `edgecv predict` in a
-process that can import NumPy and the engine alone. Writes
+process that can import NumPy and the engine alone. A detector is kept in DIR of --work as soon as
+it is known: the next call goes on from there. Writes
 benchmarks/results/detection_map.{json,md}; exits 1 where a bundle in fp32 is more than 0.1 point
 from its file, or a metric more than 1e-6 from pycocotools.
 """
@@ -198,7 +199,13 @@ def main() -> None:
     options = parser.parse_args()
     before = load_average()
     true = own.truth(options.set)
-    rows = [judged(file, true, options) for file in options.files]
+    rows = []
+    for file in options.files:
+        kept = options.work / f"{file.stem}.json"
+        if not kept.is_file():
+            made = judged(file, true, options)
+            kept.write_text(json.dumps(made, indent=1))
+        rows.append(json.loads(kept.read_text()))
     data = {"circumstances": record.circumstances(1, 0, before), "images": len(true.pictures),
             "rows": rows}  # fmt: skip
     record.write("detection_map", options.out, data, page(rows, len(true.pictures)))

@@ -30,7 +30,7 @@ from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, suits, takes
-from edgecv.recipe_input import labelled, task_of, unknown_drop
+from edgecv.recipe_input import check_truth, labelled, task_of, unknown_drop
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
@@ -271,7 +271,10 @@ def _known_task(request: Request, source: ModelSource) -> str | None:
 
 
 def _check_task(request: Request) -> None:
-    """Raises RecipeError: what is said of reading outputs is of another task, or of none."""
+    """Raises RecipeError: what is said of reading outputs is of another task, or of none; images
+    to judge a task by that say something else."""
+    if request.evaluate:
+        check_truth(request.task, request.evaluate, "--evaluate")
     known = tasks.task(request.task).knobs() if request.task in tasks.names() else ()
     for key in request.decode:
         if key not in known:

@@ -50,6 +50,7 @@ def settled(
     if not labelled(data.train):
         _check_steps(steps, where)
     if data.images is None:
+        check_truth(task, data.test, where("data", "test"))
         return _as_trained(data, model, _expected(data, model), where)
     size = None if data.size is None else data.height_width
     known = model_input.known(model, size)
@@ -76,6 +77,23 @@ def task_of(*sources: str) -> str | None:
             if (found := datasets.parse(source).task) is not None:
                 return found
     return None
+
+
+_CALLED = {"index": "classes", "Boxes": "boxes", "Maps": "maps"}
+_SOURCES = {"index": "imagefolder:DIR", "Boxes": "coco:JSON, yolo:DIR or voc:DIR",
+            "Maps": "masks:DIR"}  # fmt: skip
+
+
+def check_truth(task: str | None, source: str, where: str) -> None:
+    """Raises RecipeError: what is true of those images is not what the task is judged by."""
+    if task not in tasks.names():
+        return
+    with suppress(DataError):
+        parsed, wanted = datasets.parse(source), tasks.task(str(task)).truth
+        said = "" if parsed.kind == "function" else parsed.truth  # a Dataset says it itself
+        if said and wanted in _CALLED and said != wanted:
+            what = f"{source} says {_CALLED[said]}, and {task} is judged by {_CALLED[wanted]}"
+            raise RecipeError(where, what, _SOURCES[wanted])
 
 
 def _check_steps(steps: Sequence[Step], where: Where) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv import recipe, stages
+from edgecv import recipe, recipe_input, stages
 from edgecv.errors import RecipeError
 from edgecv.limits import Limits
 from edgecv.nodes import Expansion
@@ -170,3 +170,26 @@ def test_the_task_is_as_by_export(load) -> None:
 
 def test_labels_that_a_recipe_has_are_the_datas_own(load) -> None:
     assert load().labels is None
+
+
+@pytest.mark.parametrize(
+    ("task", "source", "said"),
+    [
+        ("detection", "imagefolder:photos", "says classes, and detection is judged by boxes (coco"),
+        ("detection", "masks:street", "says maps, and detection is judged by boxes"),
+        ("classification", "yolo:data.yaml", "says boxes, and classification is judged by classes"),
+        ("segmentation", "coco:val.json", "says boxes, and segmentation is judged by maps (masks:"),
+        ("detection", "yolo:data.yaml", None),
+        ("multilabel", "voc:set", None),
+        ("segmentation", "mydata:make", None),  # a torch Dataset says it itself
+        ("none", "yolo:data.yaml", None),
+        (None, "yolo:data.yaml", None),
+    ],
+)
+def test_a_task_is_judged_by_its_own_labels(task, source, said) -> None:
+    if said is None:
+        recipe_input.check_truth(task, source, "--evaluate")
+        return
+    with pytest.raises(RecipeError, match="--evaluate: ") as error:
+        recipe_input.check_truth(task, source, "--evaluate")
+    assert said in str(error.value)
