@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,9 +83,23 @@ def run_inspect(options: argparse.Namespace) -> int:
             print(f"{key}:")
             for i, line in enumerate(value):
                 print(f"  {i + 1}. {line}" if key == "history" else f"  {line}")
+        elif key == "metric" and value and value.get("per_class"):
+            for line in _of_classes(value):
+                print(line)
         else:
             print(f"{key}: {value if isinstance(value, str) else json.dumps(value)}")
     return 0
+
+
+def _of_classes(metric: Mapping[str, Any]) -> Iterator[str]:
+    """A metric in lines: its figure, and the classes that were judged, the worst first."""
+    from edgecv.commands.exporting import metric_line
+
+    judged = {k: v for k, v in metric["per_class"].items() if v is not None}
+    yield f"metric: {metric_line(metric)}"
+    yield f"of {len(judged)} of {len(metric['per_class'])} classes:"
+    for name, value in sorted(judged.items(), key=lambda item: item[1]):
+        yield f"  {name} {100 * value:.2f}"
 
 
 def _bundle(path: Path) -> dict[str, Any]:

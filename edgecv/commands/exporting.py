@@ -228,10 +228,10 @@ def _tell(made: Exported) -> None:
     for line in _fidelity(facts):
         print(line)
     if metric := facts.metric:
-        print(_metric(metric))
+        print(metric_line(metric))
 
 
-def _metric(metric: Mapping[str, Any]) -> str:
+def metric_line(metric: Mapping[str, Any]) -> str:
     """Accuracy in a line, with what stands beside it."""
     said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
     beside = [f"{name} {100 * value:.2f}" for name, value in metric.get("more", {}).items()
