@@ -73,7 +73,8 @@ def reads(
 
     asked: of it; None: as it is judged, {}: as it is deployed
     """
-    interface = Interface((), own(session.outputs, outputs), task.name)
+    shown = [plain(spec) for spec in outputs]  # maps channels first, as tasks read them
+    interface = Interface((), own(session.outputs, shown), task.name)
     assert images.truth is not None
     batch, asked = batch_of(session.inputs), task.judging() if asked is None else asked
     sizes = iter(images.truth.sizes.tolist())
