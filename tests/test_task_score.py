@@ -7,12 +7,13 @@ import pytest
 
 pytest.importorskip("pycocotools")
 from edgecv import task_score
-from edgecv.data.annotations import Boxes, PictureBoxes
+from edgecv.data.annotations import Boxes, Maps, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec
 from edgecv.tasks.base import NotNumbers
 from edgecv.tasks.detection import DetectionTask, Found
+from edgecv.tasks.segmentation import SegmentationTask
 
 SIZE = 32
 BOX = (4.0, 4.0, 20.0, 20.0)
@@ -71,3 +72,27 @@ def test_counting_changes_nothing_that_passes() -> None:
     assert list(lost.watch(reads)) == reads
     assert lost == NotNumbers(images=1, of=3, answers=3)
     assert NotNumbers(of=2).sentence() == ""
+
+
+class ChannelsLast:
+    """An engine that answers a map with its channels last: what is bright is of class 1."""
+
+    inputs = Spots.inputs
+    outputs = (TensorSpec("map", "float32", (1, SIZE, SIZE, 3), "NHWC"),)
+
+    def run(self, feeds: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        bright = feeds["image"][:, 0] > 0.5
+        of_class = [~bright, bright, np.zeros_like(bright)]
+        return {"map": np.stack(of_class, -1).astype(np.float32)}
+
+
+def test_a_map_of_channels_last_is_read_as_on_the_device() -> None:
+    pixels = np.zeros((2, SIZE, SIZE, 3), np.uint8)
+    pixels[0, 3:9], pixels[1, :, 20:] = 255, 255
+    truth = Maps.of([(image[..., 0] > 128).astype(np.uint8) for image in pixels])
+    images = Images(pixels, np.zeros(2, np.int64), ("dark", "bright", "none"), truth=truth)
+    task = SegmentationTask(input=(SIZE, SIZE))
+    preprocess = Preprocess((SIZE, SIZE), 3, (0.0,), (255.0,), resize="none")
+    session = ChannelsLast()
+    metric, _, _ = task_score.judge(task, session, session.outputs, images, preprocess)
+    assert metric["value"] == 1.0

@@ -10,8 +10,10 @@ network that counts bits refuses NaN where it enters (docs/decisions/008-one-bit
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from edgecv.runtime.spec import Probe, Profile
 from edgecv.runtime.turn import Turn, in_turn
 
 ENGINE = "openvino"
+TELEMETRY = "openvino_telemetry"
 EXTRA = "openvino"
 
 JIT = "jit_"  # kernels that count bits; a reference kernel of one-bit values is no proof of speed
@@ -32,10 +35,22 @@ PRECISIONS = {"u8": "int8", "i8": "int8", "f32": "fp32", "f16": "fp16", "bf16": 
 def probe() -> Probe:
     """Whether OpenVINO is here, and which."""
     try:
-        import openvino
+        openvino = library()
     except ImportError as e:
         return Probe(ENGINE, False, None, f"openvino is not installed ({e})", EXTRA)
     return Probe(ENGINE, True, str(openvino.__version__).split("-")[0])
+
+
+def library() -> Any:
+    """openvino, imported without its telemetry: that forks, and a process which does so while
+    another of its threads holds the loader's lock waits for ever. Raises ImportError."""
+    if "openvino" in sys.modules or TELEMETRY in sys.modules:
+        return import_module("openvino")
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # OpenVINO has a stub in its place
+    try:
+        return import_module("openvino")
+    finally:
+        del sys.modules[TELEMETRY]
 
 
 def plain(files: Mapping[str, bytes]) -> Any:
@@ -55,7 +70,7 @@ class Session:
 
     def __init__(self, files: Mapping[str, bytes], threads: int = 1) -> None:
         try:
-            import openvino as ov
+            ov = library()
         except ImportError:
             raise missing("openvino", EXTRA, ENGINE) from None
         try:
