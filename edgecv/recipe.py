@@ -354,6 +354,7 @@ def schema() -> dict[str, Any]:
         for word, cls in stages.words().items()
     ]
     model = {"anyOf": [{"type": "string"}, {"type": "object"}]}
+    known: dict[str, Any] = {key: {} for name in tasks.names() for key in tasks.task(name).knobs()}
     properties = {
         "model": model,
         "data": of(Data),
@@ -362,7 +363,8 @@ def schema() -> dict[str, Any]:
                 {"enum": [*tasks.names(), tasks.NONE]},
                 {
                     "type": "object",
-                    "properties": {"name": {"enum": list(tasks.names())}},
+                    "properties": {"name": {"enum": list(tasks.names())}, **known},
+                    "additionalProperties": False,
                     "required": ["name"],
                 },
             ]

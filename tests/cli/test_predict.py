@@ -124,6 +124,7 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
     from edgecv.predicting.saving import Kept
     from edgecv.predicting.sources import Picture, Source
     from edgecv.runtime.archive import read_bundle
+    from edgecv.tasks.base import NotNumbers
 
     def frames() -> Iterator[Picture]:
         for i in range(3):
@@ -132,7 +133,7 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
         raise KeyboardInterrupt
 
     kept = Kept(tmp_path, [], arrays=False)
-    run = _Run(Predictor(read_bundle(room / "spots.edgecv")), kept, Bar("x", True), False, None)
+    run = _Run(Predictor(read_bundle(room / "spots.edgecv")), kept, Bar("x", True), False, None, NotNumbers())
     with pytest.raises(KeyboardInterrupt):
         run.source(Source("camera:0", frames, None, film=True, endless=endless))
     left = [path.name for path in tmp_path.iterdir()]

@@ -66,7 +66,7 @@ def data(finished) -> dict[str, Any]:
 
 
 def test_results_have_the_published_keys(data: dict) -> None:
-    assert data["schema"] == 1
+    assert data["schema"] == 2
     assert data["recipe"]["name"] == "tiny"
     assert data["machine"]["cores"] >= 1
     for found in data["results"]:

@@ -146,6 +146,7 @@ def _assigned(boxes: Tensor, scores: Tensor, truth: PictureBoxes, cells: Cells) 
     ious = iou(boxes[may][:, None], true[None])
     cost = _kind_cost(scores[may], index) - 3.0 * ious.clamp(min=1e-8).log()
     cost = cost + FAR * ~(within & near)[may]
+    cost = cost + 10 * FAR * ~(within | near)[may]  # those of another box alone
     chosen = _chosen(cost, ious)
     rows, of = chosen.nonzero(as_tuple=True)
     return Pairs(may[rows], true[of], index[of], ious[rows, of], counts)
