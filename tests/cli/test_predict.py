@@ -133,7 +133,14 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
         raise KeyboardInterrupt
 
     kept = Kept(tmp_path, [], arrays=False)
-    run = _Run(Predictor(read_bundle(room / "spots.edgecv")), kept, Bar("x", True), False, None, NotNumbers())
+    run = _Run(
+        Predictor(read_bundle(room / "spots.edgecv")),
+        kept,
+        Bar("x", True),
+        False,
+        None,
+        NotNumbers(),
+    )
     with pytest.raises(KeyboardInterrupt):
         run.source(Source("camera:0", frames, None, film=True, endless=endless))
     left = [path.name for path in tmp_path.iterdir()]
