@@ -147,7 +147,8 @@ def page(data: dict[str, Any]) -> list[str]:
         "# The gate on detectors", "",
         f"{len(pairs)} pairs each (`benchmarks/gate_detectors.py`), {data['images']} images: what "
         "a detector found with noise, drawn anew for each network. Equal: both with noise of one "
-        "size. Worse: the candidate's noise is larger by what takes 1.5 mAP on the average. A "
+        "size. Worse: the candidate's noise is larger by what took 1.5 mAP of networks that are "
+        "not judged. A "
         "regression is said where the drop is above the limit and the paired bootstrap's p below "
         "0.05; between them the gate says that it cannot tell.", "",
         *table(head, rows),
