@@ -201,10 +201,8 @@ def check(
 def _task(said: Any, where: Where) -> tuple[str | None, dict[str, Any]]:
     """The task's name, and how its outputs are read."""
     decode = {k: v for k, v in said.items() if k != "name"} if isinstance(said, dict) else {}
-    name, words = (
-        (said.get("name") if isinstance(said, dict) else said),
-        (*tasks.names(), tasks.NONE),
-    )
+    name = said.get("name") if isinstance(said, dict) else said
+    words = (*tasks.names(), tasks.NONE)
     if said is not None and name not in words:
         hint = f"one of {', '.join(words)}; inferred where it is left out"
         raise RecipeError(where("task"), f"unknown task {short(name)}", hint)

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.bench.baseline import Baseline, Entry, Timing, alike
 from edgecv.bench.duel import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
 from edgecv.errors import (
@@ -296,14 +297,16 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     if limit is None:
         return []
     a, b = before.metric, after.metric
-    task = before.task
-    blank = Check("accuracy", SKIPPED, limit=limit, unit=task.points)
+    unit = tasks.called((a or b or {}).get("name", "top1"))
+    blank = Check("accuracy", SKIPPED, limit=limit, unit=unit)
     if not a or not b:
         return [replace(blank, reason="a bundle without a measured accuracy")]
     blank = replace(blank, baseline=a["value"], candidate=b["value"])
-    if (before.task.name, after.task.name) != (task.name, task.name):
-        what = f"one is judged by {task.points}, the other by {after.task.points}"
-        return [replace(blank, verdict=INCONCLUSIVE, reason=what, hint="compare like with like")]
+    names = [m.get("name", "top1") for m in (a, b)]
+    if names[0] != names[1]:
+        what = " and the other by ".join(map(tasks.called, names))
+        return [replace(blank, verdict=INCONCLUSIVE, reason=f"one is judged by {what}",
+                        hint="compare networks of one task")]  # fmt: skip
     if a.get("images") != b.get("images"):
         return [replace(blank, verdict=INCONCLUSIVE, reason="measured on different test images",
                         hint="run both recipes on the same data")]  # fmt: skip
@@ -318,7 +321,7 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     if before.correct is not None and not len(before.correct):
         return [replace(blank, reason="no test images")]
     try:
-        found = task.difference(was, now, options.alpha)
+        found = before.task.difference(was, now, options.alpha)
     except ValueError as e:
         return [replace(blank, verdict=INCONCLUSIVE, reason=str(e),
                         hint="run both recipes on the same data")]  # fmt: skip

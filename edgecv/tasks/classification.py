@@ -22,8 +22,6 @@ from edgecv.runtime.spec import TensorSpec
 from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
 
 TOP = 10
-SCORES = ("logits", "probabilities")
-
 
 # Prediction(...) goes through a Python-level __new__; this makes the same tuple in half the time
 _new = tuple.__new__

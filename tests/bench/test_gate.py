@@ -236,6 +236,17 @@ def test_other_test_images_do_not_compare() -> None:
     assert (check.verdict, "different test images" in check.reason) == ("inconclusive", True)
 
 
+def test_metrics_of_two_tasks_do_not_compare() -> None:
+    found = {"name": "map50_95", "value": 0.9, "samples": 1000, "images": "set"}
+    boxes = entry(correct=None, facts={"metric": found})
+    check = judged(entry(), boxes)["accuracy"]
+    assert (check.verdict, check.reason) == (
+        "inconclusive", "one is judged by top-1 and the other by mAP",
+    )  # fmt: skip
+    check = judged(boxes, boxes)["accuracy"]  # known by figures alone
+    assert (check.verdict, check.unit) == ("pass", "mAP")
+
+
 def test_accuracy_without_predictions() -> None:
     before = entry(correct=None)
     assert judged(before, replace(flipped(3), correct=None))["accuracy"].verdict == "pass"
