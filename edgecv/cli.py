@@ -36,6 +36,7 @@ class Parser(argparse.ArgumentParser):
         message = self._unknown(message) or message
         near = self._near(message)
         hint = f"did you mean {' or '.join(near)}?" if near else f"see {self.prog} --help"
+        hint = self._listed(message) or hint
         self.exit(2, f"error: {self.prog}: {message} ({hint})\n")
 
     def _unknown(self, message: str) -> str | None:
@@ -47,15 +48,31 @@ class Parser(argparse.ArgumentParser):
         unknown = [o for o in options if o not in self._option_string_actions]
         return f"unrecognized arguments: {unknown[0]}" if unknown else None
 
+    def _listed(self, message: str) -> str | None:
+        """Where blanks are written between numbers that commas hold together: --mean 1 2 3."""
+        said = message.partition("unrecognized arguments: ")[2].split()
+        if not said or said[0] not in self._given:
+            return None
+        before = self._given[: self._given.index(said[0])]
+        option = next((word for word in reversed(before) if word.startswith("--")), "")
+        action = self._options().get(option)
+        if action is None or "[," not in str(action.metavar):
+            return None
+        return f"{option} takes them in one word, with commas: {option} {action.metavar}"
+
+    def _options(self) -> dict[str, argparse.Action]:
+        """Of every command."""
+        commands = self._subparsers._group_actions[0].choices if self._subparsers else None
+        return {o: action for c in dict(commands or {self.prog: self}).values()
+                for o, action in c._option_string_actions.items()}  # fmt: skip
+
     def _near(self, message: str) -> list[str]:
         """Options like the one that is in no command."""
         said = message.partition("unrecognized arguments: --")[2].split()
         if not said:
             return []
         option = said[0].partition("=")[0]
-        commands = self._subparsers._group_actions[0].choices if self._subparsers else None
-        known = {o.removeprefix("--") for c in dict(commands or {self.prog: self}).values()
-                 for o in c._option_string_actions if o.startswith("--")}  # fmt: skip
+        known = {o.removeprefix("--") for o in self._options() if o.startswith("--")}
         held = sorted(o for o in known if option in o.split("-"))
         return [f"--{o}" for o in held or difflib.get_close_matches(option, known, 1)][:3]
 

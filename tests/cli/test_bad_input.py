@@ -309,6 +309,8 @@ def test_a_nan_loss_stops_the_run_and_what_was_made_before_is_kept(
 EXPORTS = (
     Case("option", nothing, ("unrecognized arguments: --targt", "did you mean --target?"),
          ("mynet:make", "--targt", "cpu")),
+    Case("blanks", nothing, ("unrecognized arguments: 0.5 0.5", "--mean M[,M,M]"),
+         ("mynet:make", "--target", "cpu", "--mean", "0.5", "0.5", "0.5")),
     Case("photo", lambda f: (f / "cat.jpg").write_bytes(b"\xff\xd8"),
          ("cat.jpg", "is no network that can come in"), ("./cat.jpg", "--target", "cpu")),
     Case("target", nothing, ("cpuu", "did you mean"), ("mynet:make", "--target", "cpuu")),
