@@ -72,9 +72,10 @@ def _certain(seen: Seen) -> tuple[str, Fields]:
         what = f"{_told(seen)}: they are of {told} classes"
         raise UnsupportedError("outputs", what, "give --labels with all of them, or --decoder")
     if not found:
-        every = "; ".join(f"{w} reads {_expected(w, seen)}" for w in words)
+        near = "; ".join(f"{w} reads {_expected(w, seen)}" for w in words if _alike(w, seen))
         what = f"{_told(seen)} are no detector's for certain"
-        raise UnsupportedError("outputs", what, f"say --decoder: {every}")
+        hint = f"say --decoder: {near or ', '.join(words)}"
+        raise UnsupportedError("outputs", what, hint)
     return next(iter(found.items()))
 
 
@@ -105,6 +106,14 @@ def _of_one_image(outputs: Sequence[TensorSpec]) -> list[TensorSpec]:
             hint = "two-stage networks are not read; their count of boxes changes with the image"
             raise UnsupportedError("outputs", what, hint)
     return [replace(o, shape=(1, *o.shape[1:])) for o in outputs]
+
+
+def _alike(word: str, seen: Seen) -> bool:
+    """Whether a decoder reads tensors of as many axes as there are."""
+    flat = re.sub(r"\d \([^()]*\)", "rows", TABLE[word].expects)  # 3 (5 + C)
+    axes = {shape.count(",") + 1 for shape in re.findall(r"\(([^()]*)\)", flat)}
+    found = {len(shape) for shape in seen.shapes}
+    return found <= axes and max(found) > 2
 
 
 def _told(seen: Seen) -> str:

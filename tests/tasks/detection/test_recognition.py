@@ -108,6 +108,17 @@ def test_what_is_not_certain_is_asked(shapes, size, classes) -> None:
     assert "--decoder" in error.value.hint
 
 
+def test_what_is_asked_is_what_reads_as_many_axes() -> None:
+    maps = [(1, 1, 8, 8), (1, 2, 8, 8), (1, 2, 8, 8), (1, 10, 8, 8)]
+    with pytest.raises(UnsupportedError) as error:
+        of_graph(maps, (32, 32), None)
+    assert "centernet reads" in error.value.hint
+    assert "detr" not in error.value.hint
+    with pytest.raises(UnsupportedError) as error:
+        of_graph([(1, 1000)], (224, 224), None)
+    assert "yolox, yolov5" in error.value.hint  # a classifier is nobody's
+
+
 def test_another_count_of_classes_is_said() -> None:
     with pytest.raises(
         UnsupportedError, match=r"1 classes: they are of .*80 \(fastestdet\) cl"
