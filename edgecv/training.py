@@ -178,6 +178,8 @@ class Trainer:
         torch.set_num_threads(context.threads)
         pre = context.preprocess
         self.task = task_of(module, images, context)
+        if self.task is not None:
+            self.task.ready()  # not after an hour
         if self.task is None:  # a task's own loss says what it takes
             check_train_mode(module, (pre.channels, *pre.size), context.where)
         torch.manual_seed(context.seed)

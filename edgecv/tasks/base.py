@@ -180,6 +180,9 @@ class Task:
 
     # --- on the host
 
+    def ready(self) -> None:
+        """Raises MissingExtraError: what `score` needs is not installed."""
+
     def judging(self) -> Mapping[str, Any]:
         """What `read` is asked with where answers are judged."""
         return {}

@@ -3,6 +3,7 @@ or refuses before anything runs."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import nn  # noqa: E402
 from edgecv import recipe, stages, zoo  # noqa: E402
 from edgecv.data.annotations import Boxes, Maps, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
-from edgecv.errors import RecipeError, StageError, UnsupportedError  # noqa: E402
+from edgecv.errors import MissingExtraError, RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.pruning import criteria, groups  # noqa: E402
 from edgecv.pruning.probe import loss, probe  # noqa: E402
@@ -251,3 +252,12 @@ def test_a_limit_on_what_a_task_loses_needs_labels(tmp_path: Path) -> None:
     (tmp_path / "b.yaml").write_text(f"task: segmentation\n{bare}")
     with pytest.raises(RecipeError, match="what segmentation loses of its mIoU is not known"):
         recipe.load(tmp_path / "b.yaml")
+
+
+def test_a_metric_that_is_not_installed_is_said_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools.coco", None)
+    with pytest.raises(MissingExtraError, match="pycocotools is not installed"):
+        ran(CASES["detector"], tmp_path, "train", epochs=1_000_000)
+    assert not list(tmp_path.iterdir())

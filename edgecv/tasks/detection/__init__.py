@@ -202,6 +202,11 @@ class DetectionTask(Task):
         every = TABLE[self.decoder].every_class and self.background != -1  # DETR's argmax
         return {"confidence": 0.001, "max_detections": 300, "every_class": every}
 
+    def ready(self) -> None:
+        from edgecv.tasks.detection import metric
+
+        metric.library()
+
     def score(self, reads: Iterable[Any], truth: Any, classes: Sequence[str]) -> Score:
         from edgecv.tasks.detection import metric
 

@@ -88,13 +88,19 @@ def _rows(reads: Iterable[Any]) -> Rows:
     return np.concatenate(rows), np.concatenate(index), counts
 
 
-def _judged(found: Rows, truth: Boxes) -> Any:
-    """pycocotools' COCOeval, run, of the classes that the images have."""
+def library() -> tuple[Any, Any]:
+    """pycocotools' COCO and COCOeval. Raises MissingExtraError."""
     try:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ModuleNotFoundError as error:
         raise not_installed("pycocotools", "detection") from error
+    return COCO, COCOeval
+
+
+def _judged(found: Rows, truth: Boxes) -> Any:
+    """pycocotools' COCOeval, run, of the classes that the images have."""
+    COCO, COCOeval = library()  # noqa: N806  # classes
     rows, index, _ = found
     of_image = np.repeat(np.arange(len(truth)), np.diff(truth.ends, prepend=0))
     whole = truth.boxes.astype(np.float64)
