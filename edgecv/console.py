@@ -105,6 +105,8 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
         print(f"[{i}] {note}")
     for model in data["models"]:
         print(f"{model['step']}: {model['told']}")
+    if labelled:
+        print(f"{judged[0]} in percent, vs fp32 in points on the same engine")
     print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds "
           "(95% interval)")  # fmt: skip
     made, reused = len(outcome.made), len(outcome.reused)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from edgecv import tasks
 from edgecv.edits import describe
 from edgecv.errors import ModelError
 from edgecv.model import Model
@@ -41,6 +42,7 @@ def _lines(model: Model) -> list[str]:
 def told(facts: dict[str, Any]) -> str:
     """A step's measurements on one line."""
     parts, metric = [], facts.get("metric", "top1")
+    called = tasks.called(metric).replace("-", "")
     last = facts["rounds"][-1] if facts.get("rounds") else {}
     if "rounds" in facts and "method" in facts:
         on = f" on {last['target']} in {facts.get('precision', 'fp32')}" if "target" in last else ""
@@ -48,7 +50,7 @@ def told(facts: dict[str, Any]) -> str:
     if "macs" in facts:
         parts.append(f"{facts['macs_before']:,} → {facts['macs']:,} MACs")
     if f"{metric}_before_finetuning" in facts:
-        parts.append(f"{metric} {facts[f'{metric}_before_finetuning']:.4f} before fine-tuning")
+        parts.append(f"{called} {facts[f'{metric}_before_finetuning']:.4f} before fine-tuning")
     if last.get("got"):
         words = [f"{k} {v:g}, got {last['got'][k]:.3g}" for k, v in last["asked"].items()]
         parts.append(f"asked for {', '.join(words)}")
@@ -61,7 +63,7 @@ def told(facts: dict[str, Any]) -> str:
         taught = "" if teacher == "none" else f" taught by {TEACHERS.get(teacher, teacher)}"
         parts.append(f"{epochs}{taught}, loss {facts['loss'][-1]:.3f}")
     if metric in facts:
-        parts.append(f"{metric} {facts[metric]:.4f}")
+        parts.append(f"{called} {facts[metric]:.4f}")
     if "scratch" in facts:
         parts.append(f"its shape from scratch {facts['scratch'][metric]:.4f}")
     return ", ".join(parts) or json.dumps(facts)

@@ -107,18 +107,25 @@ def show(data: dict[str, Any]) -> None:
         rows.append([
             rung["step"], f"{rung['from']} → {rung['to']}", f"{p['sqnr_db']:.1f}",
             f"{rung['limit']['min_sqnr_db']:.0f}", f"{p['cosine']:.5f}",
-            _share(p["top1_agreement"]), "ok" if rung["agrees"] else "DIFFERS",
+            _share(p["top1_agreement"]), _shared(rung), "ok" if rung["agrees"] else "DIFFERS",
         ])  # fmt: skip
-    head = ["step", "compared", "SQNR dB", "at least", "cosine", "top-1 agreement", ""]
+    counted = next((r["shared"]["of"] for r in data["rungs"] if r.get("shared")), "")
+    head = ["step", "compared", "SQNR dB", "at least", "cosine", "top-1 agreement",
+            f"same {counted}", ""]  # fmt: skip
     classifies = data["task"] == "classification"
-    if not (classifies or any(_by_agreement(rung) for rung in data["rungs"])):
-        head, *rows = ([*row[:5], row[6]] for row in (head, *rows))
-    table(head, rows, right=range(2, len(head) - 1))
+    agreement = classifies or any(_by_agreement(rung) for rung in data["rungs"])
+    shown = [
+        i for i in range(len(head)) if (i, agreement) != (5, False) and (i, counted) != (6, "")
+    ]
+    table(
+        [head[i] for i in shown], [[row[i] for i in shown] for row in rows],
+        right=range(2, len(shown) - 1),
+    )  # fmt: skip
     if whole := data["whole"]:
-        print()
-        print(
-            f"{whole['from']} → {whole['to']}: {words.fidelity(whole['parity'], False, classifies)}"
-        )
+        said = words.fidelity(whole["parity"], False, classifies)
+        if share := _shared(whole):
+            said += f", same {counted} {share}"
+        print(f"\n{whole['from']} → {whole['to']}: {said}")
     print()
     _layers(data["layers"])
     if data["accuracy"]:
@@ -161,6 +168,17 @@ def _by_agreement(rung: dict[str, Any]) -> bool:
     found, least = rung["parity"]["top1_agreement"], rung["limit"]["min_agreement"]
     whole = rung["parity"].get("indices", False)
     return whole or (found is not None and not rung["agrees"] and found < least)
+
+
+def _shared(compared: dict[str, Any]) -> str:
+    """The share of a task's answers that both forms give; of few also their number."""
+    found = compared.get("shared")
+    if not found:
+        return ""
+    both, either = found["both"], found["either"]
+    if not either:
+        return "none"
+    return f"{both / either:.3f}" + (f" ({both:,} of {either:,})" if either < 100_000 else "")
 
 
 def _share(value: float | None) -> str:

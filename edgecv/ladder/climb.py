@@ -22,6 +22,7 @@ import numpy as np
 from edgecv import child
 from edgecv.errors import MissingExtraError, NoCudaDevice
 from edgecv.ladder import causes, reference, samples, tolerances
+from edgecv.ladder.answered import Answered
 from edgecv.ladder.distance import Energy, answers, outputs
 from edgecv.ladder.layers import Form, image_in
 from edgecv.ladder.noise import per_layer
@@ -66,6 +67,7 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
             direct = logits[engine.title] if same else answers(engine, Inputs(pictures, own))
             rungs.append(_runtime(contents, engine.title, direct, pictures, logits, kinds))
         whole = _whole(forms, logits, kinds)
+        _share(contents, [*rungs, *([whole] if whole else [])], logits)
         layers = _noise(forms, Inputs(pictures, theirs), found.notes)
         accuracy = _accuracy(forms, logits, pictures)
         path = job.get("send")
@@ -201,6 +203,15 @@ def _whole(
     first, last = floats[-1].title, forms[-1][1].title
     found = outputs(logits[first], logits[last], kinds)
     return {"from": first, "to": last, "parity": found.to_json()}
+
+
+def _share(contents: Contents, compared: list[dict[str, Any]], logits: dict[str, Answers]) -> None:
+    """Add "shared" to what compares two forms: how many answers both of them give."""
+    answered = Answered(contents)
+    for one in compared:
+        pair = [logits.get(one[key]) for key in ("from", "to")]
+        if None not in pair and (shared := answered.shared(*pair)):  # type: ignore[arg-type]
+            one["shared"] = shared
 
 
 def _noise(forms: list[tuple[str, Form]], xs: Inputs, notes: list[str]) -> list[dict[str, Any]]:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgecv.errors import RecipeError, missing
+from edgecv.errors import RecipeError, StoreError, missing
 from edgecv.predicting.sources import Picture
 from edgecv.predicting.video import Film
 from edgecv.runtime import npy
@@ -40,14 +41,20 @@ class Kept:
     def __init__(self, folder: Path, read: Iterable[Path], arrays: bool) -> None:
         """read: every file that is read; arrays: answers are arrays and not drawn.
 
-        Raises RecipeError: it is no folder; MissingExtraError: Pillow is not installed, and
-        pictures are to be drawn.
+        Raises RecipeError: it is no folder, or one that cannot be written to; MissingExtraError:
+        Pillow is not installed, and pictures are to be drawn.
         """
         if folder.exists() and not folder.is_dir():
             raise RecipeError("--save", f"{folder} is a file", "give a folder")
         if not arrays:
             _pillow()
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            what = f"{folder} cannot be made: {error.strerror}"
+            raise RecipeError("--save", what, "give another folder") from error
+        if not os.access(folder, os.W_OK):  # before anything is answered
+            raise RecipeError("--save", f"{folder} cannot be written to", "give another folder")
         self.folder, self._arrays = folder, arrays
         self._read = {(s.st_dev, s.st_ino) for s in (p.stat() for p in read if p.exists())}
         self._taken: set[Path] = set()
@@ -74,7 +81,7 @@ class Kept:
         return path
 
     def picture(self, path: Path, pixels: np.ndarray) -> None:
-        """uint8 (H, W, 3) as the file's ending says."""
+        """uint8 (H, W, 3) as the file's ending says. Raises StoreError, as `arrays` and `film`."""
         kind, options = KINDS[path.suffix.lower()]
         buffer = io.BytesIO()
         _pillow().fromarray(pixels).save(buffer, kind, **options)
@@ -89,20 +96,33 @@ class Kept:
         _write(path, buffer.getvalue())
 
     def film(self, path: Path) -> Film:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         return Film(path)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """A StoreError of what the disk says, by the name that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise StoreError(str(path), what, "give --save another folder") from error
 
 
 def _write(path: Path, data: bytes) -> None:
     """A file that is the old one or the new one, never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with _told(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            partial.write_bytes(data)
+            partial.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+            raise
 
 
 def _pillow() -> Any:

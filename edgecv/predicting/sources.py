@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edgecv.data.files import SUFFIXES, calibration_images
+from edgecv.data.files import SUFFIXES, image_files
 from edgecv.errors import DataError
 
 # ending -> FFmpeg's name of the format: nothing else is tried, whatever the file holds
@@ -89,7 +89,11 @@ def source(text: str, channels: int, every: int = 1, apart: Path | None = None) 
 
 def _folder(folder: Path, channels: int, apart: Path | None) -> Source:
     own = apart.resolve() if apart else None
-    found = [p for p in calibration_images(folder) if not own or own not in p.resolve().parents]
+    every = image_files(folder)
+    if not every:
+        hint = f"images end in {' '.join(SUFFIXES)}; films are given by their names"
+        raise DataError(str(folder), "holds no images", hint)
+    found = [p for p in every if not own or own not in p.resolve().parents]
     if not found and own != folder.resolve():
         raise DataError(str(folder), "holds no images but those of --save", "give their folder")
     if not found:

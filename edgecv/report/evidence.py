@@ -18,7 +18,8 @@ from edgecv.errors import DataError, EdgecvError, one_line
 from edgecv.replay import sample, session_outputs
 from edgecv.report import saliency
 from edgecv.report.folder import Row, Run
-from edgecv.report.gather import Missing, compared
+from edgecv.report.gather import compared
+from edgecv.report.missing import Missing
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.bundle import opened
 

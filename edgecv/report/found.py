@@ -15,9 +15,9 @@ import numpy as np
 
 from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.tasks.base import Parts
+from edgecv.tasks.detection.matching import SAME, of_one_class, overlaps, paired
 from edgecv.tasks.drawing import Found, named
 
-SAME = 0.5  # intersection over union from which two boxes are of one object, COCO's AP50
 MOVED = 0.8  # below it a pair's box has moved so far that one sees it
 KINDS = ("lost", "gained", "renamed", "moved")
 RECALLS = np.linspace(0.0, 1.0, 101)  # where COCO asks for the precision
@@ -43,26 +43,14 @@ class Change(NamedTuple):
     right: bool | None = None
 
 
-def overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union (A, B) of boxes (A, 4) and (B, 4), x0 y0 x1 y1."""
-    a, b = (np.asarray(boxes, np.float64).reshape(-1, 4) for boxes in (a, b))
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    sides = np.clip(np.minimum(a[:, None, 2:], b[None, :, 2:]) - low, 0, None)
-    shared = sides.prod(-1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b)]
-    whole = areas[0][:, None] + areas[1][None] - shared
-    return np.asarray(np.divide(shared, whole, out=np.zeros_like(shared), where=whole > 0))
-
-
 def changes(before: Found, after: Found, truth: PictureBoxes | None = None) -> list[Change]:
     """What differs on one image, by kind and falling score.
 
     before, after: what the float and the compressed network found, at one confidence
     """
     over = overlaps(before.boxes, after.boxes)
-    alike = before.index[:, None] == after.index[None]
-    pairs = _paired(np.where(alike, over, 0.0))
-    renamed = _paired(_without(over, pairs))
+    pairs = of_one_class(before, after)
+    renamed = paired(_without(over, pairs))
     found = [
         _pair("moved", before, after, i, j) for i, j in pairs if over[i, j] < MOVED
     ] + [_pair("renamed", before, after, i, j) for i, j in renamed]  # fmt: skip
@@ -73,16 +61,6 @@ def changes(before: Found, after: Found, truth: PictureBoxes | None = None) -> l
     if truth is not None:
         found = [change._replace(right=_right(change, truth)) for change in found]
     return sorted(found, key=lambda c: (KINDS.index(c.kind), -c.score, c.box))
-
-
-def _paired(over: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows and columns, the largest overlap first, each once."""
-    left, pairs = over.copy(), []
-    while left.size and left.max() >= SAME:
-        i, j = (int(n) for n in np.unravel_index(int(left.argmax()), left.shape))
-        pairs.append((i, j))
-        left[i], left[:, j] = 0.0, 0.0
-    return pairs
 
 
 def _without(over: np.ndarray, pairs: Sequence[tuple[int, int]]) -> np.ndarray:

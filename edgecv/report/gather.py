@@ -1,8 +1,9 @@
 """results.json and the store → plain data, the same for the page, the terminal and --json.
 
     {"name", "edgecv", "recipe", "machine", "versions", "commands",
-     "judged_by": "top1", or "sqnr_db" where no row has an accuracy,
-     "points":    how that accuracy is called: "top-1", "mAP", "mIoU",
+     "judged_by": "value" (the task's metric), or "sqnr_db" where no row has one,
+     "task":      whose outputs these are, or None,
+     "points":    how its metric is called: "top-1", "mAP", "mIoU",
      "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
@@ -14,9 +15,7 @@
      "seen":     [{"target", "step", ...}],       boxes and maps that differ (`seen`)
      "missing":  [{"part", "reason"}]}
 
-A row is that of results.json with what follows from it: top1 (the task's metric, 0..1), judged_in
-(its name), speedup, points, intervals, reference, and sqnr_db and outputs, how far its outputs are
-from float.
+A row is that of results.json with what follows from it (`edgecv.report.rows`).
 Every part but the rows may be empty; missing says why.
 """
 
@@ -25,7 +24,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,19 +32,14 @@ import numpy as np
 from edgecv import tasks
 from edgecv.data.images import Images
 from edgecv.errors import DataError
-from edgecv.limits import fidelity_of
-from edgecv.report import shape, verdict
+from edgecv.report import differences, shape, verdict
 from edgecv.report.folder import Node, Row, Run, load
-from edgecv.report.pairing import cells_moved, classes_moved, paired, wilson
+from edgecv.report.missing import Missing
+from edgecv.report.pairing import cells_moved, classes_moved, paired
+from edgecv.report.rows import metric_of, metric_words, row_of
 from edgecv.report.search import searches
 
 Data = dict[str, Any]
-# What a row may lack: it failed, or an older edgecv wrote it.
-OPTIONAL = (
-    "bundle", "metric", "latency_ms", "latency_ratio", "cpu_time_ratio", "cpu_time_ratio_interval",
-    "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason",
-)  # fmt: skip
-TOP1 = "top-1"
 OLD = "results.json does not list the run's steps: it was written by an older edgecv"
 
 
@@ -69,9 +62,14 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _gather(run: Run) -> Data:
     data, missing = run.data, Missing()
-    rows = [_row(row, data["results"]) for row in data["results"]]
+    rows = [row_of(row, data["results"]) for row in data["results"]]
+    task = _task(run, rows)
     pairs = list(_pairs(run, rows, missing))
     _add_pairs(rows, pairs)
+    differences.add(run, rows, missing)
+    if not tasks.of_classes(task):
+        missing.add("where networks look", f"Grad-CAM asks about one class of an image, and {task} "
+                    "answers otherwise")  # fmt: skip
     recipe = dict(data.get("recipe") or {})
     name = str(recipe.get("name") or run.folder.resolve().name)
     return {
@@ -81,11 +79,12 @@ def _gather(run: Run) -> Data:
         "machine": dict(data.get("machine") or {}),
         "versions": {str(k): str(v) for k, v in (data.get("versions") or {}).items()},
         "commands": commands(name, recipe, rows),
-        "points": rows[0]["judged_in"] if rows else TOP1,
+        "task": task,
+        "points": next((row["judged_in"] for row in rows if row["value"] is not None), "top-1"),
         "judged_by": (judged_by := _judged_by(rows)),
         "targets": _targets(rows, judged_by),
         "pairs": pairs,
-        "parity": list(_parity(run, rows, missing)),
+        "parity": list(_parity(run, rows, task, missing)),
         "searches": searches(data["results"]),
         "models": [_model(m) for m in data.get("models") or ()],
         "layers": list(_layers(run, rows, missing)),
@@ -96,23 +95,16 @@ def _gather(run: Run) -> Data:
     }
 
 
-class Missing:
-    """What the page cannot show, each reason once: {"part", "reason"}."""
-
-    def __init__(self, lines: list[dict[str, str]] | None = None) -> None:
-        self.lines = [] if lines is None else lines
-
-    def add(self, part: str, reason: str) -> None:
-        line = {"part": part, "reason": reason}
-        if line not in self.lines:
-            self.lines.append(line)
-
-
-@cache
-def _words() -> dict[str, str]:
-    """How a table calls each task's metric."""
-    known = (tasks.task(name) for name in tasks.names())
-    return {task.metric: task.points for task in known if task.points}
+def _task(run: Run, rows: list[Row]) -> str | None:
+    """The task of a run's networks: by its metric, else as its bundles say."""
+    measured = next((metric_of(row) for row in rows if row["value"] is not None), None)
+    known = {tasks.task(name).metric: name for name in tasks.names()}
+    if measured in known:
+        return known[measured]
+    nodes = filter(None, map(run.bundle, rows))
+    facts = next(filter(None, (run.json(node["id"], "facts.json") for node in nodes)), {})
+    said = facts.get("task", "classification")  # older ones knew nothing else
+    return said if said in tasks.names() else None
 
 
 def _model(model: Data) -> Data:
@@ -120,56 +112,15 @@ def _model(model: Data) -> Data:
     curve = [
         {"step": point["step"], "value": float(point[key])}
         for point in model["curve"]
-        for key in _words()
+        for key in metric_words()
         if key in point
     ]
     return {**model, "curve": curve}
 
 
 def _judged_by(rows: list[Row]) -> str:
-    by_labels = any(row["top1"] is not None for row in rows)
-    return "top1" if by_labels or not any(row["sqnr_db"] for row in rows) else "sqnr_db"
-
-
-def _row(row: Row, rows: list[Row]) -> Row:
-    """A row with what follows from it."""
-    reference = _reference_name(row, rows)
-    metric, value = row.get("metric") or {}, None
-    samples, before = metric.get("samples"), metric.get("reference")
-    if metric.get("value") is not None:
-        value = float(metric["value"])
-    out = {**dict.fromkeys(OPTIONAL), **row}
-    out |= {"reference": reference, "is_reference": row["step"] == reference}
-    out |= {"top1": value, "top1_interval": None, "points": None}
-    out["judged_in"] = _words().get(str(metric.get("name", "top1")), TOP1)
-    if value is not None and samples and metric.get("name", "top1") == "top1":
-        out["top1_interval"] = list(wilson(round(value * samples), int(samples)))
-    if value is not None and before is not None:
-        out["points"] = 100 * (value - float(before))
-    kept = fidelity_of(row) or {}
-    out |= {"sqnr_db": kept.get("sqnr_db"), "outputs": dict(kept.get("outputs") or {})}
-    # Measured on a device that this machine reached, and not on this machine.
-    there = (row.get("machine") or {}).get("cpu") or row.get("device")
-    out["measured_on"] = there if row.get("device") else None
-    if isinstance(memory := row.get("memory_mb"), dict):
-        peak = memory.get("peak")
-        out["memory_mb"] = peak if isinstance(peak, int | float) else None
-    ratio, out["spread"] = row.get("latency_ratio"), row.get("latency_ratio_interval")
-    out["speedup"] = 1 / ratio if ratio else None
-    out["speedup_spread"] = [1 / v for v in reversed(out["spread"])] if out["spread"] else None
-    same = [r for r in rows if (r["step"], r["target"]) == (reference, row["target"])]
-    ours, theirs = row.get("engine_bytes"), same[0].get("engine_bytes") if same else None
-    out["smaller"] = theirs / ours if ours and theirs else None
-    return out
-
-
-def _reference_name(row: Row, rows: list[Row]) -> str:
-    """The step a row is compared with: as it says, else the target's first fp32 row."""
-    if isinstance(row.get("reference"), str):
-        return str(row["reference"])
-    fp32 = [r for r in rows if r["precision"] == "fp32"]
-    same = [r for r in fp32 if r["target"] == row["target"]] or fp32
-    return str(same[0]["step"]) if same else ""
+    by_labels = any(row["value"] is not None for row in rows)
+    return "value" if by_labels or not any(row["sqnr_db"] for row in rows) else "sqnr_db"
 
 
 def commands(name: str, recipe: dict[str, Any], rows: list[Row]) -> list[dict[str, str]]:
@@ -273,8 +224,10 @@ def _pair(row: Row, before: np.ndarray, after: np.ndarray, images: Images) -> Da
     }
 
 
-def _parity(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
-    """Per bundle, from the network to the compiled file, what each step kept."""
+def _parity(run: Run, rows: list[Row], task: str | None, missing: Missing) -> Iterator[Data]:
+    """Per bundle, from the network to the compiled file, what each step kept; equal best classes
+    where the task's outputs have some."""
+    classes = task is not None and tasks.task(task).best_class
     for row in rows:
         found = row.get("parity") or {}
         node = run.bundle(row)
@@ -293,7 +246,7 @@ def _parity(run: Run, rows: list[Row], missing: Missing) -> Iterator[Data]:
             rungs.append(("network", "float graph", found.get("graph")))
             rungs.append(("float graph", "engine", found.get("compiled")))
         known = [
-            {"from": a, "to": b, **value}
+            {"from": a, "to": b, **value, **({} if classes else {"top1_agreement": None})}
             for a, b, value in rungs
             if value is not None and not shape.wrong(value, shape.PARITY)
         ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.backends import ENGINES, facts
 from edgecv.data.images import Images
 from edgecv.errors import missing
@@ -15,6 +16,7 @@ from edgecv.report import flow, pictures, plots, scenes, words
 from edgecv.report.folder import Run
 from edgecv.report.found import Change
 from edgecv.report.pairing import CLASSES
+from edgecv.report.rows import figures
 from edgecv.tasks import drawing
 
 Data = dict[str, Any]
@@ -66,7 +68,7 @@ def html(run_dir: Path, data: Data) -> str:
         name: getattr(words, name)
         for name in (
             "signed", "percent", "ms", "times", "ratio", "size", "seconds", "p_value", "interval",
-            "decibel", "plural",
+            "decibel", "plural", "figure", "found",
         )
     }  # fmt: skip
     rows = [row for target in data["targets"] for row in target["rows"]]
@@ -96,6 +98,8 @@ def html(run_dir: Path, data: Data) -> str:
         },
         extra=[k for k in ("memory_mb", "load_ms", "first_call_ms") if any(r.get(k) for r in rows)],
         spreads=any(r["spread"] for r in rows),
+        figures=figures(rows),
+        task=tasks.task(data["task"]) if data["task"] else None,
         samples=sorted({int(r["metric"]["samples"]) for r in rows if r.get("metric")}),
     )
 
@@ -104,7 +108,7 @@ def _shown(section: str, data: Data) -> bool:
     """Whether the page has that section."""
     if section in LABELS:
         told = section != "changed" or data["pairs"] or not data["seen"]
-        return bool(data["judged_by"] == "top1" and told)
+        return bool(data["judged_by"] == "value" and told)
     return section not in SOMETIMES or bool(data[SOMETIMES[section]])
 
 
@@ -119,7 +123,7 @@ def _charts(data: Data, rows: list[Data], colours: dict[str, int]) -> dict[str, 
     span, charts = plots.domain(rows), {}
     for target in data["targets"]:
         name = target["name"]
-        known = [r for r in target["rows"] if r["top1"] is not None]
+        known = [r for r in target["rows"] if r["value"] is not None]
         timed = [r for r in known if r.get("latency_ratio")]
         made = {}
         if timed:
@@ -140,7 +144,7 @@ def _spoken(rows: list[Data], timed: bool) -> str:
     parts = []
     for r in rows:
         x = f"{words.times(r['latency_ratio'])} times" if timed else words.size(r["engine_bytes"])
-        parts.append(f"{r['step']} {words.percent(r['top1'])} percent at {x}")
+        parts.append(f"{r['step']} {words.percent(r['value'])} percent at {x}")
     return "; ".join(parts) + "."
 
 
@@ -225,7 +229,10 @@ def _ladder(parity: list[Data]) -> list[Data]:
             next((r for r in item["rungs"] if r["to"] == to and start in (None, r["from"])), None)
             for start, to in rungs
         ]
-        rows.append({"target": item["target"], "step": item["step"], "cells": cells})
+        agreed = any(cell and cell.get("top1_agreement") is not None for cell in cells)
+        rows.append({
+            "target": item["target"], "step": item["step"], "cells": cells, "agreed": agreed,
+        })  # fmt: skip
     return rows
 
 

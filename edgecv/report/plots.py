@@ -85,13 +85,13 @@ def series(rows: Sequence[Row]) -> dict[str, int]:
 
 
 def time_chart(rows: Sequence[Row], colours: dict[str, int], domain: Sequence[float]) -> Spec:
-    """Top-1 against time relative to the float network, with intervals and the Pareto front."""
+    """The metric against time relative to float, with intervals and the Pareto front."""
     points = [_point(r, "latency_ratio", r["spread"]) for r in rows if r.get("latency_ratio")]
     return _accuracy_chart(points, colours, domain, "time relative to fp32", judged_in(rows))
 
 
 def size_chart(rows: Sequence[Row], colours: dict[str, int], domain: Sequence[float]) -> Spec:
-    """Top-1 against the size of the engine's files."""
+    """The metric against the size of the engine's files."""
     known = [r for r in rows if r.get("engine_bytes")]
     unit, name = _unit(max((r["engine_bytes"] for r in known), default=0))
     points = [_point({**r, "size": r["engine_bytes"] / unit}, "size", None) for r in known]
@@ -110,21 +110,21 @@ def _unit(most: float) -> tuple[int, str]:
 
 
 def domain(rows: Sequence[Row]) -> list[float]:
-    """The span of top-1 in percent that holds every interval."""
-    ends = [100 * v for r in rows if r["top1_interval"] for v in r["top1_interval"]]
-    ends += [100 * r["top1"] for r in rows if r["top1"] is not None]
+    """The span of the metric in percent that holds every interval."""
+    ends = [100 * v for r in rows if r["value_interval"] for v in r["value_interval"]]
+    ends += [100 * r["value"] for r in rows if r["value"] is not None]
     low, high = min(ends, default=0.0), max(ends, default=100.0)
     pad = max(0.2, 0.08 * (high - low))
     return [max(0.0, low - pad), min(100.0, high + pad)]
 
 
 def _point(row: Row, key: str, spread: Sequence[float] | None) -> dict[str, Any]:
-    low, high = row["top1_interval"] or (row["top1"], row["top1"])
+    low, high = row["value_interval"] or (row["value"], row["value"])
     x = row[key]
     near, far = spread or (x, x)
     return {
         "step": row["step"], "precision": row["precision"], "x": x, "x0": near, "x1": far,
-        "y": 100 * row["top1"], "y0": 100 * low, "y1": 100 * high,
+        "y": 100 * row["value"], "y0": 100 * low, "y1": 100 * high,
         "on_front": bool(row.get("on_front")), "reference": row["is_reference"],
     }  # fmt: skip
 
@@ -235,7 +235,7 @@ def changes_chart(rows: Sequence[dict[str, Any]]) -> Spec:
         for r in rows
     ]  # fmt: skip
     y = _labels([r["label"] for r in rows])
-    most = 1.5 * max((abs(v["n"]) for v in values), default=1) or 1
+    most = 2 * max((abs(v["n"]) for v in values), default=1) or 1
     x = {"field": "n", "type": "quantitative", "title": "points",
          "axis": {"tickCount": 5}, "scale": {"domain": [-most, most], "nice": False}}  # fmt: skip
     colour = {"field": "kind", "type": "nominal", "legend": None,

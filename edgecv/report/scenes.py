@@ -18,6 +18,8 @@ from edgecv.report import pictures
 from edgecv.report.found import Change, said
 
 STROKES = {"lost": "--lost", "gained": "--won", "moved": "--ink", "renamed": "--ink"}
+Place = tuple[float, float]  # x, y in pixels of the image
+WIDE, HIGH = 15, 12  # of a number's ground, in pixels of the page
 SHOWN = 12  # changes that are drawn and told of one image
 
 
@@ -46,28 +48,51 @@ def drawn(picture: str, size: tuple[int, int], found: Sequence[Change], label: s
 
     height, width = size
     unit = max(size) / 320  # a pixel of the page, in pixels of the image
-    marks = [_marks(number, change, size, unit) for number, change in enumerate(found, 1)]
+    frames = [_frames(change, size, unit) for change in found]
+    tags, taken = [], []
+    for number, change in enumerate(found, 1):
+        taken.append(_free(change.box, size, WIDE * unit, HIGH * unit, taken))
+        tags.append(_tag(number, taken[-1], change.kind, unit))
     return (
         f'<svg role="img" aria-label="{escape(label)}" viewBox="0 0 {width} {height}">'
-        f'<image href="{picture}" width="{width}" height="{height}"/>{"".join(marks)}</svg>'
+        f'<image href="{picture}" width="{width}" height="{height}"/>{"".join(frames + tags)}</svg>'
     )
 
 
-def _marks(number: int, change: Change, size: tuple[int, int], unit: float) -> str:
-    stroke = STROKES[change.kind]
+def _frames(change: Change, size: tuple[int, int], unit: float) -> str:
+    """A change's box, and where it was."""
     dashed = f' stroke-dasharray="{5 * unit:.1f} {3 * unit:.1f}"'
     old = "" if change.was is None else _rectangle(change.was, size, "--soft", unit, dashed)
     dash = dashed if change.kind == "lost" else ""
-    x, y = (float(np.clip(v, 0, s)) for v, s in zip(change.box, (size[1], size[0]), strict=False))
-    high = 12 * unit
-    x = min(x, size[1] - high * 1.2)
-    y = y - high if y > high else y
-    tag = (
-        f'<rect x="{x:.1f}" y="{y:.1f}" width="{high * 1.2:.1f}" height="{high:.1f}" '
-        f'fill="var({stroke})"/><text x="{x + 0.6 * high:.1f}" y="{y + 0.82 * high:.1f}" '
+    return old + _rectangle(change.box, size, STROKES[change.kind], unit, dash)
+
+
+def _free(
+    box: Sequence[float], size: tuple[int, int], wide: float, high: float, taken: Sequence[Place]
+) -> Place:
+    """The upper left corner of a box's number: outside at a corner of it, or within; where no other
+    number stands."""
+    x0, y0, x1, y1 = np.clip(box, 0, [size[1], size[0]] * 2).tolist()
+    places = [
+        (min(x, size[1] - wide), y)
+        for y in (y0 - high, y1, y0, y1 - high)
+        for x in (x0, max(x0, x1 - wide))
+        if 0 <= y <= size[0] - high
+    ] or [(min(x0, size[1] - wide), 0.0)]
+
+    def stands(x: float, y: float) -> bool:
+        return any(abs(x - a) < wide and abs(y - b) < high for a, b in taken)
+
+    return next((place for place in places if not stands(*place)), places[0])
+
+
+def _tag(number: int, at: Place, kind: str, unit: float) -> str:
+    x, y, wide, high = *at, WIDE * unit, HIGH * unit
+    return (
+        f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" '
+        f'fill="var({STROKES[kind]})"/><text x="{x + wide / 2:.1f}" y="{y + 0.82 * high:.1f}" '
         f'font-size="{0.85 * high:.1f}" text-anchor="middle" fill="var(--paper)">{number}</text>'
     )
-    return old + _rectangle(change.box, size, stroke, unit, dash) + tag
 
 
 def _rectangle(

@@ -21,8 +21,9 @@ from edgecv.data.annotations import Boxes, Maps
 from edgecv.data.images import Images
 from edgecv.errors import DataError, EdgecvError
 from edgecv.report import found, pictures
+from edgecv.report.differences import float_bundle
 from edgecv.report.folder import Row, Run
-from edgecv.report.gather import Missing
+from edgecv.report.missing import Missing
 from edgecv.report.pairing import CLASSES
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.bundle import opened
@@ -62,11 +63,7 @@ def _job(run: Run, row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
     images = run.images(node)
     if images is None or images.truth is None:
         return None
-    named = [r for r in rows if r["step"] == row["reference"]]
-    named.sort(key=lambda r: r["target"] != row["target"])
-    others = (run.bundle(r) for r in named)
-    found = (file for other in others if other and (file := run.bundle_file(other)))
-    if (other := next(found, None)) is None:
+    if (other := float_bundle(run, row, rows)) is None:
         return None
     return {
         "step": row["step"], "target": row["target"], "reference": row["reference"],

@@ -21,7 +21,10 @@ ROW = {
     "memory_mb?": (*NUMBER, dict),
     **dict.fromkeys(("latency_ratio_interval?", "cpu_time_ratio_interval?"), PAIR),
     "latency_ms?": dict.fromkeys(("p50", "p90", "p99"), NUMBER),
-    "metric?": {"value": NUMBER, "samples": int, "reference?": NUMBER},
+    "metric?": {
+        "name?": str, "value": NUMBER, "samples": int, "reference?": NUMBER,
+        "more?": Every(dict, NUMBER),
+    },
     "parity?": {"graph?": PARITY, "compiled?": PARITY, "float?": PARITY},
 }  # fmt: skip
 NODE = {
@@ -32,8 +35,9 @@ NODE = {
 }
 MODEL = {
     "step": str,
+    "told?": str,
     "history": Every(list, str),
-    "curve": Every(list, {"step": str, "top1?": NUMBER}),
+    "curve": Every(list, {"step": str}),
 }
 RECIPE = {
     **dict.fromkeys(("name?", "file?", "text?", "digest?"), str),

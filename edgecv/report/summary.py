@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from edgecv import tasks
 from edgecv.report import words
+from edgecv.report.rows import figures
 from edgecv.tables import lines as table
 from edgecv.tables import precision
 
@@ -21,19 +23,27 @@ def lines(data: Data) -> Iterator[str]:
         yield f"  {target['verdict']['text']}"
     rows = [row for target in data["targets"] for row in target["rows"]]
     notes: list[str] = []
-    labelled = data["judged_by"] == "top1"
+    labelled = data["judged_by"] == "value"
     head = (*_HEAD[:3], *((data["points"], "points") if labelled else ("from float",)), *_HEAD[3:])
     results = [_row(row, labelled, notes) for row in rows]
     yield from _part("results", head, results, range(3, len(head) - 1))
     for i, note in enumerate(notes, 1):
         yield f"[{i}] {note}"
+    yield from _figures(rows)
     minds = {(m["step"], m["target"]): m for m in data["minds"]}
     pairs = [_pair(p, minds.get((p["step"], p["target"])) or {}) for p in data["pairs"]]
     yield from _part("answers, image by image", _PAIRS, pairs, range(2, 10))
+    surely = [_surely(row) for row in rows if row.get("points_interval") and not data["pairs"]]
+    yield from _part("against float, paired", _SURELY, surely, (2, 4))
     for one in data["seen"]:
         yield from _found(one)
     parity = [_rungs(item) for item in data["parity"]]
-    yield from _part("parity: SQNR and equal best classes", _RUNGS, parity, ())
+    agreed = any(r.get("top1_agreement") is not None for p in data["parity"] for r in p["rungs"])
+    task = tasks.task(data["task"]) if data["task"] else None
+    pixels = task is not None and task.answers == "pixels"
+    of = "pixels of equal best class" if pixels else "equal best classes"
+    title = f"parity: SQNR and {of}" if agreed else "parity: SQNR"
+    yield from _part(title, _RUNGS, parity, ())
     for search in data["searches"]:
         tried = [
             [line["setting"], *line["cells"], "taken" if line["chosen"] else ""]
@@ -50,15 +60,8 @@ def lines(data: Data) -> Iterator[str]:
 
 def _found(one: Data) -> Iterator[str]:
     """What a compressed network finds otherwise, and the classes that it changed most."""
-    counts = one["counts"]
     yield ""
-    if "pixels" in counts:
-        said = f"{words.percent(counts['pixels'], 1)} % of the pixels are of another class"
-    else:
-        said = (f"{counts['lost']} lost ({counts['lost_right']} were right), {counts['gained']} "
-                f"gained ({counts['gained_right']} right), {counts['moved']} moved, "
-                f"{counts['renamed']} of another class")  # fmt: skip
-    yield f"{one['step']} on {one['target']}: {said}"
+    yield f"{one['step']} on {one['target']}: {words.found(one['counts'])}"
     changed = one["classes"][:TOP]
     told = ", ".join(f"{c['label']} {words.signed(100 * c['change'], 1)}" for c in changed)
     if told:
@@ -82,7 +85,7 @@ def _row(row: Data, labelled: bool, notes: list[str]) -> list[str]:
         if row["reason"] not in notes:
             notes.append(row["reason"])
         status += f" [{notes.index(row['reason']) + 1}]"
-    judged = [words.percent(row["top1"]), words.signed(row["points"]) if compared else ""]
+    judged = [words.percent(row["value"]), words.signed(row["points"]) if compared else ""]
     return [
         row["target"],
         row["step"],
@@ -94,6 +97,28 @@ def _row(row: Data, labelled: bool, notes: list[str]) -> list[str]:
         words.size(row.get("engine_bytes")),
         status,
     ]
+
+
+def _figures(rows: list[Data]) -> Iterator[str]:
+    """What else the task's score says of each row."""
+    keys = figures(rows)
+    told = [
+        [row["target"], row["step"], *(words.percent(row["more"].get(key)) for key in keys)]
+        for row in rows
+        if row["more"]
+    ]
+    head = ("target", "step", *map(words.figure, keys))
+    yield from _part("other figures, %", head, told, range(2, len(head)))
+
+
+_SURELY = ("target", "step", "points", "interval", "p")
+
+
+def _surely(row: Data) -> list[str]:
+    return [
+        row["target"], row["step"], words.signed(row["points"]),
+        words.interval(row["points_interval"]), words.p_value(row["p"]),
+    ]  # fmt: skip
 
 
 _PAIRS = ("target", "step", "changed", "only float", "only compressed", "points", "interval", "p",

@@ -12,23 +12,23 @@ DEAR = 2.0  # points of top-1 that the network of the headline may lose, if anot
 
 def mark_front(rows: list[Row]) -> None:
     """Set row["on_front"]: nothing measured on this target is both faster and more accurate."""
-    measured = [r for r in rows if r.get("latency_ratio") and r["top1"] is not None]
+    measured = [r for r in rows if r.get("latency_ratio") and r["value"] is not None]
     for row in rows:
         row["on_front"] = row in measured and not any(_beats(o, row) for o in measured)
 
 
 def _beats(a: Row, b: Row) -> bool:
     """At least as fast and as accurate, and better in one."""
-    time, accuracy = a["latency_ratio"] - b["latency_ratio"], a["top1"] - b["top1"]
+    time, accuracy = a["latency_ratio"] - b["latency_ratio"], a["value"] - b["value"]
     return time <= 0 and accuracy >= 0 and (time < 0 or accuracy > 0)
 
 
-def of(target: str, rows: list[Row], judged_by: str = "top1") -> dict[str, Any]:
+def of(target: str, rows: list[Row], judged_by: str = "value") -> dict[str, Any]:
     """{"step", "lead", "rest", "detail", "text"} of a target's fastest compressed network.
 
     One that loses more than DEAR points is named only where all do.
     lead: the few words to be read first; detail: their interval; rest: what it costs, in parts
-    judged_by: "top1", or "sqnr_db" of a run without labels
+    judged_by: "value", or "sqnr_db" of a run without labels
     """
     compressed = [r for r in rows if not r["is_reference"]]
     timed = [r for r in compressed if r.get("latency_ratio")]
@@ -66,7 +66,7 @@ def _said(target: str, row: Row, lead: str, detail: str) -> dict[str, Any]:
         if points is not None
         else ""
     )
-    if row["top1"] is None and row.get("sqnr_db") is not None:
+    if row["value"] is None and row.get("sqnr_db") is not None:
         price = f"at {words.decibel(row['sqnr_db'])} from float"
     if price and row.get("points_interval"):
         price += f" {words.interval(row['points_interval'])}"

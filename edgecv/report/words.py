@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -101,6 +102,22 @@ def fidelity(parity: Mapping[str, Any], made_up: bool, classifies: bool) -> str:
         said += f"; {name} {one['sqnr_db']:.1f} dB"
         said += f" (axis {one['axis']})" if one.get("axis") is not None else ""
     return said
+
+
+def figure(key: str) -> str:
+    """A figure's name in a manifest for people: "AP50", "AP small", "pixel accuracy"."""
+    return re.sub(r"\b(ap\d*|f1)\b", lambda m: m[0].upper(), key.replace("_", " "))
+
+
+def found(counts: Mapping[str, Any]) -> str:
+    """What a compressed network finds otherwise, in a phrase (`edgecv.report.seen`)."""
+    if "pixels" in counts:
+        return f"{percent(counts['pixels'], 1)} % of the pixels are of another class"
+    return (
+        f"{counts['lost']} lost ({counts['lost_right']} were right), {counts['gained']} gained "
+        f"({counts['gained_right']} right), {counts['moved']} moved, {counts['renamed']} of "
+        "another class"
+    )
 
 
 def plural(count: int, noun: str) -> str:

@@ -103,6 +103,9 @@ class Task:
     points: how a table calls it
     asks:   what a call may change, in its order: `bundle(image, *asked)`
     truth:  what labels are, the class of `edgecv.data.annotations`, or "index": one class an image
+    figures:    what the other figures of its score mean, sentences
+    answers:    what `same` counts, a noun; "" where two answers are not compared
+    best_class: whether the answer is the best of several scores, of an image or of each pixel
     """
 
     name: ClassVar[str] = ""
@@ -110,6 +113,9 @@ class Task:
     points: ClassVar[str] = ""
     truth: ClassVar[str] = ""
     asks: ClassVar[tuple[str, ...]] = ()
+    figures: ClassVar[str] = ""
+    answers: ClassVar[str] = ""
+    best_class: ClassVar[bool] = False
 
     def described(self) -> dict[str, Any]:
         """What a manifest holds: every field that is not its default's."""
@@ -193,6 +199,19 @@ class Task:
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         """Two networks on the same images. Raises ValueError: parts of other images."""
+        raise NotImplementedError
+
+    def interval(
+        self,
+        parts: Parts,  # noqa: ARG002
+        alpha: float,  # noqa: ARG002
+    ) -> tuple[float, float] | None:
+        """Two-sided interval of the metric at 1 - 2 alpha, 0..1; None where nobody has said one."""
+        return None
+
+    def same(self, before: Any, after: Any) -> tuple[int, int]:
+        """Of what two networks say of one image as they are deployed (`read`): how many answers
+        both give, and how many either of them gives."""
         raise NotImplementedError
 
     def augmented(

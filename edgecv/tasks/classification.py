@@ -43,6 +43,7 @@ class ClassificationTask(Task):
     points = "top-1"
     truth = "index"
     asks = ("top",)
+    best_class = True
 
     scores: str = "logits"
 

@@ -54,6 +54,8 @@ class MultilabelTask(Task):
     points: ClassVar[str] = "mAP"
     truth: ClassVar[str] = "Boxes"
     asks: ClassVar[tuple[str, ...]] = ("threshold",)
+    figures: ClassVar[str] = "Precision, recall and F1: at the threshold, over all classes."
+    answers: ClassVar[str] = "classes"
 
     scores: str = "logits"
     threshold: float = 0.5
@@ -145,6 +147,16 @@ class MultilabelTask(Task):
         if not all(np.array_equal(before[k], after[k]) for k in ("there", "known")):
             raise ValueError("measured on different test images")
         return paired.difference(value_of, before, after, len(before["there"]), alpha)
+
+    def interval(self, parts: Parts, alpha: float) -> tuple[float, float]:
+        from edgecv.tasks import paired
+
+        return paired.interval(value_of, parts, len(parts["there"]), alpha)
+
+    def same(self, before: Labels, after: Labels) -> tuple[int, int]:
+        """Classes said to be there by both, and by either."""
+        one, two = set(before.index.tolist()), set(after.index.tolist())
+        return len(one & two), len(one | two)
 
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator

@@ -35,7 +35,9 @@ def test_rows() -> None:
     ]  # fmt: skip
     assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.5 pt"]
     boxes = replace(PAIR.checks[1], unit="mAP")
-    assert verdicts.rows([Judged(NAME, (boxes,))]) == [accuracy]
+    assert accuracy[1] == "accuracy (top-1)"
+    (other,) = verdicts.rows([Judged(NAME, (boxes,))])
+    assert (other[1], other[2:]) == ("accuracy (mAP)", accuracy[2:])
     assert size[2:5] == ["1,000 B", "1,010 B", "+1.0%"]
     assert memory[2:8] == [""] * 6
     lost = Check("fidelity", "regression", 30.0, 27.96, "dB", -2.04, limit=1.0)

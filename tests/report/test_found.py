@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as stn
 
 from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.report import found as founds
-from edgecv.report.found import Change, changes, counted, curve, overlaps, said, telling
+from edgecv.report.found import Change, changes, counted, curve, said, telling
+from edgecv.tasks.detection.matching import overlaps
 
 LABELS = ("cat", "dog", "owl")
 A, B, C = (10, 10, 50, 50), (100, 100, 180, 160), (200, 20, 240, 90)
@@ -179,6 +180,24 @@ def test_a_scene_draws_and_tells_every_change() -> None:
     assert root.get("aria-label", "").startswith('lost: <b>"cat" 0.90, which was right; ')
     assert (len(shown["told"]), shown["more"]) == (3, 0)
     assert scene(pixels, made * 9, LABELS)["more"] == 27 - SHOWN
+
+
+def test_numbers_of_boxes_that_lie_on_one_another_are_all_read() -> None:
+    pytest.importorskip("PIL")
+    pytest.importorskip("markupsafe")
+    from edgecv.report.scenes import scene
+
+    made = [Change("gained", (100 + i, 100 + i, 220, 220), 0.5, 0) for i in range(6)]
+    made.append(Change("lost", (600, 0, 640, 30), 0.5, 1))  # in a corner of the picture
+    svg = scene(np.zeros((480, 640, 3), np.uint8), made, LABELS)["svg"]
+    marks = [e.attrib for e in ElementTree.fromstring(svg).iter("rect") if e.get("fill") != "none"]
+    places = [[float(m[k]) for k in ("x", "y", "width", "height")] for m in marks]
+    assert len(places) == len(made)
+    for i, (x, y, wide, high) in enumerate(places):
+        assert 0 <= x <= 640 - wide
+        assert 0 <= y <= 480 - high
+        for x2, y2, *_ in places[:i]:
+            assert abs(x - x2) >= wide - 0.1 or abs(y - y2) >= high - 0.1
 
 
 def test_maps_are_small_pictures_in_the_colours_of_their_classes() -> None:

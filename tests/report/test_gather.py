@@ -46,8 +46,8 @@ def test_a_whole_run(page) -> None:
     }
     (row,) = rows(data, step="small-int8", target="cpu")
     assert row["reference"] == "dense"
-    low, high = row["top1_interval"]
-    assert low < row["top1"] < high
+    low, high = row["value_interval"]
+    assert low < row["value"] < high
     assert row["speedup"] == pytest.approx(1 / row["latency_ratio"])
     assert any(r["on_front"] for r in rows(data, target="cpu"))
     assert data["versions"]["numpy"]
@@ -107,7 +107,7 @@ def test_results_alone_still_make_a_page_that_says_what_is_missing(bare: Path) -
     assert path == bare / "report.html"
     data = gather(bare)
     assert data["pairs"] == data["layers"] == []
-    assert rows(data, step="small-int8", target="cpu")[0]["top1"] is not None
+    assert rows(data, step="small-int8", target="cpu")[0]["value"] is not None
     reasons = {line["part"]: line["reason"] for line in data["missing"]}
     assert "store" in reasons["what changed, image by image"]
     assert reasons["time by layer"] == "no profile was taken"
@@ -243,7 +243,7 @@ def test_a_digest_that_is_none_names_no_folder(tmp_path: Path, digest: str) -> N
 
 def row(**over: Any) -> dict[str, Any]:
     return {
-        "step": "small", "reference": "dense", "is_reference": False, "top1": 0.9, "points": -0.5,
+        "step": "small", "reference": "dense", "is_reference": False, "value": 0.9, "points": -0.5,
         "latency_ratio": 0.5, "spread": [0.48, 0.52],
         "speedup": 2.0, "speedup_spread": [1 / 0.52, 1 / 0.48], "smaller": 4.0,
         "engine_bytes": 2048, "status": "ok", **over,
@@ -268,14 +268,14 @@ def test_verdicts() -> None:
     assert verdict.of("cpu", [even])["lead"] == "as fast as dense"
     away = row(latency_ratio=None, reason="no GPU; get one", status="unavailable")
     assert verdict.of("rtx", [away])["lead"] == "not timed here"
-    nothing = row(latency_ratio=None, top1=None, reason="died", status="failed")
+    nothing = row(latency_ratio=None, value=None, reason="died", status="failed")
     assert verdict.of("rtx", [nothing])["text"] == "rtx: failed: died"
 
 
 def test_the_front_is_what_nothing_beats() -> None:
     group = [
-        row(step="dense", latency_ratio=1.0, top1=0.95), row(latency_ratio=0.5, top1=0.9),
-        row(latency_ratio=0.6, top1=0.9), row(latency_ratio=None),
+        row(step="dense", latency_ratio=1.0, value=0.95), row(latency_ratio=0.5, value=0.9),
+        row(latency_ratio=0.6, value=0.9), row(latency_ratio=None),
     ]  # fmt: skip
     verdict.mark_front(group)
     assert [r["on_front"] for r in group] == [True, True, False, False]

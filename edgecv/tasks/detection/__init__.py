@@ -108,6 +108,12 @@ class DetectionTask(Task):
     points: ClassVar[str] = "mAP"
     truth: ClassVar[str] = "Boxes"
     asks: ClassVar[tuple[str, ...]] = ("confidence", "iou", "max_detections", "agnostic")
+    figures: ClassVar[str] = (
+        "AP50, AP75: at an overlap of 0.5, 0.75 with the object. AP small, medium, large: of "
+        "objects below 32², up to 96², above 96² pixels of the picture. Precision and recall: at "
+        "the bundle's own confidence and an overlap of 0.5, over all classes."
+    )
+    answers: ClassVar[str] = "boxes"
 
     decoder: str = ""
     input: tuple[int, int] = (0, 0)
@@ -216,6 +222,19 @@ class DetectionTask(Task):
         from edgecv.tasks.detection import metric
 
         return metric.difference(before, after, alpha)
+
+    def interval(self, parts: Parts, alpha: float) -> tuple[float, float]:
+        from edgecv.tasks import paired
+        from edgecv.tasks.detection.metric import value_of
+
+        return paired.interval(value_of, parts, int(parts["images"]), alpha)
+
+    def same(self, before: Found, after: Found) -> tuple[int, int]:
+        """Boxes that both find: of one class, with an overlap of SAME; and boxes in all."""
+        from edgecv.tasks.detection.matching import of_one_class
+
+        both = len(of_one_class(before, after))
+        return both, len(before.boxes) + len(after.boxes) - both
 
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator

@@ -59,6 +59,9 @@ class SegmentationTask(Task):
     points: ClassVar[str] = "mIoU"
     truth: ClassVar[str] = "Maps"
     asks: ClassVar[tuple[str, ...]] = ("scores",)
+    figures: ClassVar[str] = "Pixel accuracy: the share of the pixels that are right."
+    answers: ClassVar[str] = "pixels"
+    best_class: ClassVar[bool] = True
 
     input: tuple[int, int] = (0, 0)
     output: str = ""
@@ -177,6 +180,17 @@ class SegmentationTask(Task):
         from edgecv.tasks.segmentation import metric
 
         return metric.difference(before, after, alpha)
+
+    def interval(self, parts: Parts, alpha: float) -> tuple[float, float]:
+        from edgecv.tasks import paired
+        from edgecv.tasks.segmentation.metric import value_of
+
+        return paired.interval(value_of, parts, len(parts["there"]), alpha)
+
+    def same(self, before: Segmented, after: Segmented) -> tuple[int, int]:
+        """Pixels of one class in both maps, and pixels of which either says something."""
+        said = (before.map != IGNORED) | (after.map != IGNORED)
+        return int((said & (before.map == after.map)).sum()), int(said.sum())
 
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
