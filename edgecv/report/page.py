@@ -211,7 +211,9 @@ def _scene(images: Images, entry: Data) -> Data:
     pixels = np.asarray(images.pixels[entry["index"], y0:y1, x0:x1])
     if "changes" not in entry:
         legend = [(drawing.colour(k), drawing.named(images.classes, k)) for k in entry["classes"]]
-        return {**entry, "picture": pictures.scene(pixels), "legend": legend}
+        # in grey, so that a colour is a class or a difference and nothing else
+        seen = drawing.faded(pixels) if pixels.shape[2] >= 3 else pixels
+        return {**entry, "picture": pictures.scene(seen), "legend": legend}
     found = [Change(**change) for change in entry["changes"]]
     scene = scenes.scene(pixels, found, images.classes)
     return {**entry, **scene, "svg": Markup(scene["svg"])}

@@ -3,7 +3,7 @@
 Lines and letters grow with the picture. One whose longer side is below LEAST pixels has no room for
 letters and is enlarged by a whole number k, pixel by pixel; every other keeps its size (k = 1).
 
-    hue of class i = i * 137.508 degrees   (the golden angle: neighbours in number lie far apart)
+    hue of class i = 210 + i * 137.508 degrees   (the golden angle: neighbours lie far apart)
     lightness      = one of three, by i mod 3
 
 Text stands on the class's own colour, black or white by which of the two contrasts more with it:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LEAST = 224  # pixels of the longer side, below which a picture is enlarged
 IGNORED = 255  # of a map: a pixel of which nothing is said
-OPACITY = 0.55  # of a class's colour over the picture
+OPACITY = 0.6  # of a class's colour over the picture
 LIGHT = (0.50, 0.38, 0.66)
 
 Colour = tuple[int, int, int]
@@ -59,7 +59,9 @@ class Scored(Protocol):
 
 def colour(index: int) -> Colour:
     """The colour of a class, the same in every picture."""
-    red, green, blue = colorsys.hls_to_rgb(index * 137.508 / 360 % 1, LIGHT[index % 3], 0.85)
+    red, green, blue = colorsys.hls_to_rgb(
+        (210 + index * 137.508) / 360 % 1, LIGHT[index % 3], 0.85
+    )
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
@@ -98,8 +100,9 @@ def boxes(image: np.ndarray, found: Found, labels: Sequence[str]) -> np.ndarray:
 
 
 def masks(image: np.ndarray, classes: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """uint8 (k H, k W, 3): every pixel in its class's colour over the picture, borders between
-    classes, and a legend of the classes present, the largest first, with their share of the pixels.
+    """uint8 (k H, k W, 3): every pixel in its class's colour over the picture, `faded`, so that the
+    colour is the class's alone, borders between classes, and a legend of the classes present, the
+    largest first, with their share of the pixels.
 
     classes: integers (H, W); IGNORED keeps the picture. Raises DataError: of another size than the
     image; MissingExtraError.
@@ -146,7 +149,8 @@ class _Sheet:
         self.times = -(-LEAST // max(rgb.shape[:2])) if max(rgb.shape[:2]) < LEAST else 1
         self.rgb = rgb.repeat(self.times, 0).repeat(self.times, 1)
         self.height, self.width = self.rgb.shape[:2]
-        self.unit = max(12, round(max(self.height, self.width) / 52))
+        longer, shorter = sorted((self.height, self.width))[::-1]
+        self.unit = max(12, round(min(longer / 52, shorter / 24)))
         self.line = max(2, round(self.unit / 7))
         self.font = ImageFont.load_default(self.unit)
         self._new, self._pen = Image.fromarray, ImageDraw.Draw
@@ -186,13 +190,14 @@ class _Sheet:
             self.draw.circle((x, y), self.line + 1, fill=of, outline=ink(of))
 
     def tag(self, area: Area, text: str, of: Colour) -> None:
-        """Find a place for a box's text: above it, else within, else below; where the texts that
-        have a place leave one free."""
+        """Find a place for a box's text: above it, else within, else below, else a line farther;
+        where the texts that have a place leave one free."""
         text = self.fitted(text, self.width)
         wide, high = self.extent(text)
         x = min(max(area[0], 0), self.width - wide)
         right = min(max(area[2] - wide, 0), self.width - wide)
-        tops = [area[1] - high, area[1], area[3], area[3] - high]
+        tops = [area[1] - high, area[1], area[3], area[3] - high, area[1] - 2 * high,
+                area[3] + high]  # fmt: skip
         places = [
             (at, top, at + wide, top + high)
             for top in tops
@@ -227,12 +232,13 @@ class _Sheet:
         return f"{head}... {score}"
 
     def veil(self, of: np.ndarray, table: np.ndarray) -> None:
-        """Colours over the picture by class, and the borders between classes in full colour."""
+        """Colours by class over the faded picture, borders between classes in full colour."""
         of = of.repeat(self.times, 0).repeat(self.times, 1)
         over = table[of]
         border = _borders(of, max(1, self.line // 2))
         share = np.where(border, 1.0, OPACITY).astype(np.float32) * (of != IGNORED)
-        mixed = self.rgb + share[..., None] * (over - self.rgb)
+        under = np.where((of != IGNORED)[..., None], faded(self.rgb), self.rgb)
+        mixed = under + share[..., None] * (over - under)
         self._set(self._new(np.rint(mixed).astype(np.uint8)))
 
     def legend(self, lines: Sequence[tuple[str, Colour]]) -> None:
@@ -248,6 +254,13 @@ class _Sheet:
         for row, (text, of) in enumerate(texts):
             self.draw.rectangle((0, row * high, wide - 1, (row + 1) * high - 1), fill=of)
             self.write(0, row * high, text, ink(of))
+
+
+def faded(rgb: np.ndarray) -> np.ndarray:
+    """uint8 (H, W, 3), grey of half the contrast, as what colours are laid over: 64 + luma / 2 (of
+    ITU-R 601-2)."""
+    luma = rgb @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.rint(64 + luma / 2).astype(np.uint8)[..., None].repeat(3, 2)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -131,6 +131,15 @@ def test_masks_colour_every_pixel_by_its_class_and_leave_the_ignored() -> None:
     assert tuple(drawn[250, 199]) == drawing.colour(0)  # the border between the two
 
 
+def test_the_colour_of_a_picture_does_not_change_that_of_a_class() -> None:
+    """Red and a blue of the same luma, both of class 1."""
+    image = np.zeros((400, 400, 3), np.uint8)
+    image[:, :200], image[:, 200:] = (97, 0, 0), (0, 0, 254)
+    drawn = drawing.masks(image, np.ones((400, 400), np.uint8), LABELS).astype(int)
+    assert np.abs(drawn[200, 100] - drawn[200, 300]).max() <= 1
+    assert (drawing.masks(image, np.full((400, 400), drawing.IGNORED), LABELS) == image).all()
+
+
 def test_the_legend_names_the_classes_present_the_largest_first() -> None:
     classes = np.full((400, 400), 2, np.uint8)
     classes[350:] = 1
