@@ -49,7 +49,8 @@ def drawn(picture: str, size: tuple[int, int], found: Sequence[Change], label: s
     height, width = size
     unit = max(size) / 320  # a pixel of the page, in pixels of the image
     frames = [_frames(change, size, unit) for change in found]
-    tags, taken = [], []
+    tags: list[str] = []
+    taken: list[Place] = []
     for number, change in enumerate(found, 1):
         taken.append(_free(change.box, size, WIDE * unit, HIGH * unit, taken))
         tags.append(_tag(number, taken[-1], change.kind, unit))
