@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
 
 pytest.importorskip("rich")
@@ -69,3 +73,21 @@ def test_a_row_with_one_bit_layers_says_so() -> None:
     assert precision({"precision": "int8", "executed": {"int8": 4}}) == "int8"
     assert precision({"precision": "int8", "executed": {"binary": 6, "int8": 4}}) == "int8 + 1 bit"
     assert precision({"precision": "fp32"}) == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("metric", "word"), [("map50_95", "mAP"), ("miou", "mIoU"), ("top1", "top-1")]
+)
+def test_a_table_says_what_its_accuracy_is(metric: str, word: str, capsys) -> None:
+    row = {
+        "target": "cpu", "step": "dense", "precision": "fp32", "latency_ms": None, "reason": "",
+        "metric": {"name": metric, "value": 0.5, "reference": 0.52}, "latency_ratio": None,
+        "cpu_time_ratio": None, "status": "ok",
+    }  # fmt: skip
+    data = {"results": [row], "recipe": {"name": "r"}, "machine": {"cpu": "x"}, "models": []}
+    outcome = SimpleNamespace(made=[], reused=[], seconds={})
+    console.results_table(data, outcome, Path("runs/r/results.json"))  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    assert re.search(rf"precision +{word} +vs fp32", said)
+    assert re.search(r"fp32 +50\.00 +-2\.00", said)
+    assert f"{word} in percent, vs fp32 in points on the same engine" in said

@@ -233,11 +233,14 @@ def _tell(made: Exported) -> None:
 
 def metric_line(metric: Mapping[str, Any]) -> str:
     """Accuracy in a line, with what stands beside it."""
+    from edgecv.report import words
+
     said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
-    beside = [f"{name} {100 * value:.2f}" for name, value in metric.get("more", {}).items()
-              if value is not None]  # fmt: skip
-    more = f" ({', '.join(beside)})" if beside else ""
-    return f"{said}{more} on {metric['samples']:,} images"
+    more = metric.get("more") or {}
+    known = words.figures(key for key, value in more.items() if value is not None)
+    beside = [f"{words.figure(key)} {100 * more[key]:.2f}" for key in known]
+    rest = f" ({', '.join(beside)})" if beside else ""
+    return f"{said}{rest} on {metric['samples']:,} images"
 
 
 def _table(found: Mapping[str, Exported | EdgecvError]) -> None:

@@ -16,7 +16,6 @@ from edgecv.report import flow, pictures, plots, scenes, words
 from edgecv.report.folder import Run
 from edgecv.report.found import Change
 from edgecv.report.pairing import CLASSES
-from edgecv.report.rows import figures
 from edgecv.tasks import drawing
 
 Data = dict[str, Any]
@@ -98,7 +97,7 @@ def html(run_dir: Path, data: Data) -> str:
         },
         extra=[k for k in ("memory_mb", "load_ms", "first_call_ms") if any(r.get(k) for r in rows)],
         spreads=any(r["spread"] for r in rows),
-        figures=figures(rows),
+        figures=words.figures(key for row in rows for key in row["more"]),
         task=tasks.task(data["task"]) if data["task"] else None,
         samples=sorted({int(r["metric"]["samples"]) for r in rows if r.get("metric")}),
     )

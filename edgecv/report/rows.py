@@ -16,10 +16,6 @@ OPTIONAL = (
     "bundle", "metric", "latency_ms", "latency_ratio", "cpu_time_ratio", "cpu_time_ratio_interval",
     "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason",
 )  # fmt: skip
-FIGURES = (
-    "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "precision", "recall", "f1",
-    "pixel_accuracy",
-)  # fmt: skip
 TOP1 = "top1"  # the metric of rows that do not name theirs
 
 
@@ -75,9 +71,3 @@ def _reference_name(row: Row, rows: list[Row]) -> str:
     fp32 = [r for r in rows if r["precision"] == "fp32"]
     same = [r for r in fp32 if r["target"] == row["target"]] or fp32
     return str(same[0]["step"]) if same else ""
-
-
-def figures(rows: list[Row]) -> list[str]:
-    """The other figures that rows have, in the order in which a table shows them."""
-    found = dict.fromkeys(key for row in rows for key in row["more"])
-    return sorted(found, key=lambda key: FIGURES.index(key) if key in FIGURES else len(FIGURES))

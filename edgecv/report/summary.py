@@ -7,7 +7,6 @@ from typing import Any
 
 from edgecv import tasks
 from edgecv.report import words
-from edgecv.report.rows import figures
 from edgecv.tables import lines as table
 from edgecv.tables import precision
 
@@ -101,7 +100,7 @@ def _row(row: Data, labelled: bool, notes: list[str]) -> list[str]:
 
 def _figures(rows: list[Data]) -> Iterator[str]:
     """What else the task's score says of each row."""
-    keys = figures(rows)
+    keys = words.figures(key for row in rows for key in row["more"])
     told = [
         [row["target"], row["step"], *(words.percent(row["more"].get(key)) for key in keys)]
         for row in rows

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 MINUS = "\u2212"
+# The figures beside a metric, in the order in which they are shown.
+FIGURES = (
+    "ap50", "ap75", "ap_small", "ap_medium", "ap_large", "precision", "recall", "f1",
+    "pixel_accuracy",
+)  # fmt: skip
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -107,6 +112,11 @@ def fidelity(parity: Mapping[str, Any], made_up: bool, classifies: bool) -> str:
 def figure(key: str) -> str:
     """A figure's name in a manifest for people: "AP50", "AP small", "pixel accuracy"."""
     return re.sub(r"\b(ap\d*|f1)\b", lambda m: m[0].upper(), key.replace("_", " "))
+
+
+def figures(keys: Iterable[str]) -> list[str]:
+    """Such keys, each once and in their order; those that nobody knows last."""
+    return sorted(dict.fromkeys(keys), key=lambda k: FIGURES.index(k) if k in FIGURES else 99)
 
 
 def found(counts: Mapping[str, Any]) -> str:

@@ -180,7 +180,7 @@ def test_a_metric_of_classes_is_told_in_lines() -> None:
     metric = {"name": "map50_95", "value": 0.25, "samples": 3, "more": {"ap50": 0.5},
               "per_class": {"cat": 0.4, "dog": None, "hen": 0.1}}  # fmt: skip
     assert list(_of_classes(metric)) == [
-        "metric: mAP 25.00 (ap50 50.00) on 3 images", "of 2 of 3 classes:", "  hen 10.00",
+        "metric: mAP 25.00 (AP50 50.00) on 3 images", "of 2 of 3 classes:", "  hen 10.00",
         "  cat 40.00",
     ]  # fmt: skip
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import broken_exports as broken
+from tests.predicting.bundles import SIZE, detector, segmenter
 
 pytest.importorskip("onnxruntime")
 
@@ -73,6 +74,33 @@ def test_best_classes_are_told_of_a_classifier_alone(
     assert "top-1 agreement" in found[path].out
     assert "top-1 agreement" not in found[other].out
     assert found[other].out.count("SQNR") == found[path].out.count("SQNR")
+
+
+def test_the_same_answer_is_what_the_task_says(edgecv: Callable, tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    (tmp_path / "photos").mkdir()
+    for level in (204, 102):
+        image.new("RGB", (80, 64), (level,) * 3).save(tmp_path / "photos" / f"{level}.png")
+    made = [detector(tmp_path / "a.edgecv"), detector(tmp_path / "b.edgecv", share=(1.0, 0.25)),
+            segmenter(tmp_path / "c.edgecv"), segmenter(tmp_path / "d.edgecv")]  # fmt: skip
+
+    def rungs(bundle: Path, against: Path, *more: str) -> list[dict]:
+        done = edgecv("parity", bundle, "--against", against, "--images", tmp_path / "photos",
+                      "--json", *more)  # fmt: skip
+        return list(json.loads(done.out)["rungs"])
+
+    same = {r["step"]: r.get("shared") for r in rungs(made[0], made[0])}
+    assert same.pop("preprocessing") is None
+    # of the darker picture one box alone reaches the confidence
+    assert same.keys() == {"export", "compile", "runtime"}
+    assert all(found == {"of": "boxes", "both": 3, "either": 3} for found in same.values())
+    other = next(r["shared"] for r in rungs(made[1], made[0]) if r["step"] == "export")
+    assert other == {"of": "boxes", "both": 2, "either": 3}, "the brighter picture's lamp is lost"
+    maps = next(r["shared"] for r in rungs(made[3], made[2]) if r["step"] == "export")
+    assert maps == {"of": "pixels", "both": 2 * SIZE * SIZE, "either": 2 * SIZE * SIZE}
+    said = edgecv("parity", made[0], "--against", made[0], "--images", tmp_path / "photos").out
+    assert "same boxes" in said
+    assert "1.000 (3 of 3)" in said
 
 
 def test_what_is_wrong_by_its_best_entries_says_so(capsys: pytest.CaptureFixture[str]) -> None:

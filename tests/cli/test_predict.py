@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.conftest import environment
 from tests.predicting.bundles import classifier, detector, tensors
 from tests.predicting.conftest import film  # noqa: F401 - a fixture
 
@@ -25,6 +28,7 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     classifier(folder / "animals.edgecv")
     tensors(folder / "plain.edgecv")
     (folder / "photos" / "deep").mkdir(parents=True)
+    (folder / "empty").mkdir()
     for name, level in (("a.png", 204), ("deep/a.png", 102)):
         Image.new("RGB", (256, 256), (level,) * 3).save(folder / "photos" / name)
     (folder / "photos" / "bad.jpg").write_bytes(b"\xff\xd8\xff\xe0 no picture")
@@ -153,6 +157,8 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
     ("arguments", "said"),
     [
         (("spots.edgecv", "never.png"), "never.png: no such file"),
+        (("spots.edgecv", "empty"), "empty: holds no images (images end in .jpg"),
+        (("spots.edgecv", "one.npy", "--save", "one.npy/sub"), "one.npy/sub cannot be made: Not a"),
         (("spots.edgecv", "camera:99"), "camera:99: no such camera"),
         (("spots.edgecv", "spots.edgecv"), "is no image or film by its name"),
         (("spots.edgecv", "photos", "--save", "photos"), "is read and written"),
@@ -171,6 +177,19 @@ def test_what_is_wrong_is_one_line(
     assert line.startswith("error: ")
     assert said in line
     assert done.out == ""
+
+
+def test_a_reader_that_has_enough_ends_it_quietly(room: Path) -> None:
+    """As `| head -1` does: the pipe is closed while there is more to say."""
+    command = [sys.executable, "-m", "edgecv", "predict", "spots.edgecv", *["one.npy"] * 4000]
+    process = subprocess.Popen([*command, "--json"], cwd=room, env=environment(),
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert process.stdout
+    assert process.stderr
+    assert json.loads(process.stdout.readline())["task"] == "detection"
+    process.stdout.close()
+    said = process.stderr.read()
+    assert (process.wait(60), said) == (0, b"")
 
 
 def test_npy_pictures_need_numpy_and_the_engine_alone(

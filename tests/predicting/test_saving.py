@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv.errors import RecipeError
+from edgecv.errors import RecipeError, StoreError
 from edgecv.predicting.saving import Kept
 from edgecv.predicting.sources import Picture
 
@@ -50,6 +50,35 @@ def test_what_is_read_is_not_written(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "out"):
         with pytest.raises(RecipeError, match="which is read"):
             Kept(folder, [original], False).path(picture("cat.jpg"))
+
+
+def test_what_cannot_be_written_is_told_by_its_name(tmp_path: Path) -> None:
+    kept = Kept(tmp_path, [], False)
+    path = kept.path(picture("cat.png"))
+    path.mkdir()
+    (path / "full").touch()
+    with pytest.raises(StoreError) as error:
+        kept.picture(path, PIXELS)
+    assert (
+        str(error.value)
+        == f"{path}: cannot be written: Is a directory (give --save another folder)"
+    )
+    assert [p.name for p in tmp_path.iterdir()] == ["cat.png"], "nothing half written is left"
+    (tmp_path / "deep").write_text("")
+    for write in (kept.film, lambda p: kept.picture(p, PIXELS)):
+        with pytest.raises(StoreError, match="cannot be written"):
+            write(tmp_path / "deep" / "cat.png")
+
+
+def test_a_folder_that_cannot_be_made_or_written_to_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RecipeError, match="cannot be made"):
+        Kept(tmp_path / "file" / "out", [], False)
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(RecipeError, match="cannot be written to"):
+        Kept(tmp_path / "out", [], False)
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:

@@ -24,3 +24,11 @@ def test_of_whole_numbers_it_is_told_how_many_are_equal() -> None:
     other[0, 0] = 7
     found = compare(labels, other, "indices").to_json()
     assert ", 90.0% of its whole numbers equal on 5 images" in words.fidelity(found, False, False)
+
+
+def test_figures_beside_a_metric_have_names_and_an_order() -> None:
+    keys = words.figures(["own_figure", "recall", "ap_small", "ap50", "ap50"])
+    assert keys == ["ap50", "ap_small", "recall", "own_figure"]
+    assert [*map(words.figure, keys)] == ["AP50", "AP small", "recall", "own figure"]
+    assert words.figure("f1") == "F1"
+    assert words.figure("pixel_accuracy") == "pixel accuracy"
