@@ -1,4 +1,4 @@
-"""Everything that edgecv reads, damaged: bundles, results, recipes, images.
+"""Everything that edgecv reads, damaged: bundles, results, recipes, images, label files.
 
     python benchmarks/fuzz.py [--seed 0] [--work DIR] [KIND ...]
 
@@ -32,6 +32,7 @@ COUNTS = {
     "fuzz_results": 5_000,
     "fuzz_recipes": 5_000,
     "fuzz_images": 1_000,
+    "fuzz_sources": 4_000,
 }
 PART = 250
 WORKER_S = 1200.0

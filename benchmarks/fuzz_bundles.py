@@ -2,9 +2,10 @@
 
     python benchmarks/fuzz_bundles.py [--count 10000] [--seed 0]
 
-Made from a real bundle of a small network: bytes of the file changed; or bytes of a member, values
-of the manifest, the header of an array, where the ONNX file's tensors lie, and the digests made
-right again, so that what lies behind the SHA-256 is met too. What counts is in `fuzzing.py`.
+Made from real bundles of small networks (a classifier, two detectors, a segmentation network):
+bytes of the file changed; or bytes of a member, values of the manifest, the header of an array,
+where the ONNX file's tensors lie, and the digests made right again, so that what lies behind the
+SHA-256 is met too. What counts is in `fuzzing.py`.
 """
 
 from __future__ import annotations
@@ -49,6 +50,18 @@ HEADERS = (
 )  # fmt: skip
 
 
+def mapping(channels: int, stride: int) -> bytes:
+    """ONNX: one convolution, a map (1, channels, SIZE / stride, SIZE / stride)."""
+    weight = np.random.default_rng(1).normal(size=(channels, 3, stride, stride))
+    node = helper.make_node("Conv", ["image", "w"], ["map"], strides=[stride, stride])
+    ends = [("image", [1, 3, SIZE, SIZE]), ("map", [1, channels, *[SIZE // stride] * 2])]
+    tensors = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s)] for n, s in ends]
+    held = [numpy_helper.from_array(weight.astype(np.float32), "w")]
+    graph = helper.make_graph([node], "map", *tensors, held)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    return bytes(model.SerializeToString())
+
+
 def network() -> bytes:
     """ONNX: conv 3x3 -> ReLU -> global average -> dense."""
     rng = np.random.default_rng(7)
@@ -71,29 +84,46 @@ def network() -> bytes:
     return bytes(model.SerializeToString())
 
 
+DETECTOR = {"decoder": "yolox", "input": [SIZE, SIZE], "strides": [4], "confidence": 0.1}
+YOLOV5 = {
+    "decoder": "yolov5", "input": [SIZE, SIZE], "strides": [4],
+    "anchors": [[[2, 3], [4, 4]]], "iou": 0.6, "max_detections": 5,
+}  # fmt: skip
+# What a bundle is of: the network, its classes, and what its manifest says of the task.
+KINDS: dict[str, tuple[bytes, int, dict[str, Any]]] = {
+    "classification": (network(), CLASSES, {"scores": "logits"}),
+    "detection": (mapping(5 + CLASSES, 4), CLASSES, {"decode": DETECTOR}),
+    "anchors": (mapping(2 * (5 + CLASSES), 4), CLASSES, {"task": "detection", "decode": YOLOV5}),
+    "segmentation": (mapping(CLASSES, 2), CLASSES, {
+        "decode": {"input": [SIZE, SIZE], "output": "map"}}),
+}  # fmt: skip
+
+
 @cache
-def base() -> dict[str, bytes]:
-    """The members of a bundle with golden arrays and the images that it answered rightly."""
-    content = network()
+def base(kind: str = "classification") -> dict[str, bytes]:
+    """The members of a bundle with golden arrays and what each image adds to its metric."""
+    content, classes, said = KINDS[kind]
     session = Session({"model.onnx": content})
     eyes = Preprocess((SIZE, SIZE), 3, (127.0,), (64.0,), 1.0)
     rng = np.random.default_rng(3)
     inputs = eyes.normalise(rng.integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8))
-    rows = [session.run({"image": inputs[i : i + 1]})["scores"] for i in range(3)]
+    (answers,) = (spec.name for spec in session.outputs)
+    rows = [session.run({"image": inputs[i : i + 1]})[answers] for i in range(3)]
     right = np.arange(13) % 3 > 0
     manifest = {
-        "name": "small", "task": "classification", "target": "cpu", "engine": "onnxruntime",
+        "name": "small", "task": kind, "target": "cpu", "engine": "onnxruntime",
         "precision": "fp32", "input": {"name": "image", "preprocess": eyes.to_json()},
         "inputs": [t.to_json() for t in session.inputs],
         "outputs": [t.to_json() for t in session.outputs],
-        "labels": ["ant", "bee", "cat", "dog", "eel"], "scores": "logits", "notes": ["a note"],
+        "labels": ["ant", "bee", "cat", "dog", "eel"][:classes], "notes": ["a note"],
         "metric": {"name": "top1", "value": float(right.mean()), "samples": 13, "images": "0f"},
-        "executed": {"fp32": 2}, "compiled": True, "tools": {"onnxruntime": "1"},
+        "executed": {"fp32": 2}, "compiled": True, "tools": {"onnxruntime": "1"}, **said,
     }  # fmt: skip
+    by_image = {} if kind == "classification" else {"ends": np.arange(13), "found": np.ones((4, 2))}
     with tempfile.TemporaryDirectory() as room:
         path = write_bundle(
             Path(room) / "small.edgecv", manifest, {"model.onnx": content}, {"image": inputs},
-            {"scores": np.concatenate(rows)}, right,
+            {answers: np.concatenate(rows)}, None if by_image else right, parts=by_image,
         )  # fmt: skip
         with zipfile.ZipFile(path) as archive:
             return {name: archive.read(name) for name in archive.namelist()}
@@ -117,10 +147,10 @@ def packed(members: dict[str, bytes], signed: bool = True, **how: Any) -> bytes:
 
 def cases(seed: int, count: int) -> Iterator[bytes]:
     """`count` bundles as bytes; the same for the same seed."""
-    whole = packed(base())
     for i in range(count):
         rng = random.Random(f"{seed}/{i}")
-        members = dict(base())
+        members = dict(base(rng.choice(list(KINDS))))
+        whole = packed(members)
         kind = rng.choice(("file", "member", "json", "json", "json", "text", "npy", "onnx", "zip"))
         if kind == "file":
             yield changed_bytes(rng, whole)
@@ -130,6 +160,8 @@ def cases(seed: int, count: int) -> Iterator[bytes]:
             members[name] = changed_bytes(rng, members[name])
         elif kind == "json":
             manifest = json.loads(members["manifest.json"])
+            if "decode" in manifest and rng.random() < 0.5:
+                _decode(rng, manifest)
             for _ in range(rng.choice((1, 1, 1, 2, 4))):
                 changed_json(rng, manifest)
             members["manifest.json"] = json.dumps(manifest).encode()
@@ -140,6 +172,25 @@ def cases(seed: int, count: int) -> Iterator[bytes]:
         elif kind == "onnx":
             members["engine/model.onnx"] = _outside(rng, members["engine/model.onnx"])
         yield _zipped(rng, members) if kind == "zip" else packed(members)
+
+
+DECODE = (
+    *("yolox", "yolov5", "yolov8", "fastestdet", "ssd", "retinaface", "detr", "end2end"),
+    *("suppressed", "centernet", "ultraface", "graph", "cycxhw", "relative", "softmax"),
+    *(-1, 0, 1, 2, 0.5, 1e-9, 1e308, 1 << 40, True, None, [], [[]], [4], [8, 16], [1e-3], ["map"]),
+    *([[[2, 3]]], [[2, 3, 4, 5]], [[0.1, 0.1, 0.2, 0.2]] * 4, [1 << 16, 1 << 16], [[[2, 3]] * 9]),
+)
+FIELDS = (
+    *("decoder", "input", "outputs", "strides", "anchors", "priors", "confidence", "iou", "nms"),
+    *("max_detections", "agnostic", "form", "unit", "decoded", "activation", "background"),
+    *("variances", "output", "holds"),
+)  # fmt: skip
+
+
+def _decode(rng: random.Random, manifest: dict[str, Any]) -> None:
+    """How outputs are read, otherwise: by fields and values that it may have."""
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        manifest["decode"][rng.choice(FIELDS)] = rng.choice(DECODE)
 
 
 def _array(rng: random.Random, members: dict[str, bytes]) -> None:
@@ -199,7 +250,7 @@ def check(case: bytes) -> None:
         except EngineError:  # in the engine's own words, of a file that is none
             return
         size = (*contents.preprocess.size, contents.preprocess.channels)
-        bundle(np.zeros(size, np.uint8))
+        bundle(np.random.default_rng(0).integers(0, 256, size, np.uint8))
         bundle.close()
 
 

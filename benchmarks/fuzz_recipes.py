@@ -21,7 +21,7 @@ from fuzzing import changed_bytes, main
 from edgecv import pipeline, recipe
 from edgecv.store import Store
 
-SOURCE = "fashion-mnist-sample"
+SOURCE, BOXES = "fashion-mnist-sample", "shapes-boxes:8"
 BASE = """model: {zoo: resnet8, width: 8}
 data: {train: SOURCE, test: SOURCE, size: 28, mean: [0.5], std: [0.5]}
 seed: 3
@@ -37,11 +37,33 @@ stages:
   - quantize: {from: dense, precision: int8, samples: 16}
 targets: [cpu, openvino]
 """
+TASKS = """model: {zoo: tiny_detector, width: 16, classes: 3}
+task: {name: detection, decoder: yolox, strides: [8, 16], confidence: 0.3, iou: 0.5, nms: runtime,
+       max_detections: 20, agnostic: true, anchors: [[[8, 8]], [[16, 16]]], priors: [[1, 1, 2, 2]]}
+data: {train: SOURCE, test: SOURCE, size: 64, resize: letterbox, mean: [0.0], std: [1.0]}
+seed: 3
+bench: {rounds: 3, budget_s: 0.5}
+stages:
+  - train: {name: dense, epochs: 2, batch_size: 8, lr: 0.01, mosaic: 0.5, scale: 0.2}
+  - prune: {ratio: 0.3, finetune_epochs: 1}
+  - quantize: {precision: int8, samples: 16, accuracy_drop: 2}
+targets: [cpu, openvino, tflite]
+"""
 # What stands where something else was expected.
 VALUES: tuple[Any, ...] = (
     *(None, True, False, 0, -1, 1, 2**63, 10**30, 0.5, -0.0, 1e308, float("inf"), float("nan")),
     *("", " ", "x", "x" * 5000, "é模型", "a\nb", "\x1b[31m", "*", "&a", "!!x", "<<", "=", "~"),
     *("os:system", "subprocess:run", "json:loads", ":", "a:b:c", "zoo:", "net.onnx", "no.onnx"),
+    *(
+        "detection",
+        "segmentation",
+        "graph",
+        "yolov5",
+        "masks:no",
+        "coco:no.json",
+        "yolo:no",
+        "voc:",
+    ),
     *("model", "dense", "self", "none", "cpu", "../..", "a" * 300, "npz:", "npz:no.npz", "~nobody"),
     *("imagefolder:no", "synthetic:0", "synthetic:4", "parted:no", "images:no", "on", "2001-13-40"),
     *([], [[]], {}, {"a": 1}, [1, 2, 3], ["cpu"] * 50, {"zoo": []}, {"module": "os:system"}),
@@ -67,7 +89,7 @@ TEXTS = (
 
 
 def bases() -> list[str]:
-    found = [BASE.replace("SOURCE", SOURCE)]
+    found = [BASE.replace("SOURCE", SOURCE), *[TASKS.replace("SOURCE", BOXES)] * 4]
     for path in sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml")):
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not data["data"]["train"].startswith("shapes"):  # boxes and maps are made as they are

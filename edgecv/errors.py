@@ -27,6 +27,12 @@ This module is imported on devices: the standard library only.
 
 from __future__ import annotations
 
+MOST = 2000  # characters of each part of a message: a value that is shown may be a whole file
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[: MOST - 3]}..."
+
 
 class EdgecvError(Exception):
     """A failure with a place, a fact and a way out.
@@ -40,7 +46,7 @@ class EdgecvError(Exception):
 
     def __init__(self, where: str, what: str, hint: str = "") -> None:
         super().__init__(where, what, hint)
-        self.where, self.what, self.hint = str(where), str(what), str(hint)
+        self.where, self.what, self.hint = (_bounded(str(v)) for v in (where, what, hint))
 
     def __str__(self) -> str:
         line = f"{self.where}: {self.what}"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import model_input, pipeline, pixel_units, results, target, tasks, zoo
+from edgecv import model_input, pipeline, pixel_units, reading_graph, results, target, tasks, zoo
 from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
@@ -30,7 +30,14 @@ from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step, offers, suits, takes
-from edgecv.recipe_input import check_truth, labelled, task_of, unknown_drop
+from edgecv.recipe_input import (
+    check_decode,
+    check_truth,
+    labelled,
+    task_of,
+    unknown_drop,
+    with_tables,
+)
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
@@ -205,6 +212,9 @@ def _recipe(request: Request) -> Recipe:
     profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
     for profile in profiles if request.precision else ():
         offers(profile, request.precision or "", "--precision")
+    for profile in profiles:
+        asked = request.decode.get("nms") == "graph"
+        reading_graph.check(profile.backend, asked, f"--nms: target {profile.name!r}")
     source = _source(request)
     for profile in profiles:
         takes(profile, source, "--target")
@@ -246,6 +256,9 @@ def _recipe(request: Request) -> Recipe:
     read = not tasks.of_classes(task)
     if read and request.limits.accuracy_drop is not None and not images:
         raise unknown_drop(str(task), "--accuracy-drop", "--evaluate")
+    decode = with_tables(request.decode, Path(), lambda key: f"--{key}")
+    if decode:
+        check_decode(str(task), decode, f"--task {task}")
     return Recipe(
         name=name,
         folder=Path(),
@@ -258,7 +271,7 @@ def _recipe(request: Request) -> Recipe:
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
         task=task,
-        decode=request.decode,
+        decode=decode,
         limits=request.limits,
     )
 

@@ -12,6 +12,7 @@ Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,6 +31,8 @@ from edgecv.inferred_task import inferred
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.parity import COMPILE_INT8, SEEN_DB
+from edgecv.reading_graph import FOLDER as READING
+from edgecv.reading_graph import put_behind
 from edgecv.replay import (
     Answers,
     as_rows,
@@ -60,9 +63,12 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
     compiled = compile_module(target.backend).compile(graph, target, engine_files)
     files = {name: (engine_files / name).read_bytes() for name in compiled.files}
     proof = _prove(job, graph, target, compiled, files, preprocess)
+    if read := proof["reading"]:
+        graph, compiled, files = read.graph, read.compiled, read.files
     manifest = _manifest(job, graph, target, compiled, preprocess, proof)
     bundle = out / f"{job.name}.edgecv"
     parts = proof["parts"]
+    shutil.rmtree(out / READING, ignore_errors=True)
     write_bundle(bundle, manifest, files, {}, {}, proof["correct"], proof["goldens"], parts)
     facts = BundleFacts(
         bundle=bundle.name,
@@ -95,7 +101,7 @@ def _prove(
     proof: dict[str, Any] = {
         "goldens": None, "metric": None, "executed": {}, "warnings": [],
         "reason": "", "correct": None, "parts": {}, "made_up": False,
-        "task": _task(job, graph, None),
+        "task": _task(job, graph, None), "reading": None,
         "parity": {"graph": graph.facts.get("parity"), "compiled": None, "float": None},
     }  # fmt: skip
     images, compared = Images.load(job.images), Images.load(job.judged or job.images)
@@ -126,6 +132,13 @@ def _prove(
         said = proof["parity"]["float"] or proof["parity"]["compiled"]
         proof["warnings"] += list(doubts(said, classifies))
         proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
+        if task is not None and task.asks_graph():
+            read = proof["reading"] = put_behind(
+                where, graph, task, target, session, judged(compared.samples), preprocess, job.out
+            )
+            session.close()
+            graph, compiled, files, session = read.graph, read.compiled, read.files, read.session
+            task = proof["task"] = read.task
         if job.test:
             # the device's answers are those that count, and not those of another processor
             own = target.grid.reduce_range or facts(target.backend).exact

@@ -28,6 +28,7 @@ from pydantic import (
 
 from edgecv import (
     model_source,
+    reading_graph,
     recipe_flow,
     recipe_input,
     stages,
@@ -173,6 +174,9 @@ def check(
     steps = tuple(_limited(step, limits) for step in _steps(data["stages"], where))
     model = model_source.read(data["model"], path.parent, where)
     task, decode = _task(data.get("task"), where)
+    for profile in profiles:
+        place = f"{where('task', 'nms')}: target {profile.name!r}"
+        reading_graph.check(profile.backend, decode.get("nms") == "graph", place)
     given, own, notes = recipe_input.settled(
         validated(Data, data["data"], where, "data"), model, steps, where, task
     )
@@ -210,6 +214,9 @@ def _task(said: Any, where: Where) -> tuple[str | None, dict[str, Any]]:
         if name == tasks.NONE or key not in (known := tasks.task(str(name)).knobs()):
             known = () if name == tasks.NONE else known
             raise RecipeError(where("task", key), f"task {name} has no {key!r}", near(key, known))
+    decode = recipe_input.with_tables(decode, where.path.parent, lambda k: where("task", k))
+    if decode:
+        recipe_input.check_decode(str(name), decode, where("task"))
     return name, decode
 
 

@@ -3,7 +3,7 @@ of its input, whether its images have labels, and which steps cannot do without.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,12 @@ from typing import Any
 from edgecv import data as datasets
 from edgecv import model_input, pixel_units, tasks
 from edgecv.checking import Where
-from edgecv.errors import DataError, ModelError, RecipeError
+from edgecv.errors import DataError, ModelError, RecipeError, one_line
 from edgecv.graph_files import FILES
 from edgecv.model_source import ModelSource, is_file
 from edgecv.recipe_data import Data
 from edgecv.recipe_flow import Step
+from edgecv.runtime import npy
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import image_of
 from edgecv.stages.base import Limited
@@ -27,6 +28,7 @@ _TRAINED = ("size", "mean", "std", "resize", "crop_pct", "pad_value", "pad_at", 
 _OF_RESIZE = ("crop_pct", "pad_value", "pad_at")
 _SCALED = {"mean": (0.0,), "std": (255.0,)}  # where images have no labels and nobody says more
 MADE_UP = "synthetic:32"
+MOST_PRIORS = 100_000
 
 Settled = tuple[Data, tuple[str, ...] | None, tuple[str, ...]]
 
@@ -94,6 +96,30 @@ def check_truth(task: str | None, source: str, where: str) -> None:
         if said and wanted in _CALLED and said != wanted:
             what = f"{source} says {_CALLED[said]}, and {task} is judged by {_CALLED[wanted]}"
             raise RecipeError(where, what, _SOURCES[wanted])
+
+
+def with_tables(
+    decode: Mapping[str, Any], folder: Path, where: Callable[[str], str]
+) -> dict[str, Any]:
+    """The same with the rows of the .npy file that `priors` names. Raises RecipeError."""
+    if not isinstance(name := decode.get("priors"), str):
+        return dict(decode)
+    try:
+        rows = npy.read((folder / name).read_bytes())
+    except (OSError, ValueError, TypeError):
+        raise RecipeError(where("priors"), f"{name} is no .npy file", "rows of 4 numbers") from None
+    if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind != "f" or len(rows) > MOST_PRIORS:
+        what = f"{name} is {rows.dtype} {rows.shape}"
+        raise RecipeError(where("priors"), what, f"floats (P, 4), P up to {MOST_PRIORS:,}")
+    return {**decode, "priors": rows.tolist()}
+
+
+def check_decode(task: str, decode: Mapping[str, Any], where: str) -> None:
+    """Raises RecipeError: a value that cannot be, whatever the network's outputs are."""
+    try:
+        tasks.task(task).check(decode)
+    except (ValueError, TypeError) as error:
+        raise RecipeError(where, one_line(error)) from None
 
 
 def _check_steps(steps: Sequence[Step], where: Where) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgecv.errors import one_line
+from edgecv.errors import DataError, one_line
 
 
 def test_a_message_is_one_line_of_so_many_characters() -> None:
@@ -13,3 +13,9 @@ def test_a_message_is_one_line_of_so_many_characters() -> None:
 def test_an_error_that_says_nothing_is_called_by_its_kind() -> None:
     assert one_line(KeyboardInterrupt()) == "KeyboardInterrupt"
     assert one_line(ValueError(" \n")) == "ValueError"
+
+
+def test_a_message_is_no_longer_than_a_reader_wants() -> None:
+    error = DataError("set.json", f"is of category {'y' * 10_000_000!r}", "another")
+    assert len(str(error)) < 5000
+    assert str(error).endswith("... (another)")

@@ -17,15 +17,17 @@ def fuzzers(monkeypatch):
     import fuzz_images
     import fuzz_recipes
     import fuzz_results
+    import fuzz_sources
     import fuzzing
 
     return {"recipes": fuzz_recipes, "images": fuzz_images, "bundles": fuzz_bundles,
-            "results": fuzz_results, "frame": fuzzing}  # fmt: skip
+            "results": fuzz_results, "sources": fuzz_sources, "frame": fuzzing}  # fmt: skip
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
 @pytest.mark.parametrize(
-    ("kind", "count"), [("recipes", 150), ("images", 250), ("bundles", 300), ("results", 400)]
+    ("kind", "count"),
+    [("recipes", 150), ("images", 250), ("bundles", 300), ("results", 400), ("sources", 150)],
 )
 def test_damaged_inputs_are_taken_or_refused_in_a_sentence(fuzzers, kind, count):
     module = fuzzers[kind]
@@ -33,7 +35,7 @@ def test_damaged_inputs_are_taken_or_refused_in_a_sentence(fuzzers, kind, count)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("kind", ["recipes", "images", "bundles", "results"])
+@pytest.mark.parametrize("kind", ["recipes", "images", "bundles", "results", "sources"])
 def test_the_same_seed_gives_the_same_inputs_and_some_of_each_outcome(fuzzers, kind):
     from edgecv.errors import EdgecvError
 

@@ -11,6 +11,7 @@ from edgecv import recipe, recipe_input, stages
 from edgecv.errors import RecipeError
 from edgecv.limits import Limits
 from edgecv.nodes import Expansion
+from edgecv.recipe_input import with_tables
 
 onnx = pytest.importorskip("onnx")
 
@@ -193,3 +194,16 @@ def test_a_task_is_judged_by_its_own_labels(task, source, said) -> None:
     with pytest.raises(RecipeError, match="--evaluate: ") as error:
         recipe_input.check_truth(task, source, "--evaluate")
     assert said in str(error.value)
+
+
+def test_priors_are_read_from_a_file(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).uniform(0.1, 1, (7, 4))
+    np.save(tmp_path / "priors.npy", rows)
+    np.save(tmp_path / "wrong.npy", rows[:, :3])
+    (tmp_path / "text.npy").write_text("x")
+    found = with_tables({"priors": "priors.npy", "form": "cycxhw"}, tmp_path, str)
+    assert found == {"priors": rows.tolist(), "form": "cycxhw"}
+    assert with_tables({"priors": [[1, 2, 3, 4]]}, tmp_path, str) == {"priors": [[1, 2, 3, 4]]}
+    for name in ("wrong.npy", "text.npy", "none.npy"):
+        with pytest.raises(RecipeError, match=name):
+            with_tables({"priors": name}, tmp_path, str)

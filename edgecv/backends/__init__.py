@@ -63,6 +63,7 @@ class Facts:
     unsigned:  whether its integer kernels on x86 take unsigned activations only
     counts:    whether it counts bits by the kernels of `edgecv.binary`
     folder:    whether its files name each other: they are written into a folder of their own
+    suppresses: whether its files hold ONNX's NonMaxSuppression, and its answers are the runtime's
     sealed:    whether only its device can look inside a compiled file
     untimed:   what its bundle is called where it is not timed on this machine
     """
@@ -89,6 +90,7 @@ class Facts:
     unsigned: bool = False
     counts: bool = False
     folder: bool = False
+    suppresses: bool = False
     sealed: bool = False
     untimed: str = ""
 

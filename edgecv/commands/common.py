@@ -91,6 +91,9 @@ DECODE: dict[str, tuple[type, str]] = {
     "confidence": (float, "the least score of what is answered, 0..1"),
     "iou": (float, "boxes of one class that overlap by more are one, 0..1"),
     "max_detections": (int, "how many at most"),
+    "priors": (str, "of SSD: an .npy file of its boxes, (P, 4), where shapes do not tell them"),
+    "form": (str, "how boxes and priors are written: cxcywh, TensorFlow's cycxhw, xyxy, ..."),
+    "background": (int, "the column of scores that is no class: 0 or -1"),
 }
 
 
@@ -105,6 +108,10 @@ def add_task(command: Any) -> None:
         option = f"--{name.replace('_', '-')}"
         command.add_argument(option, type=kind, metavar="NAME" if kind is str else "N", help=text)
     command.add_argument(
+        "--nms", choices=("runtime", "graph"),
+        help="graph: boxes are decoded and suppressed in the file itself (default: the runtime's)",
+    )  # fmt: skip
+    command.add_argument(
         "--agnostic", action="store_true", default=None,
         help="boxes that overlap are one, whatever their classes",
     )  # fmt: skip
@@ -112,7 +119,7 @@ def add_task(command: Any) -> None:
 
 def decode_of(options: argparse.Namespace) -> dict[str, Any]:
     """What `add_task`'s options say of reading outputs."""
-    names = (*DECODE, "agnostic")
+    names = (*DECODE, "agnostic", "nms")
     return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 

@@ -118,7 +118,7 @@ def read(argument: str) -> Set:
             continue
         said = image.get("height"), image.get("width")
         files.append(found)
-        sizes.append((int(said[0]), int(said[1])) if all(said) else None)
+        sizes.append(_size(path, said) if all(said) else None)
         kept.append(rows.get(image["id"], []))
     looked = ", ".join(map(str, places))
     if not files:
@@ -132,6 +132,13 @@ def read(argument: str) -> Set:
     return Set(path, files, sizes, kept, ids, names)
 
 
+def _size(path: Path, said: tuple[Any, Any]) -> tuple[int, int]:
+    """(height, width). Raises DataError: they are no counts."""
+    if not all(isinstance(v, int | float) and v == v // 1 for v in said):
+        raise DataError(str(path), f"an image is of height and width {said!r}", "whole numbers")
+    return int(said[0]), int(said[1])
+
+
 def _by_image(path: Path, data: dict[str, Any], ids: set[int]) -> dict[Any, list[dict[str, Any]]]:
     """The annotations by their image's id. Raises DataError."""
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -140,10 +147,10 @@ def _by_image(path: Path, data: dict[str, Any], ids: set[int]) -> dict[Any, list
         raise DataError(str(path), "has two images of one id")
     lost = 0
     for row in data["annotations"]:
-        if row.get("category_id") not in ids:
+        if type(row.get("category_id")) is not int or row["category_id"] not in ids:
             what = f"annotation {row.get('id')} is of category {row.get('category_id')!r}"
             raise DataError(str(path), what, f"its {len(ids)} categories have no such id")
-        if row.get("image_id") in known:
+        if isinstance(row.get("image_id"), int | str) and row["image_id"] in known:
             rows[row["image_id"]].append(row)
         else:
             lost += 1

@@ -7,6 +7,7 @@ Outlines are filled by pycocotools. Files and images as `edgecv.data.coco` finds
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from edgecv.data.source import Items
 from edgecv.errors import DataError, not_installed
 
 BACKGROUND = "background"
+FAR = 10  # sides of the image that an outline may reach
+LONGEST = 1 << 20  # pixels, or four times the image's
 BARE = "annotations without an outline, left out"
 
 
@@ -67,28 +70,62 @@ def _map(
 
 def _covered(row: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray | None:
     """bool (H, W) of an annotation's polygons or run lengths; None where it has none."""
-    try:
-        from pycocotools import mask
-    except ModuleNotFoundError as error:
-        raise not_installed("pycocotools", "coco-maps") from error
     said, name = row.get("segmentation"), f"{where}: annotation {row.get('id')}"
     try:
         if isinstance(said, list):
             polygons = [[float(v) for v in points] for points in said if len(points) >= 6]
             if not polygons or not np.isfinite(np.concatenate(polygons)).all():
                 return None
-            packed = mask.merge(mask.frPyObjects(polygons, *size))
-        elif isinstance(said, dict):
+            return _filled(polygons, size, name)
+        if isinstance(said, dict):
             height, width = (int(v) for v in said["size"])
-            counts = said["counts"]
-            if (height, width) != size or (
-                isinstance(counts, list) and sum(map(int, counts)) != height * width
-            ):
+            if (height, width) != size or sum(runs := _runs(said["counts"])) != height * width:
                 raise DataError(name, f"its outline is of {height}x{width}, the image is "
                                 f"{size[0]}x{size[1]}")  # fmt: skip
-            packed = mask.frPyObjects(said, *size) if isinstance(counts, list) else said
-        else:
-            return None
-        return mask.decode(packed).astype(bool)
-    except (TypeError, ValueError, KeyError) as error:
+            return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T
+        return None
+    except (TypeError, ValueError, KeyError, IndexError, OverflowError) as error:
         raise DataError(name, "its segmentation is no outline") from error
+
+
+def _filled(polygons: list[list[float]], size: tuple[int, int], name: str) -> np.ndarray:
+    """bool (H, W) of what they enclose. Raises DataError: pycocotools would take memory for every
+    pixel of an outline that is no image's."""
+    try:
+        from pycocotools import mask
+    except ModuleNotFoundError as error:
+        raise not_installed("pycocotools", "coco-maps") from error
+    far = max(np.abs(points).max() for points in polygons)
+    if far > FAR * max(size):
+        raise DataError(name, f"its outline reaches {far:g} pixels, the image {max(size)}")
+    steps = (np.abs(np.diff(np.reshape(p[: len(p) // 2 * 2], (-1, 2)), axis=0)) for p in polygons)
+    if sum(float(s.max(1).sum()) for s in steps) > max(LONGEST, 4 * size[0] * size[1]):
+        raise DataError(name, "its outline is longer than all of its image's pixels")
+    return mask.decode(mask.merge(mask.frPyObjects(polygons, *size))).astype(bool)
+
+
+def _runs(counts: Any) -> list[int]:
+    """Lengths of runs, of pixels without and with it, of a list or of pycocotools' text
+    (common/maskApi.c, rleFrString). Raises ValueError, TypeError, IndexError: they are none.
+
+    pycocotools itself writes beyond its memory where they are of another size than the image."""
+    if isinstance(counts, list):
+        found = [operator.index(v) for v in counts]
+    else:
+        found, at = [], 0
+        while at < len(counts):
+            value = shift = 0
+            while True:
+                digit = ord(counts[at]) - 48
+                value |= (digit & 31) << shift
+                at, shift = at + 1, shift + 5
+                if not 0 <= digit < 64 or shift > 40:
+                    raise ValueError(counts[:40])
+                if not digit & 32:
+                    break
+            if digit & 16:
+                value -= 1 << shift
+            found.append(value + (found[-2] if len(found) > 2 else 0))
+    if min(found, default=0) < 0:
+        raise ValueError("a run below 0")
+    return found

@@ -143,6 +143,15 @@ def image_files(folder: Path) -> list[Path]:
     return found.files
 
 
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file. Raises DataError: it cannot be read, or is no UTF-8."""
+    with open_regular(path) as file:
+        try:
+            return file.read().decode("utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise DataError(str(path), "is no text (UTF-8)", "save it as plain text") from error
+
+
 def calibration_images(folder: Path) -> list[Path]:
     """The image files below `folder` (flat or nested), for calibration without labels.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from edgecv.data.annotations import IGNORED
 from edgecv.data.decode import FORMATS, MAX_PIXELS, Notes, decode
-from edgecv.data.files import open_regular, scan, tell
+from edgecv.data.files import open_regular, scan, tell, text_lines
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError, missing
 
@@ -77,7 +77,7 @@ def _found(
     path = next((p for p in (folder / _NAMES, folder.parent / _NAMES) if p.is_file()), None)
     if path is None:
         raise DataError(where, f"has no {_NAMES}", f"{_LAYOUT}, a name a line")
-    names = tuple(filter(None, map(str.strip, path.read_text("utf-8").splitlines())))
+    names = tuple(filter(None, map(str.strip, text_lines(path))))
     if not 0 < len(names) <= IGNORED or len(set(names)) < len(names):
         raise DataError(str(path), f"has {len(names)} names", "1 to 255 of them, each once")
     images, masks = (

@@ -18,7 +18,7 @@ import numpy as np
 from edgecv.data.annotations import PictureBoxes
 from edgecv.data.decode import Notes, decode
 from edgecv.data.faults import SWAPPED, Faults, mended
-from edgecv.data.files import SUFFIXES, open_regular, tell
+from edgecv.data.files import SUFFIXES, open_regular, tell, text_lines
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
@@ -65,7 +65,7 @@ def _found(where: str, root: Path, split: str) -> list[tuple[Path, Path]]:
     lists = (root / "ImageSets" / "Main" / f"{word}.txt" for word in SPLITS[split])
     listed = next((path for path in lists if path.is_file()), None)
     if listed:
-        lines = filter(None, map(str.split, listed.read_text("utf-8").splitlines()))
+        lines = filter(None, map(str.split, text_lines(listed)))
         wanted = [line[0] for line in lines]
     else:
         wanted = sorted(images.keys() | said.keys())
@@ -81,7 +81,7 @@ def _found(where: str, root: Path, split: str) -> list[tuple[Path, Path]]:
 def _names(where: str, root: Path) -> tuple[str, ...]:
     path = root / "classes.txt"
     if path.is_file():
-        lines = (line.strip() for line in path.read_text("utf-8").splitlines())
+        lines = (line.strip() for line in text_lines(path))
         return tuple(line for line in lines if line)
     files = sorted((root / "Annotations").glob("*.xml"))
     names = sorted({n for f in files for n in _names_in(f, f.stat().st_mtime_ns)})
@@ -99,9 +99,9 @@ def _boxes(
     path: Path, number: dict[str, int], size: tuple[int, int], faults: Faults
 ) -> PictureBoxes:
     tree = _parsed(path)
-    said = tuple(int(_value(tree, f"size/{k}", path, default="0")) for k in ("height", "width"))
+    said = tuple(_value(tree, f"size/{k}", path, default="0") for k in ("height", "width"))
     if all(said) and said != size:
-        what = f"is of a picture of {said[0]}x{said[1]}, and it is {size[0]}x{size[1]} upright"
+        what = f"is of a picture of {said[0]:g}x{said[1]:g}, and it is {size[0]}x{size[1]} upright"
         raise DataError(str(path), what, "boxes of another size would lie elsewhere")
     corners, index, hard = [], [], []
     for found in tree.iter("object"):

@@ -17,7 +17,7 @@ import numpy as np
 from edgecv.data.annotations import PictureBoxes
 from edgecv.data.decode import Notes, decode
 from edgecv.data.faults import Faults, mended
-from edgecv.data.files import image_files, open_regular, tell
+from edgecv.data.files import image_files, open_regular, tell, text_lines
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError, RecipeError
 
@@ -75,7 +75,7 @@ def _found(where: str, path: Path, split: str) -> tuple[list[Path], tuple[str, .
         what = "has no folder images" if path.is_dir() else "no such file or folder"
         raise DataError(where, what, f"a data.yaml, or a folder with images/ and labels/; {HERE}")
     names = path / _NAMES
-    said = tuple(names.read_text("utf-8").split("\n")) if names.is_file() else None
+    said = tuple(text_lines(names)) if names.is_file() else None
     if said:
         said = tuple(name.strip() for name in said if name.strip())
     return _images(where, [_of_split(path / "images", split)]), said
@@ -142,7 +142,7 @@ def _images(where: str, places: list[Path]) -> list[Path]:
         if place.is_dir():
             files += image_files(place)
         else:
-            lines = filter(None, map(str.strip, place.read_text("utf-8").splitlines()))
+            lines = filter(None, map(str.strip, text_lines(place)))
             listed = [Path(line) if Path(line).is_absolute() else place.parent / line
                       for line in lines]  # fmt: skip
             there = [path for path in listed if path.is_file()]

@@ -141,6 +141,12 @@ class Task:
         except TypeError as e:
             raise ValueError(f"decode: {e}") from None
 
+    @classmethod
+    def check(cls, said: Mapping[str, Any]) -> None:
+        """Raises ValueError: what a user says of how outputs are read cannot be, whatever they
+        are."""
+        cls.of({k: v for k, v in said.items() if v is not None})
+
     def manifest(self) -> dict[str, Any]:
         """The keys of a manifest that say all of it, beside "task"."""
         return {"decode": self.described()}
@@ -188,6 +194,17 @@ class Task:
 
     def ready(self) -> None:
         """Raises MissingExtraError: what `score` needs is not installed."""
+
+    def asks_graph(self) -> bool:
+        """Whether the file itself is to do what `read` does: by in_graph.py in the task's folder,
+
+            attached(model, answers, task) -> Task
+
+        which puts nodes behind an onnx.ModelProto, in place, and gives the value that reads what
+        is left. answers: the model's outputs, of some images, each as `read` takes them. Raises
+        UnsupportedError: there are no such nodes.
+        """
+        return False
 
     def judging(self) -> Mapping[str, Any]:
         """What `read` is asked with where answers are judged."""

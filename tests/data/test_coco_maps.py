@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecv import data
+from edgecv.data import coco_maps
 from edgecv.data.annotations import IGNORED
 from edgecv.data.files import tell
 from edgecv.errors import DataError
@@ -60,8 +63,25 @@ def test_outlines_become_classes(tmp_path: Path, caplog: pytest.LogCaptureFixtur
         (crowd(20), "annotation 4: its outline is of 20x40, the image is 30x40"),
         ({**LARGE, "segmentation": [["x"] * 6]}, "annotation 1: its segmentation is no outline"),
         ({**LARGE, "segmentation": {"counts": [3]}}, "its segmentation is no outline"),
+        # pycocotools takes gigabytes for these, or writes beyond its memory
+        ({**LARGE, "segmentation": [[0, 0, 1e12, 0, 5, 5]]}, "its outline reaches 1e\\+12 pixels"),
+        ({**LARGE, "segmentation": [[-400, 0, 400, 0] * 3000]}, "longer than all"),
+        ({**LARGE, "segmentation": {"size": [30, 40], "counts": [-5, 1205]}}, "no outline"),
+        ({**LARGE, "segmentation": {"size": [30, 40], "counts": "oooooooooo0"}}, "no outline"),
+        ({**LARGE, "segmentation": {"size": [30, 40], "counts": "W1"}}, "its outline is of 30x40"),
+        ({**LARGE, "segmentation": {"size": [30, 40], "counts": 5}}, "no outline"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, row: dict, line: str) -> None:
     with pytest.raises(DataError, match=line):
         data.materialise(written(tmp_path, row), "test", (8, 8), 3, {}, tmp_path / "out")
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 999))
+def test_run_lengths_are_read_as_pycocotools_writes_them(h: int, w: int, seed: int) -> None:
+    held = np.random.default_rng(seed).random((h, w)) < 0.4
+    packed = mask.encode(np.asfortranarray(held.astype(np.uint8)))
+    text = {"size": [h, w], "counts": packed["counts"].decode()}
+    found = coco_maps._covered({"segmentation": text}, (h, w), "set.json")
+    np.testing.assert_array_equal(found, held)

@@ -18,6 +18,7 @@ FACTS = Facts(
     saturates=True,
     unsigned=True,
     counts=True,
+    suppresses=True,
 )
 
 # What its Session imports: timed apart from loading a network.

@@ -20,6 +20,7 @@ FACTS = Facts(
     # signed without one.
     floating=("Deconvolution", "MatMul"),
     saturates=True,
+    suppresses=True,
 )
 
 # What its Session imports: timed apart from loading a network.

@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Detection", "DetectionTask", "Found"]
 
-FORMS = ("xyxy", "cxcywh", "xywh", "yxyx")
+FORMS = ("xyxy", "cxcywh", "xywh", "yxyx", "cycxhw")
 UNITS = ("pixels", "relative")
+NMS = ("runtime", "graph")
 ACTIVATIONS = ("none", "sigmoid", "softmax")
 MOST_PIXELS = 1 << 16
 
@@ -48,9 +49,12 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("strides", lambda v: all(0 < s <= MOST_PIXELS for s in v), "pixels above 0"),
     ("anchors", lambda v: all(len(p) == 2 and min(p) > 0 and max(p) <= MOST_PIXELS
                               for of_map in v for p in of_map), "lists of pairs above 0"),
+    ("priors", lambda v: all(len(p) == 4 and min(p[2:]) > 0 and max(map(abs, p)) <= MOST_PIXELS
+                             for p in v), "four numbers each, sizes above 0"),
     ("confidence", lambda v: 0 <= v <= 1, "0 to 1"),
     ("iou", lambda v: 0 <= v <= 1, "0 to 1"),
     ("max_detections", lambda v: _is_count(v), "a count above 0"),
+    ("nms", lambda v: v in NMS, " or ".join(NMS)),
     ("agnostic", lambda v: type(v) is bool, "true or false"),
     ("form", lambda v: v in ("", *FORMS), " or ".join(FORMS)),
     ("unit", lambda v: v in ("", *UNITS), " or ".join(UNITS)),
@@ -88,12 +92,18 @@ class DetectionTask(Task):
                     them the network's own order
     strides:        input pixels a cell, of each map
     anchors:        of each map, (width, height) in input pixels of each box that a cell begins with
+    priors:         of SSD and its kin: the boxes themselves, where strides and anchors do not make
+                    them, as `form` and `unit` say (cxcywh; shares of the input where none is
+                    above 2)
     confidence:     the least score, 0..1; in `of_graph` the decoder's own, mostly 0.25
     iou:            boxes of one class that overlap by more are one object, 0..1; mostly 0.45
     max_detections: the most on an image
     agnostic:       whether boxes of different classes suppress each other too
-    form, unit:     how boxes are written where the file has decoded them; "": as the decoder's
-                    own repository writes them
+    nms:            who decodes and suppresses: "runtime", or "graph": the file itself, with these
+                    thresholds (`in_graph`); a call may then ask for less, not for more
+    form, unit:     how boxes are written where the file has decoded them, and of SSD what the
+                    network says and its priors (TensorFlow's: cycxhw); "": as the decoder's own
+                    repository writes them
     decoded:        whether the file has; None: told by the values, which are pixels there
     activation:     what makes scores of the file's values: "none", "sigmoid" or "softmax"; "":
                     none where all lie in 0..1, else the decoder's own
@@ -120,10 +130,12 @@ class DetectionTask(Task):
     outputs: tuple[str, ...] = ()
     strides: tuple[float, ...] = ()
     anchors: tuple[tuple[tuple[float, float], ...], ...] = ()
+    priors: tuple[tuple[float, float, float, float], ...] = ()
     confidence: float = 0.25
     iou: float = 0.45
     max_detections: int = 100
     agnostic: bool = False
+    nms: str = "runtime"
     form: str = ""
     unit: str = ""
     decoded: bool | None = None
@@ -153,10 +165,14 @@ class DetectionTask(Task):
         that a field cannot have."""
         said = {k: v for k, v in said.items() if v is not None}
         try:
-            cls.of({"decoder": next(iter(TABLE)), "input": size, **said})
+            cls.check(said)
             return cls(**recognised(outputs, size, classes, said))
         except ValueError as error:
             raise RecipeError("detection", str(error)) from None
+
+    @classmethod
+    def check(cls, said: Mapping[str, Any]) -> None:
+        super().check({"decoder": next(iter(TABLE)), "input": (1, 1), **said})
 
     # --- on devices too
 
@@ -168,6 +184,9 @@ class DetectionTask(Task):
         with np.errstate(all="ignore"):  # what overflows or is NaN is dropped, not told of
             head = TABLE[self.decoder]
             found = self._decoded(outputs, ask)
+            sized = np.all(found.boxes[:, 2:] > found.boxes[:, :2], axis=1)
+            if not sized.all():  # one of swapped corners has an area below 0, and covers all others
+                found = found.some(sized)
             if head.suppress:
                 kept = suppressed(found.boxes, found.scores, found.index, ask)
             else:
@@ -201,11 +220,15 @@ class DetectionTask(Task):
 
     # --- on the host
 
+    def asks_graph(self) -> bool:
+        return self.nms == "graph" and self.decoder != "suppressed"
+
     def judging(self) -> Mapping[str, Any]:
         """Nearly everything that the network says, in the order of its scores, as COCO's metric
         wants it: confidence 0.001, the best 300 (YOLOv5's val.py). Overlap is judged as deployed.
         """
-        every = TABLE[self.decoder].every_class and self.background != -1  # DETR's argmax
+        head = TABLE[self.decoder]
+        every = head.every_class and (head.suppress or self.background != -1)  # DETR's argmax
         return {"confidence": 0.001, "max_detections": 300, "every_class": every}
 
     def ready(self) -> None:

@@ -183,6 +183,8 @@ def corners(boxes: np.ndarray, how: DetectionTask, form: str, unit: str) -> np.n
         ends = [a, b, a + c, b + d]
     elif form == "yxyx":
         ends = [b, a, d, c]
+    elif form == "cycxhw":
+        ends = [b - d / 2, a - c / 2, b + d / 2, a + c / 2]
     else:
         ends = [a, b, c, d]
     return np.stack(ends, 1) * pixels(how, unit)

@@ -194,7 +194,9 @@ def _columns(seen: Seen, count: int, at: int = 0) -> tuple[TensorSpec, list[Tens
 
 
 def _with_priors(seen: Seen, rows: int, own: published.Priors | None) -> Fields | None:
-    """The strides and anchors that make as many rows, said or published."""
+    """The priors of as many rows: said, or their strides and anchors, said or published."""
+    if said := seen.said.get("priors"):
+        return {} if len(said) == rows else None
     if seen.said.get("anchors") and seen.said.get("strides"):
         own = published.Priors(tuple(seen.said["strides"]), tuple(seen.said["anchors"]))
     if own is None or len(own.strides) != len(own.anchors) or places.count(seen.size, *own) != rows:
@@ -206,8 +208,10 @@ def _ssd(seen: Seen) -> Fields | None:
     if not (found := _columns(seen, 2)):
         return None
     boxes, (scores,) = found
-    side = seen.size[0] if seen.size[0] == seen.size[1] else 0
-    fields = _with_priors(seen, boxes.shape[1], published.SSD.get(side))
+    rows, side = boxes.shape[1], seen.size[0] if seen.size[0] == seen.size[1] else 0
+    fields = _with_priors(seen, rows, published.SSD.get(side))
+    if fields is None and (fields := _with_priors(seen, rows, published.TENSORFLOW.get(side))):
+        fields |= {"form": "cycxhw"}
     if fields is None or not seen.with_classes(scores.shape[2], 1):
         return None
     return fields | {"outputs": (boxes.name, scores.name), "background": 0}
@@ -241,7 +245,8 @@ def _detr(seen: Seen) -> Fields | None:
         return None
     boxes, (logits,) = found
     columns, queries = logits.shape[2], boxes.shape[1]
-    if seen.certain and (queries > MOST_QUERIES or seen.said.get("anchors")):
+    with_priors = seen.said.get("anchors") or seen.said.get("priors")
+    if seen.certain and (queries > MOST_QUERIES or with_priors):
         return None
     if "background" not in seen.said and seen.classes not in (columns, columns - 1):
         return None  # a column too many is "no object"

@@ -55,7 +55,7 @@ def yolox(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     head = rows_of(maps)
     found, _ = _with_objectness(head, how, ask)
     t = head[found.rows, :4]
-    if _is_decoded(head, how):
+    if is_decoded(head, how):
         return given(found, corners(t, how, "cxcywh", "pixels"))
     place, step = _cells(head, found, how)
     return given(found, _about((t[:, :2] + place) * step, np.exp(t[:, 2:]) * step))
@@ -74,8 +74,8 @@ def yolov5(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     if maps[0].ndim == 3:
         head = maps[0][0]
         found, _ = _with_objectness(head, how, ask)
-        return given(found, corners(head[found.rows, :4], how, "cxcywh", _unit(head, how)))
-    head = np.concatenate([_of_anchors(m, len(a)) for m, a in zip(maps, how.anchors, strict=True)])
+        return given(found, corners(head[found.rows, :4], how, "cxcywh", unit(head, how)))
+    head = np.concatenate([of_anchors(m, len(a)) for m, a in zip(maps, how.anchors, strict=True)])
     found, raw = _with_objectness(head, how, ask)
     t = head[found.rows, :4]
     t = 2 * (sigmoid(t) if raw else t)
@@ -103,7 +103,7 @@ def yolov8(maps: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
         turned = maps[0].shape[2] == places.count(how.input, how.strides)
         head = maps[0][0].T if turned else maps[0][0]
         found = of_classes(head[:, 4:], how, ask, "sigmoid")
-        return given(found, corners(head[found.rows, :4], how, "cxcywh", _unit(head, how)))
+        return given(found, corners(head[found.rows, :4], how, "cxcywh", unit(head, how)))
     if len(maps) == len(how.strides):
         head = rows_of(maps)
         sides, classes = head[:, : 4 * REACH], head[:, 4 * REACH :]
@@ -195,13 +195,13 @@ def _middle(rows: np.ndarray, how: DetectionTask) -> float:
     return float(np.clip(np.nan_to_num(rows[:, 0]), 0, how.input[1]).mean())
 
 
-def _is_decoded(rows: np.ndarray, how: DetectionTask) -> bool:
+def is_decoded(rows: np.ndarray, how: DetectionTask) -> bool:
     if how.decoded is not None or how.unit == "relative":
         return how.decoded is not False
     return _middle(rows, how) > how.input[1] / 8
 
 
-def _unit(rows: np.ndarray, how: DetectionTask) -> str:
+def unit(rows: np.ndarray, how: DetectionTask) -> str:
     """Of centres: half an input is tens of pixels, or a half."""
     return "relative" if _middle(rows, how) < MOST_SHARE else "pixels"
 
@@ -219,7 +219,7 @@ def _about(centre: np.ndarray, size: np.ndarray) -> np.ndarray:
     return np.concatenate([centre - half, centre + half], 1)
 
 
-def _of_anchors(values: np.ndarray, anchors: int) -> np.ndarray:
+def of_anchors(values: np.ndarray, anchors: int) -> np.ndarray:
     """(A H W, 5 + C) of a map, an anchor's whole map before the next one's."""
     if values.ndim == 4:
         _, channels, high, wide = values.shape

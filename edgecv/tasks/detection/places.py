@@ -68,6 +68,12 @@ def priors(size: tuple[int, int], strides: tuple[float, ...], anchors: Anchors) 
 
 
 @lru_cache(maxsize=16)
+def given(priors: tuple[tuple[float, ...], ...]) -> np.ndarray:
+    """float32 (P, 4), as they are said. Do not write."""
+    return np.array(priors, np.float32)
+
+
+@lru_cache(maxsize=16)
 def anchor_grid(
     size: tuple[int, int], strides: tuple[float, ...], anchors: Anchors
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

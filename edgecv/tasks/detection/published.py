@@ -5,7 +5,8 @@ Imported on devices: the standard library only.
 
 from __future__ import annotations
 
-from math import sqrt
+from itertools import pairwise
+from math import ceil, sqrt
 from typing import NamedTuple
 
 Shapes = tuple[tuple[tuple[float, float], ...], ...]
@@ -67,3 +68,24 @@ SSD = {
         [[2, 3]] * 6,
     ),
 }  # fmt: skip
+
+
+def _tensorflow(side: int) -> Priors:
+    """Of each of six maps five ratios and a square between its scale and the next one's; of the
+    first map three. Boxes may reach beyond the input.
+
+    Source: TensorFlow Object Detection API, anchor_generators/multiple_grid_anchor_generator.py,
+    create_ssd_anchors, with the values of ssd_mobilenet_v1 and v2
+    """
+    scales = [0.2 + 0.15 * k for k in range(6)] + [1.0]
+    anchors, counts = [], [ceil(side / 16)]
+    for k, (own, after) in enumerate(pairwise(scales)):
+        shapes = [(own, ratio) for ratio in (1.0, 2.0, 0.5, 3.0, 1 / 3)]
+        shapes = [*shapes, (sqrt(own * after), 1.0)] if k else [(0.1, 1.0), (own, 2.0), (own, 0.5)]
+        anchors.append(tuple((side * s * sqrt(r), side * s / sqrt(r)) for s, r in shapes))
+        counts.append(ceil(counts[-1] / 2))
+    return Priors(tuple(side / n for n in counts[:6]), tuple(anchors))
+
+
+# ssd_mobilenet_v1_coco and ssd_mobilenet_v2_coco, by the side of their input
+TENSORFLOW = {side: _tensorflow(side) for side in (300, 320)}

@@ -18,6 +18,7 @@ from edgecv.tasks.detection.candidates import (
     corners,
     given,
     of_classes,
+    pixels,
 )
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 Arrays = Sequence[np.ndarray]
 MOST_CLASSES = 1 << 20
+MOST_OF_SHARES = 2.0  # a prior reaches beyond the input, but no prior is a pixel or two
 
 
 def ssd(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
@@ -33,6 +35,8 @@ def ssd(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 
         centre = p_xy + t v_0 p_wh,   size = p_wh exp(t v_1)
 
+    Where `form` is cycxhw, t is (ty, tx, th, tw): TensorFlow's Object Detection API, whose scale
+    factors 10, 10, 5, 5 are v = (0.1, 0.2) (box_coders/faster_rcnn_box_coder.py).
     Source: Liu et al., SSD, arXiv:1512.02325; torchvision, models/detection/_utils.py, BoxCoder
     """
     found = of_classes(arrays[1][0], how, ask, "softmax")
@@ -48,7 +52,7 @@ def retinaface(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     utils/box_utils.py, decode and decode_landm
     """
     found = of_classes(arrays[1][0], how, ask, "softmax")
-    prior = _priors(arrays[0][0], found, how)[:, None]
+    prior = priors_of(len(arrays[0][0]), how)[found.rows, None]
     t = arrays[2][0][found.rows].reshape(-1, arrays[2].shape[2] // 2, 2)
     points = prior[..., :2] + t * np.float32(how.variances[0]) * prior[..., 2:]
     return given(found, _beside_priors(arrays[0][0], found, how), points)
@@ -106,16 +110,28 @@ def in_file(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
 
 def _beside_priors(t: np.ndarray, found: Picked, how: DetectionTask) -> np.ndarray:
     """(x0, y0, x1, y1) in pixels of the input of the rows that were picked."""
-    prior, t = _priors(t, found, how), t[found.rows]
+    prior, t = priors_of(len(t), how)[found.rows], _in_order(t[found.rows], how)
     centre = prior[:, :2] + t[:, :2] * np.float32(how.variances[0]) * prior[:, 2:]
     half = prior[:, 2:] * np.exp(t[:, 2:] * np.float32(how.variances[1])) / 2
     return np.concatenate([centre - half, centre + half], 1)
 
 
-def _priors(t: np.ndarray, found: Picked, how: DetectionTask) -> np.ndarray:
-    """(cx, cy, w, h) in pixels of the input of the rows that were picked."""
-    places.check(len(t), how.input, how.strides, how.anchors)
-    return places.priors(how.input, how.strides, how.anchors)[found.rows]
+def priors_of(rows: int, how: DetectionTask) -> np.ndarray:
+    """float32 (P, 4), (cx, cy, w, h) in pixels of the input, of a head of so many rows. Raises
+    ValueError: there are others."""
+    if how.priors:
+        if len(how.priors) != rows:
+            raise ValueError(f"{rows} rows at {len(how.priors)} priors")
+        held = places.given(how.priors)
+        unit = how.unit or ("relative" if np.abs(held).max() <= MOST_OF_SHARES else "pixels")
+        return _in_order(held, how) * pixels(how, unit)
+    places.check(rows, how.input, how.strides, how.anchors)
+    return places.priors(how.input, how.strides, how.anchors)
+
+
+def _in_order(rows: np.ndarray, how: DetectionTask) -> np.ndarray:
+    """(K, 4) of x, y, w, h."""
+    return rows[:, [1, 0, 3, 2]] if how.form == "cycxhw" else rows
 
 
 def _chosen(scores: np.ndarray, index: np.ndarray, ask: Asked) -> Picked:

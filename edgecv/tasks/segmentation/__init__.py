@@ -79,6 +79,10 @@ class SegmentationTask(Task):
         return ("output", "holds")
 
     @classmethod
+    def check(cls, said: Mapping[str, Any]) -> None:
+        super().check({"input": (1, 1), **said})
+
+    @classmethod
     def of_graph(
         cls,
         outputs: Sequence[TensorSpec],

@@ -7,7 +7,9 @@ from math import exp, sqrt, tanh
 import numpy as np
 import pytest
 
-from edgecv.tasks.detection import DetectionTask, published
+from edgecv.errors import BundleError
+from edgecv.runtime.placement import Placement
+from edgecv.tasks.detection import DetectionTask, places, published
 from edgecv.tasks.detection.candidates import Asked, Candidates
 from edgecv.tasks.detection.decoders import TABLE
 
@@ -204,6 +206,57 @@ def test_ssd() -> None:
     scores, index = best([soft(r)[1:] for r in logits])
     found = decoded("ssd", [t[None], logits[None]], anchors=anchors, background=0)
     same(found, boxes, scores, index)
+
+
+@pytest.mark.parametrize("background", [0, -1])
+@pytest.mark.parametrize("shares", [False, True])
+def test_ssd_of_tensorflow_with_priors_as_data(shares: bool, background: int) -> None:
+    """ycenter = ty / 10 ha + ya, h = exp(th / 5) ha, likewise x (faster_rcnn_box_coder.py)."""
+    rng, count = np.random.default_rng(5), 40
+    anchors = np.concatenate(
+        [rng.uniform(-0.1, 1.1, (count, 2)), rng.uniform(0.1, 1.3, (count, 2))], 1
+    )
+    t, logits = random(count, 4), random(count, 1 + C, seed=1)
+    boxes, likely = [], []
+    for (ty, tx, th, tw), (ya, xa, ha, wa), row in zip(t, anchors, logits, strict=True):
+        cy, cx = ty / 10 * ha + ya, tx / 10 * wa + xa
+        h, w = exp(th / 5) * ha, exp(tw / 5) * wa
+        boxes.append([(cx - w / 2) * 96, (cy - h / 2) * 64, (cx + w / 2) * 96, (cy + h / 2) * 64])
+        likely.append(soft(row)[1:] if background == 0 else soft(row)[:-1])
+    held = anchors if shares else anchors * [64, 96, 64, 96]
+    found = decoded("ssd", [t[None], logits[None]], priors=held.tolist(), form="cycxhw",
+                    background=background)  # fmt: skip
+    same(found, boxes, *best(likely))
+
+
+@pytest.mark.parametrize(
+    ("side", "counts"), [(300, (19, 10, 5, 3, 2, 1)), (320, (20, 10, 5, 3, 2, 1))]
+)
+def test_the_boxes_of_tensorflows_ssd_mobilenet(side: int, counts) -> None:
+    """`create_ssd_anchors` written out: height = scale / sqrt(ratio), width = scale sqrt(ratio)."""
+    scales = [0.2, 0.35, 0.5, 0.65, 0.8, 0.95, 1.0]
+    wanted = []
+    for k, n in enumerate(counts):
+        ratios = [(scales[k], r) for r in (1, 2, 0.5, 3, 1 / 3)] + [
+            (sqrt(scales[k] * scales[k + 1]), 1)
+        ]
+        if k == 0:
+            ratios = [(0.1, 1), (0.2, 2), (0.2, 0.5)]
+        wanted += [
+            [(x + 0.5) / n, (y + 0.5) / n, s * sqrt(r), s / sqrt(r)]
+            for y, x in np.ndindex(n, n) for s, r in ratios
+        ]  # fmt: skip
+    strides, anchors = published.TENSORFLOW[side]
+    np.testing.assert_allclose(
+        places.priors((side, side), strides, anchors), np.array(wanted) * side, rtol=1e-5, atol=1e-3
+    )
+
+
+def test_priors_of_another_count_are_told() -> None:
+    task = DetectionTask(decoder="ssd", input=SIZE, priors=((5, 5, 9, 9),), background=0)
+    arrays = {"b": random(1, 2, 4), "s": random(1, 2, 3)}
+    with pytest.raises(BundleError, match="2 rows at 1 priors"):
+        task.read(arrays, Placement((64, 96), (0, 0), (1, 1)), SIZE)
 
 
 def test_retinaface_with_its_landmarks() -> None:

@@ -84,6 +84,15 @@ def test_boxes_are_clipped_to_the_image_and_those_beside_it_are_none() -> None:
     assert found.boxes[0, 2] == 200
 
 
+def test_a_box_of_swapped_corners_covers_no_other() -> None:
+    """Its area is below 0: what overlaps with nothing was above a share of that."""
+    task = DetectionTask(decoder="ultraface", input=INPUT, background=0)
+    boxes = np.array([[[0.9, 0.1, 0.8, 0.2], [0.1, 0.1, 0.4, 0.9]]], np.float32)
+    scores = np.array([[[0.1, 0.9], [0.2, 0.8]]], np.float32)
+    found = task.read({"boxes": boxes, "scores": scores}, AS_IT_IS, INPUT)
+    np.testing.assert_allclose(found.scores, [0.8])
+
+
 def test_an_answer_is_sorted_detections_in_pixels() -> None:
     head = rows((1, 2, 30, 40, 0.5, 1), (5, 6, 50, 60, 0.75, 7))
     read = TASK.read(head, AS_IT_IS, INPUT)
@@ -142,6 +151,7 @@ def test_judging_asks_for_nearly_everything() -> None:
     deformable = DetectionTask(decoder="detr", input=INPUT)
     assert deformable.judging()["every_class"]
     assert not DetectionTask(decoder="detr", input=INPUT, background=-1).judging()["every_class"]
+    assert DetectionTask(decoder="ssd", input=INPUT, background=-1).judging()["every_class"]
 
 
 @pytest.mark.parametrize("column", [0, 2, 4, 5])

@@ -55,6 +55,8 @@ CERTAIN = [  # shapes, input, classes, decoder, what else is told
     ([(1, 8732, 4), (1, 8732, 21)], (300, 300), None, "ssd",
      {"background": 0, "strides": published.SSD[300].strides}),
     ([(1, 3234, 91), (1, 3234, 4)], (320, 320), 90, "ssd", {"outputs": ("b", "a")}),
+    ([(1, 1917, 4), (1, 1917, 91)], (300, 300), 90, "ssd",
+     {"form": "cycxhw", "strides": published.TENSORFLOW[300].strides, "background": 0}),
     ([(1, 4420, 2), (1, 4420, 4)], (240, 320), None, "ultraface", {"outputs": ("b", "a")}),
     ([(1, 16800, 4), (1, 16800, 2), (1, 16800, 10)], (640, 640), 1, "retinaface",
      {"anchors": published.RETINAFACE.anchors}),
@@ -174,6 +176,16 @@ def test_a_batch_is_of_many_images() -> None:
 def test_what_is_said_wins_over_what_is_told() -> None:
     task = of_graph([(1, 85, 22, 22)], (352, 352), confidence=0.4, agnostic=True, iou=None)
     assert (task.confidence, task.agnostic, task.iou) == (0.4, True, 0.45)
+
+
+def test_priors_said_are_counted() -> None:
+    said = {"decoder": "ssd", "priors": [[0.5, 0.5, 0.1, 0.1]] * 50, "form": "cycxhw"}
+    task = of_graph([(1, 50, 4), (1, 50, 4)], (96, 96), 3, **said, outputs=["a", "b"])
+    assert (task.form, task.background, len(task.priors)) == ("cycxhw", 0, 50)
+    assert of_graph([(1, 50, 4), (1, 50, 6)], (96, 96), 5, priors=said["priors"]).decoder == "ssd"
+    assert of_graph([(1, 50, 4), (1, 50, 6)], (96, 96), 5, **said, background=-1).background == -1
+    with pytest.raises(UnsupportedError, match="ssd reads"):
+        of_graph([(1, 51, 4), (1, 51, 6)], (96, 96), 5, **said)
 
 
 def test_anchors_said_make_raw_maps_certain_and_priors_countable() -> None:
