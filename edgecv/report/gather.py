@@ -21,7 +21,6 @@ Every part but the rows may be empty; missing says why.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +32,7 @@ from edgecv import tasks
 from edgecv.data.images import Images
 from edgecv.errors import DataError
 from edgecv.report import differences, shape, verdict
+from edgecv.report.again import commands
 from edgecv.report.folder import Node, Row, Run, load
 from edgecv.report.missing import Missing
 from edgecv.report.pairing import cells_moved, classes_moved, paired
@@ -121,30 +121,6 @@ def _model(model: Data) -> Data:
 def _judged_by(rows: list[Row]) -> str:
     by_labels = any(row["value"] is not None for row in rows)
     return "value" if by_labels or not any(row["sqnr_db"] for row in rows) else "sqnr_db"
-
-
-def commands(name: str, recipe: dict[str, Any], rows: list[Row]) -> list[dict[str, str]]:
-    """{"command", "does"}: what to type to have all of this again."""
-    out = f"runs/{name}"
-    run = ["edgecv", "run", str(recipe.get("file") or f"{name}.yaml")]
-    for setting in recipe.get("settings") or ():
-        run += ["--set", str(setting)]
-    for target in recipe.get("only") or ():
-        run += ["--target", str(target)]
-    found = [{"command": shlex.join(run), "does": "make, measure and compare everything"}]
-    found.append({
-        "command": f"edgecv verify {shlex.quote(out)}/bundles/*.edgecv",
-        "does": "replay the golden inputs of every bundle",
-    })  # fmt: skip
-    by_target: dict[str, list[str]] = {}
-    for row in rows:
-        if row.get("bundle") and row.get("latency_ms"):
-            by_target.setdefault(row["target"], []).append(f"{out}/{row['bundle']}")
-    for target, bundles in by_target.items():
-        does = f"measure {target} again, interleaved, on whichever machine this is typed"
-        found.append({"command": shlex.join(["edgecv", "bench", *bundles]), "does": does})
-    found.append({"command": shlex.join(["edgecv", "report", out]), "does": "write this page"})
-    return found
 
 
 def _targets(rows: list[Row], judged_by: str) -> list[Data]:

@@ -75,7 +75,7 @@ def interval(pair: Sequence[float] | None, digits: int = 2) -> str:
     """ "[1.66, 1.73]"; with signs where one of the ends is below zero."""
     if pair is None:
         return ""
-    low, high = pair
+    low, high = (v + 0.0 for v in pair)  # no negative zero
     if low < 0:
         return f"[{signed(low, digits)}, {signed(high, digits)}]"
     return f"[{low:.{digits}f}, {high:.{digits}f}]"

@@ -292,6 +292,7 @@ def test_the_front_is_what_nothing_beats() -> None:
         (words.size(1_200_000), "1.1 MB"),
         (words.size(50_000), "49 KB"),
         (words.interval([-1, 0.5]), "[−1.00, +0.50]"),
+        (words.interval([-0.0, 0.3]), "[0.00, 0.30]"),
         (words.p_value(0.00001), "< 0.0001"),
         (words.decibel(200.0), "exact"),
         (words.seconds(0.04), "0.04 s"),
