@@ -17,7 +17,7 @@ import numpy as np
 
 from edgecv import parity
 from edgecv.backends import facts, reference
-from edgecv.errors import ParityError
+from edgecv.errors import NotFiniteError, ParityError
 from edgecv.graph import Graph
 from edgecv.parity import Parity, Tolerance
 from edgecv.replay import (
@@ -66,6 +66,8 @@ def bundle_parity(
     """
     try:
         return _bundle_parity(where, graph, floats, target, session, pixels, preprocess, made_up)
+    except NotFiniteError:
+        raise  # of what no engine has made
     except ParityError as e:
         known = explained(e, graph, pixels, preprocess)
         if known is not e or not files or not facts(reference(graph.format)).unfused:

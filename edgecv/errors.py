@@ -16,6 +16,7 @@
     ├── DeviceLostError     4   a device vanished in the middle
     ├── EngineError         1   an engine's own code crashed or refused
     ├── ParityError         1   a step's output differs from the step before beyond tolerance
+    │   └── NotFiniteError  2   what the step was given answers NaN or infinity itself
     └── BudgetError         1   a limit that the user set was not met
 
 Exit codes: 0 done, 1 a gate, a check or a budget was not met, 2 the input is wrong,
@@ -147,6 +148,12 @@ class ParityError(EdgecvError):
     """A step's outputs differ from the step before it beyond tolerance."""
 
     exit_code = 1
+
+
+class NotFiniteError(ParityError):
+    """What a step was given answers NaN or infinity itself: the step is not to blame."""
+
+    exit_code = 2
 
 
 class BudgetError(EdgecvError):

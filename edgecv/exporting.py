@@ -45,6 +45,8 @@ from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
 
 SYNTHETIC = 32
+SHORT = ("decoder", "confidence", "iou", "max_detections", "agnostic", "priors", "form",
+         "background", "nms")  # fields of tasks that have an option of their own
 # Field of a checked type -> the option that sets it.
 OPTIONS = {
     "size": "--input-size",
@@ -208,7 +210,8 @@ def _write(folder: Path, name: str, out: Path) -> Exported:
 
 def _recipe(request: Request) -> Recipe:
     """The recipe of one step that the request amounts to."""
-    _check_task(request)
+    task = _task(request)
+    _check_task(request, task)
     profiles = tuple(target.load(name) for name in dict.fromkeys(request.targets))
     for profile in profiles if request.precision else ():
         offers(profile, request.precision or "", "--precision")
@@ -251,7 +254,6 @@ def _recipe(request: Request) -> Recipe:
                 suits(profile, stage, "--quantizer")
     else:
         stage = checked(Export, {"name": name, "opset": request.opset}, OPTIONS)
-    task = request.task or _known_task(request, source)
     images = bool(request.evaluate) and labelled(str(request.evaluate))
     read = not tasks.of_classes(task)
     if read and request.limits.accuracy_drop is not None and not images:
@@ -276,24 +278,42 @@ def _recipe(request: Request) -> Recipe:
     )
 
 
-def _known_task(request: Request, source: ModelSource) -> str | None:
-    """What the network is for, where nobody says it: by the zoo, or by labels to judge it by."""
-    if source.kind == "zoo":
-        return zoo.task(source.name)
-    return task_of(request.evaluate) if request.evaluate else None
+def _task(request: Request) -> str | None:
+    """What the network is for: as is said; else by the zoo, where its network does one thing alone;
+    by labels to judge it by; by what is said of how outputs are read, where one task reads so; and
+    by the zoo's classifiers. None where nothing tells it."""
+    if request.task is not None:
+        return request.task
+    name = request.model.removeprefix("zoo:")
+    own = zoo.task(name) if name in zoo.names() else None
+    if not tasks.of_classes(own):
+        return own
+    if request.evaluate and (found := task_of(request.evaluate)):
+        return found
+    read = [n for n in tasks.names() if request.decode.keys() <= {*tasks.task(n).knobs()}]
+    return read[0] if request.decode and len(read) == 1 else own
 
 
-def _check_task(request: Request) -> None:
+def _check_task(request: Request, task: str | None) -> None:
     """Raises RecipeError: what is said of reading outputs is of another task, or of none; images
     to judge a task by that say something else."""
+    named = request.task or (task if request.decode else None)
     if request.evaluate:
-        check_truth(request.task, request.evaluate, "--evaluate")
-    known = tasks.task(request.task).knobs() if request.task in tasks.names() else ()
+        check_truth(named, request.evaluate, "--evaluate")
+    known = tasks.task(str(task)).knobs() if task in tasks.names() else ()
     for key in request.decode:
-        if key not in known:
-            whose = f"task {request.task} has none" if request.task else "no task is given"
-            hint = f"it has {', '.join(known)}" if known else "--task detection"
-            raise RecipeError(f"--{key.replace('_', '-')}", whose, hint)
+        if key in known:
+            continue
+        reads = [n for n in tasks.names() if key in tasks.task(n).knobs()]
+        hint = f"say --task {' or --task '.join(reads)}" if reads else "docs/detection.md"
+        hint = f"it has {', '.join(known)}" if known else hint
+        whose = f"task {task} has none" if task else "no task is given"
+        raise RecipeError(f"--{_option(key)}", whose, hint)
+
+
+def _option(key: str) -> str:
+    """How the command line says a field of a task."""
+    return key.replace("_", "-") if key in SHORT else f"decode {key}"
 
 
 def _source(request: Request) -> ModelSource:

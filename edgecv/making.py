@@ -89,7 +89,7 @@ class Work:
         )
 
     def _judged(self) -> tuple[str, ...] | None:
-        """Names of the classes that boxes or maps are judged by, where nothing else says them."""
+        """Names of what boxes, maps or numbers are judged by, where nothing else says them."""
         folder = self.images.get("test")
         test = Images.load(folder) if folder and self.expansion.recipe.task else None
         return (test.classes or None) if test is not None and test.truth is not None else None
@@ -155,7 +155,8 @@ def _model(work: Work) -> None:
         if source.kind == "zoo":
             builder = f"zoo:{source.name}"
             args = {"channels": preprocess.channels, **args}
-            args = {"classes": classes, **args} if classes else args
+            wide = tasks.width(work.expansion.recipe.task, classes) if classes else None
+            args = {"classes": wide, **args} if wide else args
         model = Model(builder, args)
         module = model.build(file=source.weights)
     check_finite(module, model.builder)

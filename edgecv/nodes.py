@@ -118,6 +118,8 @@ class Expansion:
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
         key |= code(("edgecv.model", *_made_by(model)))
+        if not tasks.of_classes(self.recipe.task):  # it says how many outputs there are
+            key["task"] = self.recipe.task
         if model.kind == "module":
             check_reference(model.name, model.args)
         if model.kind in ("zoo", "module"):
@@ -295,10 +297,12 @@ class Expansion:
     ) -> str:
         limits = stage.limits if isinstance(stage, Limited) else Limits()
         read = self._read_for(target) if stage.word == "export" else ()
-        read += self._task_modules() if limits else ()
+        other = stage.word == "export" and not tasks.of_classes(self.recipe.task)
+        read += self._task_modules() if limits or other else ()
         key = {**stage_key(stage, (target,) if limits else (), self._format(target), also=read)}
         key |= {"inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
+        key |= {"task": self.recipe.task} if other else {}  # it says what rows are
         if limits:
             key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
             key |= {"machine": {"features": cpu_features()}, "seed": self.recipe.seed}

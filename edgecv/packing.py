@@ -149,7 +149,7 @@ def _prove(
                 one_bit = bool(graph.facts.get("one_bit"))
                 check_trained(where, proof["metric"], job.trained, one_bit)
                 proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
-            elif (test := Images.load(job.test)).truth is not None:
+            elif (test := Images.load(job.test)).told is not None:
                 ends = graph.outputs if away else graph.told(compiled.outputs)
                 proof["metric"], proof["parts"], why = judge(task, ran, ends, test, preprocess)
                 proof["warnings"] += why
@@ -174,7 +174,7 @@ def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:
     if job.task == tasks.NONE:
         return None
     if job.task not in (None, ClassificationTask.name):
-        return graph_task(job.task, graph.outputs, job.preprocess, job.labels, job.decode)
+        return graph_task(job.task, graph, job.preprocess, job.labels, job.decode)
     kind = next(iter(kinds(graph.outputs).values()))
     known = answers is not None and kind == "classes"
     scores = scores_of(as_rows(answers[0])) if answers is not None and known else "logits"

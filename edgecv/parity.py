@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edgecv.errors import ParityError
+from edgecv.errors import NotFiniteError, ParityError
 from edgecv.runtime.fidelity import BEST_DB, Parity, compare, compare_all, without_agreement
 
 __all__ = [
@@ -73,17 +73,43 @@ def check(
     """
     refs = [reference] if isinstance(reference, np.ndarray) else list(reference)
     outs = [outputs] if isinstance(outputs, np.ndarray) else list(outputs)
-    for name, values in (("outputs before it", refs), ("outputs", outs)):
-        if not all(np.isfinite(v).all() for v in values):
-            hint = "check the weights and the calibration"
-            raise ParityError(where, f"{name} hold NaN or Inf", hint)
     named = kinds or {str(i): None for i in range(len(refs))}
+    _check_finite(where, list(named), refs, outs, made_up)
     parity = compare_all(refs, outs, named, tolerance.min_sqnr_db)
     parity = without_agreement(parity) if made_up else parity
     only = next(iter(named))
     require(where, parity, tolerance, {"" if len(named) == 1 and name == only else name: bound
                                        for name, bound in (bounds or {}).items()})  # fmt: skip
     return parity
+
+
+def _check_finite(
+    where: str,
+    names: Sequence[str],
+    refs: Sequence[np.ndarray],
+    outs: Sequence[np.ndarray],
+    made_up: bool,
+) -> None:
+    """Raises NotFiniteError: what the step was given says so already; ParityError: it alone."""
+    if told := _not_finite(names, refs):
+        seen = "are mean, std and units as in training?"
+        seen = "the images are made up: give images of your own" if made_up else seen
+        what = f"the network itself answers NaN or infinity: {told}"
+        raise NotFiniteError(where, what, f"{seen}; else look for a division by 0")
+    if told := _not_finite(names, outs):
+        what = f"answers NaN or infinity where what it was made of does not: {told}"
+        hint = "fp16 holds no number beyond 65,504; else take another engine or precision"
+        raise ParityError(where, what, hint)
+
+
+def _not_finite(names: Sequence[str], values: Sequence[np.ndarray]) -> str:
+    """Which outputs (N, ...) hold what is no number, on how many images; "" where none does."""
+    told = []
+    for name, rows in zip(names, values, strict=False):
+        bad = int((~np.isfinite(rows.reshape(len(rows), -1))).any(1).sum())
+        if bad:
+            told.append(f"{name!r} on {bad} of {len(rows)} images")
+    return ", ".join(told)
 
 
 def require(

@@ -73,7 +73,7 @@ def labelled(source: str) -> bool:
 
 
 def task_of(*sources: str) -> str | None:
-    """The task that the labels of those images can only be of; None where they do not say it."""
+    """The task that the labels of those images are of; None where they do not say it."""
     for source in sources:
         with suppress(DataError):
             if (found := datasets.parse(source).task) is not None:
@@ -81,9 +81,9 @@ def task_of(*sources: str) -> str | None:
     return None
 
 
-_CALLED = {"index": "classes", "Boxes": "boxes", "Maps": "maps"}
+_CALLED = {"index": "classes", "Boxes": "boxes", "Maps": "maps", "Numbers": "numbers"}
 _SOURCES = {"index": "imagefolder:DIR", "Boxes": "coco:JSON, yolo:DIR or voc:DIR",
-            "Maps": "masks:DIR"}  # fmt: skip
+            "Maps": "masks:DIR", "Numbers": "table:FILE.csv"}  # fmt: skip
 
 
 def check_truth(task: str | None, source: str, where: str) -> None:
@@ -91,11 +91,12 @@ def check_truth(task: str | None, source: str, where: str) -> None:
     if task not in tasks.names():
         return
     with suppress(DataError):
-        parsed, wanted = datasets.parse(source), tasks.task(str(task)).truth
+        parsed, wanted = datasets.parse(source), tasks.task(str(task)).truths()
         said = "" if parsed.kind == "function" else parsed.truth  # a Dataset says it itself
-        if said and wanted in _CALLED and said != wanted:
-            what = f"{source} says {_CALLED[said]}, and {task} is judged by {_CALLED[wanted]}"
-            raise RecipeError(where, what, _SOURCES[wanted])
+        if said and said not in wanted and all(kind in _CALLED for kind in wanted):
+            by = " or ".join(_CALLED[kind] for kind in wanted)
+            what = f"{source} says {_CALLED[said]}, and {task} is judged by {by}"
+            raise RecipeError(where, what, "; ".join(_SOURCES[kind] for kind in wanted))
 
 
 def with_tables(

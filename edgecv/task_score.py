@@ -11,6 +11,7 @@ import numpy as np
 from edgecv import tasks
 from edgecv.backends import Session
 from edgecv.data.images import Images
+from edgecv.errors import DataError
 from edgecv.graph import Graph
 from edgecv.replay import graph_session, parted
 from edgecv.runtime.interface import Interface, own
@@ -41,13 +42,24 @@ def judge(
     outputs: as the graph calls and shapes them. images: with what is true of them
     """
     lost = NotNumbers()
+    check_kind(task.name, images, "data.test")
     said = lost.watch(reads(task, session, outputs, images, preprocess))
-    score = task.score(said, images.truth, images.classes)
+    score = task.score(said, images.told, images.classes)
     doubts = [sentence] if (sentence := lost.sentence()) else []
     if score.value < NOTHING:
         what = f"{task.points} {100 * score.value:.2f}: next to nothing is found where it is"
         doubts.append(f"{what}: {ASK}")
     return metric_of(task, score), dict(score.parts), doubts
+
+
+def check_kind(name: str, images: Images, where: str) -> None:
+    """Raises DataError: what is true of those images is not what the task is judged by."""
+    kinds = tasks.task(name).truths()
+    if images.kind not in kinds:
+        said = {"index": "classes", "": "no labels"}.get(images.kind, images.kind.lower())
+        wanted = " or ".join({"index": "classes"}.get(kind, kind.lower()) for kind in kinds)
+        raise DataError(where, f"has {said}, and {name} is judged by {wanted}",
+                        "give data with the task's own labels, or name another task")  # fmt: skip
 
 
 def metric_of(task: Task, score: Score) -> dict[str, Any]:
@@ -75,9 +87,8 @@ def reads(
     """
     shown = [plain(spec) for spec in outputs]  # maps channels first, as tasks read them
     interface = Interface((), own(session.outputs, shown), task.name)
-    assert images.truth is not None
     batch, asked = batch_of(session.inputs), task.judging() if asked is None else asked
-    sizes = iter(images.truth.sizes.tolist())
+    sizes = iter(images.sizes(preprocess.size))
     for feed in Feeds(images.samples, session.inputs, preprocess):
         found = interface.answer(dict(session.run(feed)))
         rows = {name: parted(values, batch) for name, values in found.items()}
@@ -87,7 +98,7 @@ def reads(
             one = {name: row[i if len(row) > 1 else 0] for name, row in rows.items()}
             one = {name: v[None] if batch > 1 else found[name] for name, v in one.items()}
             lies = preprocess.placement(*size)
-            yield task.read(one, lies, tuple(size), **asked)
+            yield task.read(one, lies, size, **asked)
 
 
 def task_of(
@@ -105,19 +116,20 @@ def task_of(
 
 def graph_task(
     name: str,
-    outputs: Sequence[TensorSpec],
+    graph: Graph,
     preprocess: Preprocess,
     labels: Sequence[str] | None,
     said: Mapping[str, Any],
 ) -> Task:
     """How the task reads a graph's outputs, as the graph shapes them. Raises UnsupportedError."""
-    shown = [plain(spec) for spec in outputs]
-    return tasks.task(name).of_graph(shown, preprocess.size, len(labels or ()) or None, said)
+    shown, task = [plain(spec) for spec in graph.outputs], tasks.task(name)
+    said = {**task.of_ends(shown, graph.facts.get("sigmoid", ())), **said}
+    return task.of_graph(shown, preprocess.size, len(labels or ()) or None, said)
 
 
 def judge_graph(name: str, graph: Graph, images: Images, context: Context) -> float:
     """The task's metric of a graph file on its format's reference engine, 0..1."""
-    task = graph_task(name, graph.outputs, context.preprocess, context.labels, context.decode)
+    task = graph_task(name, graph, context.preprocess, context.labels, context.decode)
     session = graph_session(graph)
     try:
         return float(judge(task, session, graph.outputs, images, context.preprocess)[0]["value"])
@@ -131,10 +143,10 @@ def judge_module(module: nn.Module, images: Images, context: Context) -> float:
 
     from edgecv.outputs import outputs_of
 
-    preprocess, truth = context.preprocess, images.truth
-    assert truth is not None
+    preprocess, name = context.preprocess, str(context.task)
+    check_kind(name, images, "data.test")
     module.eval()
-    sizes, classes, name = truth.sizes.tolist(), len(images.classes), str(context.task)
+    sizes, classes = images.sizes(preprocess.size), len(images.classes)
 
     def run(i: int) -> Any:
         with torch.inference_mode():
@@ -145,6 +157,6 @@ def judge_module(module: nn.Module, images: Images, context: Context) -> float:
     def read(i: int) -> Any:
         values = {name: tensor.numpy() for name, tensor in outputs_of(run(i)).tensors.items()}
         lies = preprocess.placement(*sizes[i])
-        return task.read(values, lies, tuple(sizes[i]), **task.judging())
+        return task.read(values, lies, sizes[i], **task.judging())
 
-    return task.score(map(read, range(len(images))), truth, images.classes).value
+    return task.score(map(read, range(len(images))), images.told, images.classes).value

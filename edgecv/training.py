@@ -34,7 +34,7 @@ class Plan:
     """How to train. Learning rate in the optimizer's units; shift in pixels.
 
     batch_size: None is 64, or a power of two that leaves 16 steps in an epoch of a small set
-    scale, colour, mosaic: of pictures whose labels lie in them (`edgecv.tasks.*.augment`): made up
+    scale, colour, mosaic: where the task augments so (`edgecv.tasks.base.Task.augments`): made up
                 1 + scale times larger or smaller; 0..1 of contrast; the share that are mosaics
     """
 
@@ -94,7 +94,7 @@ def judged(module: torch.nn.Module, images: Images, context: Context, batch: int
     whose best class is the label."""
     import torch
 
-    if images.truth is not None:
+    if not context.classifies or images.truth is not None:
         from edgecv.task_score import judge_module
 
         return judge_module(module, images, context)
@@ -111,13 +111,14 @@ def judged(module: torch.nn.Module, images: Images, context: Context, batch: int
 def memory_format(module: torch.nn.Module) -> torch.memory_format:
     """channels_last, which CPUs train faster in, where oneDNN does that rightly.
 
-    On AVX2 its gradient of a 1x1 convolution with a stride and fewer than 8 input channels writes
-    beyond its memory in that format (torch 2.13): such a network keeps NCHW.
+    Its gradient of a 1x1 convolution with a stride and fewer input channels than a register holds
+    floats (8 of AVX2, 16 of AVX-512) writes beyond its memory in that format (torch 2.13): such a
+    network keeps NCHW, on every processor, so that all train alike.
     """
     import torch
 
     for part in module.modules():
-        if not isinstance(part, torch.nn.Conv2d) or part.in_channels >= 8:
+        if not isinstance(part, torch.nn.Conv2d) or part.in_channels >= 16:
             continue
         if max(part.kernel_size) == 1 and max(part.stride) > 1:
             return torch.contiguous_format
@@ -125,19 +126,19 @@ def memory_format(module: torch.nn.Module) -> torch.memory_format:
 
 
 def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task | None:
-    """How boxes or maps are learned; None where labels are classes. Raises StageError: the data has
-    other labels than the task learns from."""
+    """How what is true of images is learned; None where that is one class of several. Raises
+    StageError: the data has other labels than the task learns from."""
     import torch
 
     from edgecv import task_score, tasks
 
-    kind = type(images.truth).__name__ if images.truth is not None else "index"
     name = context.task or tasks.NONE
-    if tasks.of_classes(name) and kind == "index":
+    if tasks.of_classes(name) and images.truth is None:
         return None
     found = tasks.task(name) if name in tasks.names() else None
-    if found is None or found.truth != kind:
-        raise StageError(context.where, f"task {name} does not learn from {kind.lower()}",
+    if found is None or images.kind not in found.truths():
+        kind = images.kind.lower() or "images without labels"
+        raise StageError(context.where, f"task {name} does not learn from {kind}",
                          "give data with the task's own labels")  # fmt: skip
     pre = context.preprocess
     with torch.no_grad():
@@ -147,10 +148,11 @@ def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task |
 
 def truths_of(images: Images, chosen: np.ndarray, context: Context) -> list[Any]:
     """What is true of those images, in pixels of the input."""
-    from edgecv.data.annotations import placed
+    from edgecv.data.annotations import Boxes, Maps, placed
 
-    truth, pre = images.truth, context.preprocess
-    assert truth is not None
+    truth, pre = images.told, context.preprocess
+    if not isinstance(truth, Boxes | Maps):  # it lies nowhere in the picture
+        return [truth[int(i)] for i in chosen]
     sizes = (tuple(map(int, truth.sizes[i])) for i in chosen)
     return [
         placed(truth[int(i)], pre.placement(*size), pre.size)

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from edgecv.errors import RecipeError, TargetError
-from edgecv.exporting import Request, _file_name, _recipe, cleaned
+from edgecv.exporting import Request, _check_task, _file_name, _recipe, _task, cleaned
 from edgecv.stages.export import Export
 from tests.runtime.conftest import make_bundle
 
@@ -80,3 +80,43 @@ def test_the_quantizer_is_chosen_by_name_where_the_target_has_it(tmp_path: Path)
         with pytest.raises(kind, match=what) as refused:
             _recipe(wrong)
         assert refused.value.where == "--quantizer"
+
+
+@pytest.mark.parametrize(
+    ("asked", "task"),
+    [
+        ({}, None),
+        ({"task": "none", "decode": {}}, "none"),
+        ({"evaluate": "coco:val.json"}, "detection"),
+        ({"evaluate": "table:val.csv"}, "regression"),
+        ({"evaluate": "imagefolder:val"}, None),
+        ({"decode": {"decoder": "yolox"}}, "detection"),
+        ({"decode": {"confidence": 0.4}}, "detection"),
+        ({"decode": {"holds": "logit"}}, "segmentation"),
+        ({"decode": {"threshold": 0.4}}, None),  # binary's or multilabel's
+        ({"decode": {"threshold": 0.4}, "task": "binary"}, "binary"),
+        ({"model": "zoo:unet"}, "segmentation"),
+        ({"model": "resnet8"}, "classification"),
+        ({"model": "resnet8", "evaluate": "table:val.csv"}, "regression"),
+        ({"model": "resnet8", "decode": {"offset": 1}}, "regression"),
+    ],
+)
+def test_what_a_network_is_for(asked: dict, task: str | None) -> None:
+    assert _task(Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})) == task
+
+
+@pytest.mark.parametrize(
+    ("asked", "line"),
+    [
+        ({"decode": {"threshold": 0.4}}, "no task is given .say --task binary or --task multil"),
+        ({"decode": {"sharp": 1}}, "--decode sharp: no task is given .docs/detection.md"),
+        ({"decode": {"decoder": "x"}, "evaluate": "imagefolder:v"}, "detection is judged by boxes"),
+        ({"decode": {"iou": 0.5}, "evaluate": "masks:v"}, "--iou: task segmentation has none"),
+        ({"task": "binary", "evaluate": "coco:v.json"}, "binary is judged by classes"),
+        ({"task": "multilabel", "evaluate": "masks:v"}, "judged by boxes or numbers"),
+    ],
+)
+def test_what_is_said_of_reading_is_of_the_task(asked: dict, line: str) -> None:
+    request = Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})
+    with pytest.raises(RecipeError, match=line):
+        _check_task(request, _task(request))

@@ -182,6 +182,14 @@ def test_labels_that_a_recipe_has_are_the_datas_own(load) -> None:
         ("segmentation", "coco:val.json", "says boxes, and segmentation is judged by maps (masks:"),
         ("detection", "yolo:data.yaml", None),
         ("multilabel", "voc:set", None),
+        ("multilabel", "table:rows.csv", None),
+        ("binary", "imagefolder:photos", None),
+        (
+            "regression",
+            "imagefolder:photos",
+            "says classes, and regression is judged by numbers (t",
+        ),
+        ("detection", "table:rows.csv", "says numbers, and detection is judged by boxes"),
         ("segmentation", "mydata:make", None),  # a torch Dataset says it itself
         ("none", "yolo:data.yaml", None),
         (None, "yolo:data.yaml", None),

@@ -101,7 +101,7 @@ def add_task(command: Any) -> None:
     """`--task` and how its outputs are read."""
     command.add_argument(
         "--task", choices=(*tasks.names(), tasks.NONE),
-        help="what bundle(image) answers: classes, boxes, maps; none: the outputs by name "
+        help="what bundle(image) answers: classes, boxes, maps, numbers; none: the outputs by name "
         "(default: inferred)",
     )  # fmt: skip
     for name, (kind, text) in DECODE.items():
@@ -115,12 +115,26 @@ def add_task(command: Any) -> None:
         "--agnostic", action="store_true", default=None,
         help="boxes that overlap are one, whatever their classes",
     )  # fmt: skip
+    command.add_argument(
+        "--decode", action="append", default=[], metavar="KEY=VALUE",
+        help="any other field of how the task reads outputs: outputs=[boxes, scores], "
+        "holds=logit, threshold=0.7",
+    )  # fmt: skip
 
 
 def decode_of(options: argparse.Namespace) -> dict[str, Any]:
-    """What `add_task`'s options say of reading outputs."""
+    """What `add_task`'s options say of reading outputs. Raises RecipeError: one says it twice."""
     names = (*DECODE, "agnostic", "nms")
-    return {name: value for name in names if (value := getattr(options, name)) is not None}
+    found = {name: value for name in names if (value := getattr(options, name)) is not None}
+    for item in options.decode:
+        key, equals, text = item.partition("=")
+        if not equals or not key or key in found:
+            what = "is said twice" if key in found else "is not of the form key=value"
+            raise RecipeError(f"--decode {item}", what, "--decode outputs=[boxes, scores]")
+        from edgecv import strict_yaml
+
+        found[key] = strict_yaml.load(text, f"--decode {key}")[0]
+    return found
 
 
 def add_trust(command: Any) -> None:

@@ -46,7 +46,7 @@ def register(command: Any) -> None:
         "--evaluate",
         metavar="SOURCE",
         help="images to measure accuracy on: imagefolder:DIR; of detectors coco:ANNOTATIONS.json, "
-        "yolo:data.yaml, voc:DIR; of segmentation masks:DIR",
+        "yolo:data.yaml, voc:DIR; of segmentation masks:DIR; of numbers table:FILE.csv",
     )
     add_limits(made)
     add_trust(made)
@@ -236,9 +236,9 @@ def metric_line(metric: Mapping[str, Any]) -> str:
     from edgecv.report import words
 
     said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
-    more = metric.get("more") or {}
+    more, name = metric.get("more") or {}, metric["name"]
     known = words.figures(key for key, value in more.items() if value is not None)
-    beside = [f"{words.figure(key)} {100 * more[key]:.2f}" for key in known]
+    beside = [f"{words.figure(key)} {words.beside(more[key], name, key)}" for key in known]
     rest = f" ({', '.join(beside)})" if beside else ""
     return f"{said}{rest} on {metric['samples']:,} images"
 

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edgecv.tasks.base import NotNumbers
 
 
-ASKED = ("confidence", "iou", "max_detections", "agnostic", "top")  # of the task, where it asks
+# of the task, where it asks
+ASKED = ("confidence", "iou", "max_detections", "agnostic", "threshold", "top")
 
 
 def register(command: Any) -> None:
@@ -63,6 +64,12 @@ def register(command: Any) -> None:
         action="store_const",
         const=True,
         help="boxes of different classes suppress each other too (likewise)",
+    )
+    made.add_argument(
+        "--threshold",
+        type=float,
+        metavar="T",
+        help="least score of a label, or of yes, 0..1 (likewise)",
     )
     made.add_argument(
         "--top",
@@ -116,7 +123,7 @@ def _check(options: argparse.Namespace) -> None:
     for key in ("max_detections", "top", "every", "threads"):
         if (value := getattr(options, key)) is not None and value < 1:
             raise RecipeError(f"--{key.replace('_', '-')}", f"is {value}", "at least 1")
-    for key in ("confidence", "iou"):
+    for key in ("confidence", "iou", "threshold"):
         if (value := getattr(options, key)) is not None and not 0 <= value <= 1:
             raise RecipeError(f"--{key}", f"is {value}", "a number in 0..1")
 

@@ -7,6 +7,7 @@
     coco:JSON, coco:JSON:IMAGES_DIR, yolo:DATA.yaml, yolo:DIR, voc:DIR
                                boxes (edgecv.data.coco, .yolo, .voc)
     masks:DIR, coco-maps:JSON  the class of each pixel (edgecv.data.masks, .coco_maps)
+    table:FILE.csv             numbers (edgecv.data.table)
     shapes-boxes[:N], shapes-maps[:N]
                                made pictures with boxes or maps (edgecv.data.shapes)
     images:PATH, parted:PATH, synthetic:N
@@ -32,7 +33,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.data.annotations import Boxes, Maps
+from edgecv.data.annotations import Boxes, Maps, Numbers, Truth
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images, tell
@@ -66,11 +67,11 @@ __all__ = [
 Progress = Callable[[int, int], None]
 
 # words before a path
-PATHS = ("imagefolder", "npz", "coco", "coco-maps", "yolo", "voc", "masks", "images", "parted",
-         "arrays")  # fmt: skip
+PATHS = ("imagefolder", "npz", "coco", "coco-maps", "yolo", "voc", "masks", "table", "images",
+         "parted", "arrays")  # fmt: skip
 # what is true of a kind's images, where it is no class of the whole
 TRUTHS = {"plain": "", "arrays": "", "coco": "Boxes", "yolo": "Boxes", "voc": "Boxes",
-          "masks": "Maps", "coco_maps": "Maps",
+          "masks": "Maps", "coco_maps": "Maps", "table": "Numbers",
           "shapes-boxes": "Boxes", "shapes-maps": "Maps"}  # fmt: skip
 _SHAPES = ("shapes-boxes", "shapes-maps")  # a number of pictures may follow
 _NAMES = ("fashion-mnist", "fashion-mnist-sample", *_SHAPES)
@@ -96,12 +97,14 @@ class Source:
 
     @property
     def task(self) -> str | None:
-        """The task that such labels can only be of, a name of `edgecv.tasks`; None elsewhere."""
-        return {"Boxes": "detection", "Maps": "segmentation"}.get(self.truth)
+        """The task that such labels are of where nobody says another, a name of `edgecv.tasks`;
+        None elsewhere."""
+        known = {"Boxes": "detection", "Maps": "segmentation", "Numbers": "regression"}
+        return known.get(self.truth)
 
     @property
     def truth(self) -> str:
-        """What is true of its images: "index", "Boxes" or "Maps", as `Items.truth`; "": unknown."""
+        """What is true of its images, as `Items.truth`; "": unknown."""
         word = self.argument.partition(":")[0] if self.kind == "shapes" else self.kind
         return TRUTHS.get(word, "index")
 
@@ -142,6 +145,7 @@ def parse(source: str) -> Source:
                         "or data: {images: ...} where there are no labels")  # fmt: skip
     close = difflib.get_close_matches(kind, (*PATHS, *_NAMES), n=1)
     sources = "imagefolder:PATH, npz:PATH, coco:JSON, yolo:DATA.yaml, voc:DIR, masks:DIR, "
+    sources += "table:FILE.csv, "
     sources += "package.module:function, " + ", ".join(_NAMES)
     hint = f"did you mean {close[0]}?" if close else f"a source is one of {sources}"
     raise DataError("data", f"unknown source {source!r}", hint)
@@ -210,11 +214,13 @@ def materialise(
     pixels.flush()
     for note in items.notes():
         tell(source, note)
-    truth: Boxes | Maps | None = None
+    truth: Truth | None = None
     if items.truth == "Boxes":
         truth = Boxes.of(truths, sizes)
     elif items.truth == "Maps":
         truth = Maps.of(truths)
+    elif items.truth == "Numbers":
+        truth = Numbers.of(truths, sizes)
     classes = items.classes
     if classes is None:
         largest = int(labels.max()) if truth is None else truth.largest

@@ -1,8 +1,10 @@
-"""What is true of pictures beside a class: boxes and maps, in pixels of the pictures as they were.
+"""What is true of pictures beside a class: boxes and maps, in pixels of the pictures as they were,
+and numbers.
 
     x of the network's input = x of the picture * scale_x + offset_x       (`Placement`)
 
-A split holds them beside its pixels: `boxes.npz`, or `maps.npy` and `sizes.npy`. No pickle.
+A split holds them beside its pixels: `boxes.npz`, `maps.npy` and `sizes.npy`, or `numbers.npz`. No
+pickle.
 `placed` takes what is true of a picture to the network's input.
 """
 
@@ -90,8 +92,8 @@ class Boxes:
         """The highest class; 0 where there is none."""
         return int(self.index.max(initial=0))
 
-    def renumbered(self, table: np.ndarray) -> Boxes:
-        """The same with class k called table[k]."""
+    def renumbered(self, table: np.ndarray, count: int) -> Boxes:  # noqa: ARG002
+        """The same with class k called table[k], of so many."""
         return replace(self, index=np.asarray(table, np.int64)[self.index])
 
     def save(self, folder: Path) -> None:
@@ -145,8 +147,8 @@ class Maps:
         """The highest class; 0 where there is none."""
         return int(self.flat[self.flat != IGNORED].max(initial=0))
 
-    def renumbered(self, table: np.ndarray) -> Maps:
-        """The same with class k called table[k]."""
+    def renumbered(self, table: np.ndarray, count: int) -> Maps:  # noqa: ARG002
+        """The same with class k called table[k], of so many."""
         lut = np.full(256, IGNORED, np.uint8)
         lut[: len(table)] = table
         return replace(self, flat=lut[self.flat])
@@ -164,6 +166,61 @@ class Maps:
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not maps: {error}") from error
 
+
+@dataclass(frozen=True)
+class Numbers:
+    """A row of numbers of every picture of a split.
+
+    sizes:  int32 (N, 2), (height, width) of each picture as it was
+    values: float64 (N, K); NaN: nothing is known of it
+    """
+
+    sizes: np.ndarray
+    values: np.ndarray
+
+    FILE = "numbers.npz"
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, image: int) -> np.ndarray:
+        """float64 (K,)"""
+        return np.asarray(self.values[image])
+
+    def some(self, images: Sequence[int] | np.ndarray) -> Numbers:
+        """Those pictures, in that order."""
+        chosen = np.asarray(images, int)
+        return Numbers(self.sizes[chosen], self.values[chosen])
+
+    @staticmethod
+    def of(rows: Sequence[np.ndarray], sizes: np.ndarray) -> Numbers:
+        """rows: (K,) each"""
+        return Numbers(np.asarray(sizes, np.int32), np.array(rows, np.float64))
+
+    @property
+    def largest(self) -> int:
+        """The last column."""
+        return self.values.shape[1] - 1
+
+    def renumbered(self, table: np.ndarray, count: int) -> Numbers:
+        """The same with column k at place table[k] of so many; of the others nothing is known."""
+        values = np.full((len(self), count), np.nan)
+        values[:, table] = self.values
+        return replace(self, values=values)
+
+    def save(self, folder: Path) -> None:
+        np.savez(folder / self.FILE, sizes=self.sizes, values=self.values)
+
+    @staticmethod
+    def load(folder: Path) -> Numbers:
+        try:
+            with np.load(folder / Numbers.FILE, allow_pickle=False) as held:
+                return Numbers(**dict(held))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(str(folder), f"not numbers: {error}") from error
+
+
+Truth = Boxes | Maps | Numbers
 
 LEAST_SEEN = 0.2  # of a box's own area: what shows less of an object teaches nothing of it
 
@@ -198,7 +255,7 @@ def _placed_boxes(truth: PictureBoxes, lies: Placement, size: tuple[int, int]) -
     scale = np.array([lies.scale[1], lies.scale[0]] * 2)
     whole = truth.boxes * scale + np.array([lies.offset[1], lies.offset[0]] * 2)
     seen = whole.clip(0, np.array([size[1], size[0]] * 2)).astype(np.float32)
-    share = _areas(seen) / np.maximum(_areas(whole), 1e-9)
+    share = _areas(seen) / np.maximum(_areas(whole), 1e-30)
     # float32 may have closed a box that float64 holds open
     kept = (share >= LEAST_SEEN) & (seen[:, 2:] > seen[:, :2]).all(1)
     area = truth.area * scale[0] * scale[1] * share

@@ -7,7 +7,8 @@ both, and keeps the images it was given. `dataset.classes` names the classes if 
 
 A label is a whole number; of a detector {"boxes": (M, 4) x0 y0 x1 y1 in pixels, "labels": (M,)},
 and "iscrowd" and "area" where there are such, as torchvision has it; of segmentation the map of
-classes (H, W), 255 for what counts for nothing. The first item says which of the three it is.
+classes (H, W), 255 for what counts for nothing; of numbers a row (K,) of floats, which
+`dataset.classes` names. The first item says which of the four it is.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:  # n
             raise DataError(where, f"is {type(found).__name__}, not a pair (image, label)")
         return found[0], found[1]
 
-    truth = _kind(pair(0)[1])
+    first = pair(0)[1]
+    truth, count = _kind(first), len(names or ())
+    if truth == "Numbers":
+        count = count or len(first)
 
     def item(index: int) -> tuple[np.ndarray, Any]:
         where, (image, said) = f"{argument} item {index}", pair(index)
@@ -53,8 +57,8 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:  # n
             raise DataError(where, f"is labelled by {_WORDS[kind]}, item 0 by {_WORDS[truth]}")
         if truth == "index":
             return pixels, _label(where, said)
-        of = _boxes if truth == "Boxes" else _map
-        return pixels, of(where, said, pixels.shape[:2], len(names or ()), faults)
+        of = {"Boxes": _boxes, "Maps": _map, "Numbers": _row}[truth]
+        return pixels, of(where, said, pixels.shape[:2], count, faults)
 
     return Items(len(dataset), item, names, channels=None, notes=faults.sentences, truth=truth)
 
@@ -161,14 +165,17 @@ def _label(where: str, label: Any) -> int:
     return number
 
 
-_WORDS = {"index": "a number", "Boxes": "boxes", "Maps": "a map"}
+_WORDS = {"index": "a number", "Boxes": "boxes", "Maps": "a map", "Numbers": "a row of numbers"}
 
 
 def _kind(label: Any) -> str:
     """What a label is, as `Items.truth` says it."""
     if isinstance(label, dict) and "boxes" in label:
         return "Boxes"
-    return "Maps" if hasattr(label, "convert") or getattr(label, "ndim", 0) in (2, 3) else "index"
+    if hasattr(label, "convert") or getattr(label, "ndim", 0) in (2, 3):
+        return "Maps"
+    row = isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1
+    return "Numbers" if row else "index"
 
 
 def _written(label: Any) -> str:
@@ -202,6 +209,21 @@ def _boxes(
             raise DataError(where, f"has {len(boxes)} boxes and {len(values)} of {key}")
     crowd = more["iscrowd"].astype(bool) if "iscrowd" in more else None
     return mended(boxes, index.astype(np.int64), size, faults, crowd, more.get("area"))
+
+
+def _row(
+    where: str,
+    said: Any,
+    size: tuple[int, int],  # noqa: ARG001
+    classes: int,
+    faults: Faults,  # noqa: ARG001
+) -> np.ndarray:
+    found = _numbers(where, said).astype(np.float64)
+    if found.ndim != 1 or len(found) != classes:
+        raise DataError(where, f"has {found.size} numbers, not {classes}", "as many as names")
+    if not np.isfinite(found).all():
+        raise DataError(where, "holds NaN or infinity", "leave the item out of the dataset")
+    return found
 
 
 def _map(

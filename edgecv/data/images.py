@@ -1,9 +1,9 @@
 """Images: one split of a data set as arrays on disk, ready for training and measuring.
 
 A folder with `pixels.npy` (uint8, memory-mapped when read), `labels.npy` (int64) and
-`classes.json`; `arrays.json` and `array-0.npy`, ... where a network has other inputs; boxes or maps
-where they are what is true of the images (`edgecv.data.annotations`). No pickle: arrays are read
-with allow_pickle=False.
+`classes.json`; `arrays.json` and `array-0.npy`, ... where a network has other inputs; boxes, maps
+or numbers where they are what is true of the images (`edgecv.data.annotations`). No pickle: arrays
+are read with allow_pickle=False.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from edgecv.data.annotations import Boxes, Maps
+from edgecv.data.annotations import Boxes, Maps, Numbers, Truth
 from edgecv.errors import DataError
 from edgecv.samples import Samples
 
@@ -35,7 +36,8 @@ class Images:
     made_up: no photographs but noise: distances mean something on them, best classes do not
     arrays:  by name, real values (N, ...) for inputs of the network besides the image
     blank:   there are arrays alone, and the pixels stand for nothing
-    truth:   boxes or maps, in pixels of the pictures as they were; `labels` are zeros then
+    truth:   boxes or maps, in pixels of the pictures as they were, or numbers; `labels` are zeros
+             then
 
     Raises DataError where these do not hold.
     """
@@ -46,7 +48,7 @@ class Images:
     made_up: bool = False
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     blank: bool = False
-    truth: Boxes | Maps | None = None
+    truth: Truth | None = None
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.pixels.dtype != np.uint8:
@@ -61,10 +63,30 @@ class Images:
             check_labels("images", self.labels, len(self.classes))
         if self.truth is not None and len(self.truth) != len(self.labels):
             seen = f"{len(self.truth)} for {len(self.labels)} images"
-            raise DataError("images", f"boxes or maps must be one for each image, not {seen}")
+            raise DataError("images", f"boxes, maps or numbers: one for each image, not {seen}")
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def kind(self) -> str:
+        """What is true of each image, as `edgecv.data.source.Items.truth`; "" without labels."""
+        if self.truth is not None:
+            return type(self.truth).__name__
+        return "index" if self.classes else ""
+
+    @property
+    def told(self) -> Any:
+        """What is true of each image, as a task is judged by it: `truth`, or int64 (N,) of the
+        class; None without labels."""
+        return self.truth if self.truth is not None else self.labels if self.classes else None
+
+    def sizes(self, size: tuple[int, int]) -> list[tuple[int, int]]:
+        """(height, width) of each picture as it was; `size` where nobody kept it, for only what
+        lies in a picture hangs on that."""
+        if self.truth is None:
+            return [size] * len(self)
+        return [(int(h), int(w)) for h, w in self.truth.sizes]
 
     @property
     def samples(self) -> Samples:
@@ -94,7 +116,8 @@ class Images:
         except (OSError, ValueError) as error:
             raise DataError(str(folder), f"not a folder of images: {error}") from error
         made_up, blank = ((folder / mark).exists() for mark in (MADE_UP, BLANK))
-        held = next((kind for kind in (Boxes, Maps) if (folder / kind.FILE).exists()), None)
+        kinds = (Boxes, Maps, Numbers)
+        held = next((kind for kind in kinds if (folder / kind.FILE).exists()), None)
         truth = held.load(folder) if held else None
         return Images(pixels, labels, classes, made_up, arrays, blank, truth)
 
@@ -133,7 +156,7 @@ def as_outputs(test: Images, outputs: Sequence[str] | None) -> Images:
         taken[found] = c
     table = np.array(list(taken), np.int64)
     if test.truth is not None:
-        return replace(test, truth=test.truth.renumbered(table), classes=names)
+        return replace(test, truth=test.truth.renumbered(table, len(names)), classes=names)
     return replace(test, labels=table[test.labels], classes=names)
 
 

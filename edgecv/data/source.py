@@ -31,7 +31,8 @@ class Items:
     blank:    there are arrays alone: what `item` gives stands for nothing
     notes:    once all are decoded: what a user should know of how they were read
     truth:    what is true of an image: "index" its class, int; "Boxes" its PictureBoxes; "Maps" the
-              class of each pixel, uint8 (H, W) (edgecv.data.annotations)
+              class of each pixel, uint8 (H, W); "Numbers" float64 (K,), `classes` being what the
+              K are called (edgecv.data.annotations)
     ids:      the numbers that the set itself gives its classes, in their order; () where none
     """
 

@@ -78,8 +78,13 @@ def answers(student: Any, teacher: Any) -> Tensor:
     """How far apart all outputs are, each in units of the teacher's own variance: 0 where both say
     the same, about 1 where a constant is said. Of what modules returned, in one form."""
     pairs = zip(tensors(student), tensors(teacher), strict=True)
-    apart = [(a - b).square().mean() / b.var().clamp_min(LEAST_VARIANCE) for a, b in pairs]
+    apart = [(a - b).square().mean() / _variance(b).clamp_min(LEAST_VARIANCE) for a, b in pairs]
     return torch.stack(apart).mean()
+
+
+def _variance(values: Tensor) -> Tensor:
+    """0 of a single value, of which torch says NaN."""
+    return values.var() if values.numel() > 1 else values.new_zeros(())
 
 
 def hints(student: Tensor, teacher: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import child
+from edgecv import child, tasks
 from edgecv.errors import MissingExtraError, NoCudaDevice
 from edgecv.ladder import causes, reference, samples, tolerances
 from edgecv.ladder.answered import Answered
@@ -55,6 +55,8 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     theirs = found.preprocess or own
     forms = _forms(contents, found)
     pictures = pictures.spread(job["samples"] or JUDGED)
+    if not tasks.of_classes(contents.manifest.get("task")):
+        pictures = replace(pictures, labels=None)  # its best output is no class
     kinds = kinds_of(contents.outputs)
     try:
         prepared = found.preprocess is not None and pictures.feeds is None

@@ -143,6 +143,8 @@ def told(predictions: Any) -> str:
         said = ", ".join(_output(r) for r in rows)
     elif rows and all(isinstance(r, dict) and {"label", "score"} <= r.keys() for r in rows):
         said = ", ".join(_labels(rows))
+    elif rows and all(isinstance(r, dict) and {"label", "value"} <= r.keys() for r in rows):
+        said = ", ".join(_number(r) for r in rows)
     elif isinstance(predictions, dict) and isinstance(shares := predictions.get("share"), dict):
         said = ", ".join(f"{label} {100 * share:.0f}%" for label, share in shares.items())
     else:
@@ -155,6 +157,11 @@ def _output(row: Mapping[str, Any]) -> str:
     span = f" {row['min']:.4g}..{row['max']:.4g}" if "min" in row else ""
     strange = f" ({row['not_finite']} not finite)" if "not_finite" in row else ""
     return f"{row['output']} {shape}{span}{strange}"
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    value = "no number" if row["value"] is None else f"{row['value']:.4g}"
+    return " ".join(filter(None, (str(row["label"]), value, str(row.get("unit", "")))))
 
 
 def _labels(rows: Sequence[Mapping[str, Any]]) -> list[str]:

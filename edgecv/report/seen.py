@@ -61,7 +61,7 @@ def _job(run: Run, row: Row, rows: Sequence[Row]) -> dict[str, Any] | None:
     if row["is_reference"] or node is None or (path := run.bundle_file(node)) is None:
         return None
     images = run.images(node)
-    if images is None or images.truth is None:
+    if images is None or not isinstance(images.truth, Boxes | Maps):
         return None
     if (other := float_bundle(run, row, rows)) is None:
         return None

@@ -24,3 +24,13 @@ class Prediction(NamedTuple):
     index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
     label: str
     score: float
+
+
+class Measured(NamedTuple):
+    """One number: its place in the output, its name and its unit ("" where none is known), and its
+    value in that unit."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs
+    label: str
+    unit: str
+    value: float

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv import tasks
 from edgecv.errors import StageError
 from edgecv.stages.base import Context, Stage
 from edgecv.training import Plan
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgecv.distillation.lesson import Lesson
+
+
+AUGMENTS = ("flip", "shift", "scale", "colour", "mosaic")  # how a plan changes pictures
 
 
 class Training(Stage):
@@ -47,7 +51,10 @@ class Training(Stage):
         default=0.0, ge=0, le=4, description="of boxes and maps: pictures up to 1 + scale larger"
     )
     colour: float = Field(
-        default=0.0, ge=0, le=1, description="of boxes and maps: brightness and contrast at random"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="of boxes, maps and numbers: brightness and contrast at random",
     )
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="of boxes: the share of pictures made of four"
@@ -67,10 +74,19 @@ class Training(Stage):
         named = self.teacher not in ("self", "none")
         return super().parameters() | ({"teacher": "named"} if named else {})
 
-    def unfit(self, task: str) -> str:  # noqa: ARG002
+    def unfit(self, task: str) -> str:
         for name in ("label_smoothing", "logits_mse"):
             if getattr(self, name):
                 return f"{name} is of one class an image"
+        said = self.model_fields_set
+        for name in ("temperature", "dkd_beta"):  # of a softmax; no value of theirs is "off"
+            if name in said:
+                return f"{name} is of one class an image"
+        known = tasks.task(task).augments if task in tasks.names() else AUGMENTS
+        for name in AUGMENTS:
+            if name in said and getattr(self, name) and name not in known:
+                does = f"it changes pictures by {', '.join(known)}" if known else "it changes none"
+                return f"{name} is not among what it reads: {does}"
         return ""
 
     def plan(self, epochs: int, lr: float) -> Plan:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the command line reads this module at every start
 
 __path__ = [*__path__, *portions.of("tasks")]
 NONE = "none"  # tensors in, tensors out
-SHARED = ("base", "drawing", "paired")  # what tasks share
+SHARED = ("augment", "base", "drawing", "paired")  # what tasks share
 
 
 @cache
@@ -45,6 +45,17 @@ def task(name: str) -> type[Task]:
 def of_classes(name: str | None) -> bool:
     """Whether labels are one class an image, as they are where nothing is said."""
     return name in (None, NONE, "classification")
+
+
+def width(name: str | None, classes: int) -> int:
+    """How many outputs a network of that task has for so many names."""
+    return classes if of_classes(name) else task(str(name)).width(classes)
+
+
+def figure(metric: str, name: str, value: float) -> str:
+    """One of `Score.more` beside that metric, in words: shares of 1 in points."""
+    amounts = next((t.amounts for t in map(task, names()) if t.metric == metric), ())
+    return f"{name} {value:.4g}" if name in amounts else f"{name} {100 * value:.2f}"
 
 
 def called(metric: str) -> str:

@@ -9,13 +9,15 @@ Imported on devices: numpy and the standard library only, at import, in `read` a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from typing import Self
+
     import torch
 
     from edgecv.runtime.placement import Placement
@@ -33,7 +35,8 @@ class Score:
     value:     the task's metric, 0..1
     samples:   images
     per_class: the same of each class by its name; None where no image has it
-    more:      other figures by name (ap50, recall, pixel_accuracy), each 0..1
+    more:      other figures by name (ap50, recall, pixel_accuracy), each 0..1 but the task's
+               `amounts`
     parts:     what `Task.difference` compares two networks of the same images by
     """
 
@@ -106,6 +109,9 @@ class Task:
     figures:    what the other figures of its score mean, sentences
     answers:    what `same` counts, a noun; "" where two answers are not compared
     best_class: whether the answer is the best of several scores, of an image or of each pixel
+    rows:   what a row of numbers is: scores of "classes" that exclude each other, or "values"
+    augments: the parameters of training by which `augmented` changes pictures
+    amounts:  those of `Score.more` that are no shares of 1, but in the labels' own units
     """
 
     name: ClassVar[str] = ""
@@ -116,6 +122,19 @@ class Task:
     figures: ClassVar[str] = ""
     answers: ClassVar[str] = ""
     best_class: ClassVar[bool] = False
+    rows: ClassVar[str] = "classes"
+    augments: ClassVar[tuple[str, ...]] = ("flip", "shift", "scale", "colour", "mosaic")
+    amounts: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def truths(cls) -> tuple[str, ...]:
+        """The kinds of labels that it is judged by and learns from, as `truth` calls them."""
+        return (cls.truth,)
+
+    @classmethod
+    def width(cls, classes: int) -> int:
+        """How many outputs a network has for so many names."""
+        return classes
 
     def described(self) -> dict[str, Any]:
         """What a manifest holds: every field that is not its default's."""
@@ -131,7 +150,7 @@ class Task:
         return tuple(f.name for f in fields(cls))
 
     @classmethod
-    def of(cls, described: Mapping[str, Any]) -> Task:
+    def of(cls, described: Mapping[str, Any]) -> Self:
         """The task of a manifest. Raises ValueError: a key or a value that it does not have."""
         known = {f.name for f in fields(cls)}
         if unknown := sorted(described.keys() - known):
@@ -171,6 +190,16 @@ class Task:
         more than one reading fits (how to say which).
         """
         raise NotImplementedError
+
+    @classmethod
+    def of_ends(
+        cls,
+        outputs: Sequence[TensorSpec],  # noqa: ARG003
+        sigmoid: Collection[str],  # noqa: ARG003
+    ) -> dict[str, Any]:
+        """What `of_graph` is told beside what the user says. sigmoid: names of the outputs that a
+        sigmoid makes."""
+        return {}
 
     # --- on devices too
 

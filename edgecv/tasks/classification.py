@@ -51,6 +51,11 @@ class ClassificationTask(Task):
         return {"scores": self.scores}
 
     @classmethod
+    def knobs(cls) -> tuple[str, ...]:
+        """None: what the output holds is told by its values (`scores_of`)."""
+        return ()
+
+    @classmethod
     def of_manifest(cls, manifest: Mapping[str, Any]) -> ClassificationTask:
         return cls(manifest.get("scores", "logits"))
 
@@ -118,16 +123,9 @@ class ClassificationTask(Task):
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         """McNemar's exact test on the images that only one of them has right."""
-        from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
+        from edgecv.tasks import paired
 
-        a, b = before["correct"], after["correct"]
-        if len(a) != len(b):
-            raise ValueError("measured on different test images")
-        drop, low, high = paired_drop(a, b, 1.0 - 2.0 * alpha)
-        lost, won = int((a & ~b).sum()), int((b & ~a).sum())
-        p = drop_p(lost, won)
-        told = f"{lost} images lost, {won} won of {len(a):,} (p {p:.2g})"
-        return Difference(drop, (low, high), p, told, images_to_settle(a, b, alpha))
+        return paired.of_right(before["correct"], after["correct"], alpha)
 
 
 def best_of(z: np.ndarray, top: int | None) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""What a network said of a picture, drawn on it: boxes, the classes of pixels, the best classes.
+"""What a network said of a picture, drawn on it: boxes, the classes of pixels, the best classes,
+numbers.
 
 Lines and letters grow with the picture. One whose longer side is below LEAST pixels has no room for
 letters and is enlarged by a whole number k, pixel by pixel; every other keeps its size (k = 1).
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from edgecv.errors import DataError, missing
+from edgecv.runtime.answers import Measured
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -129,6 +131,16 @@ def classes(image: np.ndarray, predictions: Sequence[Scored]) -> np.ndarray:
     """uint8 (k H, k W, 3): the classes given with their scores, best first, in a corner."""
     sheet = _Sheet(image)
     sheet.legend([(f"{p.label} {p.score:.2f}", colour(int(p.index))) for p in predictions])
+    return sheet.pixels()
+
+
+def numbers(image: np.ndarray, measured: Sequence[Measured]) -> np.ndarray:
+    """uint8 (k H, k W, 3): every number with its name and unit, in a corner, in their order."""
+    sheet = _Sheet(image)
+    sheet.legend([
+        (f"{m.label} {m.value:.4g}{f' {m.unit}' if m.unit else ''}", colour(m.index))
+        for m in measured
+    ])  # fmt: skip
     return sheet.pixels()
 
 

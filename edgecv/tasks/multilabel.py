@@ -5,12 +5,12 @@
 
 What is true of an image are its boxes, of which the classes alone are asked (VOC's classification,
 Everingham et al., IJCV 88, 2010): a class that has only boxes that are `crowd` (VOC's difficult)
-is not judged on that image.
+is not judged on that image. Or it is a row of a table, 0 or 1 for each class.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -23,10 +23,12 @@ from edgecv.tasks.classification import Prediction
 if TYPE_CHECKING:
     import torch
 
-    from edgecv.data.annotations import Boxes, PictureBoxes
+    from edgecv.data.annotations import Boxes, Numbers, PictureBoxes
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
     from edgecv.training import Plan
+
+    Own = PictureBoxes | np.ndarray  # what is true of one picture
 
 SCORES = ("logits", "probabilities")
 _SHOWN = 64  # replicates of the bootstrap at once
@@ -56,6 +58,7 @@ class MultilabelTask(Task):
     asks: ClassVar[tuple[str, ...]] = ("threshold",)
     figures: ClassVar[str] = "Precision, recall and F1: at the threshold, over all classes."
     answers: ClassVar[str] = "classes"
+    rows: ClassVar[str] = "values"
 
     scores: str = "logits"
     threshold: float = 0.5
@@ -65,6 +68,14 @@ class MultilabelTask(Task):
             raise ValueError(f"decode.scores {self.scores!r} is none of {', '.join(SCORES)}")
         if not 0.0 <= self.threshold <= 1.0:
             raise ValueError(f"decode.threshold {self.threshold!r} is wrong: 0 to 1")
+
+    @classmethod
+    def truths(cls) -> tuple[str, ...]:
+        return ("Boxes", "Numbers")
+
+    @classmethod
+    def of_ends(cls, outputs: Sequence[TensorSpec], sigmoid: Collection[str]) -> dict[str, Any]:
+        return {"scores": "probabilities"} if outputs[0].name in sigmoid else {}
 
     @classmethod
     def of_graph(
@@ -80,7 +91,10 @@ class MultilabelTask(Task):
             found, expected = "x".join(map(str, shape)), f"a row of scores 1x{classes or 'C'}"
             raise UnsupportedError("task multilabel", f"output {outputs[0].name} is {found}, "
                                    f"expected {expected}", "name another task")  # fmt: skip
-        return cls(**said)
+        try:
+            return cls.of({k: v for k, v in said.items() if v is not None})
+        except ValueError as error:
+            raise UnsupportedError("task multilabel", str(error)) from None
 
     def read(
         self,
@@ -110,7 +124,9 @@ class MultilabelTask(Task):
     def judging(self) -> Mapping[str, Any]:
         return {"threshold": 0.0}
 
-    def score(self, reads: Iterable[Labels], truth: Boxes, classes: Sequence[str]) -> Score:
+    def score(
+        self, reads: Iterable[Labels], truth: Boxes | Numbers, classes: Sequence[str]
+    ) -> Score:
         """mAP, AP of each class; precision, recall and F1 at the threshold, all classes together.
 
         Raises DataError: not as many reads as images, or no image has a class.
@@ -125,7 +141,7 @@ class MultilabelTask(Task):
                 ]
         if count != len(truth):
             raise DataError("multilabel", f"{count} answers for {len(truth)} images")
-        there, known = _there(truth, len(classes))
+        there, known = _of_pictures([truth[i] for i in range(len(truth))], len(classes))
         if not there.any():
             raise DataError("multilabel", "no image has a class: there is nothing to be judged by")
         parts = {"said": said, "there": there, "known": known}
@@ -161,11 +177,15 @@ class MultilabelTask(Task):
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
     ) -> tuple[np.ndarray, Sequence[Any]]:
-        from edgecv.tasks.detection import augment
+        if truths and isinstance(truths[0], np.ndarray):  # they lie nowhere in the picture
+            from edgecv.tasks import augment
 
-        return augment.augmented(pixels, truths, plan, rng)
+            return augment.moved(pixels, plan, rng), truths
+        from edgecv.tasks.detection import augment as of_boxes
 
-    def loss(self, outputs: Any, truths: Sequence[PictureBoxes]) -> torch.Tensor:
+        return of_boxes.augmented(pixels, truths, plan, rng)
+
+    def loss(self, outputs: Any, truths: Sequence[Own]) -> torch.Tensor:
         """Binary cross-entropy, the mean over images and the classes that are judged there.
 
         outputs: (N, C), logits or probabilities as `scores` says. Raises ModelError.
@@ -178,7 +198,7 @@ class MultilabelTask(Task):
         if not isinstance(outputs, torch.Tensor) or outputs.shape[:1] != (len(truths),):
             raise ModelError("multilabel loss", f"outputs are no rows for {len(truths)} images")
         z = outputs.flatten(1)
-        most = max((int(t.index.max(initial=0)) for t in truths), default=0)
+        most = max(map(_last, truths), default=0)
         if most >= z.shape[1]:
             what = f"an image has class {most} and the network {z.shape[1]} classes"
             raise ModelError("multilabel loss", what, "give the builder the data's class count")
@@ -194,14 +214,26 @@ class MultilabelTask(Task):
         return drawing.classes(image, self.answer(read, labels))
 
 
-def _there(truth: Boxes, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    return _of_pictures([truth[i] for i in range(len(truth))], classes)
+def _last(own: Own) -> int:
+    """The last class that is said of a picture."""
+    return len(own) - 1 if isinstance(own, np.ndarray) else int(own.index.max(initial=0))
 
 
-def _of_pictures(truths: Sequence[PictureBoxes], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """bool (N, C): which class is on which image, and where that can be judged."""
+def _of_pictures(truths: Sequence[Own], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """bool (N, C): which class is on which image, and where that can be judged.
+
+    Raises DataError: a number of a table that is neither 0 nor 1.
+    """
     there, unsure = np.zeros((2, len(truths), classes), bool)
     for i, own in enumerate(truths):
+        if isinstance(own, np.ndarray):
+            known = np.isfinite(own)
+            if not np.isin(own[known], (0, 1)).all():
+                odd = own[known][~np.isin(own[known], (0, 1))][0]
+                what = f"a class is {odd:g} on image {i}: neither 0 nor 1"
+                raise DataError("multilabel", what, "numbers that are no classes: task regression")
+            there[i, : len(own)], unsure[i, : len(own)] = own == 1, ~known
+            continue
         there[i, own.index[~own.crowd]] = True
         unsure[i, own.index[own.crowd]] = True
     return there, there | ~unsure

@@ -1,4 +1,5 @@
-"""The paired bootstrap of a metric over images.
+"""Two networks on the same images: McNemar where an image is right or wrong, and else the paired
+bootstrap of a metric over images.
 
     d = v(before) - v(after),    d* = the same of N images drawn from the N with replacement
 
@@ -61,6 +62,22 @@ def interval(
     spread = float(value_of(parts, draws(images, REPLICATES, seed)).std())
     half = NormalDist().inv_cdf(1.0 - alpha) * spread
     return max(0.0, value - half), min(1.0, value + half)
+
+
+def of_right(before: np.ndarray, after: np.ndarray, alpha: float) -> Difference:
+    """McNemar's exact test. before, after: bool (N,), which images each of them has right.
+
+    Raises ValueError: of other images.
+    """
+    from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
+
+    if len(before) != len(after):
+        raise ValueError("measured on different test images")
+    drop, low, high = paired_drop(before, after, 1.0 - 2.0 * alpha)
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    p = drop_p(lost, won)
+    told = f"{lost} images lost, {won} won of {len(before):,} (p {p:.2g})"
+    return Difference(drop, (low, high), p, told, images_to_settle(before, after, alpha))
 
 
 def _enough(drop: float, low: float, high: float, images: int) -> int:

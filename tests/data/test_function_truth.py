@@ -38,6 +38,9 @@ def far(split): return Set([{**BOX, "labels": [0, 2]}], NAMES)
 def odd(split): return Set([{**BOX, "labels": [0]}], NAMES)
 def small(split): return Set([MAP[:5]], NAMES)
 def beyond(split): return Set([MAP + 1], NAMES)
+def rows(split): return Set([[1.5, -2], np.array([3, 4])], ["angle", "level"])
+def uneven(split): return Set([[1.5, -2], [3.0]])
+def empty(split): return Set([[1.5, float("nan")]])
 def words(split): return Set([{**BOX, "labels": ["a", "b"]}], NAMES)
 """
 
@@ -87,3 +90,13 @@ def test_maps(module: str, tmp_path: Path) -> None:
 def test_what_is_wrong_is_named(module: str, function: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=line):
         made(module, function, tmp_path / "out")
+
+
+def test_rows_of_numbers(module: str, tmp_path: Path) -> None:
+    found = made(module, "rows", tmp_path / "rows")
+    assert (found.kind, found.classes) == ("Numbers", ("angle", "level"))
+    assert found.truth.values.tolist() == [[1.5, -2], [3, 4]]
+    with pytest.raises(DataError, match="item 1: has 1 numbers, not 2"):
+        made(module, "uneven", tmp_path / "uneven")
+    with pytest.raises(DataError, match="item 0: holds NaN or infinity"):
+        made(module, "empty", tmp_path / "empty")

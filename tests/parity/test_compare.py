@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from edgecv.errors import ParityError
+from edgecv.errors import NotFiniteError, ParityError
 from edgecv.ladder.rungs import rung
 from edgecv.parity import EXPORT, Tolerance, check, compare
 
@@ -31,12 +31,28 @@ def test_zeros_are_compared_without_a_crash() -> None:
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("side", [0, 1])
-def test_outputs_that_are_no_numbers_are_refused(bad: float, side: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "says", "hint"),
+    [
+        (0, "the network itself answers NaN or infinity: '0' on 1 of 2 images", "as in training"),
+        (1, "answers NaN or infinity where what it was made of does not: '0' on 1 of 2", "fp16"),
+    ],
+)
+def test_outputs_that_are_no_numbers_are_refused(
+    bad: float, side: int, says: str, hint: str
+) -> None:
     arrays = [REFERENCE.copy(), REFERENCE.copy()]
     arrays[side][0, 0] = bad
-    with pytest.raises(ParityError, match=r"export of dense.* hold NaN or Inf"):
+    with pytest.raises(ParityError if side else NotFiniteError) as caught:
         check("export of dense", *arrays, Tolerance(-1000, 0))
+    assert says in caught.value.what
+    assert hint in caught.value.hint
+
+
+def test_made_up_images_may_be_to_blame() -> None:
+    bad = np.full((2, 2), np.nan)
+    with pytest.raises(NotFiniteError, match=r"on 2 of 2 images.*made up: give images of your own"):
+        check("x", bad, bad, EXPORT, made_up=True)
 
 
 def test_too_much_noise_is_refused_with_the_figures() -> None:

@@ -1,5 +1,5 @@
-"""Every stage trains and measures what other tasks learn: boxes and maps, by their loss and metric,
-or refuses before anything runs."""
+"""Every stage trains and measures what other tasks learn: boxes, maps, yes or no, and numbers, by
+their loss and metric, or refuses before anything runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv import recipe, stages, zoo  # noqa: E402
-from edgecv.data.annotations import Boxes, Maps, PictureBoxes  # noqa: E402
+from edgecv.data.annotations import Boxes, Maps, Numbers, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import MissingExtraError, RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
@@ -71,6 +71,20 @@ def with_maps(seed: int, count: int = COUNT) -> Images:
     return Images(pixels, np.zeros(count, np.int64), ("nothing", *NAMES), truth=truth)
 
 
+def with_classes(seed: int, count: int = COUNT) -> Images:
+    """Which of the two it is."""
+    return Images(pictures(seed, count)[0], np.arange(count, dtype=np.int64) % CLASSES, NAMES)
+
+
+def with_numbers(seed: int, count: int = COUNT) -> Images:
+    """How bright it is and how large."""
+    pixels, places = pictures(seed, count)
+    rows = [np.array([pixels[i].mean() / 64, (box[2] - box[0]) / 10.0])
+            for i, box in enumerate(places)]  # fmt: skip
+    truth = Numbers.of(rows, np.full((count, 2), SIDE))
+    return Images(pixels, np.zeros(count, np.int64), ("level", "side [px]"), truth=truth)
+
+
 @dataclass(frozen=True)
 class Case:
     """A network of the zoo, and what it learns from."""
@@ -94,6 +108,8 @@ CASES = {
     "fast-scnn": Case(
         "fast_scnn", {"width": 0.25, "classes": 3}, "segmentation", "miou", with_maps
     ),
+    "yes-or-no": Case("resnet8", {"width": 8, "classes": 1}, "binary", "accuracy", with_classes),
+    "numbers": Case("resnet8", {"width": 8, "classes": 2}, "regression", "r2", with_numbers),
 }
 QUICK = {"batch_size": 8}
 WORK: dict[str, dict[str, Any]] = {
@@ -106,6 +122,8 @@ WORK: dict[str, dict[str, Any]] = {
     "qat": {"epochs": 1, "samples": 8},
     "binarize": {"epochs": 2, "layers": "auto", "share": 0.2},
 }
+# one logit that is not trained says nearly the same of all images: nothing to be taught by
+ALONE = {("yes-or-no", "qat"): {"teacher": "none"}}
 COMPACT = {("detector", "restructure"), ("fast-scnn", "restructure")}  # nothing is left to replace
 
 
@@ -131,7 +149,7 @@ def test_a_stage_ends_in_a_network_whose_metric_it_tells(
     name: str, word: str, tmp_path: Path
 ) -> None:
     case = CASES[name]
-    facts, about = ran(case, tmp_path, word)
+    facts, about = ran(case, tmp_path, word, **ALONE.get((name, word), {}))
     assert facts["metric"] == case.metric
     assert "top1" not in facts
     assert np.isfinite(facts["loss"]).all()
@@ -234,6 +252,12 @@ targets: [cpu]
         ("train: {label_smoothing: 0.1}", "label_smoothing is of one class an image"),
         ("qat: {logits_mse: 1}", "logits_mse is of one class an image"),
         ("lowrank: {rank_by: accuracy}", "counts images whose class changes"),
+        ("train: {teacher: model, temperature: 4}", "temperature is of one class an image"),
+        ("distill: {dkd_beta: 8, student: {zoo: unet}}", "dkd_beta is of one class an image"),
+        (
+            "train: {mosaic: 0.5}",
+            "mosaic is not among what it reads: it changes pictures by flip, ",
+        ),
     ],
 )
 def test_what_is_of_classes_is_refused_before_anything_runs(

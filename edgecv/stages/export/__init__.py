@@ -48,7 +48,8 @@ class Export(Stage):
         target = context.target
         assert target is not None
         if module is None and (graph := _of_file(source, target, context)) is not None:
-            with_kinds(graph.knowing(source.parent), context.labels).save_facts()
+            graph = graph.knowing(source.parent)
+            with_kinds(graph, context.labels, context.task).save_facts()
             return
         from edgecv.binary.frozen import frozen, one_bit
         from edgecv.errors import ParityError
@@ -68,7 +69,7 @@ class Export(Stage):
         takes = source[0].facts.get("takes", {}) if isinstance(source, tuple) else {}
         graph = self._export(module, takes, context, target, _named(source))
         graph = graph.knowing(context.out if isinstance(source, tuple) else source.parent)
-        graph = with_kinds(graph, context.labels)
+        graph = with_kinds(graph, context.labels, context.task)
         images = context.images("train")
         pixels = judged(images.samples)
         found = plain_answers(graph, pixels, context.preprocess, keep=True)

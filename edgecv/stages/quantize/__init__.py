@@ -240,7 +240,7 @@ def _check_drop(source: Any, limits: Any, context: Context) -> None:
         return
     place = f"{context.where}: accuracy_drop"
     if not context.classifies:
-        if context.images("test").truth is None:
+        if context.images("test").told is None:
             raise unknown_drop(str(context.task), place, "data.test")
         return
     name, kind = next(iter(kinds(source.outputs).items()))

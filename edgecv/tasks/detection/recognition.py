@@ -54,7 +54,10 @@ def _said(seen: Seen) -> tuple[str, Fields]:
     word = seen.said["decoder"]
     if (fields := FITS[word](seen)) is None:
         others = [w for w in FITS if FITS[w](seen) is not None]
-        hint = " or ".join(others) + " would fit" if others else "strides, anchors, outputs?"
+        hint = "--decode strides=[8, 16, 32]? --decode anchors=...?"
+        if len(seen.outputs) > 1:
+            hint = f"which of them? --decode outputs=[{seen.outputs[0].name}, ...], in its order"
+        hint = " or ".join(others) + " would fit" if others else hint
         what = f"{word} reads {_expected(word, seen)}, not {_told(seen)}"
         raise UnsupportedError("--decoder", what, hint)
     return word, fields

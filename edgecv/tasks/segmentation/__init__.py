@@ -8,7 +8,7 @@ not seen (cut off by a crop), or of which it says NaN alone, is 255 in the map.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from edgecv.runtime.spec import TensorSpec
     from edgecv.training import Plan
 
+_WHERE = "task segmentation"
 HOLDS = ("scores", "logit", "probability", "indices")
 _BINARY = {"logit": 0.0, "probability": 0.5}  # class 1 above it, class 0 else
 
@@ -62,6 +63,7 @@ class SegmentationTask(Task):
     figures: ClassVar[str] = "Pixel accuracy: the share of the pixels that are right."
     answers: ClassVar[str] = "pixels"
     best_class: ClassVar[bool] = True
+    augments: ClassVar[tuple[str, ...]] = ("flip", "shift", "scale", "colour")
 
     input: tuple[int, int] = (0, 0)
     output: str = ""
@@ -96,23 +98,37 @@ class SegmentationTask(Task):
         if output and output not in [o.name for o in outputs]:
             names = ", ".join(o.name for o in outputs)
             raise UnsupportedError("task segmentation", f"no output {output!r}", f"one of {names}")
-        # who names the output may have one of more classes than the data name
-        wanted = classes if output is None else None
-        told = {o.name: _holds(o, size, wanted) for o in outputs if output in (None, o.name)}
-        fits = {name: kind for name, kind in told.items() if kind}
+        chosen = [o for o in outputs if output in (None, o.name)]
+        maps = {o.name: kind for o in chosen if (kind := _holds(o, size))}
         seen = ", ".join(f"{o.name} {'x'.join(map(str, o.shape))}" for o in outputs)
-        if not fits:
+        if not maps:
             expected = f"1x{classes or 'C'}xhxw of the input's {size[0]}x{size[1]}, or 1xhxw"
-            raise UnsupportedError("task segmentation", f"outputs {seen}, expected {expected}",
+            raise UnsupportedError(_WHERE, f"outputs {seen}, expected {expected}",
                                    "name another task, or leave --task out")  # fmt: skip
+        # who names the output may have one of more classes than the data name
+        counts = {o.name: o.shape[1] for o in chosen if maps.get(o.name) == "scores"}
+        wanted = classes if output is None else None
+        fits = {n: k for n, k in maps.items() if wanted in (None, counts.get(n, wanted))}
+        if not fits:
+            raise _other_count(counts, int(classes or 0))
         if len(fits) > 1:
-            raise UnsupportedError("task segmentation", f"{seen}: more than one can be the map",
-                                   "say which: output")  # fmt: skip
+            hint = f"--decode output={next(iter(fits))}, or output of the recipe's task"
+            raise UnsupportedError(_WHERE, f"{seen}: more than one can be the map", hint)
         ((name, kind),) = fits.items()
-        if kind == "one" and holds not in HOLDS[1:]:
-            raise UnsupportedError("task segmentation", f"{seen}: one value a pixel may mean much",
-                                   f"say what it holds: {', '.join(HOLDS[1:])}")  # fmt: skip
-        return cls(size, name, holds or kind)
+        if kind == "one":
+            _check_one(name, holds, wanted)
+        elif holds not in (None, kind):
+            what = f"{name} is {kind} ({seen}), and holds says {holds}"
+            raise UnsupportedError(_WHERE, what, "leave holds out")
+        try:
+            return cls(size, name, holds or kind)
+        except ValueError as error:
+            raise UnsupportedError(_WHERE, str(error)) from None
+
+    @classmethod
+    def of_ends(cls, outputs: Sequence[TensorSpec], sigmoid: Collection[str]) -> dict[str, Any]:
+        one = len(outputs) == 1 and outputs[0].shape[1:2] == (1,)
+        return {"holds": "probability"} if one and outputs[0].name in sigmoid else {}
 
     # --- on devices too
 
@@ -206,7 +222,7 @@ class SegmentationTask(Task):
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         from edgecv.tasks.segmentation import loss
 
-        return loss.loss(outputs, truths)
+        return loss.loss(loss.of_classes(outputs, self.holds), truths)
 
     def drawn(self, image: np.ndarray, read: Segmented, labels: Sequence[str]) -> np.ndarray:
         from edgecv.tasks import drawing
@@ -214,7 +230,30 @@ class SegmentationTask(Task):
         return drawing.masks(image, read.map, labels)
 
 
-def _holds(output: TensorSpec, size: tuple[int, int], classes: int | None) -> str:
+def _other_count(counts: Mapping[str, int], classes: int) -> UnsupportedError:
+    """Of networks whose maps have other channels than there are classes. counts: of each map"""
+    told = " and ".join(f"{name} has {n} channels" for name, n in counts.items())
+    hint = "a name for each channel: --labels FILE, or classes.txt of the data"
+    if classes + 1 in counts.values():
+        hint += "; is the one more the background? it is class 0, or the last"
+    return UnsupportedError(_WHERE, f"{told}, and there are {classes} classes", hint)
+
+
+def _check_one(name: str, holds: str | None, classes: int | None) -> None:
+    """Raises UnsupportedError: one value a pixel of which nobody says what it means, or that tells
+    two classes apart where there are others."""
+    if holds not in HOLDS[1:]:
+        hint = ", ".join(f"holds={word}" for word in HOLDS[1:])
+        raise UnsupportedError(_WHERE, f"{name} has 1 channel: one value a pixel may mean much",
+                               f"say --decode {hint}")  # fmt: skip
+    if holds != "indices" and classes not in (None, 2):
+        hint = "a channel is needed for each class"
+        hint = "name both, what is none of it first" if classes == 1 else hint
+        what = f"{name} has 1 channel, which tells 2 classes apart, and there are {classes}"
+        raise UnsupportedError(_WHERE, what, hint)
+
+
+def _holds(output: TensorSpec, size: tuple[int, int]) -> str:
     """What an output can hold: "scores", "indices" or "one" value a pixel; "": it is no map."""
     shape = output.shape
     if len(shape) not in (3, 4) or shape[0] != 1 or not all(isinstance(n, int) for n in shape):
@@ -228,4 +267,4 @@ def _holds(output: TensorSpec, size: tuple[int, int], classes: int | None) -> st
     if len(shape) == 3 or shape[1] == 1:
         whole = output.dtype.lstrip("u").startswith("int") and output.scale is None
         return "indices" if whole else "one"
-    return "scores" if shape[1] < IGNORED and classes in (None, shape[1]) else ""
+    return "scores" if shape[1] < IGNORED else ""

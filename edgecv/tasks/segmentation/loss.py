@@ -18,6 +18,8 @@ from torch import Tensor
 from edgecv.data.annotations import IGNORED
 from edgecv.errors import ModelError
 
+LEAST = 1e-6  # of a probability, whose logarithm is taken
+
 
 def loss(
     outputs: Tensor, truths: Sequence[np.ndarray], dice: float = 0.0, hardest: float = 1.0
@@ -47,6 +49,17 @@ def loss(
         each = each.topk(max(1, round(hardest * each.numel())) if each.numel() else 0).values
     total = each.sum() / max(1, each.numel())
     return total + dice * _dice(outputs, maps, seen) if dice else total
+
+
+def of_classes(outputs: Tensor, holds: str) -> Tensor:
+    """Logits of both classes, (N, 2, h, w), where a network has one value a pixel, `holds` a
+    "logit" or a "probability": cross-entropy of them is that of the one. Else as they are."""
+    if holds not in ("logit", "probability") or not isinstance(outputs, Tensor):
+        return outputs
+    if holds == "logit":
+        return torch.cat([torch.zeros_like(outputs), outputs], 1)
+    p = outputs.clamp(LEAST, 1 - LEAST)
+    return torch.cat([(1 - p).log(), p.log()], 1)
 
 
 def _dice(logits: Tensor, maps: Tensor, seen: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 
 from edgecv.data.annotations import IGNORED
 from edgecv.errors import ModelError
-from edgecv.tasks.segmentation.loss import loss
+from edgecv.tasks.segmentation.loss import loss, of_classes
 
 CLASSES, SIDE = 4, 6
 MAPS = arrays(np.uint8, (2, SIDE, SIDE), elements=st.sampled_from([0, 1, 2, 3, IGNORED]))
@@ -83,3 +83,20 @@ def test_the_hardest_pixels_alone():
 def test_refusals(outputs, maps, says):
     with pytest.raises(ModelError, match=says):
         loss(outputs, [np.full((6, 6), 3, np.uint8)] * maps)
+
+
+@pytest.mark.parametrize("holds", ["logit", "probability"])
+@given(MAPS, st.integers(0, 99))
+@settings(max_examples=20, deadline=None)
+def test_one_value_a_pixel_is_learned_by_binary_cross_entropy(holds, maps, seed):
+    maps = np.where(maps == IGNORED, IGNORED, maps % 2).astype(np.uint8)
+    z = logits(seed)[:, :1]
+    found = loss(of_classes(z if holds == "logit" else z.sigmoid(), holds), list(maps))
+    seen = torch.from_numpy(maps != IGNORED)
+    if not seen.any():
+        assert found == 0
+        return
+    wanted = torch.from_numpy(maps)[seen].float()
+    expected = F.binary_cross_entropy_with_logits(z[:, 0][seen], wanted)
+    np.testing.assert_allclose(float(found), float(expected), rtol=1e-3)
+    assert of_classes(z, "scores") is z

@@ -172,13 +172,25 @@ def test_graphs_are_recognised(outputs: Any, classes: Any, said: Any, expected: 
     assert (found.output, found.holds, found.input) == (*expected, (360, 480))
 
 
+def test_a_sigmoid_makes_a_probability() -> None:
+    one, two = [spec("z", 1, 1, 45, 60)], [spec("z", 1, 2, 45, 60)]
+    assert SegmentationTask.of_ends(one, ["z"]) == {"holds": "probability"}
+    for outputs, sigmoid in ((one, []), (two, ["z"]), ([*one, spec("y", 1, 1, 9, 9)], ["z"])):
+        assert SegmentationTask.of_ends(outputs, sigmoid) == {}
+
+
 @pytest.mark.parametrize(
     ("outputs", "classes", "said", "line"),
     [
         ([spec("z", 1, 1000)], None, {}, "outputs z 1x1000, expected 1xCxhxw"),
-        ([spec("z", 1, 12, 45, 60)], 21, {}, "expected 1x21xhxw of the input's 360x480"),
-        ([spec("z", 1, 12, 45, 60), spec("y", 1, 12, 9, 12)], None, {}, "say which: output"),
-        ([spec("z", 1, 1, 45, 60)], None, {}, "logit, probability, indices"),
+        ([spec("z", 1, 12, 45, 60)], 21, {}, "z has 12 channels, and there are 21 classes"),
+        ([spec("z", 1, 12, 45, 60)], 11, {}, "and there are 11 classes .*is the one more the back"),
+        ([spec("z", 1, 12, 45, 60), spec("y", 1, 12, 9, 12)], None, {}, "--decode output=z"),
+        ([spec("z", 1, 1, 45, 60)], None, {}, "holds=logit, holds=probability, holds=indices"),
+        ([spec("z", 1, 1, 45, 60)], 3, {"holds": "logit"}, "2 classes apart, and there are 3"),
+        ([spec("z", 1, 1, 45, 60)], 1, {"holds": "logit"}, "name both, what is none of it first"),
+        ([spec("z", 1, 2, 45, 60)], 2, {"holds": "logit"}, "z is scores .*, and holds says logit"),
+        ([spec("z", 1, 1, 45, 60)], 2, {"holds": "x"}, "holds=logit"),
         ([spec("z", 1, 12, 60, 45)], None, {}, "outputs z 1x12x60x45"),
         ([spec("z", 1, 12, 45, 60)], None, {"output": "y"}, "no output 'y'"),
     ],

@@ -1,0 +1,25 @@
+"""Training pictures changed at random where what is true of them lies nowhere in them.
+
+Pictures are uint8 (N, H, W, C).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgecv.data.augment import recoloured
+from edgecv.training import augment as moved
+
+if TYPE_CHECKING:
+    from edgecv.training import Plan
+
+__all__ = ["moved", "recoloured_all"]
+
+
+def recoloured_all(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Every picture in other colours, as the plan's `colour` says; as they are where it is 0."""
+    if not plan.colour:
+        return pixels
+    return np.stack([recoloured(image, plan.colour, rng) for image in pixels])
