@@ -3,10 +3,12 @@
     ratio     = exp(median_i d_i),   d_i = log(t_i / b_i) of round i
     interval  = percentiles of the same over rounds drawn again with replacement (bootstrap)
     McNemar   p = 2 P(X <= min(b, c)),  X ~ Binomial(b + c, 1/2)
+    Wilson    (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)
 
 Pairing by round takes the machine's drift out; the median leaves out the rounds that something else
 fell into. Sources: Efron & Tibshirani, An Introduction to the Bootstrap, 1993, ch. 13; McNemar,
-Psychometrika 12, 1947 (exact form); Pocock, Biometrika 64, 1977, on looking more than once.
+Psychometrika 12, 1947 (exact form); Wilson, J. Am. Stat. Assoc. 22, 1927; Pocock, Biometrika 64,
+1977, on looking more than once.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -21,6 +23,7 @@ import numpy as np
 
 LEVEL = 0.95  # two-sided, of the intervals that are shown
 RESAMPLES = 2000
+Z95 = 1.959964  # deviations of a normal that hold 95% of it, on each side
 BOOTSTRAP_CELLS = 1_000_000  # rounds times draws that are held at once
 LEAST_SITTINGS = 6  # with fewer, rounds are drawn
 
@@ -208,3 +211,14 @@ def images_to_settle(before: np.ndarray, after: np.ndarray, alpha: float) -> int
 
 def _exp(value: float) -> float:
     return math.exp(min(value, 700.0))
+
+
+def wilson(right: int, total: int, z: float = Z95) -> tuple[float, float]:
+    """The interval of a share of `total` images, in 0..1. z: how many deviations wide, on a side"""
+    if total <= 0:
+        return 0.0, 1.0
+    p, z2 = right / total, z * z
+    middle = p + z2 / (2 * total)
+    wide = z * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
+    scale = 1 + z2 / total
+    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)

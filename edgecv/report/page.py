@@ -67,7 +67,7 @@ def html(run_dir: Path, data: Data) -> str:
         name: getattr(words, name)
         for name in (
             "signed", "percent", "ms", "times", "ratio", "size", "seconds", "p_value", "interval",
-            "decibel", "plural", "figure", "found",
+            "decibel", "plural", "figure", "found", "beside", "units",
         )
     }  # fmt: skip
     rows = [row for target in data["targets"] for row in target["rows"]]

@@ -1,34 +1,19 @@
 """Two networks' answers to the same images: how often each is right alone, and which classes move.
 
-    Wilson  (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n),   z = 1.96
-
-Wilson, J. Am. Stat. Assoc. 22, 1927. The paired counts and McNemar's exact p (edgecv.bench) say
-more than two intervals do: both networks saw the same images.
+The paired counts and McNemar's exact p (edgecv.bench) say more than two intervals do: both networks
+saw the same images.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from edgecv.bench.statistics import mcnemar, paired_drop
 
-Z95 = 1.959964
 CELLS = 8  # changed cells of the confusion matrix that are told
 CLASSES = 12  # classes that are drawn
-
-
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The 95% interval of a share of `total` images, in 0..1."""
-    if total <= 0:
-        return 0.0, 1.0
-    p, z2 = right / total, Z95 * Z95
-    middle = p + z2 / (2 * total)
-    wide = Z95 * math.sqrt(p * (1 - p) / total + z2 / (4 * total * total))
-    scale = 1 + z2 / total
-    return max(0.0, (middle - wide) / scale), min(1.0, (middle + wide) / scale)
 
 
 def paired(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> dict[str, Any]:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from functools import cache
 
 from edgecv import tasks
+from edgecv.bench.statistics import wilson
 from edgecv.limits import fidelity_of
 from edgecv.report.folder import Row
-from edgecv.report.pairing import wilson
 
 # What a row may lack: it failed, or an older edgecv wrote it.
 OPTIONAL = (

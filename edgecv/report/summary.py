@@ -7,6 +7,7 @@ from typing import Any
 
 from edgecv import tasks
 from edgecv.report import words
+from edgecv.report.rows import metric_of
 from edgecv.tables import lines as table
 from edgecv.tables import precision
 
@@ -102,12 +103,16 @@ def _figures(rows: list[Data]) -> Iterator[str]:
     """What else the task's score says of each row."""
     keys = words.figures(key for row in rows for key in row["more"])
     told = [
-        [row["target"], row["step"], *(words.percent(row["more"].get(key)) for key in keys)]
+        [
+            row["target"],
+            row["step"],
+            *(words.beside(row["more"].get(key), metric_of(row), key) for key in keys),
+        ]
         for row in rows
         if row["more"]
     ]
     head = ("target", "step", *map(words.figure, keys))
-    yield from _part("other figures, %", head, told, range(2, len(head)))
+    yield from _part(f"other figures, {words.units(keys)}", head, told, range(2, len(head)))
 
 
 _SURELY = ("target", "step", "points", "interval", "p")

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from edgecv import tasks
+
 MINUS = "\u2212"
 # The figures beside a metric, in the order in which they are shown.
 FIGURES = (
@@ -111,7 +113,19 @@ def fidelity(parity: Mapping[str, Any], made_up: bool, classifies: bool) -> str:
 
 def figure(key: str) -> str:
     """A figure's name in a manifest for people: "AP50", "AP small", "pixel accuracy"."""
-    return re.sub(r"\b(ap\d*|f1)\b", lambda m: m[0].upper(), key.replace("_", " "))
+    return re.sub(r"\b(ap\d*|f1|auc|mae|rmse)\b", lambda m: m[0].upper(), key.replace("_", " "))
+
+
+def units(keys: Sequence[str]) -> str:
+    """What figures of those names are in."""
+    amounts = {word for name in tasks.names() for word in tasks.task(name).amounts}
+    own = [key for key in keys if key.split(" ")[0] in amounts]
+    return "%" if not own else "in their own units" if len(own) == len(keys) else "% or own units"
+
+
+def beside(value: float | None, metric: str, key: str) -> str:
+    """One of the figures beside a metric: % of a share, else in its own unit."""
+    return "" if value is None else tasks.figure(metric, key, value)
 
 
 def figures(keys: Iterable[str]) -> list[str]:

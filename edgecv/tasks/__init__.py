@@ -53,9 +53,9 @@ def width(name: str | None, classes: int) -> int:
 
 
 def figure(metric: str, name: str, value: float) -> str:
-    """One of `Score.more` beside that metric, in words: shares of 1 in points."""
+    """One of `Score.more` beside that metric as tables show it: shares of 1 in points."""
     amounts = next((t.amounts for t in map(task, names()) if t.metric == metric), ())
-    return f"{name} {value:.4g}" if name in amounts else f"{name} {100 * value:.2f}"
+    return f"{value:.4g}" if name.split(" ")[0] in amounts else f"{100 * value:.2f}"
 
 
 def called(metric: str) -> str:

@@ -111,7 +111,8 @@ class Task:
     best_class: whether the answer is the best of several scores, of an image or of each pixel
     rows:   what a row of numbers is: scores of "classes" that exclude each other, or "values"
     augments: the parameters of training by which `augmented` changes pictures
-    amounts:  those of `Score.more` that are no shares of 1, but in the labels' own units
+    amounts:  first words of those of `Score.more` that are no shares of 1, but in the labels' own
+              units: "mae" of "mae angle [deg]"
     """
 
     name: ClassVar[str] = ""

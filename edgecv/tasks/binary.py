@@ -56,6 +56,8 @@ class BinaryTask(Task):
     truth: ClassVar[str] = "index"
     asks: ClassVar[tuple[str, ...]] = ("threshold",)
     rows: ClassVar[str] = "values"
+    figures: ClassVar[str] = "Average precision and AUC: over all thresholds, of the second class."
+    answers: ClassVar[str] = "answers"
     augments: ClassVar[tuple[str, ...]] = ("flip", "shift")
 
     scores: str = "logits"
@@ -154,6 +156,15 @@ class BinaryTask(Task):
         from edgecv.tasks import paired
 
         return paired.of_right(before["correct"], after["correct"], alpha)
+
+    def interval(self, parts: Parts, alpha: float) -> tuple[float, float]:
+        from edgecv.tasks import paired
+
+        return paired.share_of_right(parts["correct"], alpha)
+
+    def same(self, before: Decision, after: Decision) -> tuple[int, int]:
+        """Whether both say yes, or both no."""
+        return int(before.yes == after.yes), 1
 
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator

@@ -64,6 +64,13 @@ def interval(
     return max(0.0, value - half), min(1.0, value + half)
 
 
+def share_of_right(right: np.ndarray, alpha: float) -> tuple[float, float]:
+    """Wilson's two-sided interval of a share at 1 - 2 alpha. right: bool (N,)"""
+    from edgecv.bench.statistics import wilson
+
+    return wilson(int(right.sum()), len(right), NormalDist().inv_cdf(1.0 - alpha))
+
+
 def of_right(before: np.ndarray, after: np.ndarray, alpha: float) -> Difference:
     """McNemar's exact test. before, after: bool (N,), which images each of them has right.
 

@@ -62,7 +62,9 @@ class RegressionTask(Task):
     points: ClassVar[str] = "R2"
     truth: ClassVar[str] = "Numbers"
     rows: ClassVar[str] = "values"
+    figures: ClassVar[str] = "MAE, RMSE: mean absolute and root mean square error of a column."
     augments: ClassVar[tuple[str, ...]] = ("colour",)
+    amounts: ClassVar[tuple[str, ...]] = ("mae", "rmse")
 
     offset: tuple[float, ...] = (0.0,)
     scale: tuple[float, ...] = (1.0,)
@@ -168,6 +170,11 @@ class RegressionTask(Task):
         if a.shape != b.shape or not np.array_equal(a, b, equal_nan=True):
             raise ValueError("measured on different test images")
         return paired.difference(value_of, before, after, len(a), alpha)
+
+    def interval(self, parts: Parts, alpha: float) -> tuple[float, float]:
+        from edgecv.tasks import paired
+
+        return paired.interval(value_of, parts, len(parts["true"]), alpha)
 
     def augmented(
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator

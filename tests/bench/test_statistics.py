@@ -333,3 +333,20 @@ def test_images_at_hand_that_do_not_tell_are_not_enough() -> None:
     pair = answers(3, 0, 997)
     assert drop_p(3, 0) > 0.05, "1,000 images do not tell"
     assert images_to_settle(*pair, 0.05) > 1000
+
+
+@pytest.mark.parametrize(
+    ("right", "total", "low", "high"),
+    [
+        (8, 10, 0.490, 0.943),
+        (0, 10, 0.0, 0.278),
+        (10, 10, 0.722, 1.0),
+        (2653, 3000, 0.8724, 0.8953),
+    ],
+)
+def test_wilson(right: int, total: int, low: float, high: float) -> None:
+    assert statistics.wilson(right, total) == pytest.approx((low, high), abs=6e-4)
+
+
+def test_wilson_of_nothing_says_nothing() -> None:
+    assert statistics.wilson(0, 0) == (0.0, 1.0)

@@ -153,6 +153,18 @@ def test_commands_tell_it_by_its_name(run: Run, edgecv: Callable) -> None:
     assert done.code == 0, done.err
 
 
+def test_the_report_tells_its_figures(run: Run) -> None:
+    pytest.importorskip("jinja2")
+    pytest.importorskip("vl_convert")
+    page = (run.folder / "out" / "report.html").read_text()
+    assert "top-1" not in page
+    row = run.rows()["small-int8"]
+    assert f"{100 * row['metric']['value']:.2f}" in page
+    for name, value in row["metric"]["more"].items():
+        shown = f"{value:.4g}" if name.startswith(("mae", "rmse")) else f"{100 * value:.2f}"
+        assert f">{shown}<" in page, name
+
+
 def test_predict_says_and_draws_it(run: Run, edgecv: Callable) -> None:
     picture = run.folder / "test" / "there" / "1.png"
     shared = ("predict", run.bundle("small-int8"), picture, "--save", run.folder / "drawn")

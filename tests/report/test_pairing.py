@@ -5,29 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecv.report.pairing import cells_moved, classes_moved, paired, wilson
+from edgecv.report.pairing import cells_moved, classes_moved, paired
 
 NAMES = ("ant", "bee", "cat")
 LABELS = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2, 2])
 FLOAT = np.array([0, 0, 1, 1, 1, 2, 2, 2, 2, 0])
 SMALL = np.array([0, 1, 0, 1, 2, 2, 2, 2, 1, 1])
-
-
-@pytest.mark.parametrize(
-    ("right", "total", "low", "high"),
-    [
-        (8, 10, 0.490, 0.943),
-        (0, 10, 0.0, 0.278),
-        (10, 10, 0.722, 1.0),
-        (2653, 3000, 0.8724, 0.8953),
-    ],
-)
-def test_wilson(right: int, total: int, low: float, high: float) -> None:
-    assert wilson(right, total) == pytest.approx((low, high), abs=6e-4)
-
-
-def test_wilson_of_nothing_says_nothing() -> None:
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 def test_paired_counts() -> None:

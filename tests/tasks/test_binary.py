@@ -80,6 +80,17 @@ def test_a_worse_network_is_told_by_mcnemar() -> None:
         TASK.difference(whole, {"correct": whole["correct"][1:]}, 0.05)
 
 
+def test_an_interval_is_wilsons_and_answers_are_compared() -> None:
+    from edgecv.bench.statistics import wilson
+
+    right = np.arange(50) < 40
+    assert TASK.interval({"correct": right}, 0.025) == pytest.approx(wilson(40, 50), abs=1e-4)
+    low, high = TASK.interval({"correct": right}, 0.25)
+    assert wilson(40, 50)[0] < low < 0.8 < high
+    assert TASK.same(read(1.0), read(2.0)) == (1, 1)
+    assert TASK.same(read(1.0), read(-2.0)) == (0, 1)
+
+
 def test_answers_are_both_classes_the_said_one_first() -> None:
     said, other = TASK.answer(read(2.0), NAMES)
     assert (said.index, said.label, other.label) == (1, "broken", "fine")

@@ -102,6 +102,8 @@ def test_a_worse_network_is_told_from_the_same() -> None:
     whole = TASK.score(reads, truth, NAMES).parts
     assert TASK.difference(whole, whole, 0.05).p == 1.0
     worse = TASK.score(world(1, 100, noise=0.6)[1], truth, NAMES).parts
+    low, high = TASK.interval(whole, 0.025)
+    assert low < TASK.score(reads, truth, NAMES).value < high
     found = TASK.difference(whole, worse, 0.05)
     assert found.p < 0.01
     assert 0 < found.bounds[0] < found.drop < found.bounds[1]
