@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.data.augment import moved
 from edgecv.errors import StageError
 
 if TYPE_CHECKING:
@@ -72,21 +73,6 @@ def learning_rate(plan: Plan, step: int, steps_per_epoch: int) -> float:
     if plan.schedule == "step":
         return plan.lr * (0.1 ** (int(t >= 0.5) + int(t >= 0.75)))
     return plan.lr
-
-
-def augment(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
-    """Random mirror and shift of a uint8 (N,H,W,C) batch; the border is repeated."""
-    n, h, w, _ = pixels.shape
-    if plan.flip:
-        mirror = np.asarray(rng.random(n) < 0.5)
-        pixels = np.where(mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
-    if plan.shift:
-        s = plan.shift
-        padded = np.pad(pixels, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
-        dy, dx = rng.integers(0, 2 * s + 1, (2, n, 1))
-        rows, columns = dy + np.arange(h), dx + np.arange(w)
-        pixels = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return np.ascontiguousarray(pixels)
 
 
 def judged(module: torch.nn.Module, images: Images, context: Context, batch: int = 256) -> float:
@@ -253,7 +239,7 @@ class Trainer:
 
         pixels = self.images.pixels[chosen]
         if self.task is None:
-            return augment(pixels, self.plan, rng), torch.from_numpy(self.images.labels[chosen])
+            return moved(pixels, self.plan, rng), torch.from_numpy(self.images.labels[chosen])
         return self.task.augmented(pixels, self.truths(chosen), self.plan, rng)
 
     def truths(self, chosen: np.ndarray) -> list[Any]:

@@ -11,11 +11,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
+from edgecv.data.augment import moved as augment  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.training import (  # noqa: E402
     Plan,
     Trainer,
-    augment,
     judged,
     learning_rate,
     memory_format,

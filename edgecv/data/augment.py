@@ -2,15 +2,21 @@
 
     x' = x * scale_x + offset_x,  y' likewise        (`edgecv.runtime.placement.Placement`)
 
-Pictures are uint8 (H, W, C). What a picture does not cover is PAD.
+Pictures are uint8 (H, W, C). What a picture does not cover is PAD. `moved` is of pictures whose
+labels lie nowhere.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.resample import resize
+
+if TYPE_CHECKING:
+    from edgecv.training import Plan
 
 PAD = 114  # grey, as letterboxes are
 Region = tuple[int, int, int, int]  # top, left, bottom, right, in pixels of the canvas
@@ -79,3 +85,18 @@ def recoloured(picture: np.ndarray, reach: float, rng: np.random.Generator) -> n
         mix = saturation * mix + (1 - saturation) / 3
     add = 128 * (1 - contrast) + 64 * (light - 1)
     return np.clip(picture @ (contrast * mix).astype(np.float32) + add, 0, 255).astype(np.uint8)
+
+
+def moved(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Random mirror and shift of a uint8 (N,H,W,C) batch; the border is repeated."""
+    n, h, w, _ = pixels.shape
+    if plan.flip:
+        mirror = np.asarray(rng.random(n) < 0.5)
+        pixels = np.where(mirror[:, None, None, None], pixels[:, :, ::-1], pixels)
+    if plan.shift:
+        s = plan.shift
+        padded = np.pad(pixels, ((0, 0), (s, s), (s, s), (0, 0)), mode="edge")
+        dy, dx = rng.integers(0, 2 * s + 1, (2, n, 1))
+        rows, columns = dy + np.arange(h), dx + np.arange(w)
+        pixels = padded[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    return np.ascontiguousarray(pixels)

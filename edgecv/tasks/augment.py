@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgecv.data.augment import recoloured
-from edgecv.training import augment as moved
+from edgecv.data.augment import moved, recoloured
 
 if TYPE_CHECKING:
     from edgecv.training import Plan
