@@ -45,17 +45,9 @@ from edgecv.stages.quantize import Quantize
 from edgecv.store import Store, disk_errors, publish
 
 SYNTHETIC = 32
-SHORT = (
-    "decoder",
-    "confidence",
-    "iou",
-    "max_detections",
-    "agnostic",
-    "priors",
-    "form",
-    "background",
-    "nms",
-)  # fields of tasks that have an option of their own
+# fields of tasks that have an option of their own
+SHORT = ("decoder", "confidence", "iou", "max_detections", "agnostic", "priors", "form",
+         "background", "nms")  # fmt: skip
 # Field of a checked type -> the option that sets it.
 OPTIONS = {
     "size": "--input-size",
