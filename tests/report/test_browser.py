@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.predicting.bundles import detector, segmenter
+from tests.report.test_seen import boxed, levels, run_folder, striped
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -266,3 +270,53 @@ def test_results_alone_are_a_page_too(bare: Path, opened: Callable) -> None:
     assert one.said == []
     assert one.ask("document.documentElement.scrollWidth") <= PHONE
     assert one.tab.locator("#missing").is_visible()
+
+
+@pytest.fixture(scope="module", params=["detection", "segmentation"])
+def found(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two networks of a task that differ, their figures as a run has them."""
+    pytest.importorskip("onnx")
+    from edgecv import report
+
+    folder, boxes = tmp_path_factory.mktemp(request.param), request.param == "detection"
+    if boxes:
+        bundles = [detector(folder / "a.edgecv"), detector(folder / "b.edgecv", share=(1.0, 0.25))]
+    else:
+        bundles = [segmenter(folder / "a.edgecv"),
+                   segmenter(folder / "b.edgecv", gain=(1.0, 1.0, 1.5))]  # fmt: skip
+    (folder / "run").mkdir()
+    run = run_folder(folder / "run", bundles, boxed(levels(204, 102, 230)) if boxes else striped())
+    data = json.loads((run / "results.json").read_text())
+    keys = ("ap50", "ap75", "ap_small", "precision", "recall") if boxes else ("pixel_accuracy",)
+    for row in data["results"]:
+        row["metric"] |= {"name": "map50_95" if boxes else "miou", "reference": 0.52,
+                          "more": dict.fromkeys(keys, 0.5)}  # fmt: skip
+    (run / "results.json").write_text(json.dumps(data))
+    return report.write(run)
+
+
+@pytest.mark.parametrize("width", [320, PHONE, WIDE])
+def test_what_is_found_otherwise_fits(found: Path, opened: Callable, width: int) -> None:
+    one = opened(found, width)
+    assert one.said == []
+    assert one.ask("document.documentElement.scrollWidth") <= width
+    assert one.tab.locator("#found-caption").is_visible()
+    assert one.tab.locator("#figures-caption").is_visible()
+    narrow = one.ask(
+        """[...document.querySelectorAll('.scenes svg')].filter(e =>
+        e.getBoundingClientRect().width < 100).length"""
+    )
+    assert one.count(".scenes svg") >= 2
+    assert narrow == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_what_is_told_of_it_can_be_read(found: Path, opened: Callable, scheme: str) -> None:
+    one = opened(found, WIDE, scheme)
+    texts = [(t, a, b) for t, a, b in one.ask(COLOURS) if not t.isdigit()]
+    assert [(t, a, b) for t, a, b in texts if contrast(a, b) < 4.5] == []
+    numbers = one.ask(
+        """[...document.querySelectorAll('.scenes svg text')].map(e =>
+        [getComputedStyle(e).fill, getComputedStyle(e.previousElementSibling).fill])"""
+    )
+    assert all(contrast(a, b) >= 4.5 for a, b in numbers)
