@@ -16,8 +16,7 @@ from typing import Any
 
 from edgecv.graph_files import FILES
 from edgecv.runtime.fidelity import group
-from edgecv.runtime.spec import TensorSpec, ungrouped
-from edgecv.samples import plain
+from edgecv.runtime.spec import TensorSpec, plain, ungrouped
 
 OWN = "own.json"  # beside a source.onnx: what the user's file takes and answers
 OWN_INTEGERS = "the file's own"  # facts["quantizer"] of a file that came quantized
@@ -102,6 +101,17 @@ class Graph:
                 side: [ungrouped(plain(t)).to_json() for t in ends] for side, ends in own.items()
             }
         return replace(self, facts={**self.facts, "own": own})
+
+    @property
+    def shown(self) -> tuple[TensorSpec, ...]:
+        """The outputs as tasks read them: real numbers, channels first, by the names of the user's
+        file, which come in the same order."""
+        specs = tuple(plain(spec) for spec in self.outputs)
+        own = (self.facts.get("own") or {}).get("outputs", ())
+        names = [spec["name"] for spec in own]
+        if len(names) != len(specs) or {spec.name for spec in specs} == set(names):
+            return specs
+        return tuple(replace(s, name=name) for s, name in zip(specs, names, strict=True))
 
     def told(self, outputs: Sequence[TensorSpec]) -> tuple[TensorSpec, ...]:
         """Another form's outputs, which come in the same order, with what they hold."""

@@ -29,8 +29,7 @@ from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import image_of
-from edgecv.samples import plain
+from edgecv.runtime.spec import image_of, plain
 from edgecv.stages.base import Context
 from edgecv.store import digest
 from edgecv.target import Target

@@ -11,8 +11,7 @@ from typing import Any
 
 from edgecv.graph_files import loader
 from edgecv.model_source import ModelSource
-from edgecv.runtime.spec import TensorSpec, image_of
-from edgecv.samples import plain
+from edgecv.runtime.spec import TensorSpec, image_of, plain
 from edgecv.zoo import published
 
 

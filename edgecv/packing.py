@@ -150,8 +150,8 @@ def _prove(
                 check_trained(where, proof["metric"], job.trained, one_bit)
                 proof["warnings"] += list(guesses(proof["metric"], width(graph.outputs[0])))
             elif (test := Images.load(job.test)).told is not None:
-                ends = graph.outputs if away else graph.told(compiled.outputs)
-                proof["metric"], proof["parts"], why = judge(task, ran, ends, test, preprocess)
+                judged_so = judge(task, ran, graph.shown, test, preprocess)
+                proof["metric"], proof["parts"], why = judged_so
                 proof["warnings"] += why
                 proof["metric"]["images"] = job.test_digest
         about = _manifest(job, graph, target, compiled, preprocess, proof)

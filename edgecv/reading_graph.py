@@ -21,7 +21,7 @@ from edgecv.graph import Graph
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.samples import Feeds, Given, plain
+from edgecv.samples import Feeds, Given
 from edgecv.target import Target
 from edgecv.tasks.base import Task
 
@@ -100,8 +100,7 @@ def _answers(
     session: Any, graph: Graph, samples: Given, preprocess: Preprocess
 ) -> list[dict[str, np.ndarray]]:
     """What the engine answers to each call, as tasks read it."""
-    shown = [plain(spec) for spec in graph.outputs]
-    interface = Interface((), own(session.outputs, shown), "outputs")
+    interface = Interface((), own(session.outputs, graph.shown), "outputs")
     feeds = Feeds(samples, session.inputs, preprocess)
     return [interface.answer(dict(session.run(feed))) for feed in feeds]
 

@@ -213,7 +213,9 @@ def _task(said: Any, where: Where) -> tuple[str | None, dict[str, Any]]:
     for key in decode:
         if name == tasks.NONE or key not in (known := tasks.task(str(name)).knobs()):
             known = () if name == tasks.NONE else known
-            raise RecipeError(where("task", key), f"task {name} has no {key!r}", near(key, known))
+            raise RecipeError(
+                where("task", key), f"task {name} has no {key!r}", near(str(key), known)
+            )
     decode = recipe_input.with_tables(decode, where.path.parent, lambda k: where("task", k))
     if decode:
         recipe_input.check_decode(str(name), decode, where("task"))

@@ -21,7 +21,15 @@ import numpy as np
 
 from edgecv.errors import DataError
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec, batch_of, channels_last, image_of, on_grid, quantise
+from edgecv.runtime.spec import (
+    TensorSpec,
+    batch_of,
+    channels_last,
+    image_of,
+    on_grid,
+    plain,
+    quantise,
+)
 
 Feed = dict[str, np.ndarray]
 
@@ -181,15 +189,6 @@ def calibration_data(given: Given, specs: Sequence[TensorSpec], preprocess: Prep
     if only is None or image_of(specs) is None or batch_of(specs) > 1 or samples_of(given).arrays:
         return Feeds(given, specs, preprocess)
     return adapted(preprocess, only).normalise(samples_of(given).pixels)
-
-
-def plain(spec: TensorSpec) -> TensorSpec:
-    """The same tensor in real numbers, channels first."""
-    shape, kind = spec.shape, "float32" if on_grid(spec) else spec.dtype
-    if spec.layout == "NHWC" and len(shape) == 4:
-        shape = (shape[0], shape[3], *shape[1:3])
-    layout = "NCHW" if len(shape) == 4 else spec.layout
-    return replace(spec, dtype=kind, shape=shape, layout=layout, scale=None, zero_point=None)
 
 
 def adapted(preprocess: Preprocess, spec: TensorSpec) -> Preprocess:

@@ -16,8 +16,8 @@ from edgecv.graph import Graph
 from edgecv.replay import graph_session, parted
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec, batch_of
-from edgecv.samples import Feeds, plain
+from edgecv.runtime.spec import TensorSpec, batch_of, plain
+from edgecv.samples import Feeds
 from edgecv.tasks.base import NotNumbers, Score, Task
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def judge(
     """(the metric as a manifest holds it, what two networks of the same images are compared by,
     what makes it say less than it seems to, a sentence each).
 
-    outputs: as the graph calls and shapes them. images: with what is true of them
+    outputs: as the user's file calls them (`Graph.shown`). images: with what is true of them
     """
     lost = NotNumbers()
     check_kind(task.name, images, "data.test")
@@ -121,10 +121,11 @@ def graph_task(
     labels: Sequence[str] | None,
     said: Mapping[str, Any],
 ) -> Task:
-    """How the task reads a graph's outputs, as the graph shapes them. Raises UnsupportedError."""
-    shown, task = [plain(spec) for spec in graph.outputs], tasks.task(name)
-    said = {**task.of_ends(shown, graph.facts.get("sigmoid", ())), **said}
-    return task.of_graph(shown, preprocess.size, len(labels or ()) or None, said)
+    """How the task reads a graph's outputs, by the names of the user's file. Raises
+    UnsupportedError."""
+    task, classes = tasks.task(name), len(labels or ()) or None
+    known = task.of_ends(list(map(plain, graph.outputs)), graph.facts.get("sigmoid", ()))
+    return task.of_graph(graph.shown, preprocess.size, classes, {**known, **said})
 
 
 def judge_graph(name: str, graph: Graph, images: Images, context: Context) -> float:
@@ -132,7 +133,7 @@ def judge_graph(name: str, graph: Graph, images: Images, context: Context) -> fl
     task = graph_task(name, graph, context.preprocess, context.labels, context.decode)
     session = graph_session(graph)
     try:
-        return float(judge(task, session, graph.outputs, images, context.preprocess)[0]["value"])
+        return float(judge(task, session, graph.shown, images, context.preprocess)[0]["value"])
     finally:
         session.close()
 

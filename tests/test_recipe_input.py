@@ -215,3 +215,23 @@ def test_priors_are_read_from_a_file(tmp_path: Path) -> None:
     for name in ("wrong.npy", "text.npy", "none.npy"):
         with pytest.raises(RecipeError, match=name):
             with_tables({"priors": name}, tmp_path, str)
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        ("{name: detection, ~: 1}", "task detection has no None"),
+        ("{name: detection, 3: 1}", "task detection has no 3"),
+        ("{name: detection, iou: 5}", "decode.iou 5 is wrong: 0 to 1"),
+        ("{name: detection, strides: x}", "decode.strides 'x' is wrong"),
+        ("{name: detection, nms: here}", "decode.nms 'here' is wrong: runtime or graph"),
+        ("{name: segmentation, holds: [1]}", "holds"),
+    ],
+)
+def test_a_wrong_word_of_a_task_is_refused_when_it_is_read(
+    tmp_path: Path, said: str, line: str
+) -> None:
+    write_network(tmp_path / "net.onnx")
+    (tmp_path / "r.yaml").write_text(TEXT + f"task: {said}\n")
+    with pytest.raises(RecipeError, match=line):
+        recipe.load(tmp_path / "r.yaml")

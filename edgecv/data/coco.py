@@ -94,7 +94,10 @@ def _corners(row: dict[str, Any]) -> list[float]:
 
 
 def _number(value: Any) -> float:
-    return float(value) if isinstance(value, int | float) else np.nan
+    try:
+        return float(value) if isinstance(value, int | float) else np.nan
+    except OverflowError:  # whole numbers have no end in JSON
+        return np.nan
 
 
 def read(argument: str) -> Set:
@@ -174,7 +177,8 @@ def _loaded(where: str, path: Path) -> dict[str, Any]:
         if not rows:
             raise DataError(str(path), f"has no {key}: nothing can be judged on it")
         own = {"images": ("id", needed), "categories": ("id",)}.get(key, ())
-        if not all(isinstance(r.get(k), int | str) for r in rows for k in own):
+        kinds = {"id": int | str, "file_name": str}
+        if not all(isinstance(r.get(k), kinds[k]) for r in rows for k in own):
             raise DataError(str(path), f"one of {key} has no {' or no '.join(own)}", _LAYOUT)
     if not all(type(c["id"]) is int for c in data["categories"]):
         raise DataError(str(path), "a category's id is no whole number", _LAYOUT)

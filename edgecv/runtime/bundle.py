@@ -21,7 +21,7 @@ from edgecv.runtime.archive import SCHEMA, Contents, read_bundle, write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import TensorSpec, dequantise, on_grid
+from edgecv.runtime.spec import TensorSpec, dequantise, on_grid, plain
 from edgecv.runtime.turn import Turn, in_turn
 
 __all__ = [
@@ -61,6 +61,9 @@ class Bundle:
             own(contents.inputs, graph[0]), own(contents.outputs, graph[1]), str(self.path)
         )
         self.inputs, self.outputs = self._interface.inputs, self._interface.outputs
+        # a task reads channels first, whatever the graph's own layout
+        shown = own(contents.outputs, [plain(spec) for spec in self.outputs])
+        self._shown = Interface((), shown, str(self.path))
         first = contents.outputs[0]
         task = tasks.of_manifest(self.manifest)
         one = len(self.inputs) == 1 and self.inputs[0].shape[:1] == (1,)
@@ -119,10 +122,10 @@ class Bundle:
             raise DataError(str(self.path), f"takes {takes}, not one image", "bundle.run(...)")
         pixels = as_pixels(image, self.preprocess.channels)
         self._input = self.preprocess(pixels, self._input)
-        outputs = self._interface.answer(self._run({self._image: self._input}))
-        size = pixels.shape[:2]
+        outputs, size = self._run({self._image: self._input}), pixels.shape[:2]
         if self.task is None:
-            return outputs, size
+            return self._interface.answer(outputs), size
+        outputs = self._shown.answer(outputs)
         return self.task.read(outputs, self.preprocess.placement(*size), size, **asked), size
 
     @in_turn

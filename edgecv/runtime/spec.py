@@ -48,6 +48,15 @@ class TensorSpec:
         return TensorSpec(**{**data, "shape": tuple(data["shape"]), **parted})
 
 
+def plain(spec: TensorSpec) -> TensorSpec:
+    """The same tensor in real numbers, channels first."""
+    shape, kind = spec.shape, "float32" if on_grid(spec) else spec.dtype
+    if spec.layout == "NHWC" and len(shape) == 4:
+        shape = (shape[0], shape[3], *shape[1:3])
+    layout = "NCHW" if len(shape) == 4 else spec.layout
+    return replace(spec, dtype=kind, shape=shape, layout=layout, scale=None, zero_point=None)
+
+
 def ungrouped(spec: TensorSpec) -> TensorSpec:
     """The same tensor, of whose groups nothing is said."""
     return replace(spec, groups=None, bounds=None)

@@ -155,7 +155,8 @@ class Task:
         """The task of a manifest. Raises ValueError: a key or a value that it does not have."""
         known = {f.name for f in fields(cls)}
         if unknown := sorted(described.keys() - known):
-            raise ValueError(f"decode.{unknown[0]} is none of {', '.join(sorted(known))}")
+            word = unknown[0] if unknown[0].isprintable() else ascii(unknown[0])
+            raise ValueError(f"decode.{word} is none of {', '.join(sorted(known))}")
         try:
             return cls(**described)
         except TypeError as e:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, caplog: pytest.LogCaptur
         [5, 5, -3, 4],
         None,
         [99, 0, 1, 1],
+        [1, 1, 3, 10**400],
     ]
     said["annotations"] += [
         {"id": 10 + i, "image_id": 7, "category_id": 2, "bbox": box} for i, box in enumerate(odd)
@@ -93,7 +95,7 @@ def test_what_cannot_be_used_is_counted(tmp_path: Path, caplog: pytest.LogCaptur
     with caplog.at_level(logging.WARNING):
         made = data.materialise(f"coco:{path}", "test", (8, 8), 3, {}, tmp_path / "out")
     assert made.truth[0].boxes.tolist()[2:] == [[50, 30, 60, 40]]
-    for line in ("boxes of no size, left out: 2", "is no number, left out: 2",
+    for line in ("boxes of no size, left out: 2", "is no number, left out: 3",
                  "outside their picture, left out: 1", "cut off at its edge: 1",
                  "1 annotations are of images that it does not name: left out",
                  "1 of its 3 images are not there (a.png, ...): left out"):  # fmt: skip
@@ -116,6 +118,12 @@ def _with(change: Any) -> dict[str, Any]:
         (_with(lambda s: s["images"][0].update(id=3)), "two images of one id"),
         (_with(lambda s: s["categories"][0].update(id=2)), "two categories of the id 2"),
         (_with(lambda s: s["categories"][0].update(id="x")), "is no whole number"),
+        (_with(lambda s: s["images"][0].update(file_name=7)), "has no id or no file_name"),
+        (_with(lambda s: s["images"][0].update(height=math.nan)), "of height and width"),
+        (_with(lambda s: s["images"][0].update(width="bool")), "of height and width"),
+        (_with(lambda s: s["images"][0].update(width=[1])), "of height and width"),
+        (_with(lambda s: s["images"][0].update(height=math.inf)), "of height and width"),
+        (_with(lambda s: s["annotations"][0].update(category_id=[1])), r"category \[1\]"),
         ([1, 2], "has no list 'images'"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from edgecv import data
-from edgecv.data.files import calibration_images, scan
+from edgecv.data.files import calibration_images, scan, text_lines
 from edgecv.data.imagefolder import items
 from edgecv.errors import DataError
 
@@ -98,3 +98,25 @@ def test_calibration_follows_links_too(folder, tmp_path, caplog):
     (folder / "read.me").write_text("")
     assert len(calibration_images(folder)) == 7
     assert "1 passed over" in caplog.text
+
+
+def test_lines_of_text(tmp_path):
+    path = tmp_path / "classes.txt"
+    path.write_bytes(b"\xef\xbb\xbfant\r\nb\xc3\xa9e\n")
+    assert text_lines(path) == ["ant", "b\u00e9e"]
+    path.write_bytes(b"ant\n\xff\xfe\n")
+    with pytest.raises(DataError, match=r"classes\.txt: is no text"):
+        text_lines(path)
+
+
+@pytest.mark.parametrize("source", ["yolo", "masks", "voc"])
+def test_names_that_are_no_text_are_one_line(tmp_path, source):
+    for folder in ("images", "labels", "masks", "JPEGImages", "Annotations"):
+        (tmp_path / folder).mkdir()
+    for folder in ("images", "JPEGImages", "masks"):
+        np.save(tmp_path / folder / "a.npy", np.zeros((8, 8, 3), np.uint8))
+    (tmp_path / "labels" / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+    (tmp_path / "Annotations" / "a.xml").write_text("<annotation/>")
+    (tmp_path / "classes.txt").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match="is no text"):
+        data.parse(f"{source}:{tmp_path}").items("test")

@@ -95,6 +95,8 @@ def test_what_is_odd_is_counted(root: Path, caplog: pytest.LogCaptureFixture) ->
         ("<annotation><object><name>cat</name></object></annotation>", "has no bndbox/xmin"),
         ("<annotation><size><width>9</width><height>9</height></size></annotation>",
          "is of a picture of 9x9, and it is 40x60"),
+        ("<annotation><size><width>nan</width><height>inf</height></size></annotation>",
+         "is of a picture of infxnan, and it is 40x60"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_one_line(root: Path, text: str, line: str) -> None:

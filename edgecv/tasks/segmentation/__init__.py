@@ -137,10 +137,13 @@ class SegmentationTask(Task):
     ) -> Segmented:
         """asked: scores, whether the probability of each class is asked for.
 
-        Raises KeyError: the output is missing; UnsupportedError: it has another shape, or scores
-        are asked of a network that gives classes.
+        Raises UnsupportedError: the output is missing or has another shape, or scores are asked of
+        a network that gives classes.
         """
         scores = bool(asked.get("scores"))
+        if self.output and self.output not in outputs:
+            what = f"there is no output {self.output!r}, but {', '.join(outputs)}"
+            raise UnsupportedError("segmentation", what)
         z = outputs[self.output] if self.output else next(iter(outputs.values()))
         channels = z.reshape(-1, *z.shape[-2:])
         if z.ndim not in (3, 4) or (self.holds != "scores") != (len(channels) == 1):

@@ -246,6 +246,11 @@ def test_a_manifest_of_other_outputs_is_an_error_of_ours(decoder: str, data: st.
         assert isinstance(DetectionTask.of(said).read(outputs, lies, (300, 200)), Found)
 
 
+def test_a_word_that_a_terminal_would_obey_is_shown_escaped() -> None:
+    with pytest.raises(ValueError, match=r"decode\.'\\x1b\[31m' is none of"):
+        DetectionTask.of({"\x1b[31m": 1})
+
+
 def test_the_error_names_the_shapes() -> None:
     task = DetectionTask(decoder="yolox", input=(416, 416), strides=(8, 16, 32), decoded=False)
     with pytest.raises(BundleError, match=r"yolox does not read out \(1, 126, 7\): 126 rows"):
