@@ -32,7 +32,8 @@ MOST = 2000  # characters of each part of a message: a value that is shown may b
 
 
 def _bounded(text: str) -> str:
-    return text if len(text) <= MOST else f"{text[: MOST - 3]}..."
+    half = MOST // 2
+    return text if len(text) <= MOST else f"{text[:half]} ... {text[-half:]}"
 
 
 class EdgecvError(Exception):

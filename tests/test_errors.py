@@ -18,4 +18,5 @@ def test_an_error_that_says_nothing_is_called_by_its_kind() -> None:
 def test_a_message_is_no_longer_than_a_reader_wants() -> None:
     error = DataError("set.json", f"is of category {'y' * 10_000_000!r}", "another")
     assert len(str(error)) < 5000
-    assert str(error).endswith("... (another)")
+    assert str(error).startswith("set.json: is of category 'yyy")
+    assert str(error).endswith("yyy' (another)")

@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import zipfile
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from edgecv.errors import BundleError, DataError, StoreError
 from edgecv.runtime import Bundle, Prediction, open_bundle
 from edgecv.runtime import archive as archive_module
 from edgecv.runtime.archive import read_bundle, write_bundle
+from edgecv.runtime.spec import TensorSpec
+from edgecv.tasks.segmentation import SegmentationTask
 from tests.calls import calls
 from tests.runtime.conftest import CLASSES, described, golden, network
 
@@ -492,3 +495,43 @@ def test_answers_are_truth_values_one_for_each_image(tmp_path: Path, given: np.n
 
 def test_a_negative_number_of_images_is_damage(tmp_path: Path) -> None:
     refused(with_answers(tmp_path / "j.edgecv", PACKED[:0], samples=-5, value=0.0), "samples")
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_a_task_reads_channels_first_whatever_the_files_layout(tmp_path: Path, last: bool) -> None:
+    """As .tflite files answer, with channels last: a map of classes by name "seen"."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    onnx = pytest.importorskip("onnx")
+    weight = np.random.default_rng(1).normal(0, 1, (CLASSES, 3, 2, 2)).astype(np.float32)
+    nodes = [helper.make_node("Conv", ["image", "w"], ["map"], strides=[2, 2])]
+    shape, layout, name = (1, CLASSES, 4, 4), "NCHW", "map"
+    if last:
+        nodes.append(helper.make_node("Transpose", ["map"], ["turned"], perm=[0, 2, 3, 1]))
+        shape, layout, name = (1, 4, 4, CLASSES), "NHWC", "turned"
+    ends = [("image", (1, 3, 8, 8)), (name, shape)]
+    tensors = [[helper.make_tensor_value_info(n, TensorProto.FLOAT, s)] for n, s in ends]
+    graph = helper.make_graph(nodes, "maps", *tensors, [numpy_helper.from_array(weight, "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    onnx.checker.check_model(model)
+    said = described()
+    image, seen = (
+        TensorSpec.from_json(said["inputs"][0]),
+        TensorSpec(name, "float32", shape, layout),
+    )
+    own = {"inputs": [image.to_json()], "outputs": [replace(seen, name="seen").to_json()]}
+    manifest = said | {
+        "task": "segmentation", "decode": {"input": [8, 8], "output": "seen"}, "graph": own,
+        "outputs": [seen.to_json()],
+    }  # fmt: skip
+    files = {"model.onnx": model.SerializeToString()}
+    bundle = open_bundle(write_bundle(tmp_path / "a.edgecv", manifest, files, {}, {}))
+    pixels = np.random.default_rng(2).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    x = bundle.preprocess(pixels)[0]
+    cells = x.reshape(3, 4, 2, 4, 2).transpose(1, 3, 0, 2, 4).reshape(4, 4, -1)
+    wanted = (cells @ weight.reshape(CLASSES, -1).T).transpose(2, 0, 1)[None]
+    lies = bundle.preprocess.placement(8, 8)
+    expected = SegmentationTask((8, 8)).read({"map": wanted}, lies, (8, 8)).map
+    np.testing.assert_array_equal(bundle(pixels), expected)
+    assert bundle.outputs[0].shape == shape
+    assert bundle.run({"image": bundle.preprocess(pixels)})["seen"].shape == shape

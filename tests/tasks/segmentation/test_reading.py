@@ -198,3 +198,9 @@ def test_a_sigmoid_makes_a_probability() -> None:
 def test_what_is_not_certain_is_refused(outputs: Any, classes: Any, said: Any, line: str) -> None:
     with pytest.raises(UnsupportedError, match=line):
         SegmentationTask.of_graph(outputs, (360, 480), classes, said)
+
+
+def test_an_output_that_is_not_there_is_told() -> None:
+    task = SegmentationTask((8, 8), "map")
+    with pytest.raises(UnsupportedError, match="there is no output 'map', but other"):
+        task.read({"other": np.zeros((1, 3, 4, 4))}, Placement((8, 8), (0, 0), (1, 1)), (8, 8))
