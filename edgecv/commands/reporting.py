@@ -11,6 +11,9 @@ from edgecv.commands.common import Bar, existing
 from edgecv.errors import EdgecvError, one_line
 from edgecv.terminal import print_json
 
+MAPS = ("maps",)  # of a classifier's images; their truth is a class
+MASKS = ("truth", "before", "after", "differing")  # of segmentation, as data URIs
+
 
 def register(command: Any) -> None:
     made = command("report", report, "Write a run's report: one HTML file, and its figures here.")
@@ -57,9 +60,13 @@ def at_the_end(out: Path, quiet: bool) -> Path | None:
 
 
 def without_pictures(data: dict[str, Any]) -> dict[str, Any]:
-    """The data as a script wants them: without the pixels of Grad-CAM."""
-    minds = [
-        {**m, "images": [{k: v for k, v in i.items() if k != "maps"} for i in m["images"]]}
-        for m in data["minds"]
-    ]
-    return {**data, "minds": minds}
+    """The data as a script wants them: without the pixels of Grad-CAM and of maps."""
+
+    def bare(ones: list[dict[str, Any]], left_out: tuple[str, ...]) -> list[dict[str, Any]]:
+        return [
+            {**one, "images": [{k: v for k, v in image.items() if k not in left_out}
+                               for image in one["images"]]}
+            for one in ones
+        ]  # fmt: skip
+
+    return {**data, "minds": bare(data["minds"], MAPS), "seen": bare(data["seen"], MASKS)}

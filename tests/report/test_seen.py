@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecv.commands.reporting import without_pictures
 from edgecv.data.annotations import Boxes, Maps, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.errors import DataError
@@ -185,8 +186,12 @@ def test_the_page_shows_maps_beside_one_another(tmp_path: Path) -> None:
     ]
     (tmp_path / "run").mkdir()
     run = run_folder(tmp_path / "run", bundles, striped())
-    page = report.write(run).read_text()
+    data = report.collect(run)
+    page = report.write(run, data=data).read_text()
     assert "50.0 % of the pixels are of another class" in page
+    plain = json.dumps(without_pictures(data))  # what --json prints
+    assert '"share": 0.75' in plain
+    assert "data:image" not in plain
     for name in ("the map of truth", "the map of float", "the map of small", "where they differ"):
         assert page.count(f"Test image 1, {name}") == 1
     assert page.count("data:image/jpeg") == 2  # each picture once
