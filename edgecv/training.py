@@ -147,7 +147,12 @@ def truths_of(images: Images, chosen: np.ndarray, context: Context) -> list[Any]
 
 
 class Trainer:
-    """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out."""
+    """Fits a module to images; keeps a checkpoint at every epoch boundary in context.out.
+
+    doubt: what else than the learning rate may be wrong where the loss is not finite
+    """
+
+    doubt = "check the data's mean and std"
 
     def __init__(
         self,
@@ -271,7 +276,7 @@ class Trainer:
                 raise StageError(
                     self.context.where,
                     f"loss is {value} at epoch {epoch + 1}, batch {i + 1}",
-                    f"lower lr (now {self.plan.lr}) or check the data's mean and std",
+                    f"lower lr (now {self.plan.lr}), or {self.doubt}",
                 )
             self.optimizer.zero_grad()
             loss.backward()

@@ -17,6 +17,11 @@ class BinaryTrainer(Trainer):
     """A Trainer that tells one-bit layers where in the schedule they are."""
 
     first: int = 0  # epochs with real weights
+    # behind a sign that is the same for all images a batch norm multiplies gradients by 1 / √eps
+    doubt = (
+        "train the network before it gets one bit: gradients overflow in layers that see nothing "
+        "vary yet; or give fewer layers one bit (layers: auto)"
+    )
 
     def mode(self, epoch: int) -> None:
         super().mode(epoch)

@@ -71,7 +71,7 @@ def read(argument: str) -> tuple[tuple[str, ...], Rows]:
             what = f"has {len(cells)} columns, the header {len(names) + 1}"
             raise DataError(place, what, _LAYOUT)
         values, image = _values(place, names, cells[1:]), path.parent / cells[0].strip()
-        if not image.is_file():
+        if not _is_file(image):
             absent = absent or cells[0].strip()
             told["are not there"] += 1
         elif not np.isfinite(values).all():
@@ -92,6 +92,13 @@ def read(argument: str) -> tuple[tuple[str, ...], Rows]:
             example = f" ({absent}, ...)" if what == "are not there" else ""
             tell(where, f"{count} of its {len(lines) - 1} rows {what}{example}: left out")
     return names, rows
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # too long to be a path
+        return False
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

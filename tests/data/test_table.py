@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from edgecv import data
 from edgecv.data import as_outputs
 from edgecv.data.annotations import Numbers
 from edgecv.data.files import tell
+from edgecv.data.table import read
 from edgecv.errors import DataError
 
 image = pytest.importorskip("PIL.Image")
@@ -121,3 +125,32 @@ def test_columns_go_where_the_network_has_them(root: Path) -> None:
     np.testing.assert_array_equal(placed.truth.values, [[2, np.nan, 1], [4, np.nan, 3]])
     with pytest.raises(DataError, match="class 'level' is no output"):
         as_outputs(found, ("angle [deg]", "pitch"))
+
+
+CELLS = st.one_of(
+    st.sampled_from(["a.png", "c.png", "gone.png", "", "1", "nan", "1e400", '"', "-0", "x,y", ";"]),
+    st.text(max_size=6),
+    st.just("x" * 300),
+    st.floats().map(str),
+)
+LINES = st.lists(st.lists(CELLS, min_size=1, max_size=4).map(",".join), max_size=6)
+
+
+@settings(deadline=None, max_examples=150)
+@given(lines=LINES, head=st.booleans(), noise=st.binary(max_size=4))
+def test_any_text_is_a_table_or_one_line(lines: list[str], head: bool, noise: bytes) -> None:
+    text = (HEAD if head else "") + "\n".join(lines)
+    with tempfile.TemporaryDirectory() as room:
+        for name in ("a.png", "c.png"):
+            (Path(room) / name).touch()
+        path = Path(room) / "t.csv"
+        path.write_bytes(text.encode("utf-8", "surrogatepass") + noise)
+        try:
+            names, rows = read(str(path))
+        except DataError as error:
+            names, rows, told = (), {}, str(error)
+        else:
+            told = ""
+        assert bool(rows) == (not told)
+        assert "\n" not in told
+        assert all(len(row) == len(names) and np.isfinite(row).all() for row in rows.values())

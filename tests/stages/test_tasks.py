@@ -158,6 +158,13 @@ def test_a_stage_ends_in_a_network_whose_metric_it_tells(
     assert facts[case.metric] == pytest.approx(found, abs=0.02)
 
 
+def test_one_bit_of_what_is_not_trained_is_told_so(tmp_path: Path) -> None:
+    """Gradients of an untrained detector's one-bit layers overflow: no fault of the data."""
+    with pytest.raises(StageError, match=r"loss is nan.*train the network before it gets") as e:
+        ran(CASES["detector"], tmp_path, "binarize", layers=(), share=None)
+    assert "mean and std" not in str(e.value)
+
+
 def test_every_criterion_looks_at_boxes(tmp_path: Path) -> None:
     about, (_, module) = context(CASES["detector"], tmp_path), CASES["detector"].build()
     for part in module.modules():  # at first all scales are 1

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecv import tasks
-from edgecv.data.annotations import Boxes, PictureBoxes
+from edgecv.data.annotations import Boxes, Numbers, PictureBoxes
 from edgecv.errors import DataError, UnsupportedError
 from edgecv.runtime.placement import place
 from edgecv.runtime.spec import TensorSpec
@@ -120,3 +120,31 @@ def test_the_loss_is_binary_cross_entropy() -> None:
     assert loss.item() == pytest.approx(expected, abs=1e-6)
     loss.backward()
     assert z.grad[0, 2] == 0
+
+
+def test_a_table_of_0_and_1_says_the_same_as_boxes() -> None:
+    truth, reads, there = world(3)
+    rows = Numbers.of(list(there.astype(float)), np.full((len(there), 2), 4))
+    of_boxes, of_rows = (TASK.score(reads, t, CLASSES) for t in (truth, rows))
+    assert (of_rows.value, of_rows.per_class) == (of_boxes.value, of_boxes.per_class)
+    assert of_rows.more == of_boxes.more
+    unsure = Numbers(rows.sizes, np.where(np.arange(4) == 0, np.nan, rows.values))
+    assert TASK.score(reads, unsure, CLASSES).per_class["a"] is None
+    half = Numbers(rows.sizes, np.full_like(rows.values, 0.5))
+    with pytest.raises(DataError, match=r"a class is 0\.5 on image 0: neither 0 nor 1"):
+        TASK.score(reads, half, CLASSES)
+
+
+def test_rows_of_a_table_are_learned() -> None:
+    torch = pytest.importorskip("torch")
+    from edgecv.training import Plan
+
+    z = torch.tensor([[0.5, -1.0, 4.0]], requires_grad=True)
+    loss = TASK.loss(z, [np.array([1.0, 0.0, np.nan])])
+    assert loss.item() == pytest.approx((np.log1p(np.exp(-0.5)) + np.log1p(np.exp(-1.0))) / 3)
+    pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
+    rows = [np.zeros(3)] * 4
+    moved, same = TASK.augmented(pixels, rows, Plan(epochs=1), np.random.default_rng(0))
+    assert same is rows
+    assert (moved.shape, moved.dtype) == (pixels.shape, np.uint8)
+    assert (moved != pixels).any()
