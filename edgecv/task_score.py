@@ -46,6 +46,7 @@ def judge(
     said = lost.watch(reads(task, session, outputs, images, preprocess))
     score = task.score(said, images.told, images.classes)
     doubts = [sentence] if (sentence := lost.sentence()) else []
+    doubts += task.doubts(score)
     if score.value < NOTHING:
         what = f"{task.points} {100 * score.value:.2f}: next to nothing is found where it is"
         doubts.append(f"{what}: {ASK}")

@@ -249,6 +249,10 @@ class Task:
         """Two networks on the same images. Raises ValueError: parts of other images."""
         raise NotImplementedError
 
+    def doubts(self, score: Score) -> Sequence[str]:  # noqa: ARG002
+        """What makes a score say less than it seems to, a sentence each."""
+        return ()
+
     def interval(
         self,
         parts: Parts,  # noqa: ARG002

@@ -83,7 +83,7 @@ class BinaryTask(Task):
     ) -> BinaryTask:
         if classes not in (None, 2):
             what = f"there are {classes} classes, and yes or no are two"
-            raise UnsupportedError(_WHERE, what, "--task classification, or multilabel")
+            raise UnsupportedError(_WHERE, what, "task classification is of several")
         one = [o for o in outputs if int(np.prod(o.shape)) == 1]
         if len(one) != 1 or one[0] is not outputs[0]:
             seen = ", ".join(f"{o.name} {'x'.join(map(str, o.shape))}" for o in outputs)
@@ -150,6 +150,14 @@ class BinaryTask(Task):
         if 0 < there.sum() < len(there):
             more = {"average_precision": average_precision(p, there), "auc": area(p, there)}
         return Score(float(right.mean()), len(found), per_class, more, {"correct": right})
+
+    def doubts(self, score: Score) -> Sequence[str]:
+        """One sentence where every image got the same answer."""
+        each = {value: name for name, value in score.per_class.items()}
+        if each.keys() != {0.0, 1.0}:
+            return ()
+        return (f"the network says {each[1.0]} of every image: is it trained, and are resize, mean "
+                "and std as in training?",)  # fmt: skip
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         """McNemar's exact test on the images that only one of them has right."""

@@ -67,6 +67,13 @@ def test_images_of_one_class_have_no_figures_of_two() -> None:
         TASK.score([read(1.0)], np.array([1]), ("a", "b", "c"))
 
 
+def test_one_answer_to_every_image_is_doubted() -> None:
+    truth, reads = world(0)
+    assert TASK.doubts(TASK.score(reads, truth, NAMES)) == ()
+    (doubt,) = TASK.doubts(TASK.score([read(-1.0)] * 60, truth, NAMES))
+    assert doubt.startswith("the network says fine of every image: is it trained")
+
+
 def test_a_worse_network_is_told_by_mcnemar() -> None:
     truth, reads = world(1, images=300)
     whole = TASK.score(reads, truth, NAMES).parts
