@@ -24,7 +24,10 @@ from edgecv.report.gather import gather
 from edgecv.terminal import printable
 
 MACHINE = {"cpu": "A processor", "architecture": "x86_64", "features": ["avx2"], "cores": 2}
-METRIC = {"name": "top1", "value": 0.75, "samples": 4, "images": "0f"}
+METRIC = {
+    "name": "map50_95", "value": 0.75, "samples": 4, "images": "0f", "more": {"ap50": 0.8},
+    "per_class": {"a": 0.7, "b": None},
+}  # fmt: skip
 PARITY = {"sqnr_db": 40.0, "top1_agreement": 1.0, "cosine": 0.99, "samples": 8}
 RESULTS: dict[str, Any] = {
     "schema": 1, "edgecv": "0.1.0", "machine": MACHINE, "versions": {"numpy": "2", "torch": None},
@@ -32,14 +35,14 @@ RESULTS: dict[str, Any] = {
                "threads": 1, "settings": ["seed=1"], "only": []},
     "results": [
         {"step": step, "target": "cpu", "engine": "onnxruntime", "precision": precision,
-         "bundle": f"bundles/{step}.cpu.edgecv", "metric": {**METRIC, "reference": 0.75},
+         "bundle": f"bundles/{step}.cpu.edgecv", "metric": {**METRIC, "name": name, "reference": 0.75},
          "latency_ms": {"p50": 1.0, "p90": 1.1, "p99": 1.2}, "latency_ratio": 1.0,
          "latency_ratio_interval": [0.9, 1.1], "cpu_time_ratio": 1.0, "size_bytes": 1000,
          "engine_bytes": 900, "executed": {precision: 3}, "parity": {"graph": PARITY,
          "compiled": PARITY}, "status": "ok", "reason": "", "reference": "dense", "threads": 1,
          "calibrated": {"log_ratio": 0.1, "error": 0.01}, "calibration": {"version": 1},
          "memory_mb": {"before": 30.0, "peak": 60.0}, "busy": False}
-        for step, precision in (("dense", "fp32"), ("small", "int8"))
+        for step, precision, name in (("dense", "fp32", "top1"), ("small", "int8", "map50_95"))
     ],
     "nodes": [{"id": "dense", "kind": "train", "step": "dense", "target": None, "digest": "0f",
                "inputs": {"model": "model"}, "action": "made", "seconds": 1.0}],
