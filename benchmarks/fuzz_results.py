@@ -35,7 +35,8 @@ RESULTS: dict[str, Any] = {
                "threads": 1, "settings": ["seed=1"], "only": []},
     "results": [
         {"step": step, "target": "cpu", "engine": "onnxruntime", "precision": precision,
-         "bundle": f"bundles/{step}.cpu.edgecv", "metric": {**METRIC, "name": name, "reference": 0.75},
+         "bundle": f"bundles/{step}.cpu.edgecv",
+         "metric": {**METRIC, "name": name, "reference": 0.75},
          "latency_ms": {"p50": 1.0, "p90": 1.1, "p99": 1.2}, "latency_ratio": 1.0,
          "latency_ratio_interval": [0.9, 1.1], "cpu_time_ratio": 1.0, "size_bytes": 1000,
          "engine_bytes": 900, "executed": {precision: 3}, "parity": {"graph": PARITY,
