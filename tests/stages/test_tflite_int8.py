@@ -94,6 +94,12 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
         assert again.path.read_bytes() == int8_graph(io).path.read_bytes()
 
 
+def test_what_is_known_of_the_outputs_is_kept(tmp_path: Path):
+    told = replace(float_graph(), facts={**float_graph().facts, "sigmoid": ["logits"]})
+    made = quantize_tflite(told, images()[:2], GRID, "int8", tmp_path)
+    assert made.facts["sigmoid"] == ["logits"]
+
+
 def test_the_console_stays_quiet(tmp_path: Path, capfd):
     quantize_tflite(float_graph(), images()[:2], GRID, "int8", tmp_path)
     assert capfd.readouterr() == ("", "")

@@ -56,7 +56,7 @@ from edgecv.target import Grid
 log = logging.getLogger(__name__)
 
 IO = ("int8", "uint8", "float32")
-KEPT = ("transposes", "notes", "own", "bounds")  # of the float graph's facts
+KEPT = ("transposes", "notes", "own", "bounds", "sigmoid")  # of the float graph's facts
 
 
 def quantize_tflite(
