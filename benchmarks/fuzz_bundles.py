@@ -174,23 +174,32 @@ def cases(seed: int, count: int) -> Iterator[bytes]:
         yield _zipped(rng, members) if kind == "zip" else packed(members)
 
 
-DECODE = (
-    *("yolox", "yolov5", "yolov8", "fastestdet", "ssd", "retinaface", "detr", "end2end"),
-    *("suppressed", "centernet", "ultraface", "graph", "cycxhw", "relative", "softmax"),
-    *(-1, 0, 1, 2, 0.5, 1e-9, 1e308, 1 << 40, True, None, [], [[]], [4], [8, 16], [1e-3], ["map"]),
-    *([[[2, 3]]], [[2, 3, 4, 5]], [[0.1, 0.1, 0.2, 0.2]] * 4, [1 << 16, 1 << 16], [[[2, 3]] * 9]),
-)
-FIELDS = (
-    *("decoder", "input", "outputs", "strides", "anchors", "priors", "confidence", "iou", "nms"),
-    *("max_detections", "agnostic", "form", "unit", "decoded", "activation", "background"),
-    *("variances", "output", "holds"),
-)  # fmt: skip
+# What a field may be, and what stands there else.
+FIELDS: dict[str, tuple[Any, ...]] = {
+    "decoder": ("yolox", "yolov5", "yolov8", "fastestdet", "ssd", "retinaface", "detr", "end2end",
+                "suppressed", "centernet", "ultraface"),
+    "input": ([8, 8], [16, 8], [1 << 16, 1 << 16]), "outputs": ([], ["map"], ["map", "map"], ["x"]),
+    "strides": ([4], [2], [8, 4], [4.0], [1e-3]), "anchors": ([], [[[2, 3]]], [[[2, 3]] * 9]),
+    "priors": ([], [[0.1, 0.1, 0.2, 0.2]] * 4, [[2, 3, 4, 5]]), "confidence": (0, 0.5, 1),
+    "iou": (0, 0.3, 1), "max_detections": (1, 5, 1 << 40), "agnostic": (True, False),
+    "form": ("", "xyxy", "cxcywh", "yxyx", "cycxhw"), "unit": ("", "pixels", "relative"),
+    "decoded": (None, True, False), "activation": ("", "none", "sigmoid", "softmax"),
+    "background": (None, 0, -1), "nms": ("runtime", "graph"), "variances": ([0.1, 0.2], [9, 1e4]),
+}  # fmt: skip
+OF_MAPS: dict[str, tuple[Any, ...]] = {
+    "input": ([8, 8], [16, 8], [1 << 16, 3]), "output": ("", "map", "x"),
+    "holds": ("scores", "logit", "probability", "indices"),
+}  # fmt: skip
+ODD = (-1, 0, 0.5, 1e-9, 1e308, 1 << 40, True, None, "", "x", [], [[]], [4], [None], {"a": 1})
 
 
 def _decode(rng: random.Random, manifest: dict[str, Any]) -> None:
     """How outputs are read, otherwise: by fields and values that it may have."""
     for _ in range(rng.choice((1, 1, 2, 4))):
-        manifest["decode"][rng.choice(FIELDS)] = rng.choice(DECODE)
+        own = OF_MAPS if manifest["task"] == "segmentation" else FIELDS
+        field = rng.choice(list(own)) if rng.random() < 0.95 else "other"
+        likely = own.get(field, ODD) if rng.random() < 0.8 else ODD
+        manifest["decode"][field] = rng.choice(likely)
 
 
 def _array(rng: random.Random, members: dict[str, bytes]) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from edgecv.data.annotations import PictureBoxes
 from edgecv.data.decode import Notes, decode
 from edgecv.data.faults import Faults, mended
-from edgecv.data.files import open_regular, tell
+from edgecv.data.files import is_there, open_regular, tell
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
@@ -206,4 +206,4 @@ def _places(path: Path) -> list[Path]:
 
 def _found(name: str, places: list[Path]) -> Path | None:
     tried = (place / part for part in dict.fromkeys((name, Path(name).name)) for place in places)
-    return next((path for path in tried if path.is_file()), None)
+    return next((path for path in tried if is_there(path) and path.is_file()), None)

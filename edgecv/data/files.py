@@ -143,6 +143,14 @@ def image_files(folder: Path) -> list[Path]:
     return found.files
 
 
+def is_there(path: Path) -> bool:
+    """Whether it exists; False too of a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def text_lines(path: Path) -> list[str]:
     """The lines of a text file. Raises DataError: it cannot be read, or is no UTF-8."""
     with open_regular(path) as file:

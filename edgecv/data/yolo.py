@@ -17,7 +17,7 @@ import numpy as np
 from edgecv.data.annotations import PictureBoxes
 from edgecv.data.decode import Notes, decode
 from edgecv.data.faults import Faults, mended
-from edgecv.data.files import image_files, open_regular, tell, text_lines
+from edgecv.data.files import image_files, is_there, open_regular, tell, text_lines
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError, RecipeError
 
@@ -126,7 +126,7 @@ def _named(path: Path, data: dict[str, Any], split: str) -> list[Path]:
     found = []
     for name in map(str, said):
         tried = [root / name for root in roots]
-        there = next((place for place in tried if place.exists()), None)
+        there = next((place for place in tried if is_there(place)), None)
         if there is None and (path.parent / "images").is_dir():
             there = _of_split(path.parent / "images", split)
             tell(str(path), f"{word}: {name} is not there: {there} is read")
@@ -145,7 +145,7 @@ def _images(where: str, places: list[Path]) -> list[Path]:
             lines = filter(None, map(str.strip, text_lines(place)))
             listed = [Path(line) if Path(line).is_absolute() else place.parent / line
                       for line in lines]  # fmt: skip
-            there = [path for path in listed if path.is_file()]
+            there = [path for path in listed if is_there(path) and path.is_file()]
             if lost := len(listed) - len(there):
                 tell(where, f"{lost} images that {place.name} lists are not there: left out")
             files += there

@@ -149,6 +149,13 @@ def test_files_that_are_not_there(tmp_path: Path) -> None:
         data.fingerprint(f"coco:{path}", "test")
 
 
+def test_a_name_that_no_file_can_have_is_not_there(tmp_path: Path) -> None:
+    said = _with(lambda s: s["images"][0].update(file_name="y" * 5000))
+    path = written(tmp_path, SAID)
+    path.write_text(json.dumps(said))
+    assert data.parse(f"coco:{path}").items("test").count == 2
+
+
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, SAID)
     image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(tmp_path / "images" / "b.png")

@@ -47,8 +47,8 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
      "height and width above 0"),
     ("outputs", lambda v: isinstance(v, tuple) and all(isinstance(n, str) for n in v), "names"),
     ("strides", lambda v: all(0 < s <= MOST_PIXELS for s in v), "pixels above 0"),
-    ("anchors", lambda v: all(len(p) == 2 and min(p) > 0 and max(p) <= MOST_PIXELS
-                              for of_map in v for p in of_map), "lists of pairs above 0"),
+    ("anchors", lambda v: all(of_map and all(len(p) == 2 and min(p) > 0 and max(p) <= MOST_PIXELS
+                              for p in of_map) for of_map in v), "lists of pairs above 0"),
     ("priors", lambda v: all(len(p) == 4 and min(p[2:]) > 0 and max(map(abs, p)) <= MOST_PIXELS
                              for p in v), "four numbers each, sizes above 0"),
     ("confidence", lambda v: 0 <= v <= 1, "0 to 1"),
@@ -61,7 +61,7 @@ RULES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("decoded", lambda v: v is None or type(v) is bool, "true or false"),
     ("activation", lambda v: v in ("", *ACTIVATIONS), " or ".join(ACTIVATIONS)),
     ("background", lambda v: v in (None, 0, -1), "0 or -1"),
-    ("variances", lambda v: len(v) == 2 and min(v) > 0, "two above 0"),
+    ("variances", lambda v: len(v) == 2 and all(0 < x <= MOST_PIXELS for x in v), "two above 0"),
 )  # fmt: skip
 
 

@@ -73,6 +73,8 @@ class SegmentationTask(Task):
         object.__setattr__(self, "input", tuple(self.input))  # JSON has no tuples
         if len(self.input) != 2 or not all(type(n) is int and n > 0 for n in self.input):
             raise ValueError(f"decode.input {self.input!r} is wrong: height and width above 0")
+        if not isinstance(self.output, str):
+            raise ValueError(f"decode.output {self.output!r} is wrong: a name")
         if self.holds not in HOLDS:
             raise ValueError(f"decode.holds {self.holds!r} is none of {', '.join(HOLDS)}")
 

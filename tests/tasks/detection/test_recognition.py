@@ -231,7 +231,7 @@ def test_outputs_that_are_said_leave_the_others_out() -> None:
         {"strides": [0]}, {"strides": 8}, {"max_detections": 0}, {"max_detections": 1.5},
         {"agnostic": "yes"}, {"anchors": [[[1]]]}, {"anchors": [[[8, 8]]], "strides": [8, 16]},
         {"form": "xy"}, {"unit": "inches"}, {"nonsense": 1}, {"variances": [0.1]},
-        {"background": 3}, {"outputs": 5}, {"anchors": [8, 8]},
+        {"background": 3}, {"outputs": 5}, {"anchors": [8, 8]}, {"anchors": [[]]},
     ],
 )  # fmt: skip
 def test_values_that_are_wrong_are_said(said) -> None:

@@ -146,7 +146,8 @@ def test_a_manifest_holds_it() -> None:
     assert (
         tasks.of_manifest({"task": "segmentation", "decode": {**said, "input": [64, 32]}}) == task
     )
-    for wrong in ({"input": [0, 2]}, {"input": [4, 4], "holds": "x"}, {"inputs": [4, 4]}):
+    for wrong in ({"input": [0, 2]}, {"input": [4, 4], "holds": "x"}, {"inputs": [4, 4]},
+                  {"input": [4, 4], "output": ["map"]}):  # fmt: skip
         with pytest.raises(ValueError, match=r"decode\."):
             SegmentationTask.of(wrong)
 
