@@ -3,12 +3,9 @@
     python benchmarks/compressed_tasks.py detection --work DIR [--seeds 0 1]
     python benchmarks/compressed_tasks.py segmentation --work DIR --camvid DIR [--seeds 0]
 
-detection: the zoo's `tiny_detector` on pictures that edgecv makes (`shapes-boxes`: 600 to learn
-from, 150 to be judged on) on ONNX Runtime, OpenVINO and LiteRT. segmentation: the zoo's `unet` from
-random weights on CamVid (367 pictures, judged on the 101 of val; 11 classes at 240x176) on ONNX
-Runtime and OpenVINO. Each is one recipe: train, `prune: {latency_ratio: 0.6, on: cpu}` fine-tuned
-with the dense network as its teacher, `quantize`. Time is the run's own interleaved measurement
-against the dense network on the same engine. A finished step is reused when run again.
+Each is one recipe: train, `prune: {latency_ratio: 0.6, on: cpu}` fine-tuned with the dense network
+as its teacher, `quantize`. Time is the run's own interleaved measurement against the dense network
+on the same engine. A finished step is reused when run again.
 
 Promised of segmentation: int8 of the pruned network within one point of mIoU. Writes
 benchmarks/results/compressed_TASK.{json,md}; exits 1 where a promise is missed.
@@ -18,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +31,8 @@ KINDS = {"dense": "dense, fp32", "small": "pruned, fp32", "small-int8": "pruned,
 
 
 def detection(_: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """The zoo's `tiny_detector` on pictures of 128x128 that edgecv makes (`shapes-boxes`: 600 to
+    learn from, 150 to be judged on) on ONNX Runtime, OpenVINO and LiteRT."""
     shared = {"batch_size": 16}
     return {
         "model": {"zoo": "tiny_detector", "width": 16},
@@ -50,6 +50,8 @@ def detection(_: argparse.Namespace, seed: int) -> dict[str, Any]:
 
 
 def segmentation(options: argparse.Namespace, seed: int) -> dict[str, Any]:
+    """The zoo's `unet` from random weights on CamVid (367 pictures, judged on the 101 of val; 11
+    classes at 240x176) on ONNX Runtime and OpenVINO."""
     shared = {"batch_size": 8, "scale": 0.5, "colour": 0.2, "shift": 8}
     source = f"masks:{options.camvid}"
     return {
@@ -59,7 +61,7 @@ def segmentation(options: argparse.Namespace, seed: int) -> dict[str, Any]:
         "stages": [
             {"train": {"name": "dense", "epochs": 14, "lr": 0.004, **shared}},
             {"prune": {"name": "small", "latency_ratio": SHARE, "on": "cpu", "samples": 64,
-                       "finetune_epochs": 8, "lr": 0.002, "ship": True, **shared}},
+                       "finetune_epochs": 8, "lr": 0.002, **shared}},
             {"quantize": {"name": "small-int8", "from": "small"}},
         ],
         "targets": ["cpu", "openvino"],
@@ -81,7 +83,8 @@ def run(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     return [
         {**{k: r[k] for k in ("step", "target", "metric", "latency_ms", "latency_ratio",
                               "latency_ratio_interval", "cpu_time_ratio", "size_bytes")},
-         "seed": seed, "seconds": seconds.get(r["step"]), "told": told.get(r["step"])}
+         "seed": seed, "seconds": seconds.get(r["step"]),
+         "made": told.get(r["step"].removesuffix("-int8"), "")}
         for r in found["results"]
     ]  # fmt: skip
 
@@ -95,7 +98,7 @@ def page(rows: list[dict[str, Any]], task: str) -> list[str]:
     name = METRICS[rows[0]["metric"]["name"]]
     lines = [
         [r["seed"], KINDS[r["step"]], r["target"], f"{100 * r['metric']['value']:.2f}",
-         f"{-lost(r):+.2f}", f"{r['latency_ms']['p50']:.2f}", f"{r['latency_ratio']:.3f}",
+         f"{-lost(r) + 0.0:+.2f}", f"{r['latency_ms']['p50']:.2f}", f"{r['latency_ratio']:.3f}",
          "{:.3f} to {:.3f}".format(*r["latency_ratio_interval"]), f"{r['cpu_time_ratio']:.3f}",
          f"{r['size_bytes'] / 1000:,.0f}"]
         for r in rows
@@ -103,13 +106,14 @@ def page(rows: list[dict[str, Any]], task: str) -> list[str]:
     head = ["seed", "network", "target", f"{name} %", "points", "ms p50", "time × dense", "95%",
             "CPU time × dense", "KB"]  # fmt: skip
     trained = {r["seed"]: r["seconds"] for r in rows if r["step"] == "dense" and r["seconds"]}
-    told = dict.fromkeys(f"- seed {r['seed']}: {r['told']}" for r in rows if r["step"] == "small")
-    text = (__doc__ or "").split("\n\n")[2].replace("\n", " ")
+    made = dict.fromkeys(f"- seed {r['seed']}: {r['made']}" for r in rows if r["step"] != "dense")
+    told = [RECIPES[task].__doc__ or "", (__doc__ or "").split("\n\n")[2]]
+    text = " ".join(" ".join(told).split())
     return [
         f"# {task.capitalize()}: trained, pruned to {SHARE:g} of its time, quantized", "", text,
         "", *record.table(head, lines), "",
         "Trained in " + ", ".join(f"{s / 60:.0f}" for s in trained.values())
-        + " minutes, one thread of a machine with other work.", "", *told,
+        + " minutes, one thread of a machine with other work.", "", *made,
     ]  # fmt: skip
 
 
@@ -129,8 +133,8 @@ def main() -> None:
     seeds = ", ".join(map(str, options.seeds))
     data = {"circumstances": record.circumstances(1, seeds, before), "rows": rows}  # type: ignore[arg-type]
     record.write(f"compressed_{options.task}", options.out, data, page(rows, options.task))
-    timed = [r for r in rows if (r["step"], r["target"]) == ("small", "cpu")]
-    on_time = all(abs(r["latency_ratio"] / SHARE - 1) <= WITHIN for r in timed)
+    got = [float(ratio) for r in rows for ratio in re.findall(r", got ([0-9.]+)", r["made"])]
+    on_time = all(abs(ratio / SHARE - 1) <= WITHIN for ratio in got)
     small = [r for r in rows if r["step"] == "small-int8"]
     near = options.task == "detection" or all(lost(r) <= POINTS for r in small)
     raise SystemExit(0 if on_time and near else 1)
