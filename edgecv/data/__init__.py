@@ -227,6 +227,8 @@ def materialise(
         classes = tuple(str(k) for k in range(largest + 1))
     if classes:
         check_labels(source, labels, len(classes))
+    for name in classes:
+        _check_text(source, name)
     save_labels(out, labels, classes)
     if truth is not None:
         truth.save(out)
@@ -261,6 +263,14 @@ def _channels(image: np.ndarray) -> int:
     """What a network takes of such images: four are RGB and transparency, which is dropped."""
     found = 1 if image.ndim == 2 else image.shape[2]
     return 3 if found == 4 else found
+
+
+def _check_text(source: str, name: str) -> None:
+    """Raises DataError: a class's name that no file can hold; JSON knows half characters."""
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(source, f"class {name!a:.80} is no text", "name it in UTF-8") from None
 
 
 def _run(one: Callable[[int], None], count: int, parallel: bool) -> Iterable[int]:

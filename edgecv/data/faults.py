@@ -58,7 +58,8 @@ def mended(
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
     crowd = np.zeros(len(boxes), bool) if crowd is None else crowd
-    area = np.full(len(boxes), np.nan) if area is None else np.asarray(area, np.float64)
+    with np.errstate(over="ignore"):
+        area = np.full(len(boxes), np.nan) if area is None else np.asarray(area, np.float32)
     edge = np.array([size[1], size[0]] * 2, np.float64)
     finite = np.isfinite(boxes).all(1)
     sized = finite & (boxes[:, 2:] > boxes[:, :2]).all(1)

@@ -76,8 +76,10 @@ def _found(where: str, path: Path, split: str) -> tuple[list[Path], tuple[str, .
         raise DataError(where, what, f"a data.yaml, or a folder with images/ and labels/; {HERE}")
     names = path / _NAMES
     said = tuple(text_lines(names)) if names.is_file() else None
-    if said:
+    if said is not None:
         said = tuple(name.strip() for name in said if name.strip())
+        if not said:
+            raise DataError(str(names), "holds no names", "a name a line, or remove it")
     return _images(where, [_of_split(path / "images", split)]), said
 
 

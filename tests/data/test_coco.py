@@ -156,6 +156,18 @@ def test_a_name_that_no_file_can_have_is_not_there(tmp_path: Path) -> None:
     assert data.parse(f"coco:{path}").items("test").count == 2
 
 
+def test_an_area_that_no_picture_has_is_the_boxs_own(tmp_path: Path) -> None:
+    path = written(tmp_path, _with(lambda s: s["annotations"][0].update(area=1e308)))
+    made = data.materialise(f"coco:{path}", "test", (8, 8), 3, {}, tmp_path / "out")
+    assert made.truth.area.tolist()[-2:] == [202.5, 25]
+
+
+def test_a_name_of_half_a_character_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, _with(lambda s: s["categories"][0].update(name="dog\ud800")))
+    with pytest.raises(DataError, match=r"class 'dog\\ud800' is no text"):
+        data.materialise(f"coco:{path}", "test", (8, 8), 3, {}, tmp_path / "out")
+
+
 def test_a_picture_of_another_size_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, SAID)
     image.fromarray(np.zeros((60, 40, 3), np.uint8)).save(tmp_path / "images" / "b.png")

@@ -135,6 +135,13 @@ def test_a_wrong_data_yaml(root: Path, text: str, line: str) -> None:
         data.parse(yaml(root, text)).items("test")
 
 
+def test_a_list_of_no_names_is_refused(root: Path) -> None:
+    (root / "data.yaml").unlink(missing_ok=True)
+    (root / "classes.txt").write_text(" \n")
+    with pytest.raises(DataError, match=r"classes\.txt: holds no names"):
+        data.parse(f"yolo:{root}").items("test")
+
+
 def test_folders_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file or folder"):
         data.parse(f"yolo:{tmp_path / 'no'}").items("test")
