@@ -61,7 +61,8 @@ def sentence(mean: Sequence[float], std: Sequence[float], units: Units) -> str:
     if units == "0..255" and not any(mean) and all(abs(255 * v - 1) < 1e-6 for v in std):
         return "mean 0 and std 1 are units of 0..255 here: pixels go in as they are"
     if units == "0..1" and not any(mean) and set(std) == {1.0}:
-        return "mean 0 and std 1 are units of 0..1 here: pixels are scaled to 0..1"
+        return ("mean 0 and std 1 are units of 0..1 here: pixels are scaled to 0..1; units 0..255 "
+                "leaves them as they are")  # fmt: skip
     ours, other = (1.0, 255.0) if units == "0..1" else (255.0, 1.0)
     given, turned = (
         f"mean {listed([v * by for v in mean])} and std {listed([v * by for v in std])}"

@@ -223,8 +223,9 @@ def _as_trained(data: Data, model: ModelSource, expected: dict[str, Any], where:
         taken.pop("color", None)
     changed: dict[str, Any] = {k: v for k, v in taken.items() if v != getattr(data, k)}
     notes: tuple[str, ...] = ()
-    if data.units == "0..255" and given & {"mean", "std"}:
-        notes = (f"data: {pixel_units.sentence(data.mean, data.std, '0..255')}",)
+    units = data.units or "0..1"
+    if given & {"mean", "std"} and (units == "0..255" or set(data.std) == {1.0}):
+        notes = (f"data: {pixel_units.sentence(data.mean, data.std, units)}",)
     if not changed:
         return data, None, notes
     if "size" in changed:

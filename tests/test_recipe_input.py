@@ -82,6 +82,16 @@ def test_what_the_recipe_says_holds(load) -> None:
     assert not any("give mean and std" in note for note in found.notes)
 
 
+def test_a_mean_of_0_and_a_deviation_of_1_are_told_in_their_units(load) -> None:
+    found = load("images: photos", "images: photos, mean: 0, std: 1")
+    (note,) = (n for n in found.notes if "mean 0 and std 1" in n)
+    assert "scaled to 0..1" in note
+    assert "units 0..255" in note
+    asked = load("images: photos", "images: photos, mean: 0, std: 1, units: 0..255")
+    assert any("0..255 here: pixels go in as they are" in n for n in asked.notes)
+    assert asked.data.std == pytest.approx((1 / 255,))
+
+
 def test_images_are_looked_up_beside_the_recipe(load, tmp_path: Path, monkeypatch) -> None:
     load()
     (tmp_path / "elsewhere").mkdir()
