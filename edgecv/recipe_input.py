@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgecv import data as datasets
 from edgecv import model_input, pixel_units, tasks
 from edgecv.checking import Where
@@ -108,10 +110,13 @@ def with_tables(
     try:
         rows = npy.read((folder / name).read_bytes())
     except (OSError, ValueError, TypeError):
-        raise RecipeError(where("priors"), f"{name} is no .npy file", "rows of 4 numbers") from None
+        hint = "np.save(FILE, np.ascontiguousarray(rows)): floats (P, 4)"
+        raise RecipeError(where("priors"), f"{name} is no plain .npy file", hint) from None
     if rows.ndim != 2 or rows.shape[1] != 4 or rows.dtype.kind != "f" or len(rows) > MOST_PRIORS:
         what = f"{name} is {rows.dtype} {rows.shape}"
         raise RecipeError(where("priors"), what, f"floats (P, 4), P up to {MOST_PRIORS:,}")
+    if not np.isfinite(rows).all():
+        raise RecipeError(where("priors"), f"{name} holds NaN or infinity", "numbers alone")
     return {**decode, "priors": rows.tolist()}
 
 

@@ -156,6 +156,8 @@ def _from_tensor(where: str, array: np.ndarray) -> np.ndarray:
 
 
 def _label(where: str, label: Any) -> int:
+    if getattr(label, "shape", None) == (1,):
+        label = label[0]
     try:
         number = int(label)
     except (TypeError, ValueError) as error:
@@ -174,6 +176,8 @@ def _kind(label: Any) -> str:
         return "Boxes"
     if hasattr(label, "convert") or getattr(label, "ndim", 0) in (2, 3):
         return "Maps"
+    if getattr(label, "shape", None) == (1,) and "int" in str(getattr(label, "dtype", "")):
+        return "index"  # a class in an array of its own
     row = isinstance(label, list | tuple) or getattr(label, "ndim", 0) == 1
     return "Numbers" if row else "index"
 

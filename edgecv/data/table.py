@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from edgecv.data.decode import Notes, decode
-from edgecv.data.files import open_regular, tell
+from edgecv.data.files import is_there, open_regular, tell
 from edgecv.data.source import HERE, Items, hash_files
 from edgecv.errors import DataError
 
@@ -71,7 +71,7 @@ def read(argument: str) -> tuple[tuple[str, ...], Rows]:
             what = f"has {len(cells)} columns, the header {len(names) + 1}"
             raise DataError(place, what, _LAYOUT)
         values, image = _values(place, names, cells[1:]), path.parent / cells[0].strip()
-        if not _is_file(image):
+        if not (is_there(image) and image.is_file()):
             absent = absent or cells[0].strip()
             told["are not there"] += 1
         elif not np.isfinite(values).all():
@@ -92,13 +92,6 @@ def read(argument: str) -> tuple[tuple[str, ...], Rows]:
             example = f" ({absent}, ...)" if what == "are not there" else ""
             tell(where, f"{count} of its {len(lines) - 1} rows {what}{example}: left out")
     return names, rows
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:  # too long to be a path
-        return False
 
 
 def _lines(path: Path) -> list[tuple[int, list[str]]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgecv import tasks
-from edgecv.errors import BundleError
+from edgecv.errors import BundleError, UnsupportedError
 from edgecv.replay import Answers
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.interface import own
@@ -42,7 +42,7 @@ class Answered:
         for i in range(len(before[0])):
             try:
                 ours, theirs = (self._read(task, found, i) for found in (before, after))
-            except BundleError:  # another network's outputs
+            except (BundleError, UnsupportedError):  # another network's outputs
                 return None
             counts = task.same(ours, theirs)
             both, either = both + counts[0], either + counts[1]

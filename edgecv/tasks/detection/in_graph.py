@@ -36,7 +36,8 @@ def attached(model: Any, answers: Sequence[Mapping[str, np.ndarray]], task: Dete
 
     model:   onnx.ModelProto whose outputs are those of `answers`
     answers: of some images, by output; what only values tell (`settled`) is told by them
-    Raises UnsupportedError: a decoder without nodes of its own, or values that disagree.
+    Raises UnsupportedError: a decoder without nodes of its own, several images a call, or values
+    that disagree.
     """
     if task.decoder not in HEADS:
         what = f"{task.decoder} has no nodes: there are {', '.join(HEADS)}"
@@ -46,6 +47,9 @@ def attached(model: Any, answers: Sequence[Mapping[str, np.ndarray]], task: Dete
         what = f"the file is of opset {opset}, nodes are written for {OLDEST} and later"
         raise UnsupportedError("--nms", what, "export it again with opset 18")
     names = task.outputs or tuple(answers[0])
+    if (batch := len(answers[0][names[0]])) != 1:
+        what = f"the file takes {batch} images a call, nodes are written for 1"
+        raise UnsupportedError("--nms", what, "export it with a batch of 1, or leave it out")
     task = settled(task, [[a[name] for name in names] for a in answers])
     nodes = Nodes(model)
     shapes = [answers[0][name].shape for name in names]
