@@ -40,7 +40,7 @@ def _cells(c: Check) -> list[str]:
     if c.bounds and c.change is not None:
         bounds = f"{_change(c.bounds[0], unit)} to {_change(c.bounds[1], unit)}"
     return [
-        f"{c.name} ({c.unit})" if unit == POINTS else c.name,
+        f"{c.name} ({c.unit})" if unit == POINTS and c.unit != c.name else c.name,
         _value(c.baseline, unit),
         _value(c.candidate, unit),
         "" if c.change is None else _change(c.change, unit),

@@ -211,7 +211,7 @@ def _scene(images: Images, entry: Data) -> Data:
     if "changes" not in entry:
         legend = [(drawing.colour(k), drawing.named(images.classes, k)) for k in entry["classes"]]
         # in grey, so that a colour is a class or a difference and nothing else
-        seen = drawing.faded(pixels) if pixels.shape[2] >= 3 else pixels
+        seen = drawing.faded(pixels[..., :3]) if pixels.shape[2] >= 3 else pixels
         return {**entry, "picture": pictures.scene(seen), "legend": legend}
     found = [Change(**change) for change in entry["changes"]]
     scene = scenes.scene(pixels, found, images.classes)
