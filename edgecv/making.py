@@ -367,7 +367,7 @@ def _in_batches(work: Work, folder: Path) -> float | None:
     from edgecv.training import judged
 
     test = Images.load(work.images["test"])
-    if not test.classes:
+    if not test.classes or test.truth is not None:  # top-1 is of classes alone
         return None
     order = np.random.default_rng(work.expansion.recipe.seed).permutation(len(test))
     mixed = replace(test, pixels=test.pixels[order], labels=test.labels[order])

@@ -122,6 +122,9 @@ def compared(
     if lost > max(1, APART * boxes):
         what = f"{lost} of {boxes} boxes are not the runtime's"
         raise ParityError(where, what, "leave --nms graph out: the runtime suppresses")
+    if not boxes:
+        return (f"the file itself suppresses: the runtime finds no box on {len(raw):,} images, so "
+                "that nothing was compared; give images with objects (--calibration)")  # fmt: skip
     kept = f"of {boxes:,} boxes on {len(raw):,} images {boxes - lost:,} are the runtime's"
     return f"the file itself suppresses: {kept}"
 

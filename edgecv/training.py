@@ -124,8 +124,9 @@ def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task |
     found = tasks.task(name) if name in tasks.names() else None
     if found is None or images.kind not in found.truths():
         kind = images.kind.lower() or "images without labels"
-        raise StageError(context.where, f"task {name} does not learn from {kind}",
-                         "give data with the task's own labels")  # fmt: skip
+        able = " or ".join(n for n in tasks.names() if images.kind in tasks.task(n).truths())
+        hint = f"say task: {able}" if found is None and able else "give data with its own labels"
+        raise StageError(context.where, f"task {name} does not learn from {kind}", hint)
     pre = context.preprocess
     with torch.no_grad():
         said = module.eval()(torch.zeros(1, pre.channels, *pre.size))

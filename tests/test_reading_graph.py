@@ -9,6 +9,7 @@ import pytest
 
 from edgecv import exporting, reading_graph, recipe
 from edgecv.errors import ParityError, TargetError, UnsupportedError
+from edgecv.ladder import climb
 from edgecv.runtime import open_bundle
 from edgecv.runtime.verify import verify
 from edgecv.tasks.detection import DetectionTask
@@ -88,6 +89,11 @@ def test_its_boxes_are_the_runtimes(room: Path, tmp_path: Path, target, precisio
     assert count > 50
     assert verify(graph.bundle).ok
     assert not list(tmp_path.rglob("reading"))
+    if (target, precision) == ("cpu", "fp32"):
+        job = {"bundle": str(graph.bundle), "against": str(room / "net.onnx"),
+               "images": str(room / "images"), "samples": 4}  # fmt: skip
+        with pytest.raises(UnsupportedError, match="suppresses its own boxes"):
+            climb.work(job)
 
 
 def test_targets_that_cannot_hold_it_are_refused_at_once(room: Path, tmp_path: Path) -> None:
@@ -124,6 +130,9 @@ def test_other_boxes_are_an_error() -> None:
                          activation="sigmoid")  # fmt: skip
     same = reading_graph.compared("net", task, raw, task, raw, (SIDE, SIDE))
     assert "boxes on 3 images" in same
+    none = [{"rows": np.full_like(r["rows"], -20)} for r in raw]
+    told = reading_graph.compared("net", task, none, task, none, (SIDE, SIDE))
+    assert "nothing was compared" in told
     wrong = [{"rows": r["rows"] + np.eye(8, dtype=np.float32)[0]} for r in raw]
     with pytest.raises(ParityError, match="boxes are not the runtime's"):
         reading_graph.compared("net", task, raw, task, wrong, (SIDE, SIDE))

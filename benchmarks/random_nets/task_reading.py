@@ -186,7 +186,7 @@ def _centernet(made: Built, arrays: list[np.ndarray]) -> tuple[np.ndarray, np.nd
 
 def _ssd(made: Built, arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     t, values = arrays[0][0], arrays[1][0]
-    scores = softmax(values) if made.how["raw"] else values
+    scores = (sigmoid if made.how["form"] else softmax)(values) if made.how["raw"] else values
     scores = scores[:, 1:] if made.how["background"] == 0 else scores[:, :-1]
     if made.how["form"]:
         t = t[:, [1, 0, 3, 2]]

@@ -20,7 +20,7 @@ import edgecv
 from edgecv import portions
 
 # What a task imports late to measure, to learn and to draw: nothing of it runs on a device.
-_HOST = ("paired", "drawing", "metric", "matching", "loss", "augment")
+_HOST = ("paired", "probabilities", "drawing", "metric", "matching", "loss", "augment")
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest a zip can say: the same sources give the same bytes
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import child, tasks
-from edgecv.errors import MissingExtraError, NoCudaDevice
+from edgecv.errors import MissingExtraError, ModelError, NoCudaDevice, UnsupportedError
 from edgecv.ladder import causes, reference, samples, tolerances
 from edgecv.ladder.answered import Answered
 from edgecv.ladder.distance import Energy, answers, outputs
@@ -61,7 +61,10 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     try:
         prepared = found.preprocess is not None and pictures.feeds is None
         rungs = [_preprocessing(theirs, own, pictures)] if prepared else []
-        graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs, kinds)
+        try:
+            graphs, logits = _graphs(forms, Inputs(pictures, theirs), theirs, kinds)
+        except ModelError as e:
+            raise _of_boxes(contents) or e from None
         rungs += graphs
         if forms[-1][0] == "compile":
             engine = forms[-1][1]
@@ -94,6 +97,15 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
         "sent": sent,
         "notes": found.notes,
     }
+
+
+def _of_boxes(contents: Contents) -> UnsupportedError | None:
+    """What is said where the bundle's file gives boxes and what it was made from the heads."""
+    if (contents.manifest.get("decode") or {}).get("nms") != "graph":
+        return None
+    what = "its file suppresses its own boxes (--nms graph), which nothing before it gives"
+    hint = "they were compared with the runtime's when it was made; edgecv verify replays them"
+    return UnsupportedError(str(contents.path), what, hint)
 
 
 def _pictures(job: dict[str, Any], contents: Contents, found: reference.Reference) -> Samples:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the command line reads this module at every start
 
 __path__ = [*__path__, *portions.of("tasks")]
 NONE = "none"  # tensors in, tensors out
-SHARED = ("augment", "base", "drawing", "paired")  # what tasks share
+SHARED = ("augment", "base", "drawing", "paired", "probabilities")  # what tasks share
 
 
 @cache

@@ -187,18 +187,16 @@ class BinaryTask(Task):
         outputs: (N, 1), as `scores` says; truths: of each image 0 or 1. Raises ModelError.
         """
         import torch
-        from torch.nn import functional
 
         from edgecv.errors import ModelError
+        from edgecv.tasks.probabilities import cross_entropy
 
         if not isinstance(outputs, torch.Tensor) or outputs.numel() != len(truths):
             shape = tuple(outputs.shape) if isinstance(outputs, torch.Tensor) else type(outputs)
             raise ModelError("binary loss", f"outputs are {shape}, not {len(truths)} numbers")
         z = outputs.flatten()
         wanted = torch.as_tensor(np.asarray(truths, np.float32)).to(z)
-        if self.scores == "logits":
-            return functional.binary_cross_entropy_with_logits(z, wanted)
-        return functional.binary_cross_entropy(z, wanted)
+        return cross_entropy("binary loss", z, wanted, self.scores)
 
     def drawn(self, image: np.ndarray, read: Decision, labels: Sequence[str]) -> np.ndarray:
         from edgecv.tasks import drawing

@@ -191,9 +191,9 @@ class MultilabelTask(Task):
         outputs: (N, C), logits or probabilities as `scores` says. Raises ModelError.
         """
         import torch
-        from torch.nn import functional
 
         from edgecv.errors import ModelError
+        from edgecv.tasks.probabilities import cross_entropy
 
         if not isinstance(outputs, torch.Tensor) or outputs.shape[:1] != (len(truths),):
             raise ModelError("multilabel loss", f"outputs are no rows for {len(truths)} images")
@@ -203,10 +203,7 @@ class MultilabelTask(Task):
             what = f"an image has class {most} and the network {z.shape[1]} classes"
             raise ModelError("multilabel loss", what, "give the builder the data's class count")
         there, known = (torch.from_numpy(v) for v in _of_pictures(truths, z.shape[1]))
-        loss = functional.binary_cross_entropy
-        if self.scores == "logits":
-            loss = functional.binary_cross_entropy_with_logits
-        return loss(z, there.to(z), weight=known.to(z))
+        return cross_entropy("multilabel loss", z, there.to(z), self.scores, known.to(z))
 
     def drawn(self, image: np.ndarray, read: Labels, labels: Sequence[str]) -> np.ndarray:
         from edgecv.tasks import drawing

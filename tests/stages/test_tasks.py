@@ -292,3 +292,11 @@ def test_a_metric_that_is_not_installed_is_said_before_training(
     with pytest.raises(MissingExtraError, match="pycocotools is not installed"):
         ran(CASES["detector"], tmp_path, "train", epochs=1_000_000)
     assert not list(tmp_path.iterdir())
+
+
+def test_boxes_without_a_task_are_asked_for_one(tmp_path: Path) -> None:
+    case = CASES["detector"]
+    about = replace(context(case, tmp_path), task="none")
+    with pytest.raises(StageError, match="task none does not learn from boxes") as e:
+        stages.find("train", "")(epochs=1).run(case.build(), about)
+    assert "say task: detection" in e.value.hint

@@ -78,7 +78,7 @@ def _told(task: DetectionTask, arrays: Sequence[np.ndarray]) -> dict[str, Any]:
     if word == "fastestdet":
         return {}
     if word in ("ssd", "ultraface"):
-        return {"activation": activation(arrays[1][0], task, "softmax")}
+        return {"activation": activation(arrays[1][0], task, sets.ssd_scores(task))}
     if word == "yolox":
         head = grids.rows_of(arrays)
         own: dict[str, Any] = {"decoded": grids.is_decoded(head, task)}

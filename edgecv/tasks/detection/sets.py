@@ -31,7 +31,7 @@ MOST_OF_SHARES = 2.0  # a prior reaches beyond the input, but no prior is a pixe
 
 def ssd(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     """Boxes t (1, P, 4) and scores (1, P, B + C) of P priors (px, py, pw, ph), background among
-    the scores; softmax. v: `variances`.
+    the scores; `ssd_scores`. v: `variances`.
 
         centre = p_xy + t v_0 p_wh,   size = p_wh exp(t v_1)
 
@@ -39,8 +39,14 @@ def ssd(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:
     factors 10, 10, 5, 5 are v = (0.1, 0.2) (box_coders/faster_rcnn_box_coder.py).
     Source: Liu et al., SSD, arXiv:1512.02325; torchvision, models/detection/_utils.py, BoxCoder
     """
-    found = of_classes(arrays[1][0], how, ask, "softmax")
+    found = of_classes(arrays[1][0], how, ask, ssd_scores(how))
     return given(found, _beside_priors(arrays[0][0], found, how))
+
+
+def ssd_scores(how: DetectionTask) -> str:
+    """The activation of scores as SSD's networks leave them: softmax in the paper and torchvision,
+    sigmoid in TensorFlow's Object Detection API (`score_converter: SIGMOID` of its SSDs)."""
+    return "sigmoid" if how.form == "cycxhw" else "softmax"
 
 
 def retinaface(arrays: Arrays, how: DetectionTask, ask: Asked) -> Candidates:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from edgecv.data.annotations import IGNORED
 from edgecv.errors import ModelError
+from edgecv.tasks.probabilities import check_logits
 
 LEAST = 1e-6  # of a probability, whose logarithm is taken
 
@@ -53,10 +54,16 @@ def loss(
 
 def of_classes(outputs: Tensor, holds: str) -> Tensor:
     """Logits of both classes, (N, 2, h, w), where a network has one value a pixel, `holds` a
-    "logit" or a "probability": cross-entropy of them is that of the one. Else as they are."""
+    "logit" or a "probability": cross-entropy of them is that of the one. Else as they are.
+
+    Raises ModelError: "logit" of a network that ends in a sigmoid.
+    """
     if holds not in ("logit", "probability") or not isinstance(outputs, Tensor):
         return outputs
+    if outputs.ndim == 3:
+        outputs = outputs[:, None]
     if holds == "logit":
+        check_logits("segmentation loss", outputs, "holds: probability")
         return torch.cat([torch.zeros_like(outputs), outputs], 1)
     p = outputs.clamp(LEAST, 1 - LEAST)
     return torch.cat([(1 - p).log(), p.log()], 1)

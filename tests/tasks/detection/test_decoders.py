@@ -222,7 +222,8 @@ def test_ssd_of_tensorflow_with_priors_as_data(shares: bool, background: int) ->
         cy, cx = ty / 10 * ha + ya, tx / 10 * wa + xa
         h, w = exp(th / 5) * ha, exp(tw / 5) * wa
         boxes.append([(cx - w / 2) * 96, (cy - h / 2) * 64, (cx + w / 2) * 96, (cy + h / 2) * 64])
-        likely.append(soft(row)[1:] if background == 0 else soft(row)[:-1])
+        scores = [sig(v) for v in row]  # score_converter: SIGMOID
+        likely.append(scores[1:] if background == 0 else scores[:-1])
     held = anchors if shares else anchors * [64, 96, 64, 96]
     found = decoded("ssd", [t[None], logits[None]], priors=held.tolist(), form="cycxhw",
                     background=background)  # fmt: skip
