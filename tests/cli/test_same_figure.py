@@ -62,7 +62,8 @@ def shown(html: str, step: str, target: str) -> tuple[float, int]:
     section = html[html.index('id="parity"') :]
     row = re.search(rf'<th scope="row">{step}<small>{target}</small></th>(.*?)</tr>', section, re.S)
     assert row, (step, target)
-    figure, images = re.findall(r">(-?[\d.]+) dB<small>[^<]*?(\d+) images", row[1])[-1]
+    cells = re.sub(r"</?span>", "", row[1])
+    figure, images = re.findall(r">(-?[\d.]+) dB<small>[^<]*?(\d+) images", cells)[-1]
     return float(figure), int(images)
 
 

@@ -22,6 +22,7 @@ NAMED = {
     "ladder/*_form.py": "a format, opened on its reference engine",
     "ladder/for_*.py": "a format, taken apart on its reference engine",
     "quantizers/for_*.py": "tensors of a format, by its reference engine",
+    "reading_graph.py": "puts nodes of that format behind a network",
     "report/saliency.py": "gradients of a format, by its reference engine",
     "report/surgery.py": "gradients of a format, by its reference engine",
     "stages/export/*onnx*.py": "makes that format, and runs what it made",

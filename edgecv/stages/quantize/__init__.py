@@ -232,6 +232,7 @@ def _no_quantizer(context: Context) -> Exception:
 def _check_drop(source: Any, limits: Any, context: Context) -> None:
     """Raises RecipeError: a limit on accuracy, and a network that has none to lose, or images that
     do not tell what another task than classification loses."""
+    from edgecv import tasks
     from edgecv.errors import RecipeError
     from edgecv.recipe_input import unknown_drop
     from edgecv.runtime.fidelity import kinds
@@ -240,7 +241,7 @@ def _check_drop(source: Any, limits: Any, context: Context) -> None:
         return
     place = f"{context.where}: accuracy_drop"
     if not context.classifies:
-        if context.images("test").told is None:
+        if context.images("test").kind not in tasks.task(str(context.task)).truths():
             raise unknown_drop(str(context.task), place, "data.test")
         return
     name, kind = next(iter(kinds(source.outputs).items()))
