@@ -239,6 +239,9 @@ def check_same_classes(train: Images, test: Images) -> None:
     folders named differently would be scored against the wrong outputs.
     """
     absent = [c for c in train.classes if c not in test.classes]
+    if absent and test.kind == "Numbers":
+        what = f"has no column {absent[0]!r}"
+        raise DataError("data.test", what, "both tables need the same columns")
     unknown = [c for c in test.classes if c not in train.classes]
     if unknown:
         what = f"has class {unknown[0]!r}, which train has not"

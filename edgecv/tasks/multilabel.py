@@ -178,8 +178,12 @@ class MultilabelTask(Task):
         self, pixels: np.ndarray, truths: Sequence[Any], plan: Plan, rng: np.random.Generator
     ) -> tuple[np.ndarray, Sequence[Any]]:
         if truths and isinstance(truths[0], np.ndarray):  # they lie nowhere in the picture
+            from edgecv.errors import StageError
             from edgecv.tasks import augment
 
+            if unread := [k for k in ("scale", "colour", "mosaic") if getattr(plan, k)]:
+                what = f"{unread[0]} is not read where labels are a table's"
+                raise StageError("multilabel", what, "leave it out; flip and shift are")
             return augment.moved(pixels, plan, rng), truths
         from edgecv.tasks.detection import augment as of_boxes
 

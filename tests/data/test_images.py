@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from edgecv.data.annotations import Numbers
 from edgecv.data.images import Images, as_outputs, check_same_classes
 from edgecv.errors import DataError
 
@@ -64,6 +65,18 @@ def test_splits_must_name_the_same_classes():
         check_same_classes(train, Images(PIXELS, LABELS, ("a", "b", "c", "d")))
     with pytest.raises(DataError, match="'b' stands where train has 'a'"):
         check_same_classes(train, Images(PIXELS, LABELS, ("b", "a", "c")))
+
+
+def test_a_table_lacks_no_column() -> None:
+    """A network says a number for each: without its last one nothing could be compared."""
+    sizes = np.full((len(PIXELS), 2), 8)
+    two, one = (
+        Images(PIXELS, 0 * LABELS, names, truth=Numbers(sizes, np.zeros((len(PIXELS), len(names)))))
+        for names in (("x", "y"), ("x",))
+    )
+    check_same_classes(two, two)
+    with pytest.raises(DataError, match="has no column 'y'"):
+        check_same_classes(two, one)
 
 
 def of_classes(*classes):

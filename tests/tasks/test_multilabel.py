@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgecv import tasks
 from edgecv.data.annotations import Boxes, Numbers, PictureBoxes
-from edgecv.errors import DataError, UnsupportedError
+from edgecv.errors import DataError, StageError, UnsupportedError
 from edgecv.runtime.placement import place
 from edgecv.runtime.spec import TensorSpec
 from edgecv.tasks.multilabel import MultilabelTask, value_of
@@ -148,3 +148,5 @@ def test_rows_of_a_table_are_learned() -> None:
     assert same is rows
     assert (moved.shape, moved.dtype) == (pixels.shape, np.uint8)
     assert (moved != pixels).any()
+    with pytest.raises(StageError, match="mosaic is not read"):
+        TASK.augmented(pixels, rows, Plan(epochs=1, mosaic=0.5), np.random.default_rng(0))
