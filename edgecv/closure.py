@@ -238,6 +238,9 @@ def _code(
     choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
     choices[f"{NAME}.importing.from_*"] = ()  # formats that are read for others, likewise
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
+    # A task counts where it is among the modules; where none is, labels are classes.
+    said = [m.removeprefix(f"{NAME}.tasks.") for m in modules if m.startswith(f"{NAME}.tasks.")]
+    choices[f"{NAME}.tasks"] = tuple(said) or ("classification",)
     choices |= {"for_*": graphs} if graphs else {}
     found = package().closure(modules, choices)
     return {"code": found.modules, "versions": of_libraries(found.libraries)}

@@ -117,7 +117,7 @@ class Expansion:
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
-        key |= code(("edgecv.model", *_made_by(model)))
+        key |= code(("edgecv.model", *_made_by(model), *self._task_modules()))
         if not tasks.of_classes(self.recipe.task):  # it says how many outputs there are
             key["task"] = self.recipe.task
         if model.kind == "module":

@@ -355,3 +355,20 @@ def test_a_file_of_weights_is_part_of_the_networks_key(project: Path) -> None:
     assert list(explain(first.key, again.key)) == ["the file of weights changed"]
     with pytest.raises(RecipeError, match=r"model.weights: none.pt: no such file"):
         made("none.pt")
+
+
+@pytest.mark.parametrize(
+    ("task", "own"), [("", "classification"), ("task: segmentation", "segmentation")]
+)
+def test_the_code_of_another_task_does_not_count(project: Path, task: str, own: str) -> None:
+    """What changes how boxes are judged trains no classifier again."""
+    path = project / "my.yaml"
+    path.write_text(f"{TEXT}\n{task}\n")
+    if task:
+        text = TEXT.replace("npz:set.npz", "shapes-maps:8").replace("zoo: resnet8", "zoo: unet")
+        path.write_text(f"{text.replace('size: 8', 'size: 64')}\n{task}\n")
+    nodes = Expansion(recipe.load(path)).nodes
+    code = {m for n in ("dense", "small") for m in nodes[n].key["code"] if ".tasks." in m}
+    assert f"edgecv.tasks.{own}" in code
+    assert not {m for m in code if ".detection" in m}
+    assert "pycocotools" not in nodes["dense"].key["versions"]
