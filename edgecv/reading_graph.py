@@ -126,7 +126,8 @@ def compared(
         return (f"the file itself suppresses: the runtime finds no box on {len(raw):,} images, so "
                 "that nothing was compared; give images with objects (--calibration)")  # fmt: skip
     kept = f"of {boxes:,} boxes on {len(raw):,} images {boxes - lost:,} are the runtime's"
-    return f"the file itself suppresses: {kept}"
+    least = task.described().get("confidence")
+    return f"the file itself suppresses: {kept}; a metric, too, sees those above {least} alone"
 
 
 def _missing(a: Any, b: Any) -> int:
