@@ -110,7 +110,7 @@ def page(rows: list[dict[str, Any]], task: str) -> list[str]:
     told = [RECIPES[task].__doc__ or "", (__doc__ or "").split("\n\n")[2]]
     text = " ".join(" ".join(told).split())
     return [
-        f"# {task.capitalize()}: trained, pruned to {SHARE:g} of its time, quantized", "", text,
+        f"# {task.capitalize()}: trained, asked for {SHARE:g} of its time, quantized", "", text,
         "", *record.table(head, lines), "",
         "Trained in " + ", ".join(f"{s / 60:.0f}" for s in trained.values())
         + " minutes, one thread of a machine with other work.", "", *made,

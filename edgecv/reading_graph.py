@@ -119,7 +119,7 @@ def compared(
         runtime, file = task.read(a, lies, size), read.read(b, lies, size)
         boxes += len(runtime.scores)
         lost += max(_missing(runtime, file), _missing(file, runtime))
-    if lost > max(1, APART * boxes):
+    if lost > APART * boxes:
         what = f"{lost} of {boxes} boxes are not the runtime's"
         raise ParityError(where, what, "leave --nms graph out: the runtime suppresses")
     if not boxes:

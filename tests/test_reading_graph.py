@@ -123,6 +123,13 @@ def test_a_head_without_nodes_is_refused(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("*.edgecv"))
 
 
+def one_box(answer: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An answer with one sure box in it."""
+    rows = answer["rows"].copy()
+    rows[0, 0] = [0, 0, 1, 1, 9, 9, -9, -9]
+    return {"rows": rows}
+
+
 def test_other_boxes_are_an_error() -> None:
     rng = np.random.default_rng(0)
     raw = [{"rows": rng.normal(0, 2, (1, 64, 5 + C)).astype(np.float32)} for _ in range(3)]
@@ -133,6 +140,8 @@ def test_other_boxes_are_an_error() -> None:
     none = [{"rows": np.full_like(r["rows"], -20)} for r in raw]
     told = reading_graph.compared("net", task, none, task, none, (SIDE, SIDE))
     assert "nothing was compared" in told
+    with pytest.raises(ParityError, match="boxes are not the runtime's"):  # of few, none is lost
+        reading_graph.compared("net", task, none[:1], task, [one_box(none[0])], (SIDE, SIDE))
     wrong = [{"rows": r["rows"] + np.eye(8, dtype=np.float32)[0]} for r in raw]
     with pytest.raises(ParityError, match="boxes are not the runtime's"):
         reading_graph.compared("net", task, raw, task, wrong, (SIDE, SIDE))

@@ -113,7 +113,9 @@ def fidelity(parity: Mapping[str, Any], made_up: bool, classifies: bool) -> str:
 
 def figure(key: str) -> str:
     """A figure's name in a manifest for people: "AP50", "AP small", "pixel accuracy"."""
-    return re.sub(r"\b(ap\d*|f1|auc|mae|rmse)\b", lambda m: m[0].upper(), key.replace("_", " "))
+    word, *column = key.split(" ", 1)  # a column's own name stays as it is
+    told = re.sub(r"^(ap\d*|f1|auc|mae|rmse)\b", lambda m: m[0].upper(), word.replace("_", " "))
+    return " ".join([told, *column])
 
 
 def units(keys: Sequence[str]) -> str:

@@ -17,15 +17,13 @@ from pydantic import Field
 from edgecv import tasks
 from edgecv.errors import StageError
 from edgecv.stages.base import Context, Stage
+from edgecv.tasks.base import Task
 from edgecv.training import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
     from edgecv.distillation.lesson import Lesson
-
-
-AUGMENTS = ("flip", "shift", "scale", "colour", "mosaic")  # how a plan changes pictures
 
 
 class Training(Stage):
@@ -82,8 +80,8 @@ class Training(Stage):
         for name in ("temperature", "dkd_beta"):  # of a softmax; no value of theirs is "off"
             if name in said:
                 return f"{name} is of one class an image"
-        known = tasks.task(task).augments if task in tasks.names() else AUGMENTS
-        for name in AUGMENTS:
+        known = tasks.task(task).augments if task in tasks.names() else Task.augments
+        for name in Task.augments:
             if name in said and getattr(self, name) and name not in known:
                 does = f"it changes pictures by {', '.join(known)}" if known else "it changes none"
                 return f"{name} is not among what it reads: {does}"

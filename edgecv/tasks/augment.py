@@ -1,6 +1,7 @@
 """Training pictures changed at random where what is true of them lies nowhere in them.
 
-Pictures are uint8 (N, H, W, C).
+Pictures are uint8 (N, H, W, C). Tasks go to devices, and `edgecv.data` does not: this module stays
+behind with it (`edgecv.device.kit`), so that tasks name nothing that is not there.
 """
 
 from __future__ import annotations

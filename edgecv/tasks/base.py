@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from edgecv.errors import UnsupportedError
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -167,6 +169,14 @@ class Task:
         """Raises ValueError: what a user says of how outputs are read cannot be, whatever they
         are."""
         cls.of({k: v for k, v in said.items() if v is not None})
+
+    @classmethod
+    def of_said(cls, said: Mapping[str, Any]) -> Self:
+        """The task with what a user says, None where nothing is. Raises UnsupportedError."""
+        try:
+            return cls.of({k: v for k, v in said.items() if v is not None})
+        except ValueError as error:
+            raise UnsupportedError(f"task {cls.name}", str(error)) from None
 
     def manifest(self) -> dict[str, Any]:
         """The keys of a manifest that say all of it, beside "task"."""

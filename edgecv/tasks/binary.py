@@ -89,10 +89,7 @@ class BinaryTask(Task):
             seen = ", ".join(f"{o.name} {'x'.join(map(str, o.shape))}" for o in outputs)
             hint = "two scores are of task classification" if len(outputs) == 1 else "--output NAME"
             raise UnsupportedError(_WHERE, f"outputs {seen}, expected one number, 1x1", hint)
-        try:
-            return cls.of({k: v for k, v in said.items() if v is not None})
-        except ValueError as error:
-            raise UnsupportedError(_WHERE, str(error)) from None
+        return cls.of_said(said)
 
     @classmethod
     def of_ends(cls, outputs: Sequence[TensorSpec], sigmoid: Collection[str]) -> dict[str, Any]:

@@ -91,10 +91,7 @@ class MultilabelTask(Task):
             found, expected = "x".join(map(str, shape)), f"a row of scores 1x{classes or 'C'}"
             raise UnsupportedError("task multilabel", f"output {outputs[0].name} is {found}, "
                                    f"expected {expected}", "name another task")  # fmt: skip
-        try:
-            return cls.of({k: v for k, v in said.items() if v is not None})
-        except ValueError as error:
-            raise UnsupportedError("task multilabel", str(error)) from None
+        return cls.of_said(said)
 
     def read(
         self,

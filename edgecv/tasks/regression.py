@@ -95,10 +95,7 @@ class RegressionTask(Task):
             what = f"{found}, expected a row of numbers 1x{classes or 'K'}"
             hint = "a name for each number: the table's columns, or --labels"
             raise UnsupportedError(_WHERE, what, hint if row else "name another task")
-        try:
-            made = cls.of({k: v for k, v in said.items() if v is not None})
-        except ValueError as error:
-            raise UnsupportedError(_WHERE, str(error)) from None
+        made = cls.of_said(said)
         for key, given in (("offset", made.offset), ("scale", made.scale)):
             if len(given) not in (1, width):
                 what = f"{key} has {len(given)} numbers, and the network {width}"

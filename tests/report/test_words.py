@@ -32,3 +32,9 @@ def test_figures_beside_a_metric_have_names_and_an_order() -> None:
     assert [*map(words.figure, keys)] == ["AP50", "AP small", "recall", "own figure"]
     assert words.figure("f1") == "F1"
     assert words.figure("pixel_accuracy") == "pixel accuracy"
+
+
+def test_a_columns_own_name_stays_as_it_is() -> None:
+    assert words.figure("mae yaw_angle") == "MAE yaw_angle"
+    assert words.figure("rmse ap") == "RMSE ap"
+    assert words.figure("ap_small") == "AP small"
