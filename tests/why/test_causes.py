@@ -17,6 +17,7 @@ from edgecv.why.explain import explain
 
 SIZE, BUDGET_S = 48, 1.5
 LONGER_S = 6.0  # for a cause of some hundredths of a millisecond, on a busy machine too
+TRIES = 3  # what another process takes in the middle of one measurement hides such a cause
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
@@ -32,8 +33,11 @@ def kinds(data) -> list[str]:
 @pytest.mark.skipif(not X86, reason="these are causes on x86")
 @pytest.mark.parametrize("name", CAUSES)
 def test_the_cause_is_named_with_its_cost_and_its_cure(make: Maker, name: str) -> None:
-    data = explain(make(name), budget_s=LONGER_S)
-    found = {f["kind"]: f for f in data["findings"]}
+    for _ in range(TRIES):
+        data = explain(make(name), budget_s=LONGER_S)
+        found = {f["kind"]: f for f in data["findings"]}
+        if CAUSES[name] in found:
+            break
     noted = {f["kind"]: f for f in data["noted"]}
     if name == "subnormal" and CAUSES[name] in noted:  # Zen multiplies them as fast: no cause there
         assert noted[CAUSES[name]]["ms"] < 0.1 * data["call_ms"]
