@@ -51,6 +51,8 @@ def settled(
     reads = None if tasks.of_classes(meant) else str(meant)
     if reads:
         _check_task(reads, data, steps, where)
+    else:
+        _check_read(steps, where)
     if not labelled(data.train):
         _check_steps(steps, where)
     if data.images is None:
@@ -136,6 +138,13 @@ def _check_steps(steps: Sequence[Step], where: Where) -> None:
             what = f"{word} learns from labels and is judged by them, and the data has none"
             hint = "labelled images: data.train and data.test; without, only quantize and export"
             raise RecipeError(where("stages", i, word), what, hint)
+
+
+def _check_read(steps: Sequence[Step], where: Where) -> None:
+    """Raises RecipeError: a parameter that training of classes would not read."""
+    for i, step in enumerate(steps):
+        if why := step.stage.unread("classification"):
+            raise RecipeError(where("stages", i, step.stage.word), why)
 
 
 def _check_task(task: str, data: Data, steps: Sequence[Step], where: Where) -> None:

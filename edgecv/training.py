@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecv.data.augment import moved
 from edgecv.errors import StageError
+from edgecv.tasks.augment import augmented
 
 if TYPE_CHECKING:
     import torch
@@ -245,7 +245,7 @@ class Trainer:
 
         pixels = self.images.pixels[chosen]
         if self.task is None:
-            return moved(pixels, self.plan, rng), torch.from_numpy(self.images.labels[chosen])
+            return augmented(pixels, self.plan, rng), torch.from_numpy(self.images.labels[chosen])
         return self.task.augmented(pixels, self.truths(chosen), self.plan, rng)
 
     def truths(self, chosen: np.ndarray) -> list[Any]:

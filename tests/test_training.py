@@ -13,6 +13,7 @@ from torch import nn  # noqa: E402
 
 from edgecv.data.augment import moved as augment  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
+from edgecv.tasks.augment import augmented  # noqa: E402
 from edgecv.training import (  # noqa: E402
     Plan,
     Trainer,
@@ -190,6 +191,19 @@ def test_augment_can_be_turned_off() -> None:
     mirror = augment(pixels, Plan(epochs=1, shift=0), np.random.default_rng(0))
     for before, after in zip(pixels, mirror, strict=True):
         assert np.array_equal(after, before) or np.array_equal(after, before[:, ::-1])
+
+
+def test_colour_is_of_classes_too_and_draws_nothing_where_it_is_off() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype=np.uint8)
+    plain = Plan(epochs=1, shift=1)
+    one, two = np.random.default_rng(2), np.random.default_rng(2)
+    assert np.array_equal(augmented(pixels, plain, one), augment(pixels, plain, two))
+    assert one.bit_generator.state == two.bit_generator.state
+    still = Plan(epochs=1, flip=False, shift=0, colour=0.5)
+    changed = augmented(pixels, still, np.random.default_rng(3))
+    assert changed.shape == pixels.shape
+    assert changed.dtype == np.uint8
+    assert not np.array_equal(changed, pixels)
 
 
 def test_top1_by_hand(tmp_path: Path) -> None:

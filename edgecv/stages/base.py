@@ -139,6 +139,11 @@ class Stage(BaseModel):
         parameters: the end of a sentence; "" where they can."""
         return ""
 
+    def unread(self, task: str) -> str:  # noqa: ARG002
+        """Which of these parameters training of that task does not read: the end of a sentence;
+        "" where it reads all of them."""
+        return ""
+
     def layer_names(self) -> tuple[str, ...]:
         """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""
         return ()

@@ -49,10 +49,7 @@ class Training(Stage):
         default=0.0, ge=0, le=4, description="of boxes and maps: pictures up to 1 + scale larger"
     )
     colour: float = Field(
-        default=0.0,
-        ge=0,
-        le=1,
-        description="of boxes, maps and numbers: brightness and contrast at random",
+        default=0.0, ge=0, le=1, description="brightness, contrast and saturation at random"
     )
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="of boxes: the share of pictures made of four"
@@ -80,6 +77,10 @@ class Training(Stage):
         for name in ("temperature", "dkd_beta"):  # of a softmax; no value of theirs is "off"
             if name in said:
                 return f"{name} is of one class an image"
+        return self.unread(task)
+
+    def unread(self, task: str) -> str:
+        said = self.model_fields_set
         known = tasks.task(task).augments if task in tasks.names() else Task.augments
         for name in Task.augments:
             if name in said and getattr(self, name) and name not in known:

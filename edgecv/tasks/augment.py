@@ -15,11 +15,14 @@ from edgecv.data.augment import moved, recoloured
 if TYPE_CHECKING:
     from edgecv.training import Plan
 
-__all__ = ["moved", "recoloured_all"]
-
 
 def recoloured_all(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
     """Every picture in other colours, as the plan's `colour` says; as they are where it is 0."""
     if not plan.colour:
         return pixels
     return np.stack([recoloured(image, plan.colour, rng) for image in pixels])
+
+
+def augmented(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:
+    """Every picture mirrored, shifted and in other colours, as the plan says."""
+    return recoloured_all(moved(pixels, plan, rng), plan, rng)

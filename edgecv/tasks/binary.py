@@ -58,7 +58,7 @@ class BinaryTask(Task):
     rows: ClassVar[str] = "values"
     figures: ClassVar[str] = "Average precision and AUC: over all thresholds, of the second class."
     answers: ClassVar[str] = "answers"
-    augments: ClassVar[tuple[str, ...]] = ("flip", "shift")
+    augments: ClassVar[tuple[str, ...]] = ("flip", "shift", "colour")
 
     scores: str = "logits"
     threshold: float = 0.5
@@ -176,7 +176,7 @@ class BinaryTask(Task):
     ) -> tuple[np.ndarray, Sequence[Any]]:
         from edgecv.tasks import augment
 
-        return augment.moved(pixels, plan, rng), truths
+        return augment.augmented(pixels, plan, rng), truths
 
     def loss(self, outputs: Any, truths: Sequence[Any]) -> torch.Tensor:
         """Binary cross-entropy, the mean over images.

@@ -44,6 +44,7 @@ class ClassificationTask(Task):
     truth = "index"
     asks = ("top",)
     best_class = True
+    augments = ("flip", "shift", "colour")
 
     scores: str = "logits"
 

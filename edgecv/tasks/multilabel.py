@@ -178,10 +178,10 @@ class MultilabelTask(Task):
             from edgecv.errors import StageError
             from edgecv.tasks import augment
 
-            if unread := [k for k in ("scale", "colour", "mosaic") if getattr(plan, k)]:
+            if unread := [k for k in ("scale", "mosaic") if getattr(plan, k)]:
                 what = f"{unread[0]} is not read where labels are a table's"
-                raise StageError("multilabel", what, "leave it out; flip and shift are")
-            return augment.moved(pixels, plan, rng), truths
+                raise StageError("multilabel", what, "leave it out; flip, shift and colour are")
+            return augment.augmented(pixels, plan, rng), truths
         from edgecv.tasks.detection import augment as of_boxes
 
         return of_boxes.augmented(pixels, truths, plan, rng)

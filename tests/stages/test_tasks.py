@@ -275,6 +275,24 @@ def test_what_is_of_classes_is_refused_before_anything_runs(
         recipe.load(tmp_path / "r.yaml")
 
 
+OF_CLASSES = """
+model: {zoo: resnet8}
+data: {train: fashion-mnist-sample, test: fashion-mnist-sample, size: 28, crop_pct: 1.0, mean: [0], std: [1]}
+stages:
+  - %s
+targets: [cpu]
+"""
+
+
+@pytest.mark.parametrize("name", ["scale", "mosaic"])
+def test_what_training_of_classes_does_not_read_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(OF_CLASSES % f"train: {{{name}: 0.5}}")
+    with pytest.raises(RecipeError, match=f"train.*{name} is not among what it reads: .*colour"):
+        recipe.load(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text(OF_CLASSES % f"train: {{{name}: 0, colour: 0.2}}")
+    assert recipe.load(tmp_path / "r.yaml").task in (None, "classification")
+
+
 def test_a_limit_on_what_a_task_loses_needs_labels(tmp_path: Path) -> None:
     text = RECIPE % "quantize: {accuracy_drop: 1}"
     (tmp_path / "a.yaml").write_text(text)
