@@ -277,7 +277,7 @@ def test_what_is_of_classes_is_refused_before_anything_runs(
 
 OF_CLASSES = """
 model: {zoo: resnet8}
-data: {train: fashion-mnist-sample, test: fashion-mnist-sample, size: 28, crop_pct: 1.0, mean: [0], std: [1]}
+data: {train: fashion-mnist-sample, test: fashion-mnist-sample, size: 28, mean: [0], std: [1]}
 stages:
   - %s
 targets: [cpu]
