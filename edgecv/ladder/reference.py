@@ -144,15 +144,23 @@ def _content_form(content: bytes, suffix: str, title: str, compiled: bool = Fals
 
 
 def torch_form(folder: Path, contents: Contents) -> Form:
-    """A Model folder, for images of the size that it says, or else the bundle's."""
+    """A Model folder, for images of the size that it says, or else the bundle's.
+
+    Of one that learnt its grids, the float network that was exported: its weights on their grid.
+    """
     from edgecv.ladder.torch_form import TorchForm
     from edgecv.lowrank.structured import materialised
     from edgecv.model import Model
+    from edgecv.quantizers.attach import has_quantizers
+    from edgecv.quantizers.table import Trained
 
     model, module = Model.load(folder)
+    title = "PyTorch"
+    if has_quantizers(module):
+        module, title = Trained(model, module).network, "PyTorch, weights on their grid"
     size = model.input.get("size", contents.preprocess.size)
     channels = model.input.get("channels", contents.preprocess.channels)
-    return TorchForm(materialised(module), (1, channels, *size), "PyTorch")
+    return TorchForm(materialised(module), (1, channels, *size), title)
 
 
 def simulated(contents: Contents) -> Opener | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -259,3 +260,16 @@ def test_a_graph_that_was_not_trained_so_is_calibrated(tmp_path: Path) -> None:
     context = nets.context(tmp_path, target=target.load("cpu"))
     Export().run((Model("none:here"), settled(Spelled())), context)
     assert "learned" not in Graph.load(tmp_path).facts
+
+
+def test_parity_opens_the_network_that_was_exported(tmp_path: Path) -> None:
+    """A step that learnt its grids is no difference between PyTorch and its float graph."""
+    from edgecv.ladder.reference import torch_form
+
+    made = Made(tmp_path, "residual", "cpu")
+    model = Model("resnet8", {"width": 8, "classes": nets.CLASSES}, edits=(made.edit,))
+    model.save(tmp_path / "model", made.module)
+    pixels, pre = nets.images(8, 1).pixels, made.context.preprocess
+    form = torch_form(tmp_path / "model", SimpleNamespace(preprocess=pre))
+    got = np.concatenate([form.answers(pre.normalise(p[None]))[0] for p in pixels])
+    np.testing.assert_allclose(got, graph_outputs(made.float, pixels, pre), atol=2e-5)
