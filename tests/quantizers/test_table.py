@@ -267,7 +267,7 @@ def test_parity_opens_the_network_that_was_exported(tmp_path: Path) -> None:
     from edgecv.ladder.reference import torch_form
 
     made = Made(tmp_path, "residual", "cpu")
-    model = Model("resnet8", {"width": 8, "classes": nets.CLASSES}, edits=(made.edit,))
+    model = Model("zoo:resnet8", {"width": 8, "classes": nets.CLASSES}, edits=(made.edit,))
     model.save(tmp_path / "model", made.module)
     pixels, pre = nets.images(8, 1).pixels, made.context.preprocess
     form = torch_form(tmp_path / "model", SimpleNamespace(preprocess=pre))
