@@ -29,10 +29,12 @@ This module is imported on devices: the standard library only.
 from __future__ import annotations
 
 MOST = 2000  # characters of each part of a message: a value that is shown may be a whole file
+# A value from a file may hold what a terminal obeys, or what ends a line of a log: shown as \x1b.
+_CONTROLS = {c: repr(chr(c))[1:-1] for c in (*range(32), *range(127, 160)) if chr(c) not in "\n\t"}
 
 
 def _bounded(text: str) -> str:
-    half = MOST // 2
+    text, half = text.translate(_CONTROLS), MOST // 2
     return text if len(text) <= MOST else f"{text[:half]} ... {text[-half:]}"
 
 

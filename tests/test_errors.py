@@ -20,3 +20,8 @@ def test_a_message_is_no_longer_than_a_reader_wants() -> None:
     assert len(str(error)) < 5000
     assert str(error).startswith("set.json: is of category 'yyy")
     assert str(error).endswith("yyy' (another)")
+
+
+def test_what_a_terminal_would_obey_is_shown() -> None:
+    error = DataError("set\x1b[2J.json", "annotation \x00: no outline\x9b31m", "a\nb\tc é")
+    assert str(error) == r"set\x1b[2J.json: annotation \x00: no outline\x9b31m (a" + "\nb\tc é)"

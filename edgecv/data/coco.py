@@ -152,7 +152,7 @@ def _by_image(path: Path, data: dict[str, Any], ids: set[int]) -> dict[Any, list
     for row in data["annotations"]:
         # tables that had gaps write whole numbers as 1.0, which is the same key
         if not isinstance(row.get("category_id"), int | float) or row["category_id"] not in ids:
-            what = f"annotation {row.get('id')} is of category {row.get('category_id')!r}"
+            what = f"annotation {row.get('id')!r} is of category {row.get('category_id')!r}"
             raise DataError(str(path), what, f"its {len(ids)} categories have no such id")
         if isinstance(row.get("image_id"), int | float | str) and row["image_id"] in known:
             rows[row["image_id"]].append(row)

@@ -70,7 +70,7 @@ def _map(
 
 def _covered(row: dict[str, Any], size: tuple[int, int], where: str) -> np.ndarray | None:
     """bool (H, W) of an annotation's polygons or run lengths; None where it has none."""
-    said, name = row.get("segmentation"), f"{where}: annotation {row.get('id')}"
+    said, name = row.get("segmentation"), f"{where}: annotation {row.get('id')!r}"
     try:
         if isinstance(said, list):
             polygons = [[float(v) for v in points] for points in said if len(points) >= 6]
