@@ -66,7 +66,7 @@ def test_faults_are_seen(fuzzers):
 
     assert "KeyError at check" in fault(raises(KeyError("x")), None)
     assert "speaks" in fault(raises(DataError("a", "ValueError: bad")), None)
-    assert "speaks" in fault(raises(DataError("a", "\x1b[2J")), None)
+    assert fault(raises(DataError("a", "\x1b[2J")), None) == ""  # an error shows it: \x1b
     assert fault(raises(DataError("a", "is empty")), None) == ""
 
 
