@@ -175,6 +175,8 @@ def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:
         return None
     if job.task not in (None, ClassificationTask.name):
         return graph_task(job.task, graph, job.preprocess, job.labels, job.decode)
+    if job.task is not None:  # said, not found: then it has to be so
+        ClassificationTask.of_graph(graph.outputs, job.preprocess.size, None, {})
     kind = next(iter(kinds(graph.outputs).values()))
     known = answers is not None and kind == "classes"
     scores = scores_of(as_rows(answers[0])) if answers is not None and known else "logits"

@@ -121,3 +121,14 @@ def test_what_is_not_known_is_not_judged() -> None:
     check_trained("small.cpu", None, 0.9)
     check_trained("small.cpu", {"value": 0.1, "samples": 9}, None)
     check_trained("small.cpu", {"value": 0.86, "samples": 10_000}, 0.9, one_bit=True)
+
+
+def test_a_task_that_is_said_has_to_be_so(folder: Path, edgecv: Callable) -> None:
+    """A map of scores is no row of classes, whatever the command says."""
+    (folder / "maps.py").write_text("from networks import colours\n\n\ndef net():\n"
+                                    "    return colours()\n")  # fmt: skip
+    done = edgecv("export", "maps:net", "--task", "classification", "--target", "cpu",
+                  "--input-size", "24", "--out", "maps", cwd=folder)  # fmt: skip
+    assert done.code == 2, done.out
+    assert "is 1x3x24x24, and classes are a row of scores (1, C)" in done.err
+    assert not (folder / "maps").exists()
