@@ -38,7 +38,7 @@ from edgecv.target import Target
 # Other rounding costs a network of integers some decibels against float: told beyond TOLD_DB, an
 # error beyond LOST_DB or where less than COMPILE_INT8 is left; above ENOUGH_DB nothing is said.
 TOLD_DB, LOST_DB, ENOUGH_DB = 6.0, 12.0, 35.0
-AS_NEAR_DB = 2.0  # half of the noise more would be 1.8; a kernel that errs adds several times that
+AS_NEAR_DB = 1.0
 IMAGES = 4  # that a layer is looked for on
 IN_RECIPES = "in a recipe: quantize: keep_float"
 

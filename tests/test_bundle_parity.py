@@ -52,9 +52,7 @@ def test_kernels_that_are_wrong_are_refused(graph: float, bundle: float) -> None
         list(lost("net", at(graph), at(bundle)))
 
 
-@pytest.mark.parametrize(
-    ("graph", "bundle", "near"), [(12, 11.5, True), (15.2, 14, True), (14.5, 12, False)]
-)
+@pytest.mark.parametrize(("graph", "bundle", "near"), [(12, 11.5, True), (13.5, 12, False)])
 def test_two_ways_of_rounding_are_both_judged_by_float(
     graph: float, bundle: float, near: bool
 ) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 Outputs = Mapping[str, np.ndarray]  # of one image, by name, real values (1, ...), channels first
 Parts = Mapping[str, np.ndarray]  # of a score: arrays that say what each image adds to it
+# Parameters of training that change a picture with which nothing moves (`augment.augmented`).
+PICTURE_ALONE = ("flip", "shift", "colour")
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Task:
     answers: ClassVar[str] = ""
     best_class: ClassVar[bool] = False
     rows: ClassVar[str] = "classes"
-    augments: ClassVar[tuple[str, ...]] = ("flip", "shift", "scale", "colour", "mosaic")
+    augments: ClassVar[tuple[str, ...]] = (*PICTURE_ALONE, "scale", "mosaic")
     amounts: ClassVar[tuple[str, ...]] = ()
 
     @classmethod

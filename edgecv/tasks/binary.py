@@ -18,7 +18,7 @@ import numpy as np
 
 from edgecv.errors import DataError, UnsupportedError
 from edgecv.runtime.answers import Prediction
-from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
+from edgecv.tasks.base import PICTURE_ALONE, Difference, Outputs, Parts, Score, Task
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,7 @@ class BinaryTask(Task):
     rows: ClassVar[str] = "values"
     figures: ClassVar[str] = "Average precision and AUC: over all thresholds, of the second class."
     answers: ClassVar[str] = "answers"
-    augments: ClassVar[tuple[str, ...]] = ("flip", "shift", "colour")
+    augments: ClassVar[tuple[str, ...]] = PICTURE_ALONE
 
     scores: str = "logits"
     threshold: float = 0.5

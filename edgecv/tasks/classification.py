@@ -19,7 +19,7 @@ from edgecv.runtime.answers import Prediction
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
-from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
+from edgecv.tasks.base import PICTURE_ALONE, Difference, Outputs, Parts, Score, Task
 
 TOP = 10
 
@@ -44,7 +44,7 @@ class ClassificationTask(Task):
     truth = "index"
     asks = ("top",)
     best_class = True
-    augments = ("flip", "shift", "colour")
+    augments = PICTURE_ALONE
 
     scores: str = "logits"
 

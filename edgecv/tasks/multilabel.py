@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 import numpy as np
 
 from edgecv.errors import DataError, UnsupportedError
-from edgecv.tasks.base import Difference, Outputs, Parts, Score, Task
+from edgecv.tasks.base import PICTURE_ALONE, Difference, Outputs, Parts, Score, Task
 from edgecv.tasks.classification import Prediction
 
 if TYPE_CHECKING:
@@ -178,9 +178,11 @@ class MultilabelTask(Task):
             from edgecv.errors import StageError
             from edgecv.tasks import augment
 
-            if unread := [k for k in ("scale", "mosaic") if getattr(plan, k)]:
+            if unread := [k for k in self.augments if k not in PICTURE_ALONE and getattr(plan, k)]:
                 what = f"{unread[0]} is not read where labels are a table's"
-                raise StageError("multilabel", what, "leave it out; flip, shift and colour are")
+                raise StageError(
+                    "multilabel", what, f"leave it out; {', '.join(PICTURE_ALONE)} are"
+                )
             return augment.augmented(pixels, plan, rng), truths
         from edgecv.tasks.detection import augment as of_boxes
 
