@@ -523,3 +523,74 @@ def test_the_canonical_form_of_a_canonical_form_is_itself() -> None:
     )
     twice = canonical(once, "net.onnx", learn_shapes)
     assert once.SerializeToString(deterministic=True) == twice.SerializeToString(deterministic=True)
+
+
+def focus() -> list[Any]:
+    """YOLOX's: (even, even), (odd, even), (even, odd), (odd, odd), each of all channels."""
+    nodes, parts = [], []
+    for i, (dy, dx) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+        nodes.append(helper.make_node("Slice", ["x", f"b{dy}", "far", "two", "step"], [f"h{i}"]))
+        nodes.append(
+            helper.make_node("Slice", [f"h{i}", f"b{dx}", "far", "three", "step"], [f"p{i}"])
+        )
+        parts.append(f"p{i}")
+    return [*nodes, helper.make_node("Concat", parts, ["z"], axis=1)]
+
+
+FOCUS = {
+    "b0": np.array([0]), "b1": np.array([1]), "far": np.array([2**31]), "two": np.array([2]),
+    "three": np.array([3]), "step": np.array([2]),
+}  # fmt: skip
+UNSHUFFLE = [
+    helper.make_node("Reshape", ["x", "split"], ["r"]),
+    helper.make_node("Transpose", ["r"], ["t"], perm=[0, 1, 3, 5, 2, 4]),
+    helper.make_node("Reshape", ["t", "join"], ["z"]),
+]
+STEMS: dict[str, tuple[list[Any], dict[str, np.ndarray]]] = {
+    "focus": (focus(), FOCUS),
+    "space-to-depth": ([helper.make_node("SpaceToDepth", ["x"], ["z"], blocksize=2)], {}),
+    "pixel-unshuffle": (
+        UNSHUFFLE,
+        {"split": np.array([1, 3, 6, 2, 8, 2]), "join": np.array([1, 12, 6, 8])},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STEMS)
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 1), (1, 1, 1, 0), (3, 2, 2, 1)])
+def test_space_to_depth_goes_into_its_convolution(name: str, kernel: tuple[int, ...]) -> None:
+    nodes, held = STEMS[name]
+    high, wide, stride, pad = kernel
+    conv = helper.make_node(
+        "Conv", ["z", "w", "b"], ["y"], strides=[stride, stride], pads=[pad, 0, 0, pad]
+    )
+    weights = {**held, "w": normal(5, 12, high, wide), "b": normal(5)}
+    after = rewritten(model([*nodes, conv], (1, 3, 12, 16), **weights), (1, 3, 12, 16))
+    (only,) = after.graph.node
+    assert attributes(only)["kernel_shape"] == [2 * high, 2 * wide]
+    assert attributes(only)["strides"] == [2 * stride, 2 * stride]
+    assert attributes(only)["pads"] == [2 * pad, 0, 0, 2 * pad]
+
+
+@pytest.mark.parametrize(
+    ("parts", "read", "folds"),
+    [
+        (["p3", "p0", "p2", "p1"], False, True),  # in any order
+        (["p0", "p1", "p2", "p2"], False, False),  # no space to depth
+        (["p0", "p1", "p2", "p3"], True, False),  # the copies are read by others too
+    ],
+)
+def test_what_is_no_space_to_depth_stays(parts: list[str], read: bool, folds: bool) -> None:
+    nodes = [*focus()[:-1], helper.make_node("Concat", parts, ["z"], axis=1)]
+    conv = helper.make_node("Conv", ["z", "w"], ["y"], pads=[1, 1, 1, 1])
+    tail = [conv]
+    if read:
+        tail = [
+            helper.make_node("Conv", ["z", "w"], ["v"], pads=[1, 1, 1, 1]),
+            helper.make_node("ReduceMean", ["z", "axes"], ["m"]),
+            helper.make_node("Add", ["v", "m"], ["y"]),
+        ]
+    held = {**FOCUS, "w": normal(5, 12, 3, 3), "axes": np.array([1])}
+    after = rewritten(model([*nodes, *tail], (1, 3, 12, 16), **held), (1, 3, 12, 16))
+    ops = [n.op_type for n in after.graph.node]
+    assert ("Concat" in ops) != folds

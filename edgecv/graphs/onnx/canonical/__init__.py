@@ -25,6 +25,7 @@ from edgecv.graphs.onnx.canonical.pools import pools
 from edgecv.graphs.onnx.canonical.precision import precision
 from edgecv.graphs.onnx.canonical.scattered import scattered
 from edgecv.graphs.onnx.canonical.sparse import sparse
+from edgecv.graphs.onnx.canonical.stems import stems
 from edgecv.graphs.onnx.canonical.stored import stored
 from edgecv.graphs.onnx.canonical.windows import windows
 from edgecv.graphs.onnx.canonical.wrap import wrap
@@ -49,6 +50,7 @@ REWRITES: dict[str, Callable[[Draft], Any]] = {
     "gemm": gemm,
     "untied": untied,
     "windows": windows,
+    "stems": stems,
     "pools": pools,
 }
 

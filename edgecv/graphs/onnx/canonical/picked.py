@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.graphs.onnx.canonical.carried import MOST, carried, places
 from edgecv.graphs.onnx.draft import Draft
 
 MOVES = ("Reshape", "Transpose", "Gather", "Squeeze", "Unsqueeze", "Slice")
 LONGEST = 8
-MOST = 1 << 22  # values of the image
 
 
 def picked(draft: Draft) -> None:
@@ -47,32 +47,17 @@ def _row(draft: Draft, node: Any) -> list[Any]:
 
 
 def _sliced(draft: Draft, row: list[Any]) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
-
     source, end = row[0].input[0], row[-1].output[0]
-    _, channels, high, wide = draft.shape(row[0], source)
+    shape = draft.shape(row[0], source)
+    high, wide = shape[2:]
     if draft.known_shape(end) is not None and draft.shape(row[-1], end)[2:] != (high, wide):
         return
-    held = {n: draft.constant(n) for node in row for n in node.input[1:] if n}
-    graph = helper.make_graph(
-        row, "row",
-        [helper.make_tensor_value_info(source, TensorProto.INT64, (1, channels, high, wide))],
-        [helper.make_tensor_value_info(end, TensorProto.INT64, None)],
-        [numpy_helper.from_array(np.asarray(v), n) for n, v in held.items()],
-    )  # fmt: skip
-    model = helper.make_model(graph, opset_imports=draft.model.opset_import, ir_version=8)
-    places = np.arange(channels * high * wide).reshape(1, channels, high, wide)
-    try:
-        made: Any = ReferenceEvaluator(model).run(None, {source: places})
-    except Exception:  # the reference's own: then it stays as it is
-        return
-    at = np.asarray(made[0])
-    if at.ndim != 4 or at.shape[0] != 1 or at.shape[2:] != (high, wide):
+    at = carried(draft, row, source, end)
+    if at is None or at.ndim != 4 or at.shape[0] != 1 or at.shape[2:] != (high, wide):
         return
     taken = at[0, :, 0, 0] // (high * wide)
     steps = np.unique(np.diff(taken))
-    if len(steps) != 1 or steps[0] < 1 or not np.array_equal(places[:, taken], at):
+    if len(steps) != 1 or steps[0] < 1 or not np.array_equal(places(shape)[:, taken], at):
         return
     first, step = int(taken[0]), int(steps[0])
     node = row[-1]
