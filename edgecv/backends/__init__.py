@@ -56,6 +56,8 @@ class Facts:
     profile:   its own target profile, where that is not called as the engine is
     products:  its words for layers that multiply, as its profiles write them
     floating:  those of them that it has no integer kernel of, always or on some grids
+    fused:     activations (`graphs.onnx.epilogues`) that its integer kernels compute with the layer
+               in front of them, in float registers: they have no scale of their own inside
     floats:    False where it computes in integers only
     half:      whether it computes in fp16 what a file holds so, and faster
     exact:     whether its integers are the same on every processor
@@ -83,6 +85,7 @@ class Facts:
     profile: str = ""
     products: tuple[str, ...] = ()
     floating: tuple[str, ...] = ()
+    fused: tuple[str, ...] = ()
     floats: bool = True
     half: bool = False
     exact: bool = False

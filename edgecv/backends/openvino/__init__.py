@@ -19,6 +19,7 @@ FACTS = Facts(
     # is FullyConnected), and in integers only where the first has no zero point and the second is
     # signed without one.
     floating=("Deconvolution", "MatMul"),
+    fused=("silu", "hardswish", "mish", "gelu"),
     saturates=True,
     suppresses=True,
 )

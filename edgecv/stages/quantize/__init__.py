@@ -133,7 +133,9 @@ class Quantize(Limited):
         """What of the target changes the result: shared by all with the same grid."""
         if self.precision != "int8":
             return {"graph": target.graph, "compute": _computes_half(target)}
-        return {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
+        key = {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
+        fused = facts(target.backend).fused
+        return key | ({"fused": list(fused)} if fused else {})
 
     def check(self, target: Target) -> Verdict:
         """An engine that computes in integers only has no place for a layer kept float."""

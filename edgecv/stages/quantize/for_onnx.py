@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends import facts
 from edgecv.errors import missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx import attention
@@ -35,7 +36,8 @@ def quantize(
         from edgecv.stages.quantize.nncf import quantize_nncf
 
         return quantize_nncf(source, samples, target.grid, out, options)
-    return quantize_onnx(source, samples, target.grid, out, options, measured)
+    fused = facts(target.backend).fused
+    return quantize_onnx(source, samples, target.grid, out, options, measured, fused)
 
 
 def floats(source: Graph, measured: Any, options: Options) -> bytes:

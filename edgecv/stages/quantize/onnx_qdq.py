@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from edgecv.stages.export.onnx import strip
 from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
+from edgecv.stages.quantize.onnx_fused import computed_whole, names, opened_up
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
@@ -56,6 +58,7 @@ def quantize_onnx(
     out: Path,
     options: Options = DEFAULT,
     measured: dict[bool, Measured] | None = None,
+    fused: Collection[str] = (),
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
@@ -63,6 +66,7 @@ def quantize_onnx(
     samples:  (N, C, H, W) float32, normalised as the network expects; a few hundred at most
     measured: what the samples say of that graph, by options.equalization: taken from here and kept
               here, so that several choices of the options share it
+    fused:    activations that the engine computes with the layer in front of them (`Facts.fused`)
     What is odd, and may be meant, is told in facts["warnings"].
     Raises DataError (samples: none, wrong shape, NaN, all the same), ModelError (not a float ONNX
     graph, nothing to quantize), StageError (an option that is not known, NaN activations),
@@ -90,7 +94,9 @@ def quantize_onnx(
         model = seen.model
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         ranges = {name: opened(span) for name, span in ranges.items()}
-        quantized = _quantize(model, ranges, grid, kept, overrides)
+        whole = computed_whole(model, fused)
+        quantized = _quantize(model, ranges, grid, kept | names(whole), overrides)
+        opened_up(quantized, whole)
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
