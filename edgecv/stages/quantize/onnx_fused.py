@@ -10,6 +10,7 @@ far wider than what it gives) and keep the engine from computing the whole at on
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from edgecv.graphs.onnx.epilogues import Epilogue, epilogues
@@ -17,11 +18,25 @@ from edgecv.graphs.onnx.index import Index
 
 
 def computed_whole(model: Any, kinds: Collection[str]) -> list[Epilogue]:
-    """The activations of a float onnx.ModelProto that the engine computes as one.
+    """The activations of a float onnx.ModelProto that the engine computes as one, each with a
+    product by constants behind it (`onnx_even.py`).
 
     kinds: which it does (`Facts.fused`)
     """
-    return [found for found in epilogues(model) if found.kind in kinds] if kinds else []
+    if not kinds:
+        return []
+    index = Index(model.graph)
+    return [_with_product(index, found) for found in epilogues(model) if found.kind in kinds]
+
+
+def _with_product(index: Index, found: Epilogue) -> Epilogue:
+    readers = index.readers[found.output]
+    if len(readers) != 1 or found.output in index.ends or readers[0].op_type != "Mul":
+        return found
+    others = [n for n in readers[0].input if n != found.output]
+    if len(others) != 1 or others[0] not in index.held:
+        return found
+    return replace(found, nodes=(*found.nodes, readers[0]))
 
 
 def names(found: Sequence[Epilogue]) -> set[str]:
@@ -34,8 +49,8 @@ def opened_up(quantized: Any, found: Sequence[Epilogue]) -> None:
     index = Index(quantized.graph)
     for one in found:
         for node in one.nodes:
-            own = index.makers.get(node.output[0])
-            for i, name in enumerate(own.input if own is not None else ()):
+            own: Any = index.makers[node.output[0]]
+            for i, name in enumerate(own.input):
                 pair = _pair(index, name)
                 if pair is not None and pair[0].input[0] == one.input:
                     own.input[i] = one.input

@@ -38,6 +38,7 @@ from edgecv.stages.export.onnx import strip
 from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
+from edgecv.stages.quantize.onnx_even import evened
 from edgecv.stages.quantize.onnx_fused import computed_whole, names, opened_up
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_quantized import saved
@@ -81,7 +82,6 @@ def quantize_onnx(
     if grid.activations == "uint8" and not graph.facts.get("one_bit"):
         counted_pads_apart(Draft(model, graph.path.name))
     model = with_shapes(model)
-    kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
     try:
         limit = SEVEN_BITS if grid.reduce_range else FULL
         overrides = onnx_learned.overrides(graph, grid, rows_and_pairs(model))
@@ -89,9 +89,11 @@ def quantize_onnx(
             options = replace(options, equalization=False, reconstruction="none")
         known = {} if measured is None else measured
         if options.equalization not in known:
-            known[options.equalization] = Measured(model, samples, options.equalization)
+            even = with_shapes(evened(model, samples, fused))
+            known[options.equalization] = Measured(even, samples, options.equalization)
         seen = known[options.equalization]
         model = seen.model
+        kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         ranges = {name: opened(span) for name, span in ranges.items()}
         whole = computed_whole(model, fused)
