@@ -69,7 +69,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
 
-    from edgecv.backends.openvino import fusion_faults
+    from edgecv.backends.openvino import activations, fusion_faults
     from edgecv.backends.openvino.one_bit import lower, parted
 
     try:
@@ -82,6 +82,7 @@ def _convert(graph: Graph, xml: Path) -> int:
         model = _read(path)
         if one_bit:
             counted = lower(model)
+        activations.joined(model)
         if graph.precision == "int8":
             fusion_faults.keep_apart(model)
         for port, spec in (

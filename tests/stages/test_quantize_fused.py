@@ -1,0 +1,130 @@
+"""What an engine computes as one has one scale, at its end; depthwise layers read even channels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+import onnx  # noqa: E402
+import onnxruntime as ort  # noqa: E402
+from torch import nn  # noqa: E402
+
+from edgecv.backends import compile_module, facts, run_module  # noqa: E402
+from edgecv.backends.onnxruntime.tensors import with_shapes  # noqa: E402
+from edgecv.graph import Graph  # noqa: E402
+from edgecv.graphs.onnx.epilogues import epilogues  # noqa: E402
+from edgecv.stages.export.onnx import export_onnx  # noqa: E402
+from edgecv.stages.quantize.onnx_even import evened  # noqa: E402
+from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.target import load  # noqa: E402
+
+FUSED = facts("openvino").fused
+SIZE = 24
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "silu": nn.SiLU, "hardswish": nn.Hardswish, "mish": nn.Mish, "gelu": nn.GELU,
+}  # fmt: skip
+
+
+class Net(nn.Module):
+    """A layer, an activation, a depthwise layer, and a head. uneven: the first layer's channels
+    are up to 1,000 times larger than others."""
+
+    def __init__(self, act: nn.Module, uneven: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 16, 3, groups=16)
+        self.c, self.act = nn.Conv2d(16, 4, 1), act
+        if uneven:
+            large = torch.logspace(-2, 1, 16)
+            self.a.weight.data *= large.reshape(-1, 1, 1, 1)
+            self.a.bias.data *= large
+            self.b.weight.data /= large.reshape(-1, 1, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.c(self.act(self.b(self.act(self.a(x)))))
+
+
+def exported(module: nn.Module, room: Path) -> Graph:
+    return export_onnx(module.eval(), torch.zeros(1, 3, SIZE, SIZE), room / "float")
+
+
+def images(count: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(count, 3, SIZE, SIZE)).astype(np.float32)
+
+
+def answers(model: Any, x: np.ndarray) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    content = model.SerializeToString() if hasattr(model, "graph") else model.path.read_bytes()
+    session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: row[None]})[0] for row in x])
+
+
+def db(wanted: np.ndarray, got: np.ndarray) -> float:
+    return float(10 * np.log10(np.square(wanted).mean() / np.square(wanted - got).mean()))
+
+
+@pytest.mark.parametrize("kind", ACTIVATIONS)
+def test_no_scale_lies_inside(kind: str, tmp_path: Path) -> None:
+    graph, x = exported(Net(ACTIVATIONS[kind]()), tmp_path), images()
+    grid = load("openvino").grid
+    pieces = quantize_onnx(graph, x, grid, tmp_path / "pieces")
+    whole = quantize_onnx(graph, x, grid, tmp_path / "whole", fused=FUSED)
+    model = onnx.load(str(whole.path))
+    inner = {e.input for e in epilogues(model)}
+    packed = {n.input[0] for n in model.graph.node if n.op_type == "QuantizeLinear"}
+    assert len(inner) == 2
+    assert not packed & inner
+    assert len(packed) == 4  # the image, what each activation gives, and the answer
+    wanted = answers(graph, x)
+    assert db(wanted, answers(whole, x)) > db(wanted, answers(pieces, x)) - 0.5
+
+
+@pytest.mark.parametrize("kind", FUSED)
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_computes_them_with_the_layer_in_front(
+    kind: str, precision: str, tmp_path: Path
+) -> None:
+    """What `Facts.fused` says is what the engine does: no layer of its own is left of them."""
+    pytest.importorskip("openvino")
+    graph, target = exported(Net(ACTIVATIONS[kind]()), tmp_path), load("openvino")
+    if precision == "int8":
+        graph = quantize_onnx(graph, images(), target.grid, tmp_path / "q", fused=FUSED)
+    made = compile_module("openvino").compile(graph, target, tmp_path / "ir")
+    files = {name: (tmp_path / "ir" / name).read_bytes() for name in made.files}
+    session = run_module("openvino").Session(files)
+    ran = session.profile({session.inputs[0].name: images(1)}, 3).layers
+    work = [row.name for row in ran if "Conv" not in row.name and (row.time_ms or 0) > 0]
+    assert not [name for name in work if "act" in name or "Swish" in name], work
+    assert session.executed() == {precision: 3}
+    session.close()
+
+
+@pytest.mark.parametrize("act", [nn.SiLU(), nn.ReLU(), nn.Identity()], ids=["silu", "relu", "none"])
+def test_uneven_channels_of_a_depthwise_layer_are_evened(act: nn.Module, tmp_path: Path) -> None:
+    graph, x = exported(Net(act, uneven=True), tmp_path), images()
+    before = with_shapes(onnx.load(str(graph.path)))
+    after = evened(before, x, FUSED)
+    wanted = answers(graph, x)
+    assert db(wanted, answers(after, x)) > 100  # exactly what it was, in float
+    assert after.SerializeToString() != before.SerializeToString()
+    products = [n.name for n in after.graph.node if n.name.endswith("/even")]
+    assert len(products) == isinstance(act, nn.SiLU)
+    grid = load("openvino").grid
+    whole = quantize_onnx(graph, x, grid, tmp_path / "whole", fused=FUSED)
+    assert db(wanted, answers(whole, x)) > 25
+
+
+def test_even_channels_stay_as_they_are(tmp_path: Path) -> None:
+    before = with_shapes(onnx.load(str(exported(Net(nn.SiLU()), tmp_path).path)))
+    assert evened(before, images(), FUSED) is before
+
+
+def test_a_product_is_put_only_where_the_engine_computes_it_with_the_layer(tmp_path: Path) -> None:
+    before = with_shapes(onnx.load(str(exported(Net(nn.SiLU(), uneven=True), tmp_path).path)))
+    assert evened(before, images(), ()) is before
