@@ -1,60 +1,105 @@
-"""What an engine computes as one carries one scale, at its end.
+"""What an engine computes as one carries one scale, at its end; what ends a network carries none.
 
     Conv ─ Q ─ DQ ─┬─ Sigmoid ─ Q ─ DQ ─┐                Conv ─┬─ Sigmoid ─┐
                    └────────────────── Mul ─ Q ─ DQ   →        └───────── Mul ─ Q ─ DQ
 
 Inside stand values that the engine never writes: scales there cost accuracy (what a SiLU reads is
 far wider than what it gives) and keep the engine from computing the whole at once.
+
+    Conv ─ Q ─ DQ ─ Concat ─ Q ─ DQ ─ Reshape ─ Q ─ DQ   →   Conv ─ Concat ─ Reshape
+
+Behind a detector's last layers boxes in pixels lie beside probabilities: on one scale the latter
+are three numbers. An engine whose layers write floats as fast as integers has that part in float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Collection
 from typing import Any
 
 from edgecv.graphs.onnx.epilogues import Epilogue, epilogues
 from edgecv.graphs.onnx.index import Index
+from edgecv.graphs.onnx.layers import PRODUCTS
+
+# What evens out the rounding of what it reads: an image's worth of integers costs it nothing.
+MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 
 
-def computed_whole(model: Any, kinds: Collection[str]) -> list[Epilogue]:
-    """The activations of a float onnx.ModelProto that the engine computes as one, each with a
-    product by constants behind it (`onnx_even.py`).
+def computed_whole(model: Any, kinds: Collection[str]) -> list[Any]:
+    """The nodes of a float onnx.ModelProto's activations that the engine computes as one, each
+    with a product by constants behind it (`onnx_even.py`).
 
     kinds: which it does (`Facts.fused`)
     """
     if not kinds:
         return []
     index = Index(model.graph)
-    return [_with_product(index, found) for found in epilogues(model) if found.kind in kinds]
+    found = [_with_product(index, one) for one in epilogues(model) if one.kind in kinds]
+    return [node for nodes in found for node in nodes]
 
 
-def _with_product(index: Index, found: Epilogue) -> Epilogue:
+def tail(model: Any) -> list[Any]:
+    """The nodes of a float onnx.ModelProto behind its last products; none where a mean is among
+    them."""
+    before: set[str] = set()
+    for node in reversed(model.graph.node):  # in order: what a product is made of
+        if node.op_type in PRODUCTS or before.intersection(node.output):
+            before.update(node.input)
+    found = [
+        node for node in model.graph.node
+        if node.op_type not in PRODUCTS and not before.intersection(node.output)
+    ]  # fmt: skip
+    return [] if any(node.op_type in MEANS for node in found) else found
+
+
+def names(nodes: Collection[Any]) -> set[str]:
+    """What the quantizer leaves out."""
+    return {node.name for node in nodes}
+
+
+def opened_up(quantized: Any, nodes: Collection[Any]) -> None:
+    """Let those nodes of the float graph read what lies in front of a pair; in place. Pairs that
+    nothing reads go, and those behind products that are the network's outputs.
+
+    nodes: computed as one, or the tail
+    """
+    index = Index(quantized.graph)
+    opened = set()
+    for node in nodes:
+        own: Any = index.makers[node.output[0]]
+        for i, name in enumerate(own.input):
+            pair = _pair(index, name)
+            if pair is not None:
+                own.input[i] = pair[0].input[0]
+                opened.add(own.input[i])
+    _drop_unread(quantized.graph, opened)
+
+
+def free_products(quantized: Any) -> None:
+    """Take out the pairs between a product and the network's output that it makes; in place."""
+    graph = quantized.graph
+    index = Index(graph)
+    for name in sorted(index.ends):
+        pair = _pair(index, name)
+        maker = index.makers.get(pair[0].input[0]) if pair is not None else None
+        if pair is None or maker is None or maker.op_type not in PRODUCTS:
+            continue
+        own = maker.output[0]
+        if len(index.readers[own]) != 1 or len(index.readers[pair[0].output[0]]) != 1:
+            continue
+        for node in pair:
+            graph.node.remove(node)
+        maker.output[0] = name
+
+
+def _with_product(index: Index, found: Epilogue) -> tuple[Any, ...]:
     readers = index.readers[found.output]
     if len(readers) != 1 or found.output in index.ends or readers[0].op_type != "Mul":
-        return found
+        return found.nodes
     others = [n for n in readers[0].input if n != found.output]
     if len(others) != 1 or others[0] not in index.held:
-        return found
-    return replace(found, nodes=(*found.nodes, readers[0]))
-
-
-def names(found: Sequence[Epilogue]) -> set[str]:
-    """Their nodes' names, which the quantizer leaves out."""
-    return {node.name for one in found for node in one.nodes}
-
-
-def opened_up(quantized: Any, found: Sequence[Epilogue]) -> None:
-    """Let them read the float in front of its pair; in place. A pair that nothing reads goes."""
-    index = Index(quantized.graph)
-    for one in found:
-        for node in one.nodes:
-            own: Any = index.makers[node.output[0]]
-            for i, name in enumerate(own.input):
-                pair = _pair(index, name)
-                if pair is not None and pair[0].input[0] == one.input:
-                    own.input[i] = one.input
-    _drop_unread(quantized.graph, {one.input for one in found})
+        return found.nodes
+    return (*found.nodes, readers[0])
 
 
 def _pair(index: Index, name: str) -> tuple[Any, Any] | None:

@@ -39,7 +39,7 @@ from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_even import evened
-from edgecv.stages.quantize.onnx_fused import computed_whole, names, opened_up
+from edgecv.stages.quantize.onnx_fused import computed_whole, free_products, names, opened_up, tail
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
@@ -89,21 +89,25 @@ def quantize_onnx(
             options = replace(options, equalization=False, reconstruction="none")
         known = {} if measured is None else measured
         if options.equalization not in known:
-            even = with_shapes(evened(model, samples, fused))
+            even = model if overrides else with_shapes(evened(model, samples, fused))
             known[options.equalization] = Measured(even, samples, options.equalization)
         seen = known[options.equalization]
         model = seen.model
         kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         ranges = {name: opened(span) for name, span in ranges.items()}
-        whole = computed_whole(model, fused)
-        quantized = _quantize(model, ranges, grid, kept | names(whole), overrides)
-        opened_up(quantized, whole)
+        floats = (
+            [] if overrides else [*computed_whole(model, fused), *(tail(model) if fused else ())]
+        )
+        quantized = _quantize(model, ranges, grid, kept | names(floats), overrides)
+        opened_up(quantized, floats)
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
         hold_float(quantized, kept)
         if not overrides:  # trained with rounded outputs, it keeps them
+            if fused:
+                free_products(quantized)
             free_outputs(quantized)
         strip(quantized)
         onnx.checker.check_model(quantized, full_check=True)
