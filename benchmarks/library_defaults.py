@@ -56,14 +56,14 @@ def one_file(quantize: OneFile) -> Quantizer:
 
 def onnxruntime_default(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
     """`quantize_static` as it comes: s8s8, per tensor, MinMax."""
-    return _quantize_static(graph, samples, name)
+    return static_onnx(graph, samples, name)
 
 
 def onnxruntime_x86(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
     """`quantize_static` as its documentation advises for x86: u8s8, per channel, MinMax."""
     from onnxruntime.quantization import QuantType
 
-    return _quantize_static(
+    return static_onnx(
         graph, samples, name, per_channel=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
@@ -73,18 +73,25 @@ def onnxruntime_reduced(graph: bytes, samples: list[np.ndarray], name: str) -> b
     """The same with 7-bit weights, as its documentation advises for x86 without VNNI."""
     from onnxruntime.quantization import QuantType
 
-    return _quantize_static(
+    return static_onnx(
         graph, samples, name, per_channel=True, reduce_range=True,
         activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
     )  # fmt: skip
 
 
-def _quantize_static(graph: bytes, samples: list[np.ndarray], name: str, **options: Any) -> bytes:
+def static_onnx(graph: bytes, samples: list[np.ndarray], name: str, **options: Any) -> bytes:
+    """`quantize_static` with those options."""
     from onnxruntime.quantization import CalibrationDataReader, quantize_static
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
             self.left = iter(samples)
+
+        def __len__(self) -> int:
+            return len(samples)
+
+        def set_range(self, start_index: int, end_index: int) -> None:  # of CalibStridedMinMax
+            self.left = iter(samples[start_index:end_index])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             sample = next(self.left, None)
@@ -101,7 +108,7 @@ def ai_edge_default(graph: bytes, samples: list[np.ndarray], name: str) -> bytes
     """`static_wi8_ai8` with the quantizer's own calibration (moving averages of the ranges)."""
     from ai_edge_quantizer import quantizer, recipe
 
-    with tempfile.TemporaryDirectory() as room, _silent():
+    with tempfile.TemporaryDirectory() as room, silent():
         source = Path(room) / "float.tflite"
         source.write_bytes(graph)
         work = quantizer.Quantizer(str(source))
@@ -115,7 +122,7 @@ def ai_edge_minmax(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
     from ai_edge_quantizer import calibrator, quantizer, recipe
     from ai_edge_quantizer.utils import qsv_utils
 
-    with tempfile.TemporaryDirectory() as room, _silent():
+    with tempfile.TemporaryDirectory() as room, silent():
         source = Path(room) / "float.tflite"
         source.write_bytes(graph)
         work = quantizer.Quantizer(str(source))
@@ -128,7 +135,7 @@ def ai_edge_minmax(graph: bytes, samples: list[np.ndarray], name: str) -> bytes:
 
 def nncf_default(files: Files, samples: list[np.ndarray], name: str) -> Files:
     """`nncf.quantize` as it comes."""
-    return _nncf(files, samples, name)
+    return nncf_files(files, samples, name)
 
 
 def nncf_tuned(files: Files, samples: list[np.ndarray], name: str) -> Files:
@@ -144,14 +151,15 @@ def nncf_tuned(files: Files, samples: list[np.ndarray], name: str) -> Files:
         overflow_fix=OverflowFix.ENABLE if saturates() else OverflowFix.DISABLE,
         activations_range_estimator_params=Ranges.MINMAX,
     )
-    return _nncf(
+    return nncf_files(
         files, samples, name, preset=nncf.QuantizationPreset.MIXED, fast_bias_correction=False,
         advanced_parameters=advanced,
     )  # fmt: skip
 
 
-def _nncf(files: Files, samples: list[np.ndarray], name: str, **options: Any) -> Files:
-    with tempfile.TemporaryDirectory() as room, _silent():
+def nncf_files(files: Files, samples: list[np.ndarray], name: str, **options: Any) -> Files:
+    """`nncf.quantize` of model.xml and model.bin with those options."""
+    with tempfile.TemporaryDirectory() as room, silent():
         import nncf
         import openvino as ov
 
@@ -203,7 +211,7 @@ def pack(contents: Contents, files: dict[str, bytes], image: np.ndarray, out: Pa
 
 
 @contextlib.contextmanager
-def _silent() -> Any:
+def silent() -> Any:
     with warnings.catch_warnings(), quiet(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         with contextlib.redirect_stderr(io.StringIO()):
