@@ -29,7 +29,7 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.model_source import ModelSource, source_of
 from edgecv.recipe import NO_LIMITS, Recipe
 from edgecv.recipe_data import Bench, Data
-from edgecv.recipe_flow import Step, offers, suits, takes
+from edgecv.recipe_flow import Step, comes_as, offers, suits, takes
 from edgecv.recipe_input import (
     check_decode,
     check_truth,
@@ -42,9 +42,11 @@ from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
+from edgecv.stages.restructure import Restructure
 from edgecv.store import Store, disk_errors, publish
 
 SYNTHETIC = 32
+ACTIVATIONS = "activations"  # what the step before is called
 # fields of tasks that have an option of their own
 SHORT = ("decoder", "confidence", "iou", "max_detections", "agnostic", "priors", "form",
          "background", "nms")  # fmt: skip
@@ -75,6 +77,7 @@ class Request:
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
     quantizer: "edgecv" or "nncf", `engine` of the stage quantize; None leaves it to that
+    activations: "hardswish", "relu6" or "relu" in the place of costlier ones (stage restructure)
     task: a name of `edgecv.tasks` or "none", for what `open_bundle(...)(image)` answers; None is
           inferred. decode: what is said of how its outputs are read, fields of the task's value
     limits:   what the result must meet; it is then compared with fp32, and timed
@@ -101,6 +104,7 @@ class Request:
     samples: int = 256
     keep_float: tuple[str, ...] = ()
     quantizer: str | None = None
+    activations: str | None = None
     opset: int = 18
     name: str | None = None
     evaluate: str | None = None
@@ -145,7 +149,7 @@ def export(
         compare = bool(request.limits)
         kept_in = Store(store or Path(room))
         outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
-        (step,) = recipe.steps
+        step = recipe.steps[-1]
         ends = {t.name: f"bundle:{step.name}@{t.name}" for t in recipe.targets}
         failed: dict[str, EdgecvError] = {}
         for node in outcome.expansion.nodes.values():  # what limits are judged by counts too
@@ -270,13 +274,25 @@ def _recipe(request: Request) -> Recipe:
         seed=0,
         threads=1,
         bench=Bench(),
-        steps=(Step(name, "model", stage),),
+        steps=_steps(request, source, Step(name, "model", stage)),
         targets=profiles,
         labels=_labels(request.labels) or tuple(known.get("labels") or ()) or None,
         task=task,
         decode=decode,
         limits=request.limits,
     )
+
+
+def _steps(request: Request, source: ModelSource, last: Step) -> tuple[Step, ...]:
+    """The last one behind that which replaces activations, where that is asked for."""
+    if request.activations is None:
+        return (last,)
+    if comes_as(source) == "graph" or request.calibration is None:
+        what = "takes an .onnx file or a PyTorch network, and images to learn from"
+        hint = "give --calibration" if request.calibration is None else "bring it as .onnx"
+        raise RecipeError("--activations", what, hint)
+    stage = checked(Restructure, {"into": request.activations}, {"into": "--activations"})
+    return Step(ACTIVATIONS, "model", stage), replace(last, source=ACTIVATIONS)
 
 
 def _task(request: Request) -> str | None:

@@ -154,7 +154,7 @@ class Expansion:
             inputs["teacher"] = step.teacher
         measured = step.stage.measures(self.recipe.listed)
         taught = self._teaching(step)
-        judged = self._task_modules() if step.stage.needs_labels else ()
+        judged = self._task_modules() if step.stage.learns_labels() else ()
         key = {**stage_key(step.stage, measured, also=(*taught, *judged)),
                "inputs": self._digests(inputs), **(self._task() if judged else {})}  # fmt: skip
         key |= {"seed": self.recipe.seed, "threads": self.recipe.threads, "name": step.name}

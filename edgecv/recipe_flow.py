@@ -51,17 +51,15 @@ def check(
     stages = {step.name: step.stage for step in steps}
     for i, step in enumerate(steps):
         place = where("stages", i, step.stage.word)
-        gives = "graph" if model.is_graph else "model"
-        if step.source != "model":
-            before = stages[step.source]
-            gives = before.produces
-            if before.word == step.stage.word == "quantize":
-                raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
+        gives = comes_as(model) if step.source == "model" else _gives(stages[step.source])
+        if step.source != "model" and stages[step.source].word == step.stage.word == "quantize":
+            raise RecipeError(place, f"reads {step.source!r}, which is already quantized")
         if gives == "graph" and step.stage.word == "export" and step.source != "model":
             raise RecipeError(place, f"reads {step.source!r}, which is a graph file already")
         teaches = step.source == "model" and read_into_pytorch(model.format)
         taught = step.student and teaches  # an .onnx file may teach a new network
-        if gives == "graph" and step.stage.produces == "model" and not taught:
+        fits = taught or (gives == "file" and step.stage.on_files())
+        if gives != "model" and step.stage.produces == "model" and not fits:
             raise RecipeError(
                 place,
                 f"needs a PyTorch network, and {step.source!r} is a graph file",
@@ -73,6 +71,17 @@ def check(
                 offers(profile, precision, place)
                 suits(profile, step.stage, place)
     _check_edits(model, steps, where)
+
+
+def comes_as(model: ModelSource) -> str:
+    """What the network comes as: "model" in PyTorch, an .onnx "file", another "graph"."""
+    if not model.is_graph:
+        return "model"
+    return "file" if read_into_pytorch(model.format) else "graph"
+
+
+def _gives(stage: Stage) -> str:
+    return "file" if stage.on_files() else stage.produces
 
 
 def _check_edits(model: ModelSource, steps: Sequence[Step], where: Where) -> None:

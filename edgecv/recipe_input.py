@@ -133,7 +133,7 @@ def check_decode(task: str, decode: Mapping[str, Any], where: str) -> None:
 def _check_steps(steps: Sequence[Step], where: Where) -> None:
     """Raises RecipeError for the first step that learns from labels, or is judged by them."""
     for i, step in enumerate(steps):
-        if step.stage.needs_labels:
+        if step.stage.learns_labels():
             word = step.stage.word
             what = f"{word} learns from labels and is judged by them, and the data has none"
             hint = "labelled images: data.train and data.test; without, only quantize and export"

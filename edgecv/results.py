@@ -117,7 +117,7 @@ def _libraries() -> list[str]:
 def _changed(node: Node, outcome: Outcome) -> bool:
     stage = node.stage
     changes = stage is not None and stage.compresses and stage.produces == "model"
-    return changes and node.id in outcome.folders
+    return changes and (outcome.folders.get(node.id, Path()) / "model.json").is_file()
 
 
 def _model(node: Node, outcome: Outcome) -> dict[str, Any]:

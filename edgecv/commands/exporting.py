@@ -61,6 +61,11 @@ def register(command: Any) -> None:
         help="whose int8; nncf: OpenVINO's own, for its targets (default: edgecv's, of an OpenVINO "
         "IR nncf's; with limits the better one)",
     )  # fmt: skip
+    made.add_argument(
+        "--activations", choices=("hardswish", "relu6", "relu"),
+        help="in the place of costlier ones; the network learns from itself on --calibration's "
+        "images: minutes",
+    )  # fmt: skip
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, metavar="C", help="default: the model's own, else 3")
     made.add_argument(
@@ -156,6 +161,7 @@ def export(options: argparse.Namespace) -> int:
         samples=options.samples,
         keep_float=tuple(options.keep_float),
         quantizer=options.quantizer,
+        activations=options.activations,
         opset=options.opset,
         name=options.name,
         evaluate=options.evaluate,

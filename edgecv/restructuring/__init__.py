@@ -1,8 +1,11 @@
-"""Putting compact blocks in the place of convolutions.
+"""Putting compact blocks in the place of convolutions, and cheap activations in place of costly.
 
-blocks     which blocks there are, and which convolution they fit
-fitting    a block is started from the kernel it replaces, and fitted to its outputs
-replacing  the edit that is replayed on load; it needs neither of the above's data
+blocks       which blocks there are, and which convolution they fit
+fitting      a block is started from the kernel it replaces, and fitted to its outputs
+replacing    the edit that is replayed on load; it needs neither of the above's data
+activations  which activations there are in an ONNX graph, and others in their place
+refitting    its layers, fitted to what they gave before
+cheaper      the step: replaced, fitted, distilled without labels
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 Into = Literal["separable", "grouped", "igcv1", "igcv2", "igcv3", "bottleneck"]
+Activation = Literal["hardswish", "relu6", "relu"]
 
 
 def describe(edit: dict[str, Any]) -> str:

@@ -134,6 +134,14 @@ class Stage(BaseModel):
         """The edit that it will make, with the layers that the recipe names (`edgecv.edits`)."""
         return None
 
+    def learns_labels(self) -> bool:
+        """Whether it learns from labels or is judged by them, with these parameters."""
+        return self.needs_labels
+
+    def on_files(self) -> bool:
+        """Whether it changes an .onnx file and gives one, with these parameters."""
+        return False
+
     def unfit(self, task: str) -> str:  # noqa: ARG002
         """Why networks of that task, another than classification, cannot go through it with these
         parameters: the end of a sentence; "" where they can."""

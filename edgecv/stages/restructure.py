@@ -12,6 +12,11 @@ Pitfalls: errors add up over the depth; where top-1 before fine-tuning is near c
 widest layers alone (`layers: [stage3]`). Depthwise and grouped convolutions and shuffles are bound
 by memory: MACs fall further than time does, measure it. `prune` leaves alone what feeds a grouped
 block: prune first.
+
+`into: hardswish`, `relu6` or `relu` is of an .onnx file (or of what a PyTorch network is exported
+as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, every layer
+is fitted again in closed form, and the network learns from its float self on data.train, without
+labels (`edgecv.restructuring.cheaper`).
 """
 
 from __future__ import annotations
@@ -19,15 +24,15 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from edgecv import counting, naming
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
-from edgecv.restructuring import Into
-from edgecv.stages.base import Context
+from edgecv.restructuring import Activation, Into
+from edgecv.stages.base import Context, Stage
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:
@@ -37,15 +42,22 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ACTIVATIONS = get_args(Activation)
+# What is read where `into` is an activation; `name`, `from` and `ship` are of every stage.
+OF_ACTIVATIONS = ("into", "layers", "samples", "share", "passes")
+
 
 class Restructure(Training):
-    """Replace convolutions by compact blocks, then fine-tune."""
+    """Replace convolutions by compact blocks, then fine-tune; or activations by cheaper ones."""
 
     word: ClassVar[str] = "restructure"
     compresses: ClassVar[bool] = True
     renames: ClassVar[bool] = True
 
-    into: Into = Field(default="separable", description="the block that replaces a convolution")
+    into: Literal[Into, Activation] = Field(
+        default="separable",
+        description="the block that replaces a convolution, or what replaces an activation",
+    )
     layers: tuple[str, ...] = Field(
         default=(),
         description="names, modules or patterns; default: all that fit but the first",
@@ -62,17 +74,52 @@ class Restructure(Training):
     )
     fit_steps: int = Field(default=200, ge=0, description="Adam steps of each block's own fit")
     samples: int = Field(default=256, ge=1, description="training images that blocks are fitted to")
+    share: float = Field(
+        default=1.0,
+        gt=0,
+        le=1,
+        description="of activations: what of the numbers that they make becomes cheaper, at most; "
+        "those go first that do the least harm for it",
+    )
+    passes: int = Field(
+        default=20, ge=0, description="of activations: over the images; 0 fits the layers alone"
+    )
     teacher: str = Field(default="self", description=Training.model_fields["teacher"].description)
     finetune_epochs: int = Field(default=3, ge=0)
     lr: float = Field(default=1e-3, gt=0, description="peak learning rate of the fine-tuning")
 
-    def planned(self, step: str) -> Edit:
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        said = self.model_fields_set - {*Stage.model_fields}
+        alone = {"share", "passes"} if not self.on_files() else said - {*OF_ACTIVATIONS}
+        if found := sorted(said & alone):
+            whose = "activations" if not self.on_files() else "blocks"
+            raise ValueError(f"{', '.join(found)}: of {whose} alone, and into is {self.into}")
+        return self
+
+    def learns_labels(self) -> bool:
+        return not self.on_files()
+
+    def on_files(self) -> bool:
+        return self.into in ACTIVATIONS
+
+    def planned(self, step: str) -> Edit | None:
+        if self.on_files():
+            return None
         return {"op": "replace", "step": step, "layers": dict.fromkeys(self.layers)}
 
     def layer_names(self) -> tuple[str, ...]:
-        return self.layers
+        return () if self.on_files() else self.layers
 
     def run(self, source: Any, context: Context) -> None:
+        """source: (Model, module); of activations also the Path of an .onnx file."""
+        if self.on_files():
+            from edgecv.restructuring.cheaper import Choice, cheaper
+
+            into: Any = self.into
+            choice = Choice(into, self.layers, self.share, self.passes, self.samples)
+            cheaper(source, choice, context)
+            return
         import torch
 
         from edgecv.behaviour import check_runs
