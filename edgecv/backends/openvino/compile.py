@@ -2,7 +2,8 @@
 
 Convolutions of ±1 become OpenVINO's own BinaryConvolution where that is exact
 (`edgecv.backends.openvino.one_bit`); operators whose fused kernels err in int8 are kept apart
-(`edgecv.backends.openvino.fusion_faults`).
+(`edgecv.backends.openvino.fusion_faults`); narrow int8 layers say which kernel is quick for them
+(`edgecv.backends.openvino.kernels`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import Compiled
+from edgecv.backends.openvino import kernels
 from edgecv.backends.openvino.plain import CAUTION
 from edgecv.backends.openvino.run import ENGINE, EXTRA, Session, probe
 from edgecv.errors import EdgecvError, EngineError, UnsupportedError, missing, one_line
@@ -43,6 +45,8 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         counted = 0 if own else _convert(graph, xml)
         data = {name: (xml.parent / name).read_bytes() for name in FILES}
     data[FILES[0]] = cleaned(data[FILES[0]])
+    if graph.precision == "int8" and not own:
+        data[FILES[0]] = kernels.chosen(data[FILES[0]])
     notes: tuple[str, ...] = (CAUTION,) if own else ()
     if graph.precision == "bf16":
         data[FILES[0]] = wishing_bf16(data[FILES[0]])
@@ -69,7 +73,7 @@ def _convert(graph: Graph, xml: Path) -> int:
     """Write the .xml and its .bin; how many layers count bits."""
     import openvino as ov
 
-    from edgecv.backends.openvino import activations, fusion_faults
+    from edgecv.backends.openvino import activations, fusion_faults, strides
     from edgecv.backends.openvino.one_bit import lower, parted
 
     try:
@@ -83,6 +87,7 @@ def _convert(graph: Graph, xml: Path) -> int:
         if one_bit:
             counted = lower(model)
         activations.joined(model)
+        strides.gathered(model)
         if graph.precision == "int8":
             fusion_faults.keep_apart(model)
         for port, spec in (
