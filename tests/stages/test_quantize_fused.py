@@ -19,6 +19,7 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.onnx.epilogues import epilogues  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_even import evened  # noqa: E402
+from edgecv.stages.quantize.onnx_fused import joins, tail, unbounded  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
 
@@ -128,3 +129,54 @@ def test_even_channels_stay_as_they_are(tmp_path: Path) -> None:
 def test_a_product_is_put_only_where_the_engine_computes_it_with_the_layer(tmp_path: Path) -> None:
     before = with_shapes(onnx.load(str(exported(Net(nn.SiLU(), uneven=True), tmp_path).path)))
     assert evened(before, images(), ()) is before
+
+
+class Joined(nn.Module):
+    """Boxes of any size beside scores of 0..1, of two levels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.down = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 64, 3, 2)
+        self.boxes = nn.ModuleList(nn.Conv2d(c, 1, 1) for c in (16, 64))
+        self.scores = nn.ModuleList(nn.Conv2d(c, 6, 1) for c in (16, 64))
+        for box in self.boxes:
+            box.weight.data *= 50
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        first = self.body(x).relu()
+        levels = [first, self.down(first).relu()]
+        heads = zip(levels, self.boxes, self.scores, strict=True)
+        said = [torch.cat([box(y), score(y).sigmoid()], 1).flatten(2) for y, box, score in heads]
+        return torch.cat(said, 2)
+
+
+def test_what_is_joined_has_no_common_scale(tmp_path: Path) -> None:
+    graph, x = exported(Joined(), tmp_path), images()
+    made = quantize_onnx(graph, x, load("cpu").grid, tmp_path / "int8")
+    nodes = onnx.load(str(made.path)).graph.node
+    packed = {n.input[0] for n in nodes if n.op_type == "QuantizeLinear"}
+    joined = {name for n in nodes if n.op_type == "Concat" for name in (*n.input, *n.output)}
+    assert joined
+    assert not packed & joined
+    wanted, got = answers(graph, x), answers(made, x)
+    assert np.abs(wanted[:, 1:] - got[:, 1:]).max() < 0.05  # 1/255 of the boxes' range is 0.4
+
+
+def test_boxes_are_written_in_float_where_that_is_little_work(tmp_path: Path) -> None:
+    graph = exported(Joined(), tmp_path)
+    model = with_shapes(onnx.load(str(graph.path)))
+    made = {n.output[0] for n in unbounded(model, tail(model))}
+    assert len(made) == 2
+    assert all("boxes" in name for name in made)
+    for box in (wide := Joined()).boxes:
+        box.weight.data = box.weight.data.repeat(64, 1, 1, 1)
+        box.bias.data = box.bias.data.repeat(64)
+    model = with_shapes(onnx.load(str(exported(wide, tmp_path / "wide").path)))
+    assert unbounded(model, tail(model)) == []
+
+
+def test_one_answer_stays_as_it_was(tmp_path: Path) -> None:
+    model = with_shapes(onnx.load(str(exported(Net(nn.ReLU()), tmp_path).path)))
+    assert tail(model) == []
+    assert not joins(tail(model))

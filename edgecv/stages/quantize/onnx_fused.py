@@ -10,10 +10,14 @@ far wider than what it gives) and keep the engine from computing the whole at on
 
 Behind a detector's last layers boxes in pixels lie beside probabilities: on one scale the latter
 are three numbers. An engine whose layers write floats as fast as integers has that part in float.
+Any other has it in float too where it joins several tensors, behind layers that write integers each
+on a scale of its own, but for those that write boxes: what no sigmoid bounds is an answer itself,
+and they are the smallest of all.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any
 
@@ -22,6 +26,8 @@ from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import PRODUCTS
 
 # What evens out the rounding of what it reads: an image's worth of integers costs it nothing.
+BOUNDED = ("Sigmoid", "HardSigmoid", "Softmax", "Tanh")
+SMALL = 0.02
 MEANS = ("AveragePool", "GlobalAveragePool", "ReduceMean", "ReduceSum")
 
 
@@ -50,6 +56,42 @@ def tail(model: Any) -> list[Any]:
         if node.op_type not in PRODUCTS and not before.intersection(node.output)
     ]  # fmt: skip
     return [] if any(node.op_type in MEANS for node in found) else found
+
+
+def joins(nodes: Collection[Any]) -> bool:
+    """Whether several tensors are put beside each other there."""
+    return any(node.op_type == "Concat" and len(node.input) > 1 for node in nodes)
+
+
+def unbounded(model: Any, nodes: Collection[Any]) -> list[Any]:
+    """The products that those nodes, its tail, read and pass on as numbers of any size; none where
+    they are more than SMALL of the network's MACs.
+
+    model: onnx.ModelProto with inferred shapes and a name for each node
+    """
+    behind = names(nodes)
+    reached = {output.name for output in model.graph.output}
+    for node in reversed(model.graph.node):
+        if node.name in behind and node.op_type not in BOUNDED and reached & {*node.output}:
+            reached.update(node.input)
+    work = _macs(model)
+    found = [n for n in model.graph.node if n.output[0] in work and n.output[0] in reached]
+    least = SMALL * sum(work.values())
+    return found if sum(work[n.output[0]] for n in found) <= least else []
+
+
+def _macs(model: Any) -> dict[str, int]:
+    """Of each convolution and dense layer, by its output: a weight for each place it is put on."""
+    sizes = {t.name: math.prod(t.dims) for t in model.graph.initializer}
+    shapes = {
+        v.name: [d.dim_value for d in v.type.tensor_type.shape.dim]
+        for v in (*model.graph.value_info, *model.graph.output)
+    }
+    return {
+        n.output[0]: sizes[n.input[1]] * math.prod(shapes.get(n.output[0], ())[2:])
+        for n in model.graph.node
+        if n.op_type in PRODUCTS and n.input[1] in sizes
+    }
 
 
 def names(nodes: Collection[Any]) -> set[str]:

@@ -39,7 +39,15 @@ from edgecv.stages.quantize import learned, onnx_learned
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_even import evened
-from edgecv.stages.quantize.onnx_fused import computed_whole, free_products, names, opened_up, tail
+from edgecv.stages.quantize.onnx_fused import (
+    computed_whole,
+    free_products,
+    joins,
+    names,
+    opened_up,
+    tail,
+    unbounded,
+)
 from edgecv.stages.quantize.onnx_measured import Measured
 from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
@@ -96,11 +104,12 @@ def quantize_onnx(
         kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         ranges = {name: opened(span) for name, span in ranges.items()}
-        floats = (
-            [] if overrides else [*computed_whole(model, fused), *(tail(model) if fused else ())]
-        )
-        quantized = _quantize(model, ranges, grid, kept | names(floats), overrides)
-        opened_up(quantized, floats)
+        behind = [] if overrides else tail(model)
+        whole = [] if overrides else [*computed_whole(model, fused), *(behind if fused else ())]
+        if not fused and joins(behind):
+            kept |= names([*behind, *unbounded(model, behind)])
+        quantized = _quantize(model, ranges, grid, kept | names(whole), overrides)
+        opened_up(quantized, whole)
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
