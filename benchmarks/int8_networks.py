@@ -101,7 +101,7 @@ def cases(options: argparse.Namespace, photographs: Path) -> Iterator[Case]:
     yield Case("EfficientNet-Lite0", "efficientnet_lite0", LITE0, LITE0[2:], photographs, "", 0.3)
     for name in TRAINED:
         yield Case(name, str(trained(name, options.work)), (*SMALL, "--trust"), SMALL,
-                   fashion(options.work), FASHION["test"], 0.5)  # fmt: skip
+                   fashion(options.work), "fashion-mnist-sample", 0.5)  # fmt: skip
     if options.unet and options.camvid:
         reads = ("--input-size", "176x240", "--resize", "stretch", "--task", "segmentation")
         yield Case("U-Net", str(options.unet), (), reads, options.camvid / "train" / "images",
@@ -139,7 +139,8 @@ def judged(case: Case, work: Path, photographs: list[Path]) -> Iterator[dict[str
     if "edgetpu" in int8:
         fp32["edgetpu"] = fp32["tflite"]
     for target in case.targets:
-        row = {"network": case.name, "engine": ENGINES[target], "points": case.points}
+        row: dict[str, Any] = {"network": case.name, "engine": ENGINES[target]}
+        row["points"] = case.points
         for held in (fp32, int8):
             if isinstance(held[target], str):
                 row |= {"refused": held[target], "met": False}
@@ -195,7 +196,10 @@ def by_labels(before: Path, after: Path, _: list[Path]) -> dict[str, Any]:
 
 
 def _parts(contents: Contents) -> dict[str, Any]:
-    return contents.parts or {"correct": contents.correct}
+    if contents.parts:
+        return contents.parts
+    assert contents.correct is not None
+    return {"correct": contents.correct}
 
 
 def by_probabilities(before: Path, after: Path, photographs: list[Path]) -> dict[str, Any]:
