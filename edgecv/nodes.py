@@ -266,7 +266,9 @@ class Expansion:
 
     def _quantized(self, step: Step, target: Target) -> str:
         inputs = {"graph": self._graph(step.source, target), "train": "data:train"}
-        if isinstance(step.stage, Limited) and step.stage.limits:  # judged as what ships is
+        limited = isinstance(step.stage, Limited) and bool(step.stage.limits)
+        # judged as what ships is; of other tasks, labels that judge say which classes there are
+        if limited or (not tasks.of_classes(self.recipe.task) and not self.recipe.labels):
             inputs["test"] = "data:test"
         return self._per_target(f"{step.name}@{target.name}", step.stage, step.name, inputs, target)
 
@@ -297,12 +299,14 @@ class Expansion:
     ) -> str:
         limits = stage.limits if isinstance(stage, Limited) else Limits()
         read = self._read_for(target) if stage.word == "export" else ()
-        other = stage.word == "export" and not tasks.of_classes(self.recipe.task)
+        other = not tasks.of_classes(self.recipe.task)  # export: what rows are; quantize: fidelity
         read += self._task_modules() if limits or other else ()
         key = {**stage_key(stage, (target,) if limits else (), self._format(target), also=read)}
         key |= {"inputs": self._digests(inputs), "input": self.input()}
         key["target"] = stage.target_key(target)
-        key |= {"task": self.recipe.task} if other else {}  # it says what rows are
+        if other:
+            key |= self._task() if stage.word == "quantize" else {"task": self.recipe.task}
+            key |= {"labels": self.recipe.labels} if stage.word == "quantize" else {}
         if limits:
             key |= {"target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES)}
             key |= {"machine": {"features": cpu_features()}, "seed": self.recipe.seed}

@@ -131,7 +131,8 @@ def _prove(
         proof["warnings"] += told
         said = proof["parity"]["float"] or proof["parity"]["compiled"]
         proof["warnings"] += list(doubts(said, classifies))
-        proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
+        if not graph.facts.get("fidelity", {}).get("good"):  # by the task's own metric
+            proof["warnings"] += list(losses(graph.precision, proof["parity"]["float"]))
         if task is not None and task.asks_graph():
             read = proof["reading"] = put_behind(
                 where, graph, task, target, session, judged(compared.samples), preprocess, job.out

@@ -234,11 +234,19 @@ def _tell(made: Exported) -> None:
     for line in _fidelity(facts):
         print(line)
     if metric := facts.metric:
-        print(metric_line(metric))
+        print(metric_line(metric, _judged(facts)))
 
 
-def metric_line(metric: Mapping[str, Any]) -> str:
-    """Accuracy in a line, with what stands beside it."""
+def _judged(facts: BundleFacts) -> Mapping[str, Any] | None:
+    """How sure the drop of what a search chose is, where it was judged on labels."""
+    search = facts.search or {}
+    chosen = search["tried"][search["chosen"]] if search else {}
+    found: Mapping[str, Any] | None = chosen.get("judged")
+    return found
+
+
+def metric_line(metric: Mapping[str, Any], judged: Mapping[str, Any] | None = None) -> str:
+    """Accuracy in a line, with what stands beside it. judged: its drop, and how sure that is"""
     from edgecv.report import words
 
     said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
@@ -246,6 +254,9 @@ def metric_line(metric: Mapping[str, Any]) -> str:
     known = words.figures(key for key, value in more.items() if value is not None)
     beside = [f"{words.figure(key)} {words.beside(more[key], name, key)}" for key in known]
     rest = f" ({', '.join(beside)})" if beside else ""
+    if judged:
+        low, high = judged["bounds"]
+        rest += f", {judged['drop']:.2f} points ({low:.2f} to {high:.2f}) below fp32"
     return f"{said}{rest} on {metric['samples']:,} images"
 
 

@@ -9,7 +9,8 @@ from edgecv.report import shape, words
 Data = dict[str, Any]
 TRIED = {
     "options": dict, "sqnr_db": shape.NUMBER, "agreement": shape.NUMBER, "figures?": dict,
-    "met?": bool,
+    "met?": bool, "fidelity?": shape.NUMBER,
+    "judged?": {"drop": shape.NUMBER, "bounds": shape.PAIR, "images": int},
 }  # fmt: skip
 SHAPE = {
     "limits": shape.Every(dict, shape.NUMBER), "met": bool, "chosen": int,
@@ -24,13 +25,17 @@ def searches(rows: list[Data]) -> list[Data]:
     for row in rows:
         search = row.get("search")
         if search and not shape.wrong(search, SHAPE):
-            names = list(search["limits"])
-            lines = [_line(t, i == search["chosen"], names) for i, t in enumerate(search["tried"])]
-            lines += [_refused(r, names) for r in search["refused"]]
+            names, asked = list(search["limits"]), any("fidelity" in t for t in search["tried"])
+            lines = [
+                _line(t, i == search["chosen"], names, asked) for i, t in enumerate(search["tried"])
+            ]
+            lines += [_refused(r, names, asked) for r in search["refused"]]
+            beside = ["fidelity %"] if asked else []
             found.append({
                 "target": row["target"], "step": row["step"], "limits": search["limits"],
                 "met": search["met"], "lines": lines,
-                "head": ["settings", "SQNR", "agreement %", *(n.replace("_", " ") for n in names)],
+                "head": ["settings", "SQNR", "agreement %", *beside,
+                         *(n.replace("_", " ") for n in names)],
             })  # fmt: skip
     return found
 
@@ -46,15 +51,22 @@ def setting(options: Data) -> str:
     return ", ".join(parts)
 
 
-def _line(tried: Data, chosen: bool, names: list[str]) -> Data:
+def _line(tried: Data, chosen: bool, names: list[str], asked: bool) -> Data:
+    """asked: whether the task's own fidelity to float is among the cells"""
     figures = tried.get("figures") or {}
     cells = [words.decibel(tried["sqnr_db"]), words.percent(tried["agreement"], 1)]
-    cells += ["" if figures.get(n) is None else f"{figures[n]:.3g}" for n in names]
+    cells += [words.percent(tried.get("fidelity"), 1)] if asked else []
+    for name in names:
+        shown = "" if figures.get(name) is None else f"{figures[name]:.3g}"
+        if name == "accuracy_drop" and shown and (judged := tried.get("judged")):
+            low, high = judged["bounds"]
+            shown += f" ({low:.2g} to {high:.2g})"
+        cells.append(shown)
     kept = ", ".join(map(str, tried["options"].get("keep_float") or ()))
     return {"setting": setting(tried["options"]), "cells": cells, "chosen": chosen, "kept": kept}
 
 
-def _refused(refused: Data, names: list[str]) -> Data:
-    cells = ["refused", "", *("" for _ in names)]
+def _refused(refused: Data, names: list[str], asked: bool) -> Data:
+    cells = ["refused", "", *([""] if asked else []), *("" for _ in names)]
     text = f"{setting(refused['options'])}: {refused['reason']}"
     return {"setting": text, "cells": cells, "chosen": False, "kept": ""}

@@ -257,6 +257,15 @@ class Task:
         """The metric of what `read` gave of each image, against what is true, in its order."""
         raise NotImplementedError
 
+    def told_by(self, reads: Sequence[Any], sizes: Sequence[tuple[int, int]]) -> Any:  # noqa: ARG002
+        """What is true of the images where what a network says of them is taken for the truth, as
+        `score` takes it: another network's score is how faithful it is to that one, and no labels
+        are needed. None where the task has no such truth, or the network says nothing.
+
+        reads: as they are judged (`judging`), of each image; sizes: (height, width) of each
+        """
+        return None
+
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         """Two networks on the same images. Raises ValueError: parts of other images."""
         raise NotImplementedError

@@ -20,7 +20,7 @@ from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize import isolated, once
+from edgecv.stages.quantize import harm, once
 from edgecv.stages.quantize.isolated import FarOff, far_off, kept, whole_db
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
@@ -195,19 +195,19 @@ def test_layers_whose_integers_are_the_same_are_measured_once(
 ) -> None:
     source = exported(Net(outlier=1000.0), tmp_path / "float")
     floats, xs = source.path.read_bytes(), pictures()
-    known: isolated.Known = {}
+    known: harm.Known = {}
     first = quantize_onnx(source, np.concatenate(xs), Grid(), tmp_path / "int8")
     found = far_off(floats, first, xs, np.inf, known=known)
     assert found
     before = dict(known)
     measured: list[str] = []
-    whole = isolated._Harm.whole
+    whole = harm.Harm.whole
 
-    def counted(harm: isolated._Harm, pair: isolated.Pair) -> float:
+    def counted(own: harm.Harm, pair: harm.Pair) -> float:
         measured.append(pair.b.tensor)
-        return whole(harm, pair)
+        return whole(own, pair)
 
-    monkeypatch.setattr(isolated._Harm, "whole", counted)
+    monkeypatch.setattr(harm.Harm, "whole", counted)
     assert far_off(floats, first, xs, np.inf, known=known) == found
     assert (measured, known) == ([], before)
     damaged(first, "c.weight_scale", 4.0)

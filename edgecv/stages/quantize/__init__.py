@@ -173,13 +173,20 @@ class Quantize(Limited):
             _check_drop(source, self.limits, context)
             from edgecv.stages.quantize.search import search
 
-            limits = self.limits
-            search(source, context, start, self.samples, tolerance, limits, fixed, self.sensitivity)
+            search(
+                source, context, start, self.samples, tolerance, self.limits, fixed,
+                self.sensitivity, self._strict,
+            )  # fmt: skip
             return
         from edgecv.stages.quantize.once import Quantizer
 
-        quantizer = Quantizer(source, context, self.samples)
+        quantizer = Quantizer(source, context, self.samples, strict=self._strict)
         quantizer.make(start, context.out, tolerance)
+
+    @property
+    def _strict(self) -> bool:
+        """Whether the user says how near float the answers are to be."""
+        return bool(self.model_fields_set & {"min_sqnr_db", "min_agreement"})
 
     def _start(self, source: Any, context: Context) -> tuple[Options, frozenset[str]]:
         """The quantizers' knobs, and those that stay as they are. Some formats have one quantizer

@@ -20,6 +20,8 @@ from edgecv.stages.quantize.half import SMALL, as_half
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import Options, Sensitivity
+from edgecv.stages.quantize.sensitivity import Progress
+from edgecv.stages.quantize.task_fidelity import TaskFidelity
 from edgecv.target import Target
 
 
@@ -60,11 +62,16 @@ def _quantized(source: Graph, measured: Any, options: Options) -> Any:
 
 
 def sensitivities(
-    source: Graph, quantized: Graph, samples: CalibrationData, how: Sensitivity
+    source: Graph,
+    quantized: Graph,
+    samples: CalibrationData,
+    how: Sensitivity,
+    asked: TaskFidelity | None = None,
+    progress: Progress = lambda *_: None,
 ) -> Problem:
     """What each layer and each activation costs (`sensitivity.py`, `hessian.py`).
 
-    samples: (N, C, H, W) float32
+    samples: (N, C, H, W) float32. asked: noise is what the task loses
     """
     import onnx
 
@@ -78,7 +85,8 @@ def sensitivities(
         return curvatures(model, made, samples, kinds(source.outputs))
     from edgecv.stages.quantize import sensitivity
 
-    return sensitivity.sensitivities(model, made, samples, ends=kinds(source.outputs))
+    ends = kinds(source.outputs)
+    return sensitivity.sensitivities(model, made, samples, progress, ends, asked)
 
 
 def attends(graph: Graph) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -31,17 +32,22 @@ from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
-from edgecv.stages.quantize.isolated import IMAGES, FarOff, Known, far_off, kept, whole_db
+from edgecv.stages.quantize.costly import Costly, costly, why_float
+from edgecv.stages.quantize.harm import Known
+from edgecv.stages.quantize.isolated import IMAGES, FarOff, far_off, kept, whole_db
 from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.roads import road
+from edgecv.stages.quantize.task_fidelity import FAITHFUL, TaskFidelity
 from edgecv.steadiness import explained
+from edgecv.store import file_sha256
 
 log = logging.getLogger(__name__)
 
 HELD_BACK = 256
 ROUNDS = 4  # of looking for layers that are far off: what is float no longer hides the next
 NONE = Tolerance(-math.inf, 0.0)
+GAIN = 0.02  # of the task's fidelity: less is not worth a layer in float
 
 
 class Quantizer:
@@ -49,7 +55,8 @@ class Quantizer:
 
     What calibration images tell is measured once, for however many choices of the knobs.
     samples: calibration images, from data.train; judged: images to compare on, at most; unseen: on
-    others alone, however few they are, since knobs that are chosen on images fit those
+    others alone, however few they are, since knobs that are chosen on images fit those; strict:
+    the tolerance is the user's own, and holds where the task is well served too
     """
 
     def __init__(
@@ -59,6 +66,7 @@ class Quantizer:
         samples: int,
         judged: int = JUDGED,
         unseen: bool = False,
+        strict: bool = False,
     ) -> None:
         assert context.target is not None
         self.source, self.context, self.target = source, context, context.target
@@ -70,6 +78,8 @@ class Quantizer:
         self._judged = others if unseen else sample(judged_images(pixels), judged)
         self._seen = not unseen and seen(pixels, samples)
         self._measured: dict[bool, Any] = {}
+        self._strict = strict
+        self._said: tuple[str, Answers] | None = None
 
     def make(
         self,
@@ -78,20 +88,25 @@ class Quantizer:
         tolerance: Tolerance = NONE,
         tell: bool = True,
         least_db: float = -math.inf,
+        guarded: bool = True,
     ) -> tuple[Graph, Parity]:
         """The graph in out/, and its fidelity on images held back.
 
         tell: log what is doubtful about the calibration images
         least_db: what the guard of far-off layers tries to reach; missing it is no error
-        A layer that is far off its float self (`isolated.py`) stays float, with a warning.
+        guarded: a layer that is far off its float self (`isolated.py`), or where the task can be
+        asked, costs it much (`costly.py`), stays float, with a warning
         Raises ParityError beyond the tolerance, UnsupportedError (such a layer, and a target that
         has no floats), and what the quantizers raise.
         """
-        graph = self._held(options, out, tolerance, least_db)
+        make = self._held if guarded else self._quantized
+        graph = make(options, out, *((tolerance, least_db) if guarded else ()))
         clipped = notes(self.source)
-        if clipped:  # trained to be clipped hard, which the float graph does not do: told only
+        outputs = self._answers(graph)
+        if self.asked is not None:
+            graph.facts["fidelity"] = self.asked.to_json(self.asked.score(outputs))
+        if clipped or self.serves(graph):  # clipped hard by training, which float does not do
             tolerance = NONE
-        outputs = plain_answers(graph, self._judged, self.context.preprocess, keep=True)
         named = kinds(self.source.outputs)
         where = f"quantize {self.context.where}"
         try:
@@ -113,39 +128,57 @@ class Quantizer:
     ) -> Graph:
         """The graph, made once more with each layer that is far off its float self kept float."""
         graph = self._quantized(options, out)
-        told: list[FarOff] = []
         if is_learned(self.source):  # trained in integers: its float self is not what it should be
             return graph
         if not getattr(self._road, "APART", True):
             return graph
-        floats, least = facts(self.target.backend).floats, tolerance.min_sqnr_db
-        if floats and tolerance != NONE and options.weight_bits == 8:
+        said: list[str] = []
+        asks = tolerance != NONE and least_db == -math.inf and options.weight_bits == 8
+        if asks and self.asked is not None:
+            graph, options, said, fine = self._asked_of_task(graph, options, out)
+            if (fine and not self._strict) or self._fits(graph, tolerance):
+                graph.facts["warnings"] = [*graph.facts["warnings"], *said]
+                return graph
+            least = tolerance.min_sqnr_db
+        else:
+            least = self._least_db(options, tolerance, least_db)
+        graph, found = self._near(graph, options, out, least)
+        graph.facts["warnings"] = [*graph.facts["warnings"], *said, *kept(found)]
+        return graph
+
+    def _least_db(self, options: Options, tolerance: Tolerance, least_db: float) -> float:
+        """What the whole is to answer on images that it was calibrated on."""
+        least = tolerance.min_sqnr_db
+        if self._floats and tolerance != NONE and options.weight_bits == 8:
             # layers of one bit are noise enough: what is rounded between them is not to blame
             fitted = self._seen and not self.source.facts.get("one_bit")
             wanted = max(least_db, COMPILE_INT8.min_sqnr_db)
             least = max(least, wanted + (SEEN_DB if fitted else 0.0))
+        return least
+
+    def _near(
+        self, graph: Graph, options: Options, out: Path, least: float
+    ) -> tuple[Graph, list[FarOff]]:
+        """The graph with each layer that is far off its float self kept float, and these layers.
+
+        least: dB that the whole is to answer"""
+        told: list[FarOff] = []
         known: Known = {}
         for turn in range(ROUNDS):
-            last = floats and turn == ROUNDS - 1
-            found = far_off(self._floats(options), graph, self._few, least, last, known)
-            new = self._named(options).difference(options.keep_float)
-            names = [n for layer in found for n in layer.keep if n in new]
+            last = self._floats and turn == ROUNDS - 1
+            floats = self._float_file(options)
+            found = far_off(floats, graph, self._few, least, last, known, self._looking)
+            names = self._new(options, [layer.keep for layer in found])
             if not names:
                 break
-            if not floats:
-                engine = facts(self.target.backend).label
-                what = f"{found[0]}; the {engine} has no floats to keep it in"
-                hint = "train with integers (qat), or change that layer"
-                if any(spec.groups and on_grid(spec) for spec in graph.outputs):
-                    hint = (
-                        "an output joins several quantities on one scale: end the graph before "
-                        "that (--until), or return them apart"
-                    )
-                raise UnsupportedError(f"quantize {self.context.where}", what, hint)
+            if not self._floats:
+                raise self._no_floats(found[0], graph)
             before = options
-            options = replace(options, keep_float=(*options.keep_float, *dict.fromkeys(names)))
+            options = replace(options, keep_float=(*options.keep_float, *names))
             made = self._kept_float(options, out)
-            if last and (made is None or whole_db(self._floats(options), made, self._few) < least):
+            if last and (
+                made is None or whole_db(self._float_file(options), made, self._few) < least
+            ):
                 graph = self._quantized(before, out)  # so many floats, and in vain
                 break
             if made is None:
@@ -155,8 +188,71 @@ class Quantizer:
                 raise explained(error, self.source, self._judged, preprocess)
             graph = made
             told += found
-        graph.facts["warnings"] = [*graph.facts["warnings"], *kept(told)]
-        return graph
+        return graph, told
+
+    def _asked_of_task(
+        self, graph: Graph, options: Options, out: Path
+    ) -> tuple[Graph, Options, list[str], bool]:
+        """(the graph, with the layers in float that cost the task most, where it is the better for
+        it; its options; what is said of them; whether the task is well served)"""
+        assert self.asked is not None
+        now, blamed = self.asked.score(self._answers(graph)), list[Costly]()
+        known: Known = {}
+        for _ in range(ROUNDS if self._floats else 0):
+            if now >= FAITHFUL:
+                break
+            floats = self._float_file(options)
+            found = costly(floats, graph, self._few, self.asked, known, self._looking)
+            names = self._new(options, [layer.keep for layer in found])
+            more = replace(options, keep_float=(*options.keep_float, *names))
+            made = self._kept_float(more, out) if names else None
+            then = self.asked.score(self._answers(made)) if made else 0.0
+            if made is None or then < now + GAIN:
+                graph = self._quantized(options, out) if names else graph
+                break
+            graph, options, now, blamed = made, more, then, [*blamed, *found]
+        said = why_float(blamed)
+        if now < FAITHFUL:
+            said.append(
+                f"int8 keeps {100 * now:.1f} of 100 {self.asked.task.points} of float's own "
+                "answers: only labelled images can tell whether it will do"
+            )
+        return graph, options, said, now >= FAITHFUL
+
+    def serves(self, graph: Graph) -> bool:
+        """Whether the task is served well by a graph that was made, and that is what counts."""
+        return not self._strict and bool(graph.facts.get("fidelity", {}).get("good"))
+
+    def _new(self, options: Options, keep: Sequence[Sequence[str]]) -> list[str]:
+        """Names of layers that are not float yet, each once."""
+        new = self._named(options).difference(options.keep_float)
+        return list(dict.fromkeys(n for names in keep for n in names if n in new))
+
+    def _no_floats(self, layer: FarOff, graph: Graph) -> UnsupportedError:
+        engine = facts(self.target.backend).label
+        what = f"{layer}; the {engine} has no floats to keep it in"
+        hint = "train with integers (qat), or change that layer"
+        if any(spec.groups and on_grid(spec) for spec in graph.outputs):
+            hint = (
+                "an output joins several quantities on one scale: end the graph before "
+                "that (--until), or return them apart"
+            )
+        return UnsupportedError(f"quantize {self.context.where}", what, hint)
+
+    def _looking(self, done: int, count: int) -> None:
+        """Tell how far the look at every layer is."""
+        self.context.progress(done, count, "what each layer alone loses")
+
+    def _fits(self, graph: Graph, tolerance: Tolerance) -> bool:
+        """Whether `make` lets it pass."""
+        named, bounds = kinds(self.source.outputs), self.source.bounds
+        try:
+            check(
+                "", self._reference, self._answers(graph), tolerance, named, self._made_up, bounds
+            )
+        except ParityError:
+            return False
+        return True
 
     def _kept_float(self, options: Options, out: Path) -> Graph | None:
         """The graph; None where nothing is left to quantize."""
@@ -171,7 +267,7 @@ class Quantizer:
         )
         return made
 
-    def _floats(self, options: Options) -> bytes:
+    def _float_file(self, options: Options) -> bytes:
         """The float file as it was quantized."""
         return bytes(self._road.floats(self.source, self._measured, options))
 
@@ -179,6 +275,11 @@ class Quantizer:
         """What `keep_float` takes."""
         layers = self._road.layers(self.source, self._measured, options)
         return frozenset().union(*layers.values())
+
+    @property
+    def _floats(self) -> bool:
+        """Whether the target's engine computes in floats too."""
+        return facts(self.target.backend).floats
 
     @property
     def _road(self) -> ModuleType:
@@ -197,3 +298,17 @@ class Quantizer:
     @cached_property
     def _reference(self) -> Answers:
         return plain_answers(self.source, self._judged, self.context.preprocess)
+
+    @cached_property
+    def asked(self) -> TaskFidelity | None:
+        """The task's own measure on the images that are judged; None where it has none."""
+        if self._made_up:
+            return None
+        return TaskFidelity.of(self.source, self._reference, self.context)
+
+    def _answers(self, graph: Graph) -> Answers:
+        """To the images that are judged; the last graph's are kept."""
+        key = file_sha256(graph.path)
+        if self._said is None or self._said[0] != key:
+            self._said = key, plain_answers(graph, self._judged, self.context.preprocess, keep=True)
+        return self._said[1]

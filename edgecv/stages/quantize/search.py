@@ -41,6 +41,7 @@ from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
 from edgecv.stages.quantize.roads import road
+from edgecv.stages.quantize.task_fidelity import TaskFidelity
 from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
@@ -66,7 +67,7 @@ NNCF_KNOBS: tuple[dict[str, Any], ...] = (
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
 BEYOND_DB = (0.0, 1.5, 3.0, 6.0)  # what is missed, and more: noises add up roughly
-SENSITIVITY_IMAGES = 48
+SENSITIVITY_IMAGES, TASK_IMAGES = 48, 8
 
 Make = Callable[[Options, Path], tuple[Graph, Parity]]
 Sensitivities = Callable[[Graph], Problem]
@@ -107,6 +108,7 @@ def search(
     limits: Limits,
     fixed: frozenset[str],
     sensitivity: Sensitivity = "noise",
+    strict: bool = False,
 ) -> Graph:
     """Search, and put what was chosen into context.out, with what was tried among its facts.
 
@@ -118,26 +120,37 @@ def search(
         fixed |= {name for change in KNOBS for name in change}
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
-    quantizer = Quantizer(source, context, count, unseen=True)
-
+    quantizer = Quantizer(source, context, count, unseen=True, strict=strict)
+    asked = quantizer.asked if limits.sqnr_db is None else None
     guarded = _guarded(source, context, samples, tolerance, limits)
 
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
-        return quantizer.make(options, out, tell=options == start and not guarded)
+        tell = options == start and not guarded
+        return quantizer.make(options, out, tell=tell, guarded=asked is None)
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
-        losses = _sensitivities(source, context, count, sensitivity)
+        losses = _sensitivities(source, context, count, sensitivity, asked)
         also = other_engines(source, context, start, fixed)
-        sought = Search(quantize, losses, prover, context, limits, start, fixed, also, guarded)
+        kind = Search if asked is None else _of_task()
+        sought = kind(quantize, losses, prover, context, limits, start, fixed, also, guarded)
         found = sought.run()
-        require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
-        for path in found.chosen.graph.path.parent.iterdir():
+        chosen = found.chosen.graph
+        if not quantizer.serves(chosen):
+            require(f"quantize {context.where}", found.chosen.fidelity, tolerance)
+        chosen.save_facts()
+        for path in chosen.path.parent.iterdir():
             shutil.copy(path, context.out / path.name)
     graph = Graph.load(context.out)
     graph.facts["search"] = found.to_json()
     graph.save_facts()
     return graph
+
+
+def _of_task() -> type[Search]:
+    from edgecv.stages.quantize.task_search import TaskSearch
+
+    return TaskSearch
 
 
 def _guarded(
@@ -173,17 +186,27 @@ def other_engines(
 
 
 def _sensitivities(
-    source: Graph, context: Context, samples: int, how: Sensitivity
+    source: Graph,
+    context: Context,
+    samples: int,
+    how: Sensitivity,
+    asked: TaskFidelity | None,
 ) -> Sensitivities | None:
-    """None where the noise is not known by layer (TFLite)."""
+    """None where the noise is not known by layer (TFLite). asked: where noise is what the task
+    loses"""
     quantizer = road(source.format)
     if not hasattr(quantizer, "sensitivities"):
         return None
 
     def measure(graph: Graph) -> Problem:
-        images = held_back(context.images("train").samples, samples, SENSITIVITY_IMAGES)
+        few = SENSITIVITY_IMAGES if asked is None or how != "noise" else TASK_IMAGES
+        images = held_back(context.images("train").samples, samples, few)
         data = calibration_data(images, source.inputs, context.preprocess)
-        found: Problem = quantizer.sensitivities(source, graph, data, how)
+
+        def looking(done: int, of: int) -> None:
+            context.progress(done, of, "where it loses")
+
+        found: Problem = quantizer.sensitivities(source, graph, data, how, asked, looking)
         return found
 
     return measure
@@ -284,6 +307,10 @@ class Search:
 
     def _mixed(self, best: Trial) -> Iterator[Trial]:
         """More and more layers in float, each measured."""
+        return (trial for trial in self._more_float(best) if self._proven(trial))
+
+    def _more_float(self, best: Trial) -> Iterator[Trial]:
+        """More and more layers in float."""
         fixed = self.sensitivities is None or "keep_float" in self.fixed
         if fixed or not self.prover.runs(best):
             return
@@ -291,10 +318,7 @@ class Search:
         self._tell("where it loses")
         problem = replace(self.sensitivities(best.graph), cost=self.prover.costs(best))
         for kept in rungs(problem, self._gains(best)):
-            trial = self._try(replace(best.options, keep_float=kept))
-            if trial is None:
-                continue
-            if self._proven(trial):
+            if trial := self._try(replace(best.options, keep_float=kept)):
                 yield trial
 
     def _gains(self, best: Trial) -> tuple[float, ...]:

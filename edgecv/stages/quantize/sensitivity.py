@@ -3,7 +3,8 @@
     noise of one thing = Σ ‖f(x; only it rounded) - f(x)‖² / Σ ‖f(x)‖²      over images x
 
 Of several outputs (or quantities side by side in one) it is the sum of theirs, each against its own
-signal as SQNR has it (`edgecv.runtime.fidelity`): what only one of them reads counts as well.
+signal as SQNR has it (`edgecv.runtime.fidelity`): what only one of them reads counts as well. Where
+the task can be asked, it is what its metric loses against the float answers (`task_fidelity.py`).
 
 One thing is a layer's weights or an activation. Everything else stays float, so a noise is a
 thing's own; they add up to the whole graph's, roughly. The steps are those of the quantized graph,
@@ -25,6 +26,7 @@ from edgecv.graphs.onnx.names import layer_name
 from edgecv.runtime.fidelity import compare_all
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
+from edgecv.stages.quantize.task_fidelity import TaskFidelity
 
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 Progress = Callable[[int, int], None]
@@ -46,6 +48,7 @@ def sensitivities(
     samples: CalibrationData,
     progress: Progress = lambda *_: None,
     ends: Mapping[str, str] | None = None,
+    asked: TaskFidelity | None = None,
 ) -> Problem:
     """What each layer's weights and each activation cost in noise; costs in time are left empty.
 
@@ -53,14 +56,17 @@ def sensitivities(
     samples:          (N, C, H, W) float32
     ends:             the outputs' kinds by name (`edgecv.runtime.fidelity.kinds`), of all of them;
                       None: the first alone counts
+    asked:            noise is what the task loses, where float finds anything on the samples
     """
     noise = {}
     weights, activations = rounded(model, quantized)
     things = [*weights, *activations]
     references = _outputs(model, samples)
+    told = asked.on(tuple(references)) if asked else None
     for done, thing in enumerate(things):
         outputs = _outputs(_with(model, thing), samples)
-        noise[thing.name] = _noise(references, outputs, ends)
+        lost = 1.0 - told.score(tuple(outputs)) if told else _noise(references, outputs, ends)
+        noise[thing.name] = lost
         progress(done + 1, len(things))
     return problem_of(model, weights, noise)
 

@@ -5,6 +5,7 @@ The float graph is made into a bundle once, as the reference that figures are ag
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,15 +13,59 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import tasks
 from edgecv.graph import Graph
 from edgecv.limits import Limits, expected_drop
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob, ProfileJob
 from edgecv.parity import Parity
 from edgecv.replay import graph_outputs
+from edgecv.runtime.archive import read_bundle
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
 from edgecv.task_score import judge_graph
+
+ALPHA = 0.05  # of each end of an interval, as `edgecv gate` judges
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A drop on labelled images, in points, with its two-sided interval at 1 - 2 ALPHA."""
+
+    drop: float
+    bounds: tuple[float, float]
+    images: int
+
+    @staticmethod
+    def of(before: Path, after: Path) -> Judged | None:
+        """Of two bundles; None where they do not say what each image adds to a metric."""
+        one, two = map(read_bundle, (before, after))
+        task = tasks.of_manifest(two.manifest)
+        if task is None or not one.parts or not two.parts:
+            return None
+        found = task.difference(one.parts, two.parts, ALPHA)
+        low, high = found.bounds
+        images = int(two.manifest["metric"]["samples"])
+        return Judged(100 * found.drop, (100 * low, 100 * high), images)
+
+    def unsure(self, limit: float) -> bool:
+        """Whether a drop of `limit` points lies within the interval."""
+        return self.bounds[0] < limit < self.bounds[1]
+
+    def doubt(self, limit: float) -> str:
+        """What is said where it does; the interval shrinks with the root of the images."""
+        half, apart = (self.bounds[1] - self.bounds[0]) / 2, max(abs(limit - self.drop), 0.1)
+        low, high = (f"{v:.1f}" for v in self.bounds)
+        return (
+            f"{self.images:,} images do not tell a drop of {limit:g} points: it lies between {low} "
+            f"and {high}; some {math.ceil(self.images * max(1.0, half / apart) ** 2):,} would"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Points, rounded."""
+        low, high = self.bounds
+        return {"drop": round(self.drop, 3), "bounds": [round(low, 3), round(high, 3)],
+                "images": self.images}  # fmt: skip
 
 
 @dataclass
@@ -30,6 +75,7 @@ class Trial:
     fidelity: against the float graph, on images that were not calibrated on
     figures:  what limits are about (`edgecv.limits`); empty until it was proven
     bundle, ran: what was measured, and whether the target's engine ran it here
+    judged:   how sure the drop is, of other tasks than classification
     """
 
     options: Options
@@ -38,6 +84,12 @@ class Trial:
     figures: dict[str, float | None] = field(default_factory=dict)
     bundle: Path | None = None
     ran: bool = False
+    judged: Judged | None = None
+
+    @property
+    def asked(self) -> float:
+        """The task's own fidelity to float, 0..1, on images that were not calibrated on."""
+        return float(self.graph.facts["fidelity"]["value"])
 
     def to_json(self, limits: Limits) -> dict[str, Any]:
         missed = limits.missed(self.figures) if self.figures else None
@@ -45,6 +97,8 @@ class Trial:
             "options": self.options.to_json(),
             "sqnr_db": round(self.fidelity.sqnr_db, 2),
             "agreement": _rounded(self.fidelity.top1_agreement),
+            **({"fidelity": _rounded(self.asked)} if "fidelity" in self.graph.facts else {}),
+            **({"judged": self.judged.to_json()} if self.judged else {}),
             "figures": {k: self.figures.get(k) for k in limits.asked()} if self.figures else None,
             "met": None if missed is None else not missed,
         }
@@ -67,6 +121,8 @@ class Prover:
         kept = facts.parity.get("float") or {"sqnr_db": trial.fidelity.sqnr_db}
         figures["sqnr_db"] = kept["sqnr_db"]
         figures["accuracy_drop"] = _drop(facts, reference, trial.bundle, fp32)
+        if not self.context.classifies and facts.metric and reference.metric:
+            trial.judged = Judged.of(fp32, trial.bundle)
         if figures["accuracy_drop"] is None and self.limits.accuracy_drop is not None:
             figures["accuracy_drop"] = self._simulated(trial.graph)
         trial.ran = bool(facts.executed and reference.executed and facts.compiled)

@@ -30,6 +30,7 @@ from edgecv.tasks.detection.suppression import best, suppressed
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.data.annotations import Boxes
     from edgecv.training import Plan
 
 __all__ = ["Detection", "DetectionTask", "Found"]
@@ -240,6 +241,14 @@ class DetectionTask(Task):
         from edgecv.tasks.detection import metric
 
         return metric.score(reads, truth, classes, self)
+
+    def told_by(self, reads: Sequence[Found], sizes: Sequence[tuple[int, int]]) -> Boxes | None:
+        """Boxes that reach the confidence of the decoder's own repository; where none does, the
+        task's."""
+        from edgecv.tasks.detection import metric
+
+        own = TABLE[self.decoder].confidence
+        return metric.told_by(reads, sizes, own) or metric.told_by(reads, sizes, self.confidence)
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         from edgecv.tasks.detection import metric

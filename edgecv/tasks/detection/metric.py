@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecv.data.annotations import Boxes
+from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.errors import DataError, not_installed
 from edgecv.tasks import paired
 from edgecv.tasks.base import Difference, Parts, Score
@@ -62,6 +62,21 @@ def score(reads: Iterable[Any], truth: Boxes, classes: Sequence[str], task: Dete
         name: _mean(of_class[k]) if k in of_class else None for k, name in enumerate(classes)
     }
     return Score(float(_mean(precision[..., 0]) or 0.0), images, per_class, more, parts)
+
+
+def told_by(
+    reads: Sequence[Any], sizes: Sequence[tuple[int, int]], confidence: float
+) -> Boxes | None:
+    """What was found with at least that score, as what is there; None where nothing was."""
+    pictures = []
+    for read in reads:
+        sure = read.scores >= confidence
+        boxes = read.boxes[sure]
+        sides = boxes[:, 2:] - boxes[:, :2]
+        none = np.zeros(len(boxes), bool)
+        pictures.append(PictureBoxes(boxes, read.index[sure], none, sides.prod(1)))
+    truth = Boxes.of(pictures, np.array(sizes))
+    return truth if len(truth.index) else None
 
 
 def difference(before: Parts, after: Parts, alpha: float) -> Difference:

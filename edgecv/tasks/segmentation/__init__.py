@@ -21,6 +21,7 @@ from edgecv.tasks.segmentation.resolution import IGNORED, Axis, best, nearest, r
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.data.annotations import Maps
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
     from edgecv.training import Plan
@@ -200,6 +201,17 @@ class SegmentationTask(Task):
         from edgecv.tasks.segmentation import metric
 
         return metric.score(reads, truth, classes)
+
+    def told_by(
+        self,
+        reads: Sequence[Segmented],
+        sizes: Sequence[tuple[int, int]],  # noqa: ARG002
+    ) -> Maps | None:
+        """The maps."""
+        from edgecv.data.annotations import Maps
+
+        truth = Maps.of([read.map for read in reads])
+        return truth if (truth.flat != IGNORED).any() else None
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         from edgecv.tasks.segmentation import metric

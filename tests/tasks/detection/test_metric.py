@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.errors import DataError
 from edgecv.tasks import paired
-from edgecv.tasks.detection import Found, metric
+from edgecv.tasks.detection import DetectionTask, Found, metric
 
 pytest.importorskip("pycocotools")
 TASK: Any = SimpleNamespace(confidence=0.4)
@@ -177,3 +177,20 @@ def test_levels_of_recall_are_counted_to_the_last_bit(objects: int, found: int) 
     recall = np.array([min(found, objects) / objects, round(found / 400) / 100])
     levels = np.searchsorted(np.linspace(0.0, 1.00, 101), recall, "right")
     assert metric._levels(recall).tolist() == levels.tolist()
+
+
+@pytest.mark.parametrize(("decoder", "sure"), [("yolox", 0.25), ("fastestdet", 0.65)])
+def test_a_networks_own_boxes_as_the_truth(decoder: str, sure: float) -> None:
+    """Those that reach the decoder's own confidence; the task's, where none does."""
+    _, reads = world(0)
+    task = DetectionTask(decoder=decoder, input=(64, 64), confidence=0.001)
+    told = task.told_by(reads, [(64, 64)] * len(reads))
+    assert told is not None
+    assert len(told.index) == sum(int((read.scores >= sure).sum()) for read in reads) > 0
+    assert task.score(reads, told, CLASSES).value == pytest.approx(1.0)
+    faint = [read._replace(scores=read.scores * np.float32(0.2)) for read in reads]
+    every = task.told_by(faint, [(64, 64)] * len(reads))
+    assert every is not None
+    assert len(every.index) == sum(int((read.scores >= 0.001).sum()) for read in faint)
+    silent = [read._replace(scores=read.scores * 0) for read in reads]
+    assert task.told_by(silent, [(64, 64)] * len(reads)) is None

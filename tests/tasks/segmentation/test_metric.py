@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgecv.data.annotations import IGNORED, Maps
 from edgecv.errors import DataError
-from edgecv.tasks.segmentation import Segmented, metric
+from edgecv.tasks.segmentation import SegmentationTask, Segmented, metric
 
 CLASSES = ("a", "b", "c", "d", "never")
 
@@ -95,3 +95,15 @@ def test_there_must_be_something_to_judge_by() -> None:
         metric.score([Segmented(np.zeros((2, 2), np.uint8))], nothing, CLASSES)
     with pytest.raises(DataError, match="0 answers for 1 images"):
         metric.score([], nothing, CLASSES)
+
+
+def test_a_networks_own_maps_as_the_truth() -> None:
+    _, reads = world(0)
+    task = SegmentationTask(input=(4, 4))
+    told = task.told_by(reads, [read.map.shape for read in reads])
+    assert task.score(reads, told, CLASSES).value == 1.0
+    _, others = world(1, skill=0.2)
+    others = [Segmented(np.resize(o.map, r.map.shape)) for o, r in zip(others, reads, strict=True)]
+    assert task.score(others, told, CLASSES).value < 0.5
+    unseen = [Segmented(np.full((2, 2), IGNORED, np.uint8))]
+    assert task.told_by(unseen, [(2, 2)]) is None
