@@ -108,7 +108,8 @@ def page(data: dict[str, Any]) -> list[str]:
         "from the file as it is. mAP 50:95 by one code for all rows; lost: below fp32 of the file "
         "as it is in ONNX Runtime, on the same pictures, with the interval of the paired "
         "bootstrap. CPU time and time by the clock: over that row's, one thread, medians over the "
-        "rounds of one interleaved run. Seconds: of the whole process that made the file.", "",
+        "rounds of one interleaved run. Seconds: of the whole process that made the file, without "
+        "the export of fp32 that it starts from; edgecv's hold everything.", "",
         f"edgecv's int8 by commit {', '.join(data['commits']) or 'none yet'}; what is called "
         f"rewritten: {rewritten}.",
     ]  # fmt: skip

@@ -26,10 +26,10 @@ Samples = list[np.ndarray]
 # (network's answer to sample i, samples that are asked for) -> the task's metric, 0..1
 Metric = Callable[[Callable[[int], Mapping[str, np.ndarray]], Sequence[int]], float]
 AT_ONCE = 8  # samples whose activations ONNX Runtime's calibrators hold at once
-TRY, TRIES = (
-    (20, 128, 128, 3),
-    "calibration_image_sample_data_20x128x128x3_float32.npy",
-)  # onnx2tf's
+PER_AXIS = 13  # the first opset with scales along an axis
+# where onnx2tf looks for pictures before it fetches its own, and of which shape
+TRIES = "calibration_image_sample_data_20x128x128x3_float32.npy"
+TRY = (20, 128, 128, 3)
 MAX_DROP = 0.01  # of the metric, as edgecv's `--accuracy-drop 1.0`
 
 
@@ -78,12 +78,19 @@ def _stride(samples: int) -> int:
 
 
 def _prepared(graph: bytes) -> bytes:
-    """What `quantize_static` asks for first: shapes inferred, and the optimiser's exact fusions."""
+    """What `quantize_static` asks for first: shapes inferred, and the optimiser's exact fusions;
+    and the first opset that has scales along an axis, without which its files are refused."""
+    import onnx
+    from onnx.version_converter import convert_version
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
+    model = onnx.load_model_from_string(graph)
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    if opset < PER_AXIS:
+        model = convert_version(model, PER_AXIS)
     with tempfile.TemporaryDirectory() as room:
         source, made = Path(room) / "float.onnx", Path(room) / "prepared.onnx"
-        source.write_bytes(graph)
+        onnx.save_model(model, source)
         try:
             quant_pre_process(str(source), str(made))
         except Exception:  # its symbolic inference knows fewer operators than ONNX has
@@ -183,9 +190,9 @@ RIVALS = {
                        partial(_static, "MinMax", "QUInt16")),
     "nncf-default": Rival("openvino", "NNCF, default", "", partial(_nncf, "")),
     "nncf-mixed": Rival("openvino", "NNCF, preset mixed", "", partial(_nncf, "MIXED")),
-    "nncf-accuracy": Rival("openvino", "NNCF, accuracy control", _CONTROL, _nncf_controlled),
     "ai-edge-default": Rival("tflite", "AI Edge, default", "static_wi8_ai8, moving averages",
                              partial(_ai_edge, ai_edge_default)),
     "ai-edge-minmax": Rival("tflite", "AI Edge, min-max", "static_wi8_ai8, min-max",
                             partial(_ai_edge, ai_edge_minmax)),
+    "nncf-accuracy": Rival("openvino", "NNCF, accuracy control", _CONTROL, _nncf_controlled),
 }  # fmt: skip
