@@ -10,10 +10,11 @@ export for its engine (`int8_rivals.py`), and every result is judged by the same
 (`edgecv.task_score`, pycocotools' mAP).
 
 Each row is made and judged in a process of its own with a time limit, and kept in DIR of --work as
-soon as it is known: the next call goes on from there (--again: what --only names is made anew). A
-tool that fails is a row that says so. --times measures what is there in one interleaved run
-(`int8_clock.py`), which wants an idle machine. Rows in LiteRT of the file as it is want onnx2tf on
-the PATH (or its path in ONNX2TF). Writes results/int8_detectors.{json,md} (`int8_page.py`).
+soon as it is known: the next call goes on from there (--again: what --only names is made anew, the
+fp32 exports too where it names `rewritten`). A tool that fails is a row that says so. --times
+measures what is there in one interleaved run (`int8_clock.py`), which wants an idle machine. Rows
+in LiteRT of the file as it is want onnx2tf on the PATH (or its path in ONNX2TF). Writes
+results/int8_detectors.{json,md} (`int8_page.py`).
 """
 
 from __future__ import annotations
@@ -140,7 +141,9 @@ class Bench:
 
     def begin(self) -> None:
         """The fp32 exports and both halves of the pictures. Raises SystemExit."""
-        if (self.room / "images" / ODD).is_dir():
+        forms = [way for way in ways() if way.label == "fp32" and way.form == "rewritten"]
+        anew = self.options.again and any(map(self._wanted, forms))
+        if (self.room / "images" / ODD).is_dir() and not anew:
             return
         out = self.room / "fp32"
         shutil.rmtree(out, ignore_errors=True)
