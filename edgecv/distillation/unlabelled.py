@@ -1,9 +1,10 @@
-"""min_θ mean_q ‖q(x; θ) − q(x)‖² / E‖q‖² + mean_b ‖b(x; θ) − b(x)‖² / var b: no labels.
+"""min_θ mean_q Σ w (q(x; θ) − q(x))² / Σ w q² + mean_b ‖b(x; θ) − b(x)‖² / var b: no labels.
 
 A network that was changed (other activations, pruned channels' neighbours) learns from its float
 self on unlabelled pictures: q is what it answers, each quantity on its own scale (boxes beside
-probabilities), b what its blocks give (FitNets, Romero et al., ICLR 2015). Pictures are mirrored,
-scaled and cropped at random; the network that teaches sees the same ones.
+probabilities) and each place by what it matters (`relevance.py`), b what its blocks give (FitNets,
+Romero et al., ICLR 2015). Pictures are mirrored, scaled and cropped at random; the network that
+teaches sees the same ones.
 
 Adam moves each weight in units of its own channel's size and a cosine schedule ends it: channels of
 a network whose batch norms were folded differ a thousandfold. Some pictures are held back; the
@@ -22,6 +23,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from edgecv.backends.onnxruntime.tensors import Runner, runner
+from edgecv.distillation.relevance import probabilities, weights
 from edgecv.distillation.student import Student, one_thread, read, written
 from edgecv.errors import DataError, ParityError
 from edgecv.graphs.onnx.epilogues import epilogues
@@ -44,7 +46,7 @@ class Plan:
     """passes: over the images. rate: the steepest of Adam, in a weight's own units."""
 
     passes: int = 20
-    rate: float = 2e-3
+    rate: float = 6e-4
     batch: int = 4
     seed: int = 0
 
@@ -92,7 +94,7 @@ def distilled(
             now = work.error()
             if now < best:
                 best, kept = now, work.values()
-            progress(done, steps, f"error {best:.4f}, at first {before:.4f}")
+            progress(done, steps, f"error {now:.4f}, the least {best:.4f}, at first {before:.4f}")
     made = written(student, work.full.layers, kept)
     _prove(work, made, best, where)
     return made, Outcome(before, best, len(images), len(held), plan.passes)
@@ -130,8 +132,8 @@ def blocks(model: Any, ends: Sequence[str]) -> list[str]:
 def _prove(work: _Work, made: Any, best: float, where: str) -> None:
     """Whether ONNX Runtime finds the error that torch found."""
     run, total = runner(ended(made, work.ends)), 0.0
-    for image, wanted in zip(work.held_back, work.wanted, strict=True):
-        total += work.apart(run(image), wanted)
+    for i, image in enumerate(work.held_back):
+        total += work.apart(run(image), i)
     found = total / len(work.wanted)
     if abs(found - best) > SAME * max(found, best) + 1e-6:
         what = (
@@ -158,10 +160,13 @@ class _Work:
         self.plan, self.held_back, self._images = plan, held, images
         teach = runner(ended(teacher, self.ends))
         self.wanted = [teach(image) for image in self.held_back]
-        ones = [
-            np.mean([np.square(w[i]).mean() for w in self.wanted]) for i in range(len(self.ends))
+        self._probable = probabilities(teacher, self.ends)
+        self._weights = [weights(self.ends, wanted, self._probable) for wanted in self.wanted]
+        squares = [
+            [(w * np.square(t)).mean() for w, t in zip(by, wanted, strict=True)]
+            for by, wanted in zip(self._weights, self.wanted, strict=True)
         ]
-        self._power = [max(float(one), 1e-12) for one in ones]
+        self._power = np.maximum(np.mean(squares, 0), 1e-12)
         self.full = read(ended(student, self.ends), where)
         self.crop, self._teach, self._student = _cropped(
             teacher, student, self.names, images, where
@@ -196,14 +201,18 @@ class _Work:
 
     def _loss(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         rows = [self._teach(image) for image in images]
+        weighted = [weights(self.ends, row[: len(self.ends)], self._probable) for row in rows]
         x = torch.from_numpy(np.stack(images)).contiguous(memory_format=self._format)
         answers = _called(self._student, self._now(self._student), x)
         parts: list[list[torch.Tensor]] = [[], []]
-        for i, (name, got) in enumerate(zip(self.names, answers, strict=True)):
+        for i, got in enumerate(answers):
             want = torch.from_numpy(np.concatenate([row[i] for row in rows]))
-            end = name in self.ends
-            unit = self._power[i] if end else self._spread[i]
-            parts[not end].append(F.mse_loss(got, want) / unit)
+            if i < len(self.ends):
+                by = torch.from_numpy(np.concatenate([one[i] for one in weighted]))
+                by = by if by.ndim == want.ndim else torch.ones(())
+                parts[0].append((by * (got - want).square()).mean() / self._power[i])
+            else:
+                parts[1].append(F.mse_loss(got, want) / self._spread[i])
         return sum((torch.stack(part).mean() for part in parts if part), torch.zeros(()))
 
     def error(self) -> float:
@@ -211,14 +220,15 @@ class _Work:
         state = {k: v.detach() for k, v in self._now(self.full).items()}
         total = 0.0
         with torch.no_grad():
-            for image, wanted in zip(self.held_back, self.wanted, strict=True):
+            for i, image in enumerate(self.held_back):
                 found = _called(self.full, state, torch.from_numpy(image[None]))
-                total += self.apart([one.numpy() for one in found], wanted)
+                total += self.apart([one.numpy() for one in found], i)
         return total / len(self.wanted)
 
-    def apart(self, found: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
-        pairs = zip(found, wanted, self._power, strict=True)
-        return float(np.mean([np.square(a - b, dtype=np.float64).mean() / p for a, b, p in pairs]))
+    def apart(self, found: Sequence[np.ndarray], image: int) -> float:
+        """How far answers to an image held back are off."""
+        every = zip(found, self.wanted[image], self._weights[image], self._power, strict=True)
+        return float(np.mean([(w * np.square(a - b)).mean() / p for a, b, w, p in every]))
 
     def values(self) -> dict[str, torch.Tensor]:
         """By initializer."""

@@ -7,7 +7,7 @@ What an activation costs goes with the numbers it makes, so that the largest map
 replace: named ones, or a share of all numbers, where those go first whose replacement alone harms
 the network's answers least for each number that becomes cheaper.
 
-    harm_a = mean over tensors of ‖t − t_a‖² / ‖t‖²     t: what the network answers (`quantities`)
+    harm_a = mean over tensors of Σ w (t − t_a)² / Σ w t²     t: what the network answers
 
 The weights that were trained with the old functions do not fit the new ones: what follows is
 `edgecv.restructuring.refitting` and `edgecv.distillation.unlabelled`.
@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import runner
+from edgecv.distillation.relevance import probabilities, weights
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.bounded import BOUNDS
 from edgecv.graphs.onnx.cut import cut
@@ -192,14 +193,17 @@ class Answers:
     def __init__(self, model: Any, images: Iterable[np.ndarray]) -> None:
         self.ends, self._images = quantities(model), list(images)
         self._own = self._of(model)
+        probable = probabilities(model, self.ends)
+        self._weights = [weights(self.ends, own, probable) for own in self._own]
 
     def error(self, other: Any) -> float:
-        """The mean over the quantities of ‖t − t'‖² / ‖t‖², t' of another model."""
+        """The mean over the quantities of Σ w (t − t')² / Σ w t², t' of another model, w what each
+        place matters (`edgecv.distillation.relevance`)."""
         noise, power = np.zeros(len(self.ends)), np.full(len(self.ends), 1e-12)
-        for own, found in zip(self._own, self._of(other), strict=True):
-            for i, (t, t_) in enumerate(zip(own, found, strict=True)):
-                noise[i] += np.square(t - t_, dtype=np.float64).sum()
-                power[i] += np.square(t, dtype=np.float64).sum()
+        for own, found, by in zip(self._own, self._of(other), self._weights, strict=True):
+            for i, (t, t_, w) in enumerate(zip(own, found, by, strict=True)):
+                noise[i] += (w * np.square(t - t_, dtype=np.float64)).sum()
+                power[i] += (w * np.square(t, dtype=np.float64)).sum()
         return float((noise / power).mean())
 
     def _of(self, model: Any) -> list[list[np.ndarray]]:

@@ -20,13 +20,14 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgecv.backends.onnxruntime.tensors import runner
+from edgecv.distillation.relevance import probabilities, relevance, weights
 from edgecv.distillation.student import Layer, Student, one_thread, read, written
-from edgecv.restructuring.activations import ended
+from edgecv.restructuring.activations import ended, quantities
 from edgecv.stages.base import no_progress
 
-IMAGES, PLACES = 24, 500  # images, and places of each map that are looked at
-RIDGE = 1e-2  # λ, of an input's energy
-LARGEST = 1 << 26  # floats that one map of all images may take
+IMAGES, PLACES = 64, 500  # images, and places of each map that are looked at
+RIDGE = 1e-1  # λ, of an input's energy
+LARGEST = 1 << 27  # floats that one map of all images may take
 
 
 def refitted(
@@ -45,14 +46,19 @@ def refitted(
     layers = [layer for layer in student.layers if _fits(student, layer)]
     images = _some(images, student)
     rng = np.random.default_rng(seed)
-    places = {layer.tensor: _places(rng, student, layer, len(images)) for layer in layers}
-    names = [layer.tensor for layer in layers]
+    names, ends = [layer.tensor for layer in layers], quantities(before)
+    probable = probabilities(before, ends)
+    every = list(dict.fromkeys([*names, *ends]))
+    places: dict[str, list[np.ndarray]] = {name: [] for name in names}
     taught: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    run = runner(ended(before, names))
-    maps_of = {layer.tensor for layer in layers if _is_conv(student, layer)}
-    for i, image in enumerate(images):
-        for name, maps in zip(names, run(image), strict=True):
-            taught[name].append(_at(maps[0], places[name][i], name in maps_of))
+    run = runner(ended(before, every))
+    for image in images:
+        found = dict(zip(every, run(image), strict=True))
+        matter = weights(ends, [found[name] for name in ends], probable)
+        for layer in layers:
+            values, conv = found[layer.tensor][0], _is_conv(student, layer)
+            places[layer.tensor].append(_places(rng, values, conv, matter))
+            taught[layer.tensor].append(_at(values, places[layer.tensor][-1], conv))
     wanted = {n: torch.from_numpy(np.concatenate(v, 1)) for n, v in taught.items()}
     with one_thread(), torch.no_grad():
         _Refit(student, layers, places, wanted, progress).run(torch.from_numpy(images))
@@ -79,11 +85,20 @@ def _some(images: np.ndarray, student: Student) -> np.ndarray:
     return images[np.linspace(0, len(images) - 1, count).astype(int)]
 
 
-def _places(rng: Any, student: Student, layer: Layer, count: int) -> list[np.ndarray]:
-    """Of each image, which places of the layer's result are looked at: (places,) into the map."""
-    shape = student.flow[layer.tensor].meta["shape"]
-    total = int(np.prod(shape[2:] if _is_conv(student, layer) else shape[1:-1]))
-    return [rng.permutation(total)[:PLACES] for _ in range(count)]
+def _places(
+    rng: np.random.Generator, values: np.ndarray, conv: bool, matter: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Which places of a layer's result are looked at, (places,) into the map: half of them
+    anywhere, half where the network finds something."""
+    sides = values.shape[1:] if conv else values.shape[:-1]
+    total = int(np.prod(sides))
+    if total <= PLACES:
+        return np.arange(total)
+    map_ = relevance(matter, (int(sides[0]), int(sides[1]))) if len(sides) == 2 else None
+    chance = np.full(total, 1.0 / total)
+    if map_ is not None:
+        chance += map_.ravel() / map_.sum()
+    return np.argpartition(-np.log(chance) - rng.gumbel(size=total), PLACES)[:PLACES]
 
 
 def _at(values: np.ndarray, places: np.ndarray, conv: bool) -> np.ndarray:
