@@ -129,11 +129,11 @@ def _reading(form: OnnxForm, tensors: Sequence[str]) -> tuple[Any, tuple[str, ..
     for name in tensors:
         real, shape = onnx.TensorProto.FLOAT, shapes[name]
         model.graph.input.append(onnx.helper.make_tensor_value_info(name + GIVEN, real, shape))
-    _drop_unread(model.graph)  # ONNX Runtime would compute it
+    drop_unread(model.graph)  # ONNX Runtime would compute it
     return session(model, form.title), tuple(o.name for o in model.graph.output)
 
 
-def _drop_unread(graph: Any) -> None:
+def drop_unread(graph: Any) -> None:
     """Take out the nodes that no output hangs on, in place."""
     from edgecv.graphs.onnx.draft import body_reads
 
