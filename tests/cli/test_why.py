@@ -21,6 +21,24 @@ def test_a_table_or_json(edgecv: Callable, shelf) -> None:
     assert [row["requested"] for row in data["layers"]] == ["int8"] * 3
 
 
+def test_what_int8_costs(edgecv: Callable, shelf) -> None:
+    images = shelf.folder / "images" / "train"
+    asked = ("--against", shelf.fp32, "--budget", "1s", "--samples", "8")
+    done = edgecv("why", shelf.int8, *asked, "--images", images, "--json")
+    assert done.code == 0, done.err
+    data = json.loads(done.out)
+    found = data["rounding"]
+    assert data["executed"] == {"int8": 3}
+    assert (found["images"], found["weights"]["layers"], found["notes"]) == (8, 3, [])
+    assert found["all"]["db"] < found["weights"]["db"] < found["float"]["db"]
+    assert sum(g["count"] for g in found["groups"]) >= 3
+    done = edgecv("why", shelf.int8, *asked, "--evaluate", f"imagefolder:{images.parent}")
+    assert done.code == 0, done.err
+    assert "what int8 costs" in done.out
+    assert "weights alone: " in done.out
+    assert "top-1, 8 images" in done.out
+
+
 def test_bad_input_is_one_line_and_2(edgecv: Callable, shelf, damaged: Path) -> None:
     for arguments in (
         (damaged,),
@@ -28,6 +46,9 @@ def test_bad_input_is_one_line_and_2(edgecv: Callable, shelf, damaged: Path) -> 
         (shelf.int8, "--threads", "0"),
         (shelf.int8, "--budget", "soon"),
         ("nothing.edgecv",),
+        (shelf.int8, "--images", shelf.folder),
+        (shelf.int8, "--samples", "4"),
+        (shelf.fp32, "--against", shelf.fp32, "--images", shelf.folder / "images"),
     ):
         done = edgecv("why", *arguments)
         assert done.code == 2, arguments

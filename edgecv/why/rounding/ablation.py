@@ -145,14 +145,14 @@ class Ablation:
 
     def _shown(self, group: Group) -> dict[str, Any]:
         rows = [
-            {"tensor": t.name, "what": why.what, "db": round(db, 2),
+            {"tensor": t.shown, "what": why.what, "db": round(db, 2),
              "points": None if told is None or told.points is None else round(told.points, 2)}
             for t, why, db, told in group.worst
         ]  # fmt: skip
         return {
             "kind": group.kind,
             "count": len(group.tensors),
-            "tensors": [t.name for t, _ in group.tensors],
+            "tensors": [t.shown for t, _ in group.tensors],
             "alone": group.alone.to_json(),
             "without": group.without.to_json(),
             "guilty": group.guilty,

@@ -27,7 +27,7 @@ FLAT = 2.0**-6  # of an activation function's answer: it says nothing more
 APART = 8.0  # times: magnitudes that do not belong on one scale
 POOR = 0.01  # of the signal: the mean over channels of what rounding adds (-20 dB)
 FEW_LEVELS, PART_LEVELS = 4, 32
-RARE = 4.0  # times the 99.99th percentile
+RARE, RARELY = 4.0, 0.05  # times what is usual; of the images, at the most
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def mechanism(tensor: Tensor, found: Mapping[str, Held]) -> Mechanism:
         if said:
             return Mechanism(kind, said, noise)
     levels = (own.largest - own.least) / tensor.step
-    what = f"{tensor.name} spans {_span(own)} in {levels:.0f} levels"
+    what = f"{tensor.shown} spans {_span(own)} in {levels:.0f} levels"
     return Mechanism("rounding", what, noise)
 
 
@@ -72,11 +72,11 @@ def useful(kind: str, own: Held) -> tuple[float, float]:
 def _inside(tensor: Tensor, own: Held) -> str:
     name = CALLED[tensor.inside]
     if own.least >= 0.0 and own.largest <= 1.0:
-        return f"{tensor.name} lies inside of {name}, between two of its steps"
+        return f"{tensor.shown} lies inside of {name}, between two of its steps"
     low, high = useful(tensor.inside, own)
     levels = (high - low) / tensor.step
     return (
-        f"{tensor.name} is what {name} reads: it spans {_span(own)}, and the useful part is "
+        f"{tensor.shown} is what {name} reads: it spans {_span(own)}, and the useful part is "
         f"{_real(low)} to {_real(high)}: one scale leaves {levels:.0f} levels there"
     )
 
@@ -93,7 +93,7 @@ def _joined(tensor: Tensor, found: Mapping[str, Held]) -> str:
         return ""
     shares = " (probabilities)" if small[1] else ""
     return (
-        f"{tensor.name} joins {large[0]} to {_real(most)} and {small[0]}{shares} to "
+        f"{tensor.shown} joins {large[0]} to {_real(most)} and {small[0]}{shares} to "
         f"{_real(reach)} on one scale: the latter has {_count(levels, 'level')}"
     )
 
@@ -109,7 +109,7 @@ def _uneven(tensor: Tensor, own: Held) -> str:
     levels = (own.high - own.low)[alive] / tensor.step
     few = int((levels < FEW_LEVELS).sum())
     return (
-        f"{tensor.name} is read channel by channel (depthwise {tensor.depthwise[0]}): its "
+        f"{tensor.shown} is read channel by channel (depthwise {tensor.depthwise[0]}): its "
         f"channels' maxima are {_real(reach.min())} to {_real(reach.max())}, and {few} of "
         f"{len(reach)} have fewer than {FEW_LEVELS} levels"
     )
@@ -121,22 +121,29 @@ def _clipped(tensor: Tensor, own: Held) -> str:
     if tensor.several or lost <= tensor.step**2 / 12:
         return ""
     return (
-        f"{tensor.name} holds {_span(own)} and its grid ends at {_real(tensor.low)} and "
+        f"{tensor.shown} holds {_span(own)} and its grid ends at {_real(tensor.low)} and "
         f"{_real(tensor.high)}: clipping costs {lost / (tensor.step**2 / 12):.0f} times what "
         "rounding does"
     )
 
 
 def _outlier(tensor: Tensor, own: Held) -> str:
-    reach = max(abs(tensor.low), abs(tensor.high))
+    reach, images = max(abs(tensor.low), abs(tensor.high)), len(own.lows)
     usual = float(np.percentile(np.abs(np.concatenate(own.some)), 99.99))
-    if tensor.several or usual <= 0.0 or reach < RARE * usual:
+    sizes = own.sizes()
+    have = int((sizes >= reach / 2).sum())
+    others = float(sizes[sizes < reach / 2].max(initial=0.0))
+    if tensor.several or min(usual, others) <= 0.0:
         return ""
-    have = int((own.sizes() >= reach / 2).sum())
-    images = len(own.lows)
+    if reach >= RARE * usual:
+        said = f"{reach / usual:.0f} times its 99.99th percentile ({_real(usual)})"
+    elif have <= RARELY * images and reach >= RARE * others:
+        said = f"{reach / others:.0f} times what all other images hold ({_real(others)})"
+    else:
+        return ""
     return (
-        f"{tensor.name} has a grid to {_real(reach)}, {reach / usual:.0f} times its 99.99th "
-        f"percentile ({_real(usual)}): {have} of {_count(images, 'image')} come to half of it"
+        f"{tensor.shown} has a grid to {_real(reach)}, {said}: {have} of "
+        f"{_count(images, 'image')} come to half of it"
     )
 
 

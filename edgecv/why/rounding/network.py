@@ -26,6 +26,7 @@ class Tensor:
     depthwise: the layers that read each of its channels by itself
     parts:     the tensors that it joins, (name, whether a sigmoid or softmax makes it) each
     also:      tensors that repeat its numbers on its grid
+    end:       the network's output that it is, rounded
     """
 
     name: str
@@ -37,6 +38,12 @@ class Tensor:
     depthwise: tuple[str, ...] = ()
     parts: tuple[tuple[str, bool], ...] = ()
     also: tuple[str, ...] = ()
+    end: str = ""
+
+    @property
+    def shown(self) -> str:
+        """What a user knows it as."""
+        return self.end or self.name
 
 
 class Network(Protocol):

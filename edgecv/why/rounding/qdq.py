@@ -183,8 +183,9 @@ def _tensors(model: Any, pairs: Mapping[str, Any], form: OnnxForm) -> Iterator[T
             made[root] = replace(made[root], also=(*made[root].also, name))
             continue
         low, high, step, several = grids[name]
+        end = next((e for e in pairs[name] if e in index.ends), "")
         made[name] = Tensor(name, low, high, step, several, inside.get(name, ""),
-                            _depthwise(index, name), _parts(index, name))  # fmt: skip
+                            _depthwise(index, name), _parts(index, name), end=end)  # fmt: skip
     yield from made.values()
 
 
