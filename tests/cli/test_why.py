@@ -32,11 +32,11 @@ def test_what_int8_costs(edgecv: Callable, shelf) -> None:
     assert (found["images"], found["weights"]["layers"], found["notes"]) == (8, 3, [])
     assert found["all"]["db"] < found["weights"]["db"] < found["float"]["db"]
     assert sum(g["count"] for g in found["groups"]) >= 3
-    done = edgecv("why", shelf.int8, *asked, "--evaluate", f"imagefolder:{images.parent}")
+    done = edgecv("why", shelf.int8, *asked, "--images", images)
     assert done.code == 0, done.err
     assert "what int8 costs" in done.out
     assert "weights alone: " in done.out
-    assert "top-1, 8 images" in done.out
+    assert "dB from the float network's answers, 8 images" in done.out
 
 
 def test_bad_input_is_one_line_and_2(edgecv: Callable, shelf, damaged: Path) -> None:

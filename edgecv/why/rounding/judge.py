@@ -1,7 +1,7 @@
 """What a network's answers are worth: dB from the float network's, and the task's own metric.
 
 Labelled images are judged by their labels. Without labels the float network's answers are what is
-right, as far as the task counts equal answers (`Task.same`).
+right (`Task.told_by`).
 """
 
 from __future__ import annotations
@@ -40,23 +40,27 @@ class Judge:
         self._names = [spec.name for spec, _ in own(contents.outputs, contents.graph[1])]
         self._kinds = kinds(contents.outputs)
         self._floats: Answers | None = None
-        labelled = self._task is not None and bool(images.kind)
-        if labelled:
+        self._truth: Any = None
+        self._classes = images.classes or tuple(contents.manifest.get("labels") or ())
+        if self._task is not None and images.kind:
             check_kind(str(contents.manifest["task"]), images, where)
-        self._labelled = labelled
+            self._truth = images.told
 
     @property
     def metric(self) -> str:
         """What points are of; "" where there are none."""
-        if self._task is None:
+        if self._task is None or self._truth is None:
             return ""
-        if self._labelled:
-            return self._task.points
-        return f"same {self._task.answers}" if self._task.answers else ""
+        return self._task.points + ("" if self.images.kind else " of the float network's answers")
 
     def floats(self, session: Any) -> Worth:
         """The float network, which everything after is compared with."""
         self._floats = self._answers(session, len(self.images))
+        if self._task is not None and self._truth is None:
+            sizes = self.images.sizes(self._contents.preprocess.size)
+            self._truth = self._task.told_by(list(self._reads(self._floats)), sizes)
+            known = range(len(self._classes), getattr(self._truth, "largest", -1) + 1)
+            self._classes = (*self._classes, *map(str, known))
         return Worth(200.0, self._points(self._floats))
 
     def worth(self, session: Any) -> Worth:
@@ -77,25 +81,14 @@ class Judge:
         return outputs(tuple(v[: len(found[0])] for v in self._floats), found, self._kinds).sqnr_db
 
     def _points(self, found: Answers) -> float | None:
-        if self._task is None:
+        if self._task is None or self._truth is None:
             return None
-        if self._labelled:
-            asked = self._task.judging()
-            reads = self._reads(found, asked)
-            return 100.0 * self._task.score(reads, self.images.told, self.images.classes).value
-        if not self._task.answers:
-            return None
-        assert self._floats is not None
-        both = either = 0
-        for ours, theirs in zip(self._reads(self._floats, {}), self._reads(found, {}), strict=True):
-            one, other = self._task.same(ours, theirs)
-            both, either = both + one, either + other
-        return 100.0 * both / either if either else None
+        return 100.0 * self._task.score(self._reads(found), self._truth, self._classes).value
 
-    def _reads(self, found: Answers, asked: Any) -> Iterator[Any]:
-        """What the task reads of each image, in pixels of the picture as it was."""
+    def _reads(self, found: Answers) -> Iterator[Any]:
+        """What the task reads of each image to be judged, in pixels of the picture as it was."""
         assert self._task is not None
-        into = self._contents.preprocess
+        into, asked = self._contents.preprocess, self._task.judging()
         for i, size in enumerate(self.images.sizes(into.size)):
             rows = [values[i : i + 1] for values in found]
             named = dict(zip(self._names, rows, strict=True))

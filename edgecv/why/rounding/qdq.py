@@ -8,7 +8,7 @@ Every node is computed by itself, without the optimiser: what the file says.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +21,7 @@ from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import outputs_first
 from edgecv.ladder.for_onnx import drop_unread
-from edgecv.ladder.matching import match
+from edgecv.ladder.matching import Pair, match, unfused
 from edgecv.ladder.onnx_form import OnnxForm, session
 from edgecv.ladder.onnx_graph import PAIR
 from edgecv.why.rounding.network import Tensor
@@ -29,6 +29,7 @@ from edgecv.why.rounding.network import Tensor
 CLOSE = 0.1  # of a weight's energy: further from the float file's it is another network's weight
 SHARES = ("Sigmoid", "Softmax", "HardSigmoid")  # between 0 and 1
 INTEGER = ("QLinearConv", "QLinearMatMul", "ConvInteger", "MatMulInteger", "DynamicQuantizeLinear")
+FREE = ("Relu", "Clip")  # what a grid that ends there does by itself
 # What repeats numbers, each as it was.
 MOVES = ("Concat", "DepthToSpace", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice",
          "SpaceToDepth", "Split", "Squeeze", "Transpose", "Unsqueeze")  # fmt: skip
@@ -51,7 +52,9 @@ class QdqNetwork:
         self._pairs = dict(_pairs(form))
         if not self._pairs:
             raise UnsupportedError(where, "rounds no activation", "give a quantized network")
-        self._floats, self.layers, self.unknown = _weights(form, other)
+        found = match(other, form)[0]
+        self._floats, self.layers, self.unknown = _weights(form, other, found)
+        self._taken = dict(_taken(form, other, found, self._pairs))
         self.tensors = tuple(_tensors(self._made((), False), self._pairs, form))
         self._watched: tuple[tuple[str, ...], Any] = ((), None)
 
@@ -87,6 +90,8 @@ class QdqNetwork:
         instead: dict[str, str] = {}
         for root, ends in self._pairs.items():
             instead |= {} if root in kept else dict.fromkeys(ends, root)
+            if root in self._taken and root not in kept:
+                self._give_back(model, root)
         floats = {} if weights else self._floats
         for node in list(graph.node):
             if node.output and node.output[0] in floats:
@@ -104,6 +109,32 @@ class QdqNetwork:
         drop_unread(graph)
         return model
 
+    def _give_back(self, model: Any, root: str) -> None:
+        """Put the activation that a tensor's grid stands for behind the layer; in place."""
+        from onnx import helper, numpy_helper
+
+        op, ends = self._taken[root]
+        place, maker = next((i, n) for i, n in enumerate(model.graph.node) if root in n.output)
+        maker.output[list(maker.output).index(root)] = f"{root}/before"
+        inputs = [f"{root}/before"]
+        for word, value in zip(("least", "most"), ends, strict=False):
+            model.graph.initializer.append(numpy_helper.from_array(value, f"{root}/{word}"))
+            inputs.append(f"{root}/{word}")
+        model.graph.node.insert(place + 1, helper.make_node(op, inputs, [root]))
+
+
+def _taken(
+    form: OnnxForm, floats: OnnxForm, found: Sequence[Pair], pairs: Collection[str]
+) -> Iterator[tuple[str, tuple[str, tuple[np.ndarray, ...]]]]:
+    """(tensor, (operator, its ends)) of each ReLU or Clip that the file leaves to a grid."""
+    for pair in found:
+        root = form.graph.made_by[pair.b.tensor].output[0]
+        node = floats.graph.made_by[pair.a.tensor]
+        if pair.a.kind == pair.b.kind or root not in pairs or node.op_type not in FREE:
+            continue
+        ends = [floats.graph.constant(n) for n in node.input[1:]]
+        yield root, (node.op_type, tuple(e for e in ends if e is not None))
+
 
 def _pairs(form: OnnxForm) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(tensor, what gives it back in real numbers) of every activation that is put on a grid."""
@@ -118,11 +149,11 @@ def _pairs(form: OnnxForm) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _weights(
-    form: OnnxForm, floats: OnnxForm
+    form: OnnxForm, floats: OnnxForm, matched: Sequence[Pair]
 ) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
     """(float weights and biases by the tensor that an integer one is unpacked to, how many layers
     have integer weights, those whose float ones are not known). Raises ModelError."""
-    pairs = {p.b.tensor: p.a for p in match(floats, form)[0]}
+    pairs = {p.b.tensor: unfused(floats, form, p).a for p in matched}
     found: dict[str, np.ndarray] = {}
     count, unknown = 0, []
     makers = Index(form.model.graph).makers
