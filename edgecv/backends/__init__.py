@@ -58,6 +58,8 @@ class Facts:
     floating:  those of them that it has no integer kernel of, always or on some grids
     fused:     activations (`graphs.onnx.epilogues`) that its integer kernels compute with the layer
                in front of them, in float registers: they have no scale of their own inside
+    tables:    those that it looks up behind an integer convolution, a table for every channel: what
+               they read has a scale for each, and none lies inside
     floats:    False where it computes in integers only
     half:      whether it computes in fp16 what a file holds so, and faster
     exact:     whether its integers are the same on every processor
@@ -86,6 +88,7 @@ class Facts:
     products: tuple[str, ...] = ()
     floating: tuple[str, ...] = ()
     fused: tuple[str, ...] = ()
+    tables: tuple[str, ...] = ()
     floats: bool = True
     half: bool = False
     exact: bool = False

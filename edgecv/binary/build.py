@@ -35,7 +35,7 @@ FLAGS = [
     "-Wextra",
 ]
 UNITS: dict[str, dict[str, list[str]]] = {
-    "any": {"xnor": [], "portable": [], "ort": []},
+    "any": {"xnor": [], "portable": [], "lookup": [], "ort": []},
     "x86_64": {
         "avx2": ["-mavx2", "-mpopcnt"],
         "avx512": ["-mavx512f", "-mavx512vl", "-mavx512vpopcntdq"],

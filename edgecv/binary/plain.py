@@ -41,10 +41,11 @@ class _Plain:
         self.model, self.graph = model, model.graph
         self.values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
         self.nodes: list[Any] = []
+        self.said = {f.name for f in model.functions}  # the file itself says what they mean
 
     def run(self) -> None:
         for node in self.graph.node:
-            if node.domain != DOMAIN:
+            if node.domain != DOMAIN or node.op_type in self.said:
                 self.nodes.append(node)
             else:
                 make = {"Binarize": self._binarize, "Halve": self._halve}
@@ -56,7 +57,7 @@ class _Plain:
         read = {i for n in nodes for i in n.input}
         for tensor in [t for t in self.graph.initializer if t.name not in read]:
             self.graph.initializer.remove(tensor)
-        kept = [o for o in self.model.opset_import if o.domain != DOMAIN]
+        kept = [o for o in self.model.opset_import if o.domain != DOMAIN or self.said]
         del self.model.opset_import[:]
         self.model.opset_import.extend(kept)
 

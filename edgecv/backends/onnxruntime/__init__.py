@@ -15,6 +15,7 @@ FACTS = Facts(
     profile="cpu",
     products=("Conv", "FusedConv", "ConvTranspose", "Gemm", "FusedGemm", "MatMul", "FusedMatMul"),
     floating=("ConvTranspose",),
+    tables=("silu", "hardswish", "mish", "gelu"),
     saturates=True,
     unsigned=True,
     counts=True,

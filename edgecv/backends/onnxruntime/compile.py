@@ -3,7 +3,7 @@
 Nothing is optimised ahead: ONNX Runtime's offline graphs are tied to the instruction set of the
 machine that wrote them ("Graph optimizations", onnxruntime.ai: offline mode), and a session
 optimises for its own machine in milliseconds. Convolutions of ±1 become operators that count bits
-(`edgecv.binary.lowering`).
+(`edgecv.binary.lowering`), activations between integers look-ups (`tables.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgecv.backends import Compiled
 from edgecv.backends.onnxruntime.run import ENGINE, EXTRA, Session, probe
+from edgecv.backends.onnxruntime.tables import looked_up
 from edgecv.binary import library
 from edgecv.errors import UnsupportedError, missing
 from edgecv.graph import Graph
@@ -30,23 +31,42 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     found = probe()
     if not found.available:
         raise missing(ENGINE, EXTRA, target.name)
-    data, counted = graph.path.read_bytes(), 0
+    data, counted, looked = graph.path.read_bytes(), 0, 0
     if "Where" in graph.facts.get("ops", {}):
         data, counted = _lowered(data)
+    if graph.precision == "int8":
+        data, looked = _looked_up(data)
     session = Session({FILE: data}, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(data)
-    kernels = library.told() if counted else library.Told(True)
+    kernels = library.told() if counted or looked else library.Told(True)
+    notes = (
+        []
+        if kernels.here or not counted
+        else [f"{counted} one-bit layers ran in floats here: the binary kernels {kernels.reason}"]
+    )
+    if looked and not kernels.here:
+        notes.append(
+            f"{looked} look-ups of activations ran slowly here: the kernels {kernels.reason}"
+        )
     return Compiled(
         files=(FILE,),
         inputs=session.inputs,
         outputs=session.outputs,
         versions={ENGINE: str(found.version)}
         | ({"binary kernels": kernels.digest} if kernels.digest else {}),
-        notes=() if kernels.here else (f"{counted} one-bit layers ran in floats here: the binary "
-                                       f"kernels {kernels.reason}",),
+        notes=tuple(notes),
         counted=counted if kernels.here else 0,
-    )  # fmt: skip
+    )
+
+
+def _looked_up(data: bytes) -> tuple[bytes, int]:
+    """The file with its activations as tables, and how many."""
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    count = looked_up(model)
+    return (model.SerializeToString(deterministic=True) if count else data), count
 
 
 def _lowered(data: bytes) -> tuple[bytes, int]:

@@ -4,7 +4,8 @@ Precision is read back from a profile of one real run (ONNX Runtime's own JSON):
 graph decides what executes, and Q/DQ nodes in the file promise nothing.
 
 A network of one-bit layers needs the kernels of `edgecv.binary`; without them it runs in floats,
-with the same answers, and says so.
+with the same answers, and says so. Activations that are looked up in tables (`tables.py`) do
+likewise: the file itself holds what takes the kernel's place.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ EXTRA = "ort"
 
 # Operators that edgecv adds; Binarize and Halve never come without one of them.
 COUNTED = ("BinaryConv", "BinaryBits", "BinaryBoth")
+# A node of that operator, as a file spells it: its fields op_type (4) and domain (7).
+LOOKUP = b'"\x06Lookup:\x06edgecv'
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -169,7 +172,7 @@ class Session:
 
 def prepare(files: Mapping[str, bytes]) -> None:
     """What is made once, and not at every load: a device builds the binary kernels."""
-    if any(map(_counts, files.values())):
+    if any(_counts(model) or LOOKUP in model for model in files.values()):
         from edgecv.binary import library
 
         library.found()
@@ -183,13 +186,18 @@ def _counts(model: bytes) -> bool:
 def counting(model: bytes) -> tuple[bytes, str | None]:
     """(the file as it runs here, the library that its one-bit layers need); floats in their place
     where the library was not built. Raises MissingExtraError: neither is possible."""
-    if not _counts(model):
+    counts = _counts(model)
+    if not counts and LOOKUP not in model:
         return model, None
     from edgecv.binary import library
 
     path = library.found()
     if path is not None:
         return model, str(path)
+    if not counts:
+        said = "activations are looked up slowly: the kernels are not built (%s)"
+        log.warning(said, library.cure())
+        return model, None
     from edgecv.binary.plain import plain
 
     said = "one-bit layers run in floats, slowly: the binary kernels are not built (%s)"

@@ -92,11 +92,14 @@ def _watched(model: Any, outputs: Sequence[Any]) -> Runner:
     return runner(every)
 
 
-def runner(model: Any) -> Runner:
-    """One sample in, the graph's outputs out, on one thread."""
+def runner(model: Any, optimised: bool = True) -> Runner:
+    """One sample in, the graph's outputs out, on one thread. optimised: False computes node by
+    node, quantized layers in float."""
     import onnxruntime as ort
 
     options = ort.SessionOptions()
+    if not optimised:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads, options.log_severity_level = 1, 4
     session = ort.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]

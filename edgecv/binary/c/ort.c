@@ -5,17 +5,20 @@
    BinaryConv  (bits, weights, mask?, scale, bias, add?, more?, before?, slope?, after?) -> real
    BinaryBoth  (... as BinaryConv, all of them named, border, flip)                  -> real, bits
    Halve       (x)                                                                   -> real
+   Lookup      (x, tables)                                                           -> y
 
    bits: uint64 (1, H, W, words). Floats are (1, C, H, W), or (1, H, W, C) where the attribute `last`
    is 1; Halve's always are. The attribute `shape` of a convolution holds the 15 numbers of
    xnor_shape in its order, `size` of Halve
    height, width and channels of x and how many channels come out; everything but bits, add, more and x is constant.
+   Lookup is of uint8 (N, H, W, C), by one constant table (1, 256) or one a channel (C, 256).
    A size that is not what they say is an error of the run, never a wrong read. */
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "lookup.h"
 #include "ort_abi.h"
 #include "xnor.h"
 
@@ -360,6 +363,55 @@ static OrtStatus *compute_halving(void *kernel, OrtContext *context) {
     return NULL;
 }
 
+typedef struct {
+    const OrtApi *api;
+    uint8_t *tables;
+    int64_t count; /* 1, or as many as channels */
+} looking;
+
+static void destroy_looking(void *kernel) {
+    looking *k = kernel;
+    if (k) free(k->tables);
+    free(k);
+}
+
+static OrtStatus *create_looking(const OrtOp *op, const OrtApi *api, const OrtInfo *info,
+                                 void **kernel) {
+    (void)op;
+    tensor t;
+    TRY(constant(api, info, 1, &t));
+    if (!t.data || t.rank != 2 || t.size[0] < 1 || t.size[0] > 1 << 20 || t.size[1] != 256)
+        return refuse(api, "Lookup", "tables are not constants of 256 numbers each");
+    looking *k = calloc(1, sizeof *k);
+    if (!k) return refuse(api, "Lookup", "out of memory");
+    k->api = api;
+    k->count = t.size[0];
+    k->tables = copied(&t, (size_t)t.size[0] * 256);
+    if (!k->tables) {
+        free(k);
+        return refuse(api, "Lookup", "out of memory");
+    }
+    *kernel = k;
+    return NULL;
+}
+
+static OrtStatus *compute_looking(void *kernel, OrtContext *context) {
+    looking *k = kernel;
+    tensor x;
+    TRY(read_input(k->api, context, 0, &x));
+    if (x.rank != 4 || (k->count > 1 && x.size[3] != k->count))
+        return refuse(k->api, "Lookup", "x is not (N, height, width, channels)");
+    void *to = NULL;
+    TRY(output(k->api, context, 0, x.size, &to));
+    const size_t pixels = (size_t)(x.size[0] * x.size[1] * x.size[2]);
+    const size_t channels = (size_t)x.size[3];
+    if (k->count == 1)
+        lookup_whole(x.data, pixels * channels, k->tables, to);
+    else
+        lookup_channels(x.data, pixels, channels, k->tables, to);
+    return NULL;
+}
+
 #define CREATE(function, name, what)                                                              \
     static OrtStatus *function(const OrtOp *op, const OrtApi *api, const OrtInfo *info, void **k) { \
         return (void)op, create(api, info, name, what, k);                                        \
@@ -373,6 +425,7 @@ static const char *name_real(const OrtOp *op) { return (void)op, "BinaryConv"; }
 static const char *name_both(const OrtOp *op) { return (void)op, "BinaryBoth"; }
 static const char *name_bits(const OrtOp *op) { return (void)op, "BinaryBits"; }
 static const char *name_halving(const OrtOp *op) { return (void)op, "Halve"; }
+static const char *name_looking(const OrtOp *op) { return (void)op, "Lookup"; }
 static const char *cpu(const OrtOp *op) { return (void)op, NULL; }
 static size_t one(const OrtOp *op) { return (void)op, 1; }
 static size_t two(const OrtOp *op) { return (void)op, 2; }
@@ -387,6 +440,7 @@ static int optional(const OrtOp *op, size_t i) {
 static int memory(const OrtOp *op, size_t i) { return (void)op, (void)i, 0; }
 static int real_type(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_FLOAT; }
 static int bits_type(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_UINT64; }
+static int byte_type(const OrtOp *op, size_t i) { return (void)op, (void)i, ORT_UINT8; }
 static int both_types(const OrtOp *op, size_t i) { return (void)op, i ? ORT_UINT64 : ORT_FLOAT; }
 static int packing_types(const OrtOp *op, size_t i) {
     return (void)op, i == 2 ? ORT_UINT8 : ORT_FLOAT;
@@ -415,6 +469,9 @@ static const OrtOp OPS[] = {
     {OP, .name = name_halving, .input_type = real_type, .inputs = one,
      .output_type = real_type, .outputs = one, .input_kind = required,
      .destroy = free, .create = create_halving, .compute = compute_halving},
+    {OP, .name = name_looking, .input_type = byte_type, .inputs = two,
+     .output_type = byte_type, .outputs = one, .input_kind = required,
+     .destroy = destroy_looking, .create = create_looking, .compute = compute_looking},
 };
 
 /* What ONNX Runtime calls of a library that it is given. */

@@ -87,6 +87,17 @@ def epilogues(model: Any) -> list[Epilogue]:
     return found[::-1]
 
 
+def with_product(index: Index, found: Epilogue) -> tuple[Any, ...]:
+    """Its nodes, and the product by constants that alone reads what they give, if there is one."""
+    readers = index.readers[found.output]
+    if len(readers) != 1 or found.output in index.ends or readers[0].op_type != "Mul":
+        return found.nodes
+    others = [n for n in readers[0].input if n != found.output]
+    if len(others) != 1 or others[0] not in index.held:
+        return found.nodes
+    return (*found.nodes, readers[0])
+
+
 def _values(index: Index) -> dict[str, np.ndarray]:
     """Single numbers that the graph holds."""
     from onnx import numpy_helper

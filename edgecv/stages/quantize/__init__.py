@@ -134,8 +134,9 @@ class Quantize(Limited):
         if self.precision != "int8":
             return {"graph": target.graph, "compute": _computes_half(target)}
         key = {"graph": target.graph, "grid": target.grid.model_dump(), "io": target.io}
-        fused = facts(target.backend).fused
-        return key | ({"fused": list(fused)} if fused else {})
+        said = facts(target.backend)
+        whole = {"fused": list(said.fused), "tables": list(said.tables)}
+        return key | {name: kinds for name, kinds in whole.items() if kinds}
 
     def check(self, target: Target) -> Verdict:
         """An engine that computes in integers only has no place for a layer kept float."""

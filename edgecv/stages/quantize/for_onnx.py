@@ -38,8 +38,9 @@ def quantize(
         from edgecv.stages.quantize.nncf import quantize_nncf
 
         return quantize_nncf(source, samples, target.grid, out, options)
-    fused = facts(target.backend).fused
-    return quantize_onnx(source, samples, target.grid, out, options, measured, fused)
+    said = facts(target.backend)
+    whole = {"fused": said.fused, "tables": said.tables}
+    return quantize_onnx(source, samples, target.grid, out, options, measured, **whole)
 
 
 def floats(source: Graph, measured: Any, options: Options) -> bytes:

@@ -21,7 +21,7 @@ import math
 from collections.abc import Collection
 from typing import Any
 
-from edgecv.graphs.onnx.epilogues import Epilogue, epilogues
+from edgecv.graphs.onnx.epilogues import epilogues, with_product
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import PRODUCTS
 
@@ -40,7 +40,7 @@ def computed_whole(model: Any, kinds: Collection[str]) -> list[Any]:
     if not kinds:
         return []
     index = Index(model.graph)
-    found = [_with_product(index, one) for one in epilogues(model) if one.kind in kinds]
+    found = [with_product(index, one) for one in epilogues(model) if one.kind in kinds]
     return [node for nodes in found for node in nodes]
 
 
@@ -132,16 +132,6 @@ def free_products(quantized: Any) -> None:
         for node in pair:
             graph.node.remove(node)
         maker.output[0] = name
-
-
-def _with_product(index: Index, found: Epilogue) -> tuple[Any, ...]:
-    readers = index.readers[found.output]
-    if len(readers) != 1 or found.output in index.ends or readers[0].op_type != "Mul":
-        return found.nodes
-    others = [n for n in readers[0].input if n != found.output]
-    if len(others) != 1 or others[0] not in index.held:
-        return found.nodes
-    return (*found.nodes, readers[0])
 
 
 def _pair(index: Index, name: str) -> tuple[Any, Any] | None:

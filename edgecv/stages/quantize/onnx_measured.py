@@ -6,11 +6,12 @@ holds one image's activations, a histogram for each tensor and an H for each lay
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.tensors import activations, with_shapes
+from edgecv.backends.onnxruntime.tensors import activations, layer_inputs, with_shapes
 from edgecv.errors import StageError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.geometry import geometry
@@ -45,6 +46,7 @@ class Measured:
         self.moments = {node.output[0]: Moments() for node in layers(self.model)}
         self.spans = self._first_pass()
         self._counts: np.ndarray | None = None
+        self._channels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     def ranges(self, calibration: Calibration, symmetric: bool) -> dict[str, Range]:
         """The range of each tensor by that method (`ranges.chosen`)."""
@@ -55,6 +57,17 @@ class Measured:
             self._counts = self._second_pass()
         whole = {o.name for o in self.model.graph.output}
         return chosen(choose, self.spans, self._counts, whole, symmetric)
+
+    def channels(self, tensors: Sequence[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Smallest and largest value by channel, float64 (C,) each, of activations (N, C, ...)."""
+        new = [name for name in tensors if name not in self._channels]
+        for values in layer_inputs(self.model, new, self.samples) if new else ():
+            for name in new:
+                rows = values[name].reshape(values[name].shape[1], -1).astype(np.float64)
+                low, high = rows.min(1), rows.max(1)
+                old = self._channels.get(name, (low, high))
+                self._channels[name] = np.minimum(old[0], low), np.maximum(old[1], high)
+        return {name: self._channels[name] for name in tensors}
 
     def _first_pass(self) -> dict[str, Range]:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}

@@ -35,7 +35,7 @@ from edgecv.graphs.onnx.layers import DENSE, FORWARD
 from edgecv.graphs.onnx.names import node_names
 from edgecv.samples import CalibrationData
 from edgecv.stages.export.onnx import strip
-from edgecv.stages.quantize import learned, onnx_learned
+from edgecv.stages.quantize import learned, onnx_learned, onnx_tables
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
 from edgecv.stages.quantize.onnx_even import evened
@@ -68,6 +68,7 @@ def quantize_onnx(
     options: Options = DEFAULT,
     measured: dict[bool, Measured] | None = None,
     fused: Collection[str] = (),
+    tables: Collection[str] = (),
 ) -> Graph:
     """Write out/model.onnx with Q/DQ nodes on the target's grid; the same bytes every time.
 
@@ -76,6 +77,7 @@ def quantize_onnx(
     measured: what the samples say of that graph, by options.equalization: taken from here and kept
               here, so that several choices of the options share it
     fused:    activations that the engine computes with the layer in front of them (`Facts.fused`)
+    tables:   those that it looks up by channel, in place of `fused` (`Facts.tables`)
     What is odd, and may be meant, is told in facts["warnings"].
     Raises DataError (samples: none, wrong shape, NaN, all the same), ModelError (not a float ONNX
     graph, nothing to quantize), StageError (an option that is not known, NaN activations),
@@ -97,7 +99,7 @@ def quantize_onnx(
             options = replace(options, equalization=False, reconstruction="none")
         known = {} if measured is None else measured
         if options.equalization not in known:
-            even = model if overrides else with_shapes(evened(model, samples, fused))
+            even = model if overrides else with_shapes(evened(model, samples, fused or tables))
             known[options.equalization] = Measured(even, samples, options.equalization)
         seen = known[options.equalization]
         model = seen.model
@@ -108,8 +110,11 @@ def quantize_onnx(
         whole = [] if overrides else [*computed_whole(model, fused), *(behind if fused else ())]
         if not fused and joins(behind):
             kept |= names([*behind, *unbounded(model, behind)])
-        quantized = _quantize(model, ranges, grid, kept | names(whole), overrides)
+        looked_up = [] if overrides else onnx_tables.looked_up(model, tables, kept)
+        floats = kept | names(whole) | {n.name for one in looked_up for n in one.nodes}
+        quantized = _quantize(model, ranges, grid, floats, overrides)
         opened_up(quantized, whole)
+        onnx_tables.by_channel(quantized, looked_up, seen.channels)
         if not overrides:
             settle(model, quantized, seen.moments, limit, options)
         tuned = _reconstruct(model, quantized, samples, limit, options)
