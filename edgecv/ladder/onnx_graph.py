@@ -28,6 +28,11 @@ class OnnxGraph:
     integers: tensor -> the tensor in its pair, which an optimised graph keeps where the other
               would take a fused kernel apart
     grids:    tensor -> the grid of its pair
+
+    tabled:   what convolutions give of which tables are read
+
+    A convolution whose result is looked up in tables (`backends/onnxruntime/tables.py`) is one
+    layer with what the tables give: between them lie numbers of tables.
     """
 
     def __init__(self, model: Any, title: str) -> None:
@@ -47,10 +52,13 @@ class OnnxGraph:
         }
         self._fixed = self._constant_names()
         self.grids: dict[str, Grid] = {}
+        self._floors: dict[str, float] = {}  # where grids of channels end
         self.integers: dict[str, str] = {}
         self.read: dict[str, str] = {INPUT: self.input, **{name: name for name in inputs}}
         self._names: dict[str, str] = {self.input: INPUT}
         self.made_by: dict[str, Any] = {}
+        self.tabled: set[str] = set()
+        self._inside = self._looked_up(index)
         self._pairs()
         self.layers = tuple(self._layers())
 
@@ -78,23 +86,42 @@ class OnnxGraph:
                 known |= set(node.output)
         return known
 
+    def _looked_up(self, index: Index) -> set[str]:
+        """The tensors between such a convolution's result and what is read of the tables."""
+        inside: set[str] = set()
+        for node in self.nodes:
+            if node.op_type != "Lookup" or node.domain != "edgecv":
+                continue
+            before, (behind,) = self._producer[node.input[0]], index.readers[node.output[0]]
+            pack = self._producer[before.input[0]]
+            inside |= {n.output[0] for n in (pack, before, node, behind)}
+            self.tabled.add(pack.input[0])
+            self._names[pack.input[0]] = behind.output[0]
+            self.integers[pack.input[0]] = behind.output[0]
+        return inside
+
     def _root(self, name: str) -> str:
-        """The tensor that a chain of Q, DQ and Identity repeats."""
+        """The tensor that a chain of Q, DQ and Identity repeats, or that tables were read by."""
         node = self._producer.get(name)
-        while node is not None and node.op_type in (*PAIR, "Identity") and node.input:
+        while node is not None and node.input:
+            if node.op_type not in (*PAIR, "Identity") and node.output[0] not in self._inside:
+                break
             name = node.input[0]
             node = self._producer.get(name)
         return name
 
     def _pairs(self) -> None:
         for node in self.nodes:
-            if node.op_type not in PAIR or node.output[0] in self._fixed:
+            if node.op_type not in PAIR or node.output[0] in self._fixed | self._inside:
                 continue
             root = self._root(node.input[0])
             scale, zero = self.constant(node.input[1]), None
             if len(node.input) > 2:
                 zero = self.constant(node.input[2])
-            if scale is not None and scale.size == 1:
+            if scale is not None and zero is not None and scale.size > 1:
+                low = np.iinfo(zero.dtype).min
+                self._floors[root] = float((scale * (low - zero.astype(np.float64))).min())
+            elif scale is not None and scale.size == 1:
                 zero = np.zeros((), np.uint8) if zero is None else zero
                 limits = np.iinfo(zero.dtype)
                 self.grids.setdefault(
@@ -115,7 +142,8 @@ class OnnxGraph:
     def _layers(self) -> list[Layer]:
         found = []
         for node in self.nodes:
-            if node.op_type in (*PAIR, "Identity") or node.output[0] in self._fixed:
+            outside = node.output[0] not in self._fixed | self._inside
+            if node.op_type in (*PAIR, "Identity") or not outside:
                 continue
             root = node.output[0]
             name = self._names.get(root, root)
@@ -139,12 +167,20 @@ class OnnxGraph:
                     inputs=tuple(self._names.get(r, r) for r in roots),
                     shape=self.shapes.get(root, ()),
                     path=path,
-                    clip=(0.0, np.inf) if grid and grid.zero_point == grid.low else None,
+                    clip=self._clip(root),
                     grid=grid,
                     attributes=_attributes(node),
                 )
             )
         return found
+
+    def _clip(self, root: str) -> tuple[float, float] | None:
+        """What the low end of a grid clips: a ReLU, or what is flat of an activation that follows
+        (`stages/quantize/onnx_tables.py`)."""
+        grid = self.grids.get(root)
+        if grid is not None:
+            return (0.0, np.inf) if grid.zero_point == grid.low else None
+        return (self._floors[root], np.inf) if root in self._floors else None
 
 
 def _attributes(node: Any) -> dict[str, Any]:

@@ -160,3 +160,25 @@ def test_a_layer_kept_float_keeps_its_activation_float(tmp_path: Path) -> None:
     assert looked_up(model) == 1
     session = run_module("onnxruntime").Session({"m": compiled(kept, tmp_path / "c")})
     assert session.executed() == {"int8": 2, "fp32": 1}
+
+
+def test_layers_are_compared_with_the_float_ones(tmp_path: Path) -> None:
+    """`parity` and `why` see a convolution with its activation, in real numbers."""
+    from edgecv.ladder.matching import match
+    from edgecv.ladder.onnx_form import OnnxForm
+
+    graph, quantized = made(Net(nn.SiLU(), wide=True), tmp_path)
+    content, x = compiled(quantized, tmp_path / "c"), images(1)
+    floats = OnnxForm(graph.path.read_bytes(), "float")
+    for other in (
+        OnnxForm(quantized.path.read_bytes(), "simulated"),
+        OnnxForm(content, "compiled"),
+        OnnxForm(content, "compiled", optimised=True),
+    ):
+        pairs, how = match(floats, other)
+        assert how == "name"
+        assert sum(p.b.kind == "conv" for p in pairs) == 3
+        wanted = floats.values(x, [p.a.tensor for p in pairs])
+        for pair in pairs:
+            got = other.values(x, [pair.b.tensor])[pair.b.tensor]
+            assert db(*pair.values(wanted[pair.a.tensor], got)) > 30, pair.b.name

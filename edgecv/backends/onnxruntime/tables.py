@@ -149,10 +149,11 @@ def _rewrite(draft: Draft, place: _Place, tables: np.ndarray) -> None:
         place.again,
         draft.make("Transpose", [index], last, perm=TO_LAST),
         helper.make_node(OP, [last, held], [looked], name=f"{y}/lookup", domain=DOMAIN),
-        helper.make_node(
-            "Transpose", [looked], [place.again.output[0]], name=f"{y}/first", perm=TO_FIRST
-        ),
+        helper.make_node("Transpose", [looked], [y], name=f"{y}/first", perm=TO_FIRST),
     )
+    for node in draft.nodes("DequantizeLinear"):
+        if node.input[0] == place.again.output[0]:
+            node.input[0] = y
     # ONNX Runtime infers no shape past an operator that it does not know.
     size = [shape[i] for i in TO_LAST]
     info = helper.make_tensor_value_info(looked, TensorProto.UINT8, size)
