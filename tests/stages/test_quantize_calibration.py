@@ -116,3 +116,26 @@ def test_an_operator_without_an_int8_kernel_stays_float_and_is_named(tmp_path: P
     assert lite.facts["executed"] == {"int8": 2, "fp32": 1}  # its last product's answers are float
     with pytest.raises(UnsupportedError, match=r"SIN \(\w+\) has no integer kernel"):
         quantize_tflite(floats, images, GRID, "uint8", tmp_path / "c")
+
+
+@pytest.mark.parametrize("form", ["onnx", "tflite"])
+def test_mean_is_of_each_images_own_extremes(form: str, tmp_path: Path) -> None:
+    """One image's outlier moves it by its share; what the network answers keeps its extremes."""
+    from edgecv.stages.quantize._tflite_measured import measure_tflite
+    from edgecv.stages.quantize.onnx_measured import measure_onnx
+
+    x = np.random.default_rng(0).normal(size=(8, 3, SIZE, SIZE)).astype(np.float32)
+    x[5, 0, 0, 0] = 100.0
+    example = torch.zeros(1, 3, SIZE, SIZE)
+    if form == "onnx":
+        held = measure_onnx(export_onnx(chain().eval(), example, tmp_path), x)
+        means, spans = held.ranges("mean", False), held.ranges("minmax", False)
+    else:
+        graph = export_tflite(chain().eval(), example, tmp_path)
+        made = measure_tflite(graph, x.transpose(0, 2, 3, 1))
+        means, spans = made.ranges("mean"), made.ranges("minmax")
+    source, *_, answer = spans
+    low, high = x.min((1, 2, 3)), x.max((1, 2, 3))
+    assert spans[source] == (low.min(), high.max())
+    assert means[source] == pytest.approx((low.mean(), high.mean()), rel=1e-6)
+    assert means[answer] == spans[answer]

@@ -20,7 +20,14 @@ from edgecv.stages.quantize._tflite_equalize import equalize
 from edgecv.stages.quantize._tflite_integers import flatten_biases, say_in_integers
 from edgecv.stages.quantize._tflite_layers import seen_by
 from edgecv.stages.quantize.options import Calibration
-from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, chosen, histogram
+from edgecv.stages.quantize.ranges import (
+    BINS,
+    CALIBRATIONS,
+    Extremes,
+    Range,
+    chosen,
+    histogram,
+)
 from edgecv.stages.quantize.rounding import Moments
 
 
@@ -31,6 +38,7 @@ class Measured:
              (`_tflite_integers.py`), its channels evened out if asked for
     model:   the same, editable
     spans:   smallest and largest value by float activation
+    means:   the same, the mean over the samples of each one's own; of the outputs the spans
     moments: of each layer's inputs, by its place among the layers
     Raises ModelError: a tensor becomes NaN or infinite on the samples.
     """
@@ -52,14 +60,14 @@ class Measured:
         watched = dict.fromkeys(int(t) for t in every if main.tensors[t].type == real)
         self._places = {main.tensors[t].name.decode(): t for t in watched}
         self.moments: dict[int, Moments] = {}
-        self.spans = self._first_pass()
+        self.spans, self.means = self._first_pass()
         self._counts: dict[str, np.ndarray] | None = None
 
     def ranges(self, calibration: Calibration) -> dict[str, Range]:
         """The range of each tensor by that method (`ranges.chosen`)."""
         choose = CALIBRATIONS[calibration]
         if choose is None:
-            return dict(self.spans)
+            return dict(self.means if calibration == "mean" else self.spans)
         if self._counts is None:
             self._counts = self._second_pass()
         main = flatbuffer.graph_of(self.model)
@@ -67,25 +75,28 @@ class Measured:
         counts = [self._counts[name] for name in self.spans]
         return chosen(choose, self.spans, counts, whole, symmetric=False)
 
-    def _first_pass(self) -> dict[str, Range]:
-        found: dict[str, Range] = {}
+    def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
+        seen = Extremes(len(self._places))
         every = list(enumerate(layers(self.model)))
         for value_of in play(self.content, self.samples):
-            for name, place in self._places.items():
-                value = value_of(place)
-                low, high = float(value.min()), float(value.max())
+            values = {name: value_of(place) for name, place in self._places.items()}
+            lows, highs = ([float(f(v)) for v in values.values()] for f in (np.min, np.max))
+            seen.add(lows, highs)
+            for name, low, high in zip(values, lows, highs, strict=True):
                 if not np.isfinite([low, high]).all():
                     what = f"tensor {name} becomes NaN or infinite on the samples"
                     hint = "is it max pooling with padding? put it after a ReLU: int8 has no -inf"
                     raise ModelError("quantize", what, hint if "padv2" in name else "")
-                old = found.get(name, (low, high))
-                found[name] = min(low, old[0]), max(high, old[1])
             for i, (kind, op) in every:
                 entry = value_of(int(op.inputs[OPERANDS[kind][0]]))
                 x = seen_by(self.model, kind, op, entry)
                 if x is not None:
                     self.moments.setdefault(i, Moments()).add(x, len(self.samples))
-        return found
+        main = flatbuffer.graph_of(self.model)
+        whole = {main.tensors[t].name.decode() for t in main.outputs}
+        spans = dict(zip(self._places, seen.whole(), strict=True))
+        means = zip(self._places, seen.mean(), strict=True)
+        return spans, {name: spans[name] if name in whole else mean for name, mean in means}
 
     def _second_pass(self) -> dict[str, np.ndarray]:
         counts = {name: np.zeros(BINS, np.int64) for name in self._places}

@@ -21,7 +21,14 @@ from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.onnx_equalize import equalized
 from edgecv.stages.quantize.onnx_weights import own_biases
 from edgecv.stages.quantize.options import Calibration
-from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, Range, chosen, histogram
+from edgecv.stages.quantize.ranges import (
+    BINS,
+    CALIBRATIONS,
+    Extremes,
+    Range,
+    chosen,
+    histogram,
+)
 from edgecv.stages.quantize.rounding import Moments, columns
 
 
@@ -32,6 +39,7 @@ class Measured:
              for, a bias of its own in every layer
     samples: float32 (N, C, H, W), normalised as the network expects, or feeds of all inputs
     spans:   smallest and largest value by tensor, the input and every float activation
+    means:   the same, the mean over the samples of each one's own; of the outputs the spans
     moments: of each layer's inputs, by the layer's output
     Raises StageError: an activation is NaN or infinite.
     """
@@ -44,7 +52,7 @@ class Measured:
         self.samples, self.equalization = samples, equalization
         self._names, self._run = activations(self.model)
         self.moments = {node.output[0]: Moments() for node in layers(self.model)}
-        self.spans = self._first_pass()
+        self.spans, self.means = self._first_pass()
         self._counts: np.ndarray | None = None
         self._channels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
@@ -52,7 +60,7 @@ class Measured:
         """The range of each tensor by that method (`ranges.chosen`)."""
         choose = CALIBRATIONS[calibration]
         if choose is None:
-            return dict(self.spans)
+            return dict(self.means if calibration == "mean" else self.spans)
         if self._counts is None:
             self._counts = self._second_pass()
         whole = {o.name for o in self.model.graph.output}
@@ -69,14 +77,12 @@ class Measured:
                 self._channels[name] = np.minimum(old[0], low), np.maximum(old[1], high)
         return {name: self._channels[name] for name in tensors}
 
-    def _first_pass(self) -> dict[str, Range]:
+    def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}
         every = list(layers(self.model))
-        low, high = np.full(len(self._names), np.inf), np.full(len(self._names), -np.inf)
+        seen = Extremes(len(self._names))
         for values in map(self._run, self.samples):
-            # minimum() carries NaN through, so that one bad value is seen at the end
-            low = np.minimum(low, [v.min() for v in values])
-            high = np.maximum(high, [v.max() for v in values])
+            seen.add([v.min() for v in values], [v.max() for v in values])
             held = dict(zip(self._names, values, strict=True))
             for node in every:
                 x = held[node.input[0]]
@@ -85,12 +91,13 @@ class Measured:
                 else:
                     x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
                 self.moments[node.output[0]].add(x, len(self.samples))
-        bad = ~(np.isfinite(low) & np.isfinite(high))
-        if bad.any():
-            name = self._names[int(bad.argmax())]
-            raise StageError(f"quantize: tensor {name!r}", "is NaN or infinite on the samples")
-        ends = zip(map(float, low), map(float, high), strict=True)
-        return dict(zip(self._names, ends, strict=True))
+        spans = dict(zip(self._names, seen.whole(), strict=True))
+        for name, span in spans.items():
+            if not np.isfinite(span).all():
+                raise StageError(f"quantize: tensor {name!r}", "is NaN or infinite on the samples")
+        whole = {o.name for o in self.model.graph.output}
+        means = zip(self._names, seen.mean(), strict=True)
+        return spans, {name: spans[name] if name in whole else mean for name, mean in means}
 
     def _second_pass(self) -> np.ndarray:
         counts = np.zeros((len(self._names), BINS), np.int64)

@@ -10,7 +10,7 @@ from edgecv.errors import StageError
 
 Engine = Literal["edgecv", "nncf"]
 
-Calibration = Literal["minmax", "percentile", "entropy", "mse"]
+Calibration = Literal["minmax", "percentile", "entropy", "mse", "mean"]
 Rounding = Literal["nearest", "gptq", "descent", "adaround"]
 Reconstruction = Literal["none", "network"]
 Sensitivity = Literal["noise", "hessian"]

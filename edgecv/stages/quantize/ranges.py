@@ -5,7 +5,7 @@ A wide range rounds coarsely, a narrow one cuts the largest values off.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -13,6 +13,32 @@ BINS = 2048
 COUNTED = 1 << 16  # values of one tensor of one image; of larger ones every so-manyth
 Range = tuple[float, float]
 Choose = Callable[[np.ndarray, Range, bool], Range]
+
+
+class Extremes:
+    """Smallest and largest values of tensors, by their place in a row, over images.
+
+    count: of tensors. Whole: of all images; mean: over the images of what each of them holds, which
+    a single image's outlier hardly moves
+    """
+
+    def __init__(self, count: int) -> None:
+        self._low, self._high = np.full(count, np.inf), np.full(count, -np.inf)
+        self._sums, self._images = np.zeros((2, count)), 0
+
+    def add(self, low: Sequence[float], high: Sequence[float]) -> None:
+        """What the tensors held of one image."""
+        # minimum() carries NaN through, so that one bad value is seen at the end
+        self._low, self._high = np.minimum(self._low, low), np.maximum(self._high, high)
+        self._sums += low, high
+        self._images += 1
+
+    def whole(self) -> list[Range]:
+        return list(zip(map(float, self._low), map(float, self._high), strict=True))
+
+    def mean(self) -> list[Range]:
+        low, high = self._sums / max(self._images, 1)
+        return list(zip(map(float, low), map(float, high), strict=True))
 
 
 def chosen(
@@ -136,8 +162,10 @@ def _mirror(lo: float, hi: float) -> Range:
     return -max(-lo, hi), max(-lo, hi)
 
 
+# None: of extremes alone
 CALIBRATIONS: dict[str, Choose | None] = {
     "minmax": None,
+    "mean": None,
     "percentile": percentile,
     "entropy": entropy,
     "mse": mse,
