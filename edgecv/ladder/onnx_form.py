@@ -85,8 +85,8 @@ class OnnxForm:
         node = self.graph.made_by.get(layer.tensor)
         if node is None or layer.kind not in ("conv", "dense") or len(node.input) < 2:
             return {}
-        if node.output[0] in self.graph.tabled:  # they give numbers of tables, no real ones
-            return {}
+        if node.output[0] in self.graph.tabled or self.graph.rearranged(node):
+            return {}  # they give numbers of tables, no real ones; or read another order of them
         found: dict[str, np.ndarray] = {}
         for role, name in zip(("weight", "bias"), node.input[1:3], strict=False):
             value = self.graph.constant(name) if name else None

@@ -86,6 +86,12 @@ class OnnxGraph:
                 known |= set(node.output)
         return known
 
+    def rearranged(self, node: Any) -> bool:
+        """Whether it reads the image by `backends/onnxruntime/stem.py`."""
+        unpack = self._producer.get(node.input[0])
+        maker = self._producer.get(unpack.input[0]) if unpack is not None else None
+        return maker is not None and maker.op_type == "SpaceToDepth"
+
     def _looked_up(self, index: Index) -> set[str]:
         """The tensors between such a convolution's result and what is read of the tables."""
         inside: set[str] = set()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from edgecv.backends import Compiled
 from edgecv.backends.onnxruntime.run import ENGINE, EXTRA, Session, probe
+from edgecv.backends.onnxruntime.stem import rearranged
 from edgecv.backends.onnxruntime.tables import looked_up
 from edgecv.binary import library
 from edgecv.errors import UnsupportedError, missing
@@ -61,11 +62,13 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
 
 
 def _looked_up(data: bytes) -> tuple[bytes, int]:
-    """The file with its activations as tables, and how many."""
+    """The file with its activations as tables and its first layer as fast, and how many tables."""
     import onnx
 
     model = onnx.load_model_from_string(data)
     count = looked_up(model)
+    if count:
+        rearranged(model)
     return (model.SerializeToString(deterministic=True) if count else data), count
 
 
