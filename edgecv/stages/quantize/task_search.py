@@ -1,11 +1,12 @@
 """The search where the task can be asked: what chooses are images held back from calibration,
 without labels, and what judges are the labelled test images.
 
-    1  every way of choosing ranges, of the best one without bias correction too, and NNCF's own:
-       ranked by the task's fidelity to float (`task_fidelity.py`) on images held back
+    1  every way of choosing ranges, of the best one without bias correction too: ranked by the
+       task's fidelity to float (`task_fidelity.py`) on images held back
     2  the best first, measured as a bundle: the first that meets the limits is it. What is far
        behind the best is not measured
-    3  fidelity that each rounded tensor alone loses, milliseconds of every layer in float, and the
+    3  the same with what other quantizers make (NNCF, a minute), as they start
+    4  fidelity that each rounded tensor alone loses, milliseconds of every layer in float, and the
        integer program (`mixed.py`) for less and less of it; each answer that is the more faithful
        for its floats is measured, until one meets the limits
 
@@ -16,39 +17,38 @@ images had no part in, and each judged drop has its paired bootstrap interval (`
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import get_args
 
 from edgecv.errors import EdgecvError
-from edgecv.stages.quantize.options import NNCF_CALIBRATIONS, Calibration, Options
+from edgecv.stages.quantize.options import NNCF_CALIBRATIONS, Calibration
 from edgecv.stages.quantize.search import Search, Searched
 from edgecv.stages.quantize.trial import Trial
 
 log = logging.getLogger(__name__)
 
 NEAR = 0.05  # of the metric: candidates that are less faithful than the best by more are left out
-MOST = 4  # of them that are judged
+MOST = 3  # of one quantizer's that are judged
 
 
 class TaskSearch(Search):
-    """See `Search`. What `quantize` makes says its fidelity (`Trial.fidelity_of_task`)."""
+    """See `Search`. What `quantize` makes says its fidelity (`Trial.asked`)."""
 
     def run(self) -> Searched:
-        starts = (self.start, *self.also)
-        ranked = sorted((t for s in starts for t in self._of_ranges(s)), key=_worse)
-        if not ranked:
+        made: list[Trial] = []
+        judged: list[Trial] = []
+        for ways in (self._of_ranges(), filter(None, map(self._try, self.also))):
+            found = sorted(ways, key=_worse)
+            made += found
+            for trial in [t for t in found if _near(t, made)][:MOST]:
+                if self._proven(trial):
+                    judged.append(trial)
+                    if self._met(trial):
+                        return self._told(trial)
+        if not made:
             raise EdgecvError(self.context.where, self.refused[0][1])
-        best, judged = ranked[0], list[Trial]()
-        for i, trial in enumerate(ranked[:MOST]):
-            if trial.asked < best.asked - NEAR:
-                break
-            last = not judged and i + 1 == len(ranked)
-            if self._proven(trial, last):
-                judged.append(trial)
-                if self._met(trial):
-                    return self._told(trial)
-        for trial in self._islands(self._nearest(judged or [best])):
+        for trial in self._islands(self._nearest(judged)) if judged else ():
             judged.append(trial)
             if self._met(trial):
                 break
@@ -56,15 +56,13 @@ class TaskSearch(Search):
             raise EdgecvError(self.context.where, self.refused[-1][1])
         return self._told(self._nearest(judged))
 
-    def _of_ranges(self, start: Options) -> Iterator[Trial]:
-        """Of one quantizer: every choice of ranges, and the best one's biases left alone."""
-        known = NNCF_CALIBRATIONS if start.engine == "nncf" else get_args(Calibration)
-        ways = [start.calibration, *(c for c in known if c != start.calibration)]
-        found = []
-        for way in ways[:1] if "calibration" in self.fixed else ways:
-            if trial := self._try(replace(start, calibration=way)):
-                found.append(trial)
-                yield trial
+    def _of_ranges(self) -> Iterator[Trial]:
+        """Every choice of ranges, and the best one's biases left alone (or corrected)."""
+        own, nncf = self.start.calibration, self.start.engine == "nncf"
+        known = NNCF_CALIBRATIONS if nncf else get_args(Calibration)
+        ways = [own, *(way for way in known if way != own and "calibration" not in self.fixed)]
+        found = [t for way in ways if (t := self._try(replace(self.start, calibration=way)))]
+        yield from found
         if found and "bias_correction" not in self.fixed:
             best = min(found, key=_worse).options
             if trial := self._try(replace(best, bias_correction=not best.bias_correction)):
@@ -90,3 +88,8 @@ class TaskSearch(Search):
 
 def _worse(trial: Trial) -> float:
     return -trial.asked
+
+
+def _near(trial: Trial, made: Sequence[Trial]) -> bool:
+    """Whether it is about as faithful as the best."""
+    return trial.asked >= max(t.asked for t in made) - NEAR
