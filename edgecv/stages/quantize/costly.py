@@ -8,12 +8,15 @@ few images. Where the result's own grid is what harms, whatever reads it stays f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from edgecv.graph import Graph
-from edgecv.ladder.layers import Sample
+from edgecv.ladder.layers import Layer, Sample
+from edgecv.ladder.matching import Pair
 from edgecv.stages.quantize.harm import Harm, Known, Progress, blamed_names, forms, paired, runs
+from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.task_fidelity import TaskFidelity, stacked
 
 FEW = 6  # images that each layer is judged on
@@ -70,22 +73,76 @@ def costly(
     xs: float32 (1, C, H, W), normalised; the first few are used. known: what was found before of
     the same floats and images, filled here. progress: as `far_off` takes it
     """
+    with _alone(floats, made, xs, asked) as look:
+        if look is None:
+            return []
+        lost = look.lost(known, progress)
+        most = max(lost.values(), default=0.0)
+        wrong = [t for t in lost if lost[t] >= max(LEAST, WORST * most)]
+        coarse = {t for t in wrong if look.rounding(t) >= WORST * lost[t]}
+    found = []
+    for t in wrong:
+        if t in coarse or not coarse.intersection(look.pairs[t].b.inputs):
+            layer, keep = blamed_names(look.pairs[t], t in coarse, look.layers)
+            found.append(Costly(layer, lost[t], keep, asked.task.points))
+    return found
+
+
+def problem(
+    floats: bytes,
+    made: Graph,
+    xs: Sequence[Sample],
+    asked: TaskFidelity,
+    progress: Progress = lambda *_: None,
+) -> Problem:
+    """What each layer's integers and each result's grid lose, for the integer program; costs in
+    time are left empty. Arguments as of `costly`."""
+    weights: dict[str, float] = {}
+    results: dict[str, float] = {}
+    touching: dict[str, tuple[str, ...]] = {}
+    with _alone(floats, made, xs, asked) as look:
+        if look is None:
+            return Problem({}, {}, {}, {})
+        for t, lost in look.lost({}, progress).items():
+            grid = min(lost, look.rounding(t)) if lost > 0.0 else 0.0
+            layer, keep = blamed_names(look.pairs[t], grid > 0.0, look.layers)
+            weights[layer] = weights.get(layer, 0.0) + lost - grid
+            if grid > 0.0:
+                results[t], touching[t] = grid, keep
+    for name in {name for names in touching.values() for name in names}:
+        weights.setdefault(name, 0.0)
+    return Problem(weights, results, touching, {})
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """Every layer that has integers, by its tensor's name; layers: of the float file."""
+
+    pairs: dict[str, Pair]
+    layers: Sequence[Layer]
+    harm: Harm
+
+    def lost(self, known: Known, progress: Progress) -> dict[str, float]:
+        left = self.harm.of(self.pairs, known, progress)
+        return {t: max(0.0, 1.0 - value) for t, value in left.items()}
+
+    def rounding(self, tensor: str) -> float:
+        """What the grid of the layer's result alone loses."""
+        return max(0.0, 1.0 - self.harm.rounding(self.pairs[tensor]))
+
+
+@contextmanager
+def _alone(
+    floats: bytes, made: Graph, xs: Sequence[Sample], asked: TaskFidelity
+) -> Iterator[_Alone | None]:
+    """None where float finds nothing on the first few, or nothing has integers."""
     with forms(floats, made) as (a, b):
         pairs, few = paired(a, b), xs[:FEW]
         refs = [a.answers(x) for x in few]
-        on = asked.on(stacked(refs))
-        if on is None:  # float finds nothing on these
-            return []
-        taken = list(runs(a, b, pairs, few))
-        held = {t: p for t, p in pairs.items() if taken and t in taken[0][2]}
+        on, taken = asked.on(stacked(refs)), list(runs(a, b, pairs, few))
+        if on is None or not taken:
+            yield None
+            return
+        held = {t: p for t, p in pairs.items() if t in taken[0][2]}
         harm = Harm(a, taken, refs, lambda said: on.score(stacked(said)), HARMLESS)
-        lost = {t: 1.0 - left for t, left in harm.of(held, known, progress).items()}
-        most = max(lost.values(), default=0.0)
-        wrong = [t for t in held if lost[t] >= max(LEAST, WORST * most)]
-        coarse = {t for t in wrong if 1.0 - harm.rounding(pairs[t]) >= WORST * lost[t]}
-    found = []
-    for t in wrong:
-        if t in coarse or not coarse.intersection(pairs[t].b.inputs):
-            layer, keep = blamed_names(pairs[t], t in coarse, a.layers)
-            found.append(Costly(layer, lost[t], keep, asked.task.points))
-    return found
+        yield _Alone(held, a.layers, harm)

@@ -32,11 +32,12 @@ from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
 from edgecv.stages.base import Context
-from edgecv.stages.quantize.costly import Costly, costly, why_float
-from edgecv.stages.quantize.harm import Known
+from edgecv.stages.quantize.costly import Costly, costly, problem, why_float
+from edgecv.stages.quantize.harm import Known, Progress
 from edgecv.stages.quantize.isolated import IMAGES, FarOff, far_off, kept, whole_db
 from edgecv.stages.quantize.learned import is_learned, notes
-from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.mixed import Problem
+from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
 from edgecv.stages.quantize.task_fidelity import FAITHFUL, TaskFidelity
 from edgecv.steadiness import explained
@@ -222,6 +223,13 @@ class Quantizer:
     def serves(self, graph: Graph) -> bool:
         """Whether the task is served well by a graph that was made, and that is what counts."""
         return not self._strict and bool(graph.facts.get("fidelity", {}).get("good"))
+
+    def losses(self, graph: Graph, progress: Progress) -> Problem:
+        """What of a graph that was made costs the task how much (`costly.problem`)."""
+        assert self.asked is not None
+        even = bool(graph.facts["options"].get("equalization"))
+        floats = self._float_file(replace(DEFAULT, equalization=even))
+        return problem(floats, graph, self._few, self.asked, progress)
 
     def _new(self, options: Options, keep: Sequence[Sequence[str]]) -> list[str]:
         """Names of layers that are not float yet, each once."""

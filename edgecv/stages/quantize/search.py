@@ -41,7 +41,6 @@ from edgecv.stages.quantize.mixed import Problem, rungs
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
 from edgecv.stages.quantize.roads import road
-from edgecv.stages.quantize.task_fidelity import TaskFidelity
 from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
@@ -121,18 +120,18 @@ def search(
     count = min(samples, max(1, 2 * len(context.images("train").pixels) // 3))
 
     quantizer = Quantizer(source, context, count, unseen=True, strict=strict)
-    asked = quantizer.asked if limits.sqnr_db is None else None
+    asked = limits.sqnr_db is None and quantizer.asked is not None
     guarded = _guarded(source, context, samples, tolerance, limits)
 
     def quantize(options: Options, out: Path) -> tuple[Graph, Parity]:
         tell = options == start and not guarded
-        return quantizer.make(options, out, tell=tell, guarded=asked is None)
+        return quantizer.make(options, out, tell=tell, guarded=not asked)
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
-        losses = _sensitivities(source, context, count, sensitivity, asked)
+        losses = _sensitivities(source, context, count, sensitivity, quantizer, asked)
         also = other_engines(source, context, start, fixed)
-        kind = Search if asked is None else _of_task()
+        kind = _of_task() if asked else Search
         sought = kind(quantize, losses, prover, context, limits, start, fixed, also, guarded)
         found = sought.run()
         chosen = found.chosen.graph
@@ -186,27 +185,27 @@ def other_engines(
 
 
 def _sensitivities(
-    source: Graph,
-    context: Context,
-    samples: int,
-    how: Sensitivity,
-    asked: TaskFidelity | None,
-) -> Sensitivities | None:
-    """None where the noise is not known by layer (TFLite). asked: where noise is what the task
-    loses"""
-    quantizer = road(source.format)
-    if not hasattr(quantizer, "sensitivities"):
-        return None
+    source: Graph, context: Context, samples: int, how: Sensitivity, quantizer: Quantizer,
+    asked: bool,
+) -> Sensitivities | None:  # fmt: skip
+    """None where the noise is not known by layer (TFLite), but where the task is asked, and noise
+    is what it loses."""
+    assert context.target is not None
+    known, tell = getattr(road(source.format), "sensitivities", None), context.progress
+
+    def looking(done: int, of: int) -> None:
+        tell(done, of, "where it loses")
+
+    if known is None:
+        floats = asked and facts(context.target.backend).floats
+        return (lambda graph: quantizer.losses(graph, looking)) if floats else None
 
     def measure(graph: Graph) -> Problem:
-        few = SENSITIVITY_IMAGES if asked is None or how != "noise" else TASK_IMAGES
+        few = TASK_IMAGES if asked and how == "noise" else SENSITIVITY_IMAGES
         images = held_back(context.images("train").samples, samples, few)
         data = calibration_data(images, source.inputs, context.preprocess)
-
-        def looking(done: int, of: int) -> None:
-            context.progress(done, of, "where it loses")
-
-        found: Problem = quantizer.sensitivities(source, graph, data, how, asked, looking)
+        task = quantizer.asked if asked else None
+        found: Problem = known(source, graph, data, how, task, looking)
         return found
 
     return measure
