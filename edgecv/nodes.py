@@ -34,6 +34,7 @@ from edgecv.model import check_reference, source_digest
 from edgecv.model_source import TORCH, ModelSource, locate
 from edgecv.recipe import Recipe
 from edgecv.recipe_flow import Step, graph_format
+from edgecv.recipe_input import labelled
 from edgecv.stages.base import Limited, Stage
 from edgecv.stages.export import Export
 from edgecv.stages.export._onnx_file import beside
@@ -267,8 +268,10 @@ class Expansion:
     def _quantized(self, step: Step, target: Target) -> str:
         inputs = {"graph": self._graph(step.source, target), "train": "data:train"}
         limited = isinstance(step.stage, Limited) and bool(step.stage.limits)
-        # judged as what ships is; of other tasks, labels that judge say which classes there are
-        if limited or (not tasks.of_classes(self.recipe.task) and not self.recipe.labels):
+        asked = not tasks.of_classes(self.recipe.task)
+        nameless = not self.recipe.labels and not labelled(self.recipe.data.train)
+        # judged as what ships is; of other tasks, labels that judge may say which classes there are
+        if limited or (asked and nameless):
             inputs["test"] = "data:test"
         return self._per_target(f"{step.name}@{target.name}", step.stage, step.name, inputs, target)
 

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 from edgecv import recipe
 from edgecv.errors import RecipeError
-from edgecv.nodes import Expansion, file_digest
+from edgecv.nodes import Expansion, Node, file_digest
 from edgecv.pipeline import explain, plan
 from edgecv.store import Store
 
@@ -372,3 +372,25 @@ def test_the_code_of_another_task_does_not_count(project: Path, task: str, own: 
     assert f"edgecv.tasks.{own}" in code
     assert not {m for m in code if ".detection" in m}
     assert "pycocotools" not in nodes["dense"].key["versions"]
+
+
+def test_int8_of_another_task_hangs_on_how_it_is_read(project: Path) -> None:
+    """Its answers are judged by the task, and labels to judge by say which classes there are."""
+    text = TEXT.replace("npz:set.npz", "shapes-maps:8").replace("zoo: resnet8", "zoo: unet")
+    text = text.replace("size: 8", "size: 64")
+
+    def int8(task: str) -> Node:
+        (project / "my.yaml").write_text(f"{text}\n{task}\n")
+        return Expansion(recipe.load(project / "my.yaml")).nodes["small-int8@cpu"]
+
+    plain, said = int8("task: segmentation"), int8("task: {name: segmentation, holds: scores}")
+    assert "edgecv.tasks.segmentation" in plain.key["code"]
+    assert plain.digest != said.digest
+    assert "test" not in plain.inputs
+    text = text.replace("train: 'shapes-maps:8'", "train: 'synthetic:8'").replace(
+        "  - train: ", "  # "
+    )
+    text = text.replace("  - prune: {name: small, ratio: 0.5}\n", "")
+    text = text.replace("{name: small-int8}", "{name: small-int8, from: model}")
+    text = text.replace(", from: dense}", ", from: model}")
+    assert int8("task: segmentation").inputs["test"] == "data:test"

@@ -19,6 +19,7 @@ from edgecv.graph import Graph
 from edgecv.measuring.run import Measuring
 from edgecv.stages.base import Context
 from edgecv.stages.quantize import Quantize
+from edgecv.stages.quantize.task_search import EVEN
 from tests.stages import test_quantize_task as task
 
 COUNT = 24
@@ -62,7 +63,8 @@ def test_the_most_faithful_is_judged_first_and_the_drop_has_an_interval(tmp_path
     assert graph.facts["fidelity"]["value"] > 0.9
     (judged,) = [t for t in tried if t["figures"]]
     assert judged is chosen
-    assert chosen["fidelity"] == max(t["fidelity"] for t in tried)
+    best = max(t["fidelity"] for t in tried)
+    assert chosen is next(t for t in tried if t["fidelity"] >= best - EVEN)
     low, high = chosen["judged"]["bounds"]
     assert low <= chosen["judged"]["drop"] <= high
     assert chosen["judged"]["drop"] == pytest.approx(chosen["figures"]["accuracy_drop"], abs=1e-2)

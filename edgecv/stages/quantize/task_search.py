@@ -28,6 +28,7 @@ from edgecv.stages.quantize.trial import Trial
 
 log = logging.getLogger(__name__)
 
+EVEN = 0.02  # of the metric: what differs by less is equal on some twenty images
 NEAR = 0.05  # of the metric: candidates that are less faithful than the best by more are left out
 MOST = 3  # of one quantizer's that are judged
 
@@ -39,9 +40,9 @@ class TaskSearch(Search):
         made: list[Trial] = []
         judged: list[Trial] = []
         for ways in (self._of_ranges(), filter(None, map(self._try, self.also))):
-            found = sorted(ways, key=_worse)
+            found = list(ways)
             made += found
-            for trial in [t for t in found if _near(t, made)][:MOST]:
+            for trial in _ranked(found, made)[:MOST]:
                 if self._proven(trial):
                     judged.append(trial)
                     if self._met(trial):
@@ -90,6 +91,10 @@ def _worse(trial: Trial) -> float:
     return -trial.asked
 
 
-def _near(trial: Trial, made: Sequence[Trial]) -> bool:
-    """Whether it is about as faithful as the best."""
-    return trial.asked >= max(t.asked for t in made) - NEAR
+def _ranked(found: Sequence[Trial], made: Sequence[Trial]) -> list[Trial]:
+    """Those worth judging, of all that were made. What is as good as the best but for chance stays
+    in its order: the settings as they start are first."""
+    best = max((t.asked for t in made), default=0.0)
+    even = [t for t in found if t.asked >= best - EVEN]
+    behind = [t for t in found if best - EVEN > t.asked >= best - NEAR]
+    return [*even, *sorted(behind, key=_worse)]
