@@ -77,7 +77,8 @@ class Request:
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
     quantizer: "edgecv" or "nncf", `engine` of the stage quantize; None leaves it to that
-    activations: "hardswish", "relu6" or "relu" in the place of costlier ones (stage restructure)
+    activations: "hardswish", "relu6" or "relu" in the place of costlier ones (stage restructure);
+          activations_share: of the numbers that these make, at most; None is all
     task: a name of `edgecv.tasks` or "none", for what `open_bundle(...)(image)` answers; None is
           inferred. decode: what is said of how its outputs are read, fields of the task's value
     limits:   what the result must meet; it is then compared with fp32, and timed
@@ -105,6 +106,7 @@ class Request:
     keep_float: tuple[str, ...] = ()
     quantizer: str | None = None
     activations: str | None = None
+    activations_share: float | None = None
     opset: int = 18
     name: str | None = None
     evaluate: str | None = None
@@ -286,12 +288,16 @@ def _recipe(request: Request) -> Recipe:
 def _steps(request: Request, source: ModelSource, last: Step) -> tuple[Step, ...]:
     """The last one behind that which replaces activations, where that is asked for."""
     if request.activations is None:
+        if request.activations_share is not None:
+            raise RecipeError("--activations-share", "no activation is named", "add --activations")
         return (last,)
     if comes_as(source) == "graph" or request.calibration is None:
         what = "takes an .onnx file or a PyTorch network, and images to learn from"
         hint = "give --calibration" if request.calibration is None else "bring it as .onnx"
         raise RecipeError("--activations", what, hint)
-    stage = checked(Restructure, {"into": request.activations}, {"into": "--activations"})
+    said = {"into": request.activations, "share": request.activations_share}
+    said = {key: value for key, value in said.items() if value is not None}
+    stage = checked(Restructure, said, {"into": "--activations", "share": "--activations-share"})
     return Step(ACTIVATIONS, "model", stage), replace(last, source=ACTIVATIONS)
 
 

@@ -66,6 +66,10 @@ def register(command: Any) -> None:
         help="in the place of costlier ones; the network learns from itself on --calibration's "
         "images: minutes",
     )  # fmt: skip
+    made.add_argument(
+        "--activations-share", type=float, metavar="S",
+        help="replace at most this share of the numbers that they make, where it harms least (1)",
+    )  # fmt: skip
     made.add_argument("--input-size", metavar="N[xM]", help="input pixels, N or HxW")
     made.add_argument("--channels", type=int, metavar="C", help="default: the model's own, else 3")
     made.add_argument(
@@ -162,6 +166,7 @@ def export(options: argparse.Namespace) -> int:
         keep_float=tuple(options.keep_float),
         quantizer=options.quantizer,
         activations=options.activations,
+        activations_share=options.activations_share,
         opset=options.opset,
         name=options.name,
         evaluate=options.evaluate,

@@ -163,6 +163,19 @@ def test_export_ships_the_cheaper_network(
     assert ("QuantizeLinear" in ops) == (precision == "int8")
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"activations_share": 0.5}, "--activations-share: no activation is named"),
+     ({"activations_share": 1.5, "activations": "relu"}, "--activations-share: .*less than"),
+     ({"activations": "swish"}, "--activations: ")],
+)  # fmt: skip
+def test_what_export_does_not_know_is_told(
+    file: Path, pictures: Path, tmp_path: Path, asked: dict, said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        export(Request(str(file), ("cpu",), calibration=pictures, **asked), tmp_path)
+
+
 def test_export_asks_for_images(file: Path, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"--activations: .*images to learn from"):
         export(Request(str(file), ("cpu",), activations="relu"), tmp_path)
