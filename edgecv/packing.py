@@ -84,6 +84,7 @@ def work(data: dict[str, Any]) -> dict[str, Any]:
         warnings=(*graph.facts.get("warnings", []), *proof["warnings"]),
         made_up=proof["made_up"],
         task=proof["task"].name if proof["task"] else None,
+        fidelity=graph.facts.get("fidelity"),
         search=graph.facts.get("search"),
     )
     return facts.to_json()

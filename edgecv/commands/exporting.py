@@ -326,6 +326,9 @@ def _fidelity(facts: BundleFacts) -> Iterator[str]:
         yield f"the engine against {file}, node by node: {fidelity(ran, made_up, classifies)}"
     elif graph := parity["graph"]:
         yield f"the graph, not the engine, against float: {fidelity(graph, made_up, classifies)}"
+    if asked := facts.fidelity:
+        points = f"{100 * asked['value']:.1f} of 100 {tasks.called(asked['metric'])}"
+        yield f"the graph, with float's answers for the truth: {points}, without labels"
 
 
 def _targets(text: str) -> tuple[str, ...]:

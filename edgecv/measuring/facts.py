@@ -27,6 +27,8 @@ class BundleFacts:
     warnings:     what makes the figures say less than they seem to
     made_up:      the images that answers were compared on were no photographs
     task:         as the manifest says; None is no classifier
+    fidelity:     of an int8 graph, the task's metric against float's own answers: {"metric",
+                  "value", "good"}; None where the task is not asked
     search:       what a search for the quantizer's settings tried, or None
     """
 
@@ -44,6 +46,7 @@ class BundleFacts:
     warnings: tuple[str, ...] = ()
     made_up: bool = False
     task: str | None = None
+    fidelity: dict[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON."""

@@ -13,9 +13,11 @@ from torch import nn
 pytest.importorskip("pycocotools")
 pytest.importorskip("onnxruntime")
 from edgecv import target
+from edgecv.commands.exporting import _fidelity
 from edgecv.data.images import Images
 from edgecv.errors import ParityError
 from edgecv.graph import Graph
+from edgecv.measuring.facts import BundleFacts
 from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
@@ -203,3 +205,12 @@ def test_many_layers_are_told_in_few_sentences() -> None:
     assert len(said) == 4
     assert said[0].startswith("layer 'layer8' in int8 alone loses 50.0 of 100 mAP")
     assert said[3].startswith("6 more layers stay float, each alone loses 10.0 to 35.0 of 100 mAP")
+
+
+def test_the_command_tells_what_the_task_keeps() -> None:
+    parity = {"graph": None, "compiled": None, "float": None}
+    facts = BundleFacts("b.edgecv", 1, 1, "onnxruntime", True, (), "", None, {}, parity)
+    assert list(_fidelity(facts)) == []
+    kept = {"metric": "map50_95", "value": 0.9266, "good": True}
+    (said,) = _fidelity(replace(facts, fidelity=kept))
+    assert said.endswith("float's answers for the truth: 92.7 of 100 mAP, without labels")

@@ -109,7 +109,11 @@ class Quantize(Limited):
         description="where a search looks for layers to keep float: noise of each rounded tensor, "
         "run one by one; or hessian: by gradients, seconds instead of minutes",
     )
-    min_sqnr_db: float = Field(default=6.0, description="fail below this signal-to-noise ratio")
+    min_sqnr_db: float = Field(
+        default=6.0,
+        description="fail below this signal-to-noise ratio; where it is not set, what serves a "
+        "detector's or a segmentation network's task well passes",
+    )
     min_agreement: float = Field(
         default=0.8,
         ge=0,

@@ -137,7 +137,8 @@ class Quantizer:
         asks = tolerance != NONE and least_db == -math.inf and options.weight_bits == 8
         if asks and self.asked is not None:
             graph, options, said, fine = self._asked_of_task(graph, options, out)
-            if (fine and not self._strict) or self._fits(graph, tolerance):
+            passes = self._floats and self._fits(graph, tolerance)  # as good as floats make it
+            if (fine and not self._strict) or passes:
                 graph.facts["warnings"] = [*graph.facts["warnings"], *said]
                 return graph
             least = tolerance.min_sqnr_db
