@@ -4,8 +4,9 @@
 
 Engines fuse a batch norm and a ReLU into the layer or the sum before them, so what lies between
 stays float; inputs that only a concatenation reads are computed on its grid. A pool that averages
-less than the whole image keeps its input's grid. Weights of conv2d and linear: a step for each
-output channel, one for a dense layer (the Edge TPU takes no other).
+less than the whole image keeps its input's grid. What joins several tensors behind the last layer
+(boxes beside scores) has none: engines keep them apart, or calibrate that. Weights of conv2d and
+linear: a step for each output channel, one for a dense layer (the Edge TPU takes no other).
 
 First and last layer, network input and output have 8 bits, as in the papers (7, where all weights
 are asked to have 7: processors without VNNI take no more); what no layer reads (operands of sums)
@@ -51,8 +52,9 @@ def choose(
     if not _absorbed(seen, 0, ""):
         tensors[0] = "input"
         quantizers["input"] = {"bits": 8, "channels": 1}
+    apart = _joined(seen)
     for c in seen.calls:
-        if _absorbed(seen, c.output, c.kind):
+        if c.index in apart or _absorbed(seen, c.output, c.kind):
             continue
         if c.kind == "average" and _keeps_grid(c) and c.inputs[0] in tensors:
             name = tensors[c.inputs[0]]
@@ -82,6 +84,14 @@ def _bias(seen: Seen, layer: Call, tensors: dict[int, str]) -> dict[str, str]:
             return {}  # not folded
         found["norm"] = reader.where
     return found
+
+
+def _joined(seen: Seen) -> set[int]:
+    """The calls behind the last layer, where a concatenation is among them."""
+    last = max(c.index for c in seen.calls if c.kind == "layer")
+    tail = [c for c in seen.calls if c.index > last and c.kind not in ("norm", "clip")]
+    joins = any(c.kind == "cat" and len(c.inputs) > 1 for c in tail)
+    return {c.index for c in tail} if joins else set()
 
 
 def _absorbed(seen: Seen, value: int, kind: str) -> bool:

@@ -123,3 +123,13 @@ def test_an_output_that_is_no_tensor_is_said() -> None:
 
     with pytest.raises(UnsupportedError, match="returns a tuple"):
         placed(Two())
+
+
+def test_what_a_detector_joins_at_its_end_has_no_grid() -> None:
+    """Boxes and scores on one would be trained for what no engine does."""
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    edit = choose(zoo.build("tiny_detector", width=8, classes=3), x, "step", "lsq", 8, 8)
+    named = {c["name"] for c in edit["calls"] if "output" in c}
+    assert "cat" not in named
+    assert "heads_2_classes_conv2d" in edit["quantizers"]
+    assert "heads_2_box_conv2d" not in edit["quantizers"]

@@ -106,9 +106,10 @@ def quantize_onnx(
         kept = resolve(_known_as(model), options.keep_float) if options.keep_float else set()
         ranges = seen.ranges(options.calibration, grid.symmetric) | learned.ranges(graph)
         ranges = {name: opened(span) for name, span in ranges.items()}
-        behind = [] if overrides else tail(model)
-        whole = [] if overrides else [*computed_whole(model, fused), *(behind if fused else ())]
-        if not fused and joins(behind):
+        behind, whole = _untrained(tail(model), graph), []
+        if fused and not overrides:
+            whole = [*computed_whole(model, fused), *behind]
+        elif joins(behind):
             kept |= names([*behind, *unbounded(model, behind)])
         looked_up = [] if overrides else onnx_tables.looked_up(model, tables, kept)
         floats = kept | names(whole) | {n.name for one in looked_up for n in one.nodes}
@@ -141,6 +142,12 @@ def quantize_onnx(
         "grid": grid.model_dump(),
     }
     return saved(graph, quantized, out, facts)
+
+
+def _untrained(nodes: list[Any], graph: Graph) -> list[Any]:
+    """The nodes; none where a range of one was learned: it keeps what it was trained with."""
+    known = learned.ranges(graph)
+    return [] if any(node.output[0] in known for node in nodes) else nodes
 
 
 def _known_as(model: Any) -> dict[str, frozenset[str]]:
