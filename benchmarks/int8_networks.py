@@ -190,6 +190,10 @@ def on_litert(case: Case, made: Path, work: Path) -> Path:
         return found[0]
     file = made.with_suffix(".tflite")
     told = (*case.reads, *(("--evaluate", case.evaluate) if case.evaluate else ()))
+    if names := read_bundle(made).manifest["labels"]:
+        path = work / f"{case.name}.txt"
+        path.write_text("\n".join(names))
+        told += ("--labels", str(path))
     return record.export(str(file), "tflite", "int8", out, *told)
 
 
