@@ -21,7 +21,7 @@ from edgecv.errors import MissingExtraError, NoCudaDevice, TargetError
 from edgecv.measuring.clock import Clock
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.verify import verify
-from edgecv.why import alignment, fallbacks, moves, one_bit, precision, rivals, values
+from edgecv.why import alignment, epilogues, fallbacks, moves, one_bit, precision, rivals, values
 from edgecv.why import limits as bounds
 from edgecv.why.case import X86, Case
 from edgecv.why.findings import STATIC, Finding, sorted_out
@@ -49,8 +49,8 @@ def explain(
     other = read_bundle(against) if against else None
     tell(0.0, 1.0, "profile")
     case, reason = opened(contents, threads, budget_s)
-    rival = rivals.against(case, other) if other else None
-    found = list(rivals.check(case, rival))
+    rival = rivals.against(case, other, _view(other)) if other else None
+    found = [*rivals.check(case, rival), *epilogues.check(case, rival)]
     found += _answers(case, path)
     for i, module in enumerate(CHECKS, 1):
         tell(i, len(CHECKS) + 2, module.__name__.rpartition(".")[2])
@@ -90,7 +90,7 @@ def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str
     """The case, and why it does not run here ("" when it does)."""
     manifest, here = contents.manifest, machine()
     engine = str(manifest["engine"])
-    view = viewed(contents, str(here["architecture"]))
+    view = _view(contents)
     known: dict[str, Any] = {
         "manifest": manifest, "view": view, "target": _target(str(manifest["target"]), engine),
         "machine": here, "threads": threads,
@@ -116,6 +116,10 @@ def opened(contents: Contents, threads: int, budget_s: float) -> tuple[Case, str
         clock=Clock(budget_s), providers=providers,
     )  # fmt: skip
     return case, profile.reason
+
+
+def _view(contents: Contents) -> View | None:
+    return viewed(contents, str(machine()["architecture"]))
 
 
 def viewed(contents: Contents, architecture: str) -> View | None:

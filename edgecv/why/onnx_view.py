@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.profile import Names
+from edgecv.backends.onnxruntime.profile import KERNELS, Names
 from edgecv.errors import EngineError, missing, one_line
 from edgecv.graphs.onnx import wire
 from edgecv.graphs.onnx.geometry import geometry
@@ -17,6 +17,7 @@ from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import KINDS
 from edgecv.measuring.product import Product
 from edgecv.runtime.layers import from_scope
+from edgecv.runtime.spec import Layer
 from edgecv.why.onnx_fusing import unfused
 from edgecv.why.view import Transposed, View
 from edgecv.why.walk import beyond
@@ -27,6 +28,7 @@ _LOOKS_THROUGH = frozenset(
     ("DequantizeLinear", "QuantizeLinear", "Identity", "Transpose", "Reshape", "Cast")
 )
 _FAR = 6
+GATES = ("Sigmoid", "HardSigmoid", "Tanh")  # functions whose answers multiply
 
 
 class OnnxView(View):
@@ -95,6 +97,27 @@ class OnnxView(View):
         made = {n: m for n, m in floats.items() if m.op_type not in _LOOKS_THROUGH}
         for name, array in values(self.model, made, feeds).items():
             yield self.layer(made[name]) or name, array
+
+    def gates(self, kernel: str) -> bool:
+        node = self._names.named(kernel)
+        if node is None or node.op != "Mul":
+            return False
+        return any(self._made_by(name) in GATES for name in node.inputs)
+
+    def _made_by(self, name: str) -> str:
+        """The operator that makes a tensor, through the nodes that only move its numbers."""
+        node = self.makers.get(name)
+        for _ in range(_FAR):
+            if node is None or node.op_type not in _LOOKS_THROUGH:
+                break
+            node = self.makers.get(node.input[0])
+        return str(node.op_type) if node is not None else ""
+
+    def multiplier(self, row: Layer) -> str:
+        if row.op not in KERNELS:
+            return ""
+        node = self._names.multiplier(row.name)
+        return row.layer or (node.name or node.outputs[0] if node else "")
 
     def without_transposes(self) -> Mapping[str, bytes] | None:
         from edgecv.why.onnx_mend import without_transposes

@@ -14,8 +14,10 @@ from edgecv.errors import BundleError, RecipeError
 from edgecv.measuring.clock import Saving, Trial
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.layers import WARMUP
+from edgecv.runtime.spec import Layer
 from edgecv.why.case import Case
 from edgecv.why.findings import TURNS, Finding, named
+from edgecv.why.view import View
 
 RUNS = 20
 SHARE = 0.25
@@ -24,13 +26,15 @@ SHARE = 0.25
 @dataclass(frozen=True)
 class Rival:
     """The other bundle. saved: what it takes less than this one, negative where it takes more;
-    layers_ms: its profile by layer."""
+    layers_ms: its profile by layer, rows: by kernel; view: its graph."""
 
     name: str
     precision: str
     engine: str
     saved: Saving
     layers_ms: dict[str, float]
+    rows: tuple[Layer, ...] = ()
+    view: View | None = None
 
     def to_json(self) -> dict[str, Any]:
         ratio = self.saved.shipped_ms / self.saved.mended_ms
@@ -40,8 +44,9 @@ class Rival:
         }  # fmt: skip
 
 
-def against(case: Case, contents: Contents) -> Rival | None:
+def against(case: Case, contents: Contents, view: View | None) -> Rival | None:
     """Measure the other in turns with this one; None when nothing runs or the budget is spent.
+    view: the other's graph
 
     Raises RecipeError: it takes other images. BundleError: it has no golden inputs.
     """
@@ -63,7 +68,8 @@ def against(case: Case, contents: Contents) -> Rival | None:
     rounds = case.clock.rounds(trials, SHARE)
     if rounds is None:
         return None
-    session = run_module(engine).Session(contents.files, case.threads)
+    files = view.files if view is not None else contents.files
+    session = run_module(engine).Session(files, case.threads)
     try:
         rows = session.profile(feeds, WARMUP + RUNS).layers
     finally:
@@ -73,7 +79,8 @@ def against(case: Case, contents: Contents) -> Rival | None:
         if row.layer:
             layers[row.layer] = layers.get(row.layer, 0.0) + (row.time_ms or 0.0)
     saved = rounds.saving(rounds.ms[:, 0], rounds.ms[:, 1])
-    return Rival(contents.path.name, str(other["precision"]), engine, saved, layers)
+    said = contents.path.name, str(other["precision"]), engine
+    return Rival(*said, saved, layers, tuple(rows), view)
 
 
 def check(case: Case, rival: Rival | None) -> Iterator[Finding]:

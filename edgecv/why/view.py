@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecv.measuring.product import Product
+from edgecv.runtime.spec import Layer
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,14 @@ class View:
     def activations(self, feeds: Mapping[str, np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:  # noqa: ARG002
         """(layer or tensor, values) of every float activation, for one input."""
         return iter(())
+
+    def gates(self, kernel: str) -> bool:  # noqa: ARG002
+        """Whether a kernel of the profile multiplies by what an activation function gives."""
+        return False
+
+    def multiplier(self, row: Layer) -> str:
+        """What the file calls the convolution or dense layer of a profile's row, "" for none."""
+        return row.layer
 
     def without_transposes(self) -> Mapping[str, bytes] | None:
         """The same with every transposition's copying taken out; shapes are kept."""

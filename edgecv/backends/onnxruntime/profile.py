@@ -119,7 +119,7 @@ class Names:
 
     def layer(self, name: str, op: str, optimised: Node | None) -> str:
         """The layer that the kernel `op` of that name computes, "" when unknown."""
-        node = self._named(name)
+        node = self.named(name)
         if op in KERNELS:
             # A convolution is called after the activation that was fused into it.
             node = self._reader(optimised) or self._multiplier(node)
@@ -127,11 +127,15 @@ class Names:
             return ""
         return layer_of(map(self._weight, node.inputs[1:]), (node.name,))
 
-    def _named(self, name: str) -> Node | None:
+    def named(self, name: str) -> Node | None:
         """The node that the optimiser named its own after: by its name, or by its output."""
         while (shorter := _OPTIMISED.sub("", name)) != name:
             name = shorter
         return self._nodes.get(name) or self._makers.get(name)
+
+    def multiplier(self, name: str) -> Node | None:
+        """The convolution or product that the kernel of that name computes, or follows."""
+        return self._multiplier(self.named(name))
 
     def _reader(self, optimised: Node | None) -> Node | None:
         """The one node of the network that reads a weight which the optimised node still holds."""

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.run import plain
+from edgecv.backends.onnxruntime.tables import DOMAIN
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.geometry import groups
@@ -49,6 +50,10 @@ class QdqNetwork:
         if odd := [n.op_type for n in self.model.graph.node if n.op_type in INTEGER]:
             what = f"holds integer operators ({odd[0]}), from which no rounding can be taken out"
             raise UnsupportedError(where, what, "quantize it to Q/DQ pairs (QuantFormat.QDQ)")
+        if any(n.op_type == "Lookup" and n.domain == DOMAIN for n in self.model.graph.node):
+            what = "looks up activations in tables of integers, from which no rounding can be taken"
+            hint = "give the network as its quantizer left it, an .onnx file of Q/DQ pairs"
+            raise UnsupportedError(where, what, hint)
         self._pairs = dict(_pairs(form))
         if not self._pairs:
             raise UnsupportedError(where, "rounds no activation", "give a quantized network")

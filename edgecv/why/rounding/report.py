@@ -15,16 +15,18 @@ from typing import Any
 import numpy as np
 
 from edgecv import data as datasets
-from edgecv.backends import facts, run_module
+from edgecv.backends import facts, reference, run_module
 from edgecv.child import report, serve
 from edgecv.data.images import Images, as_outputs
 from edgecv.errors import DataError, RecipeError, UnsupportedError
+from edgecv.ladder.reference import quantized_graph
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.why.rounding.ablation import Ablation
 from edgecv.why.rounding.judge import Judge
 from edgecv.why.rounding.qdq import QdqNetwork
 
 GEOMETRY = ("crop_pct", "interpolation", "resize", "pad_value", "pad_at")
+HINT = "give the .onnx file of Q/DQ pairs, and the fp32 bundle for cpu or the float .onnx file"
 SAMPLES = 128  # images, where there are as many
 
 
@@ -44,12 +46,14 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     files, floats = (
         dict(b.files) if b else {p.name: _read(p)} for b, p in zip(bundles, paths, strict=True)
     )
+    if bundles[0] and (path := quantized_graph(bundles[0])):
+        files = {path.name: _read(path)}
     network = opened(files, floats, str(paths[0]), str(paths[1]))
     engine, into = str(contents.manifest["engine"]), contents.preprocess
     with tempfile.TemporaryDirectory(prefix="edgecv-why-") as room:
         images = images_of(contents, str(job["images"]), Path(room), job["samples"] or SAMPLES)
         judge = Judge(contents, images, str(job["images"]))
-        session = run_module(engine).Session(floats)
+        session = run_module(reference(Path(next(iter(floats))).suffix[1:])).Session(floats)
         found = Ablation(network, session, judge, facts(engine), into, report).run()
     named = {"network": paths[0].name, "against": paths[1].name, "source": str(job["images"])}
     return {**named, **found}
@@ -60,14 +64,11 @@ def opened(
 ) -> QdqNetwork:
     """The quantized network, to be taken apart. Raises UnsupportedError, ModelError."""
     (name, content), (other, real) = (next(iter(f.items())) for f in (files, floats))
-    kinds = [Path(n).suffix for n in (name, other)]
-    if kinds == [".onnx", ".onnx"]:
-        return QdqNetwork(content, real, where)
-    if kinds[0] != kinds[1]:
-        what = f"holds {kinds[0]} and {against} {kinds[1]}: they do not compare"
-        raise UnsupportedError(where, what, "give --against of the same format")
-    what = f"roundings are not taken out of {kinds[0]} files"
-    raise UnsupportedError(where, what, "give the cpu bundles of the same network")
+    for place, kind in ((where, Path(name).suffix), (against, Path(other).suffix)):
+        if kind != ".onnx":
+            what = f"holds a {kind or name} file, and roundings are taken out of .onnx files alone"
+            raise UnsupportedError(place, what, HINT)
+    return QdqNetwork(content, real, where)
 
 
 def images_of(contents: Contents, source: str, room: Path, count: int) -> Images:
