@@ -95,16 +95,6 @@ def _of_run(contents: Contents, run: Run) -> Reference | None:
     return reference
 
 
-def quantized_graph(contents: Contents) -> Path | None:
-    """The graph that a bundle was compiled from, where a run's folder around it still holds it."""
-    for folder in contents.path.resolve().parents:
-        if (folder / "results.json").is_file():
-            run = Run(folder, load(folder))
-            node = next((n for n in run.nodes.values() if _made(n, contents, run)), None)
-            return run.graph(node["inputs"]["graph"]) if node else None
-    return None
-
-
 def _made(node: dict[str, Any], contents: Contents, run: Run) -> bool:
     """Whether a node made this bundle: by the digest of the graph that it was made from."""
     graph = run.nodes.get(node["inputs"].get("graph", ""))

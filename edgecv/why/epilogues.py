@@ -63,6 +63,10 @@ def _change(case: Case) -> str:
     relu = "ReLU or ReLU6 in their place, which its integer layers take in (`--activations relu`)"
     if case.says.fused:
         return f"behind a layer {case.says.label} computes them with it: export again, or {relu}"
+    if case.says.tables and not any(r.op.startswith("Lookup") for r in case.layers):
+        return (
+            f"tables in place of their pieces, as `edgecv export` of the float file has; or {relu}"
+        )
     return f"{relu}; or a target whose engine computes layer and function as one (openvino)"
 
 

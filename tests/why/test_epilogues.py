@@ -69,6 +69,7 @@ def test_milliseconds_beside_float(pair: Any) -> None:
         "in fp32.edgecv 1.0 ms ("
     )
     assert activations.ms == pytest.approx(7.0)
+    assert activations.change.startswith("tables in place of their pieces")
     assert "--activations relu" in activations.change
     assert set(slower.where) == {"wide", "end"}
     assert slower.ms == pytest.approx(3.0)

@@ -35,6 +35,11 @@ def _inside(kinds: set[str], engine: Facts) -> str:
             f"{engine.label} computes a layer and its {called} as one: the scale belongs behind "
             f"it, and none inside ({EXPORT} puts it there)"
         )
+    if kinds <= set(engine.tables):
+        return (
+            f"between integers {called} is a table for each channel, whose scale holds what it "
+            f"gives and not what it reads: {EXPORT} has {engine.label} look it up"
+        )
     return (
         f"{engine.label} has no {called} in int8 that takes in the layer before it: the function "
         "in float between its scales, another one in its place (restructure: {into: hardswish} or "

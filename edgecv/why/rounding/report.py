@@ -19,7 +19,6 @@ from edgecv.backends import facts, reference, run_module
 from edgecv.child import report, serve
 from edgecv.data.images import Images, as_outputs
 from edgecv.errors import DataError, RecipeError, UnsupportedError
-from edgecv.ladder.reference import quantized_graph
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.why.rounding.ablation import Ablation
 from edgecv.why.rounding.judge import Judge
@@ -46,8 +45,6 @@ def work(job: dict[str, Any]) -> dict[str, Any]:
     files, floats = (
         dict(b.files) if b else {p.name: _read(p)} for b, p in zip(bundles, paths, strict=True)
     )
-    if bundles[0] and (path := quantized_graph(bundles[0])):
-        files = {path.name: _read(path)}
     network = opened(files, floats, str(paths[0]), str(paths[1]))
     engine, into = str(contents.manifest["engine"]), contents.preprocess
     with tempfile.TemporaryDirectory(prefix="edgecv-why-") as room:
