@@ -112,7 +112,7 @@ def main() -> None:
                 "why", str(made), "--against", str(bundle), "--evaluate",
                 f"yolo:{options.work / ODD}", "--json",
             ))  # fmt: skip
-        found[way] = json.loads(kept.read_text())["rounding"]
+        found[way] = json.loads(kept.read_text())["rounding"] | {"source": f"yolo:{ODD}"}
     facts = record.circumstances(threads=1, seed=0, load_before=load)
     data = {"file": options.file.name, "ways": found, "circumstances": facts}
     record.write("int8_ablation", options.out, data, page(found, options.file.name))
