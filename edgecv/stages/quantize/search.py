@@ -33,11 +33,10 @@ from edgecv.errors import EdgecvError, MissingExtraError
 from edgecv.graph import Graph
 from edgecv.limits import Limits
 from edgecv.parity import Parity, Tolerance, require
-from edgecv.replay import held_back
-from edgecv.samples import calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
-from edgecv.stages.quantize.mixed import Problem, rungs
+from edgecv.stages.quantize.loss_by_layer import Sensitivities, loss_by_layer
+from edgecv.stages.quantize.mixed import rungs
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
 from edgecv.stages.quantize.roads import road
@@ -66,10 +65,8 @@ NNCF_KNOBS: tuple[dict[str, Any], ...] = (
 GAIN_DB = 0.2
 GAINS_DB = (1.5, 3.0, 5.0, 8.0, 12.0)
 BEYOND_DB = (0.0, 1.5, 3.0, 6.0)  # what is missed, and more: noises add up roughly
-SENSITIVITY_IMAGES, TASK_IMAGES = 48, 8
 
 Make = Callable[[Options, Path], tuple[Graph, Parity]]
-Sensitivities = Callable[[Graph], Problem]
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ def search(
 
     with tempfile.TemporaryDirectory(prefix="edgecv-search-") as room:
         prover = Prover(source, context, limits, Path(room))
-        losses = _sensitivities(source, context, count, sensitivity, quantizer, asked)
+        losses = loss_by_layer(source, context, count, sensitivity, quantizer, asked)
         also = other_engines(source, context, start, fixed)
         kind = _of_task() if asked else Search
         sought = kind(quantize, losses, prover, context, limits, start, fixed, also, guarded)
@@ -182,33 +179,6 @@ def other_engines(
         return ()
     options = for_nncf(start, fixed)
     return () if without(options) else (options,)
-
-
-def _sensitivities(
-    source: Graph, context: Context, samples: int, how: Sensitivity, quantizer: Quantizer,
-    asked: bool,
-) -> Sensitivities | None:  # fmt: skip
-    """None where the noise is not known by layer (TFLite), but where the task is asked, and noise
-    is what it loses."""
-    assert context.target is not None
-    known, tell = getattr(road(source.format), "sensitivities", None), context.progress
-
-    def looking(done: int, of: int) -> None:
-        tell(done, of, "where it loses")
-
-    if known is None:
-        floats = asked and facts(context.target.backend).floats
-        return (lambda graph: quantizer.losses(graph, looking)) if floats else None
-
-    def measure(graph: Graph) -> Problem:
-        few = TASK_IMAGES if asked and how == "noise" else SENSITIVITY_IMAGES
-        images = held_back(context.images("train").samples, samples, few)
-        data = calibration_data(images, source.inputs, context.preprocess)
-        task = quantizer.asked if asked else None
-        found: Problem = known(source, graph, data, how, task, looking)
-        return found
-
-    return measure
 
 
 class Search:
