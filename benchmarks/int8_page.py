@@ -94,6 +94,7 @@ def write(benches: Sequence[Bench], ways: Sequence[Way], out: Path, load: float)
         "timing": {"sittings": SITTINGS, "rounds": ROUNDS, "burst_s": BURST_S,
                    "load_average": {b.name: _load(b) for b in benches}},
         "commits": sorted(commits), "fp32_commits": floats, "networks": networks,
+        "not_tried": {b.name: [w.key for w in ways if not b.kept(w.key)] for b in benches},
     }  # fmt: skip
     record.write("int8_detectors", out, data, page(data))
 
@@ -125,8 +126,14 @@ def page(data: dict[str, Any]) -> list[str]:
             if of_it:
                 lines += ["", f"## {name}: {title}", "", *record.table(HEAD, map(cells, of_it))]
         if (most := apart(rows)) is not None:
-            told = "One int8 file on both of OpenVINO's instruction sets is rounded otherwise where"
-            lines += ["", f"{told} it is float: up to {most:.2f} points, which is chance."]
+            told = (
+                f"One int8 file on both of OpenVINO's instruction sets is up to {most:.2f} points"
+            )
+            lines += ["", f"{told} apart: so much says nothing of two quantizers."]
+        if left := data["not_tried"][name]:
+            lines += ["", f"Not tried yet: {', '.join(left)}."]
+        if not any(r.get("times") for r in rows):
+            lines += ["", "Times are not measured yet."]
         failed = [f"- {r['quantizer']}, {r['form']} ({r['section']}): {r['error']}"
                   for r in rows if "error" in r]  # fmt: skip
         notes = [f"- {r['quantizer']} ({r['section']}): {r['made']['note']}"
