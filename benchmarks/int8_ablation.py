@@ -26,7 +26,7 @@ from edgecv.bench.machine import load_average
 from edgecv.runtime.archive import read_bundle
 from edgecv.samples import Feeds
 from edgecv.why.rounding.report import images_of
-from edgecv.why.rounding.words import CALLED
+from edgecv.why.rounding.words import CALLED, told
 
 WAYS = ("ort-minmax", "ort-percentile")
 
@@ -82,9 +82,10 @@ def page(found: dict[str, Any], file: str) -> list[str]:
         head = ("in int8", "tensors", "mAP, only these", "mAP, all but these")
         lines += ["", f"## {RIVALS[way].label}", "", *record.table(head, rows)]
         for group in (g for g in data["groups"] if g["guilty"]):
-            told = [w for w in group["worst"] if w["points"] is not None]
+            worst = told(data, group)
             lines += ["", f"{CALLED[group['kind']].capitalize()}:", ""]
-            lines += [f"- {w['what']}: alone {w['points']:.1f} mAP" for w in told]
+            lines += [f"- {w['what']}: alone {w['points']:.1f} mAP" for w in worst]
+            lines += [] if worst else ["- no tensor alone costs a point"]
             lines += [f"- change: {group['change']}"]
         lines += ["", *(f"Note: {note}." for note in data["notes"])]
     return lines

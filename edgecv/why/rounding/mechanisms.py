@@ -54,7 +54,7 @@ def mechanism(tensor: Tensor, found: Mapping[str, Held]) -> Mechanism:
     ):
         if said:
             return Mechanism(kind, said, noise)
-    levels = (own.largest - own.least) / tensor.step
+    levels = (min(own.largest, tensor.high) - max(own.least, tensor.low)) / tensor.step
     what = f"{tensor.shown} spans {_span(own)} in {levels:.0f} levels"
     return Mechanism("rounding", what, noise)
 

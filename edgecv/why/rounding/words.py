@@ -39,13 +39,22 @@ def show(data: Mapping[str, Any], below: bool) -> None:
         print()
         _say(f"{i}. ", f"{CALLED[group['kind']]}: {_tensors(group['count'])} alone cost "
                        f"{_cost(data, group['alone'])}")  # fmt: skip
-        for one in group["worst"][:TOLD]:
+        for one in told(data, group):
             _say("   ", f"{one['what']}; alone {_cost(data, one)}")
         _say("   change: ", group["change"])
     if not guilty:
         print("no mechanism alone costs much of it" if _lost(data) else "it costs next to nothing")
     for note in data["notes"]:
         _say("note: ", note)
+
+
+def told(data: Mapping[str, Any], group: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The worst tensors of a group; of one without a mechanism those that cost a point alone."""
+    found = group["worst"][:TOLD]
+    if group["kind"] != "rounding" or data["float"]["points"] is None:
+        return list(found)
+    real = data["float"]["points"]
+    return [one for one in found if one["points"] is not None and real - one["points"] >= 1.0]
 
 
 def _worth(found: Mapping[str, Any], metric: str) -> str:
