@@ -11,7 +11,7 @@
 
 Everything is `edgecv export`, and a bundle is judged through its own engine; the Edge TPU's file,
 which only the device runs once it is compiled, on LiteRT. Intervals are 90%, by the paired
-bootstrap over images. What --work holds is used again.
+bootstrap over images. What --work holds is used again, and the page is of all that it knows.
 
 Exit code 1 where int8 is further below fp32 of the same engine than is promised: 0.3 point of
 EfficientNet-Lite0, 0.5 of the others. What a target has no operator of is refused, and said below.
@@ -90,14 +90,21 @@ def main() -> int:
     load = record.load_average()
     unseen = halves(unpack(options.photographs, options.work / "photographs"), options.work, SEED)
     wanted = [w for w in options.only.split(";") if w]
-    rows: list[dict[str, Any]] = []
     for name in NAMES:
         chosen = not wanted or any(w in name for w in wanted)
         if chosen and (case := case_of(name, options, unseen[0])):
-            rows += judged(case, options.work, calibration_images(unseen[1]))
+            found = list(judged(case, options.work, calibration_images(unseen[1])))
+            _kept(options.work, name).write_text(json.dumps(found))
+    known = [path for name in NAMES if (path := _kept(options.work, name)).is_file()]
+    rows = [row for path in known for row in json.loads(path.read_text())]
     data = {"circumstances": record.circumstances(1, SEED, load), "rows": rows}
     record.write("int8_networks", options.out, data, page(rows))
     return 0 if all(r["met"] is not False for r in rows) else 1
+
+
+def _kept(work: Path, name: str) -> Path:
+    """What was measured of a network: the page is of all that --work knows."""
+    return work / f"{name}-rows.json"
 
 
 def case_of(name: str, options: argparse.Namespace, photographs: Path) -> Case | None:
@@ -250,7 +257,7 @@ def page(rows: list[dict[str, Any]]) -> list[str]:
             "{:+.2f} to {:+.2f}".format(*r["interval"]), r["images"], layers,
             record.verdict(r["met"]),
         ])  # fmt: skip
-    told = " ".join(" ".join((__doc__ or "").split("\n\n")[2:4]).split())
+    told = "\n\n".join((__doc__ or "").split("\n\n")[2:5])
     notes = dict.fromkeys(
         f"- {r['network']}, {r['engine']}: {n}"
         for r in rows
