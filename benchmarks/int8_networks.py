@@ -264,7 +264,7 @@ def page(rows: list[dict[str, Any]]) -> list[str]:
         for n in r.get("notes", [r.get("refused")])
     )
     title = "# Networks of different kinds in int8, by the defaults"
-    return [title, "", *record.table(head, lines), "", told, "", *notes]
+    return [title, "", *record.table(head, lines), "", told.strip(), "", *notes]
 
 
 if __name__ == "__main__":
