@@ -130,6 +130,15 @@ def enum(kind: str, name: str) -> int:
     return int(getattr(getattr(_tools().schema_fb, kind), name))
 
 
+def add_tensor(model: Any, name: str, shape: list[int]) -> int:
+    """Index of a new float tensor without values."""
+    graph, tensor = graph_of(model), new("TensorT")
+    tensor.shape, tensor.type, tensor.name = shape, enum("TensorType", "FLOAT32"), name.encode()
+    tensor.buffer, tensor.hasRank = 0, True
+    graph.tensors.append(tensor)
+    return len(graph.tensors) - 1
+
+
 def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     """Names that do not depend on who converted it: the bytes are then a function of the network.
 

@@ -47,11 +47,13 @@ def flatten_biases(model: Any) -> int:
     """Edit a float model in place: biases of several axes, (1, 1, 1, O), have one, since scales per
     channel lie along the first; how many there were."""
     graph, count = flatbuffer.graph_of(model), 0
-    for name, op in layers(model):
-        bias, place = operand(model, name, op, 2), OPERANDS[name][2]
+    for kind, op in layers(model):
+        bias, place = operand(model, kind, op, 2), OPERANDS[kind][2]
         if bias is None or len(bias.shape) < 2 or flatbuffer.constant(model, bias) is None:
             continue
-        flat = _tensor(graph, [int(np.prod(bias.shape))], bias.name + b".flat")
+        flat = flatbuffer.add_tensor(
+            model, f"{bias.name.decode()}.flat", [int(np.prod(bias.shape))]
+        )
         graph.tensors[flat].buffer = bias.buffer
         op.inputs[place] = flat
         count += 1
@@ -87,10 +89,11 @@ def _scaled(model: Any, op: Any, slope: float) -> Any:
     """A new MUL of the operator's input by a number."""
     graph = flatbuffer.graph_of(model)
     (source,), (result,) = op.inputs, op.outputs
-    name = graph.tensors[result].name
-    factor = _tensor(graph, [1], name + b".slope")
+    name = graph.tensors[result].name.decode()
+    factor = flatbuffer.add_tensor(model, f"{name}.slope", [1])
     flatbuffer.set_constant(model, graph.tensors[factor], np.array([slope], np.float32))
-    product = _tensor(graph, list(graph.tensors[result].shape), name + b".scaled")
+    shape = list(graph.tensors[result].shape)
+    product = flatbuffer.add_tensor(model, f"{name}.scaled", shape)
     new = flatbuffer.new("OperatorT")
     new.opcodeIndex = flatbuffer.add_op(model, "MUL")
     new.builtinOptionsType = flatbuffer.enum("BuiltinOptions", "MulOptions")
@@ -105,12 +108,3 @@ def _largest(model: Any, op: Any, product: int) -> None:
     op.builtinOptionsType = flatbuffer.enum("BuiltinOptions", "MaximumMinimumOptions")
     op.builtinOptions = flatbuffer.new("MaximumMinimumOptionsT")
     op.inputs = [int(op.inputs[0]), product]
-
-
-def _tensor(graph: Any, shape: list[int], name: bytes) -> int:
-    """Index of a new float tensor without values."""
-    tensor = flatbuffer.new("TensorT")
-    tensor.shape, tensor.type = shape, flatbuffer.enum("TensorType", "FLOAT32")
-    tensor.buffer, tensor.name, tensor.hasRank = 0, name, True
-    graph.tensors.append(tensor)
-    return len(graph.tensors) - 1

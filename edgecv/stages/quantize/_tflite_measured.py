@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,8 +16,11 @@ from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import OPERANDS, layers
+from edgecv.replay import sample
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize._tflite_equalize import equalize
+from edgecv.stages.quantize._tflite_even import Evened, even
+from edgecv.stages.quantize._tflite_gates import gated, reached, through
 from edgecv.stages.quantize._tflite_integers import flatten_biases, say_in_integers
 from edgecv.stages.quantize._tflite_layers import seen_by
 from edgecv.stages.quantize.options import Calibration
@@ -30,6 +34,8 @@ from edgecv.stages.quantize.ranges import (
 )
 from edgecv.stages.quantize.rounding import Moments
 
+IMAGES = 32  # that tell which channels are uneven
+
 
 class Measured:
     """What the samples say of a float .tflite, kept for several quantizations of it.
@@ -40,16 +46,24 @@ class Measured:
     spans:   smallest and largest value by float activation
     means:   the same, the mean over the samples of each one's own; of the outputs the spans
     moments: of each layer's inputs, by its place among the layers
+    evened:  ranges in those SiLU whose channels were made even for depthwise layers
+    trained: whether its scales were learned, so that nothing is made even
     Raises ModelError: a tensor becomes NaN or infinite on the samples.
     """
 
     def __init__(
-        self, content: bytes, samples: CalibrationData, equalization: bool = False
-    ) -> None:
+        self, content: bytes, samples: CalibrationData, equalization: bool = False,
+        trained: bool = False,
+    ) -> None:  # fmt: skip
         self.model = flatbuffer.parse(content, "quantize")
         old = flatbuffer.raise_codes(self.model)
         if say_in_integers(self.model) + flatten_biases(self.model) or old:
             content = flatbuffer.written(self.model)
+        some: Any = samples  # an array, or feeds: both are images in a row
+        self.evened: Evened = {}
+        if not trained:
+            count, self.evened = even(self.model, lambda: play(content, sample(some, IMAGES)))
+            content = flatbuffer.written(self.model) if count else content
         if equalization:
             equalize(self.model, play(content, samples))
             content = flatbuffer.written(self.model)
@@ -65,15 +79,23 @@ class Measured:
 
     def ranges(self, calibration: Calibration) -> dict[str, Range]:
         """The range of each tensor by that method (`ranges.chosen`)."""
-        choose = CALIBRATIONS[calibration]
+        choose, inner = CALIBRATIONS[calibration], list(gated(self.model))
         if choose is None:
-            return dict(self.means if calibration == "mean" else self.spans)
+            spans = self.means if calibration == "mean" else self.spans
+            inside = {name: reached(spans[name]) for name in inner if name in spans}
+            at = 0 if calibration == "mean" else 1
+            return spans | inside | {name: both[at] for name, both in self.evened.items()}
         if self._counts is None:
             self._counts = self._second_pass()
         main = flatbuffer.graph_of(self.model)
         whole = {main.tensors[t].name.decode() for t in main.outputs}
         counts = [self._counts[name] for name in self.spans]
-        return chosen(choose, self.spans, counts, whole, symmetric=False)
+        inside = {
+            name: through(self._counts[name], self.spans[name])
+            for name in inner if name in self.spans
+        }  # fmt: skip
+        inside |= {name: typical for name, (typical, _) in self.evened.items()}
+        return chosen(choose, self.spans, counts, whole, symmetric=False) | inside
 
     def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
         seen = Extremes(len(self._places))
@@ -122,10 +144,9 @@ def play(content: bytes, samples: CalibrationData) -> Iterator[Callable[[int], n
     details = net.get_input_details()
     names = _signature_names(net)
     places = {names.get(int(d["index"]), d["name"]): d["index"] for d in details}
-    for sample in samples:
-        if isinstance(sample, np.ndarray):
-            sample = {next(iter(places)): sample[None]}
+    for one in samples:
+        feed = {next(iter(places)): one[None]} if isinstance(one, np.ndarray) else one
         for name, place in places.items():
-            net.set_tensor(place, sample[name])
+            net.set_tensor(place, feed[name])
         net.invoke()
         yield net.get_tensor

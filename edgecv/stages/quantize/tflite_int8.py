@@ -104,7 +104,7 @@ def quantize_tflite(
     known = {} if measured is None else measured
     if options.equalization not in known:
         content = graph.path.read_bytes()
-        known[options.equalization] = Measured(content, samples, options.equalization)
+        known[options.equalization] = Measured(content, samples, options.equalization, trained)
     seen = known[options.equalization]
     ranges = seen.ranges(options.calibration) | learned.ranges(graph)
     ends = Ends() if io == "uint8" else ends_of(seen.model, graph.outputs, kept)
