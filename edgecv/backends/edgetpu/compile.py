@@ -1,4 +1,6 @@
-"""Coral Edge TPU: a full-integer .tflite, then the user's own `edgetpu_compiler`.
+"""Coral Edge TPU: an integer .tflite, then the user's own `edgetpu_compiler`.
+
+Floats may stand behind its last integers alone (`tail.py`).
 
 That compiler is closed and may not be redistributed; it is looked for on PATH, or where
 EDGETPU_COMPILER says. Without it the result is the file that it would have taken, which runs on a
@@ -20,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import Compiled
+from edgecv.backends.edgetpu import tail
 from edgecv.backends.tflite.compile import FILE, load, versions
-from edgecv.backends.tflite.run import Session
+from edgecv.backends.tflite.run import COMPUTE, Session
 from edgecv.errors import EngineError, UnsupportedError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer, layout
@@ -95,12 +98,15 @@ class Log:
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """Write out/model_edgetpu.tflite, or out/model.tflite where there is no compiler.
 
-    Raises UnsupportedError (not full-integer, a TRANSPOSE between layouts), EngineError (the
-    compiler failed, crashed, or did not end in TIMEOUT_S).
+    Raises UnsupportedError (not integer but for its end, a TRANSPOSE between layouts in the
+    integers), EngineError (the compiler failed, crashed, or did not end in TIMEOUT_S).
     """
     model = flatbuffer.parse(load(graph, target), str(graph.path))
     refuse_floats(model, f"compile for {target.name}")
-    if moved := graph.facts.get("transposes") or layout.said(model):
+    behind = tail.of(model, COMPUTE)
+    beside = (tail.note(model, behind),) if behind else ()
+    moved = graph.facts.get("transposes") or layout.said(model)
+    if moved and layout.said(model, besides=behind):
         hint = "pool with adaptive_avg_pool2d(x, 1), gate with 1x1 convolutions, not with view"
         raise UnsupportedError(f"compile for {target.name}", moved, hint)
     lower_versions(model)
@@ -112,12 +118,12 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     if tool is None:
         why = "not compiled for the Edge TPU: edgetpu_compiler not found; "
         why += "install it (coral.ai/docs/edgetpu/compiler) or set EDGETPU_COMPILER"
-        notes = (why, *_outside_table(model))
+        notes = (why, *beside, *_outside_table(model, behind))
         return Compiled((FILE,), plain.inputs, plain.outputs, versions(), False, notes)
     log = run_compiler(tool, path, out, TIMEOUT_S)
     path.unlink()
     made = {**versions(), "edgetpu_compiler": log.version or "unknown"}
-    return Compiled((COMPILED,), plain.inputs, plain.outputs, made, True, log.notes())
+    return Compiled((COMPILED,), plain.inputs, plain.outputs, made, True, (*beside, *log.notes()))
 
 
 def find_compiler() -> Path | None:
@@ -130,10 +136,13 @@ def find_compiler() -> Path | None:
 
 
 def refuse_floats(model: Any, where: str) -> None:
-    """Every tensor is an integer. Raises UnsupportedError naming the first that is not."""
+    """Every tensor is an integer, but for what stands behind the last ones (`tail.py`). Raises
+    UnsupportedError naming the first that is not."""
     allowed = {flatbuffer.enum("TensorType", name) for name in _INTEGERS}
-    graph = flatbuffer.graph_of(model)
+    graph, behind = flatbuffer.graph_of(model), tail.of(model, COMPUTE)
     for op in graph.operators:
+        if any(op is one for one in behind):
+            continue
         for t in (*op.inputs, *op.outputs):
             if t >= 0 and graph.tensors[t].type not in allowed:
                 name = flatbuffer.op_name(model, op)
@@ -226,8 +235,10 @@ def _why(text: str) -> str:
     return " ".join((found or lines[-1:])[:2])
 
 
-def _outside_table(model: Any) -> tuple[str, ...]:
-    strange = sorted(set(flatbuffer.op_counts(model)) - SUPPORTED)
+def _outside_table(model: Any, behind: list[Any]) -> tuple[str, ...]:
+    """behind: what the CPU computes in any case"""
+    ops = [op for op in flatbuffer.graph_of(model).operators if not any(op is o for o in behind)]
+    strange = sorted({flatbuffer.op_name(model, op) for op in ops} - SUPPORTED)
     if not strange:
         return ()
     return (f"{', '.join(strange)} and what follows would stay on the CPU (not in Coral's table).",)

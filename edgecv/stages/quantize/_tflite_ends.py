@@ -7,6 +7,10 @@ all that stands behind the last product are computed in float32; the weights sta
 
 A map of classes keeps its 8 bits: its pixels are many. The Edge TPU computes in integers only; its
 outputs get a wider range instead.
+
+What joins several quantities, boxes beside probabilities, would have one scale for all: what stands
+behind the last products of such an output is in float for the Edge TPU too. Its compiler maps what
+comes before, and the CPU beside it computes the rest.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ from edgecv.stages.quantize.settling import settle_layer
 
 LIMIT = 127
 ROOM = 1 / 8  # of an integer output's width, on either side, for what the samples do not show
+SURE = 9.0  # beyond it a sigmoid is within 1e-4 of its end
 _PRODUCTS = frozenset((*OPERANDS, "BATCH_MATMUL"))
 _DENSE = ("FULLY_CONNECTED", "CONV_2D")
 _MOVES = ("RESHAPE", "SQUEEZE", "EXPAND_DIMS", "TRANSPOSE")
@@ -55,19 +60,25 @@ class Ends:
     products: frozenset[str] = frozenset()
 
 
-def ends_of(model: Any, outputs: Sequence[TensorSpec], kept: set[str]) -> Ends:
+def ends_of(
+    model: Any, outputs: Sequence[TensorSpec], kept: set[str], integer: bool = False
+) -> Ends:
     """The last product of one row, and what stands behind the last product.
 
-    model: the float one. kept: operators that stay float anyway
+    model: the float one. kept: operators that stay float anyway. integer: an engine whose products
+    take no floats: what stands behind them, of outputs that join several quantities
     """
     graph = flatbuffer.graph_of(model)
-    free = {int(t): _is_row(s) for t, s in zip(graph.outputs, outputs, strict=True)}
+    free = {
+        int(t): bool(s.groups) or (not integer and _is_row(s))
+        for t, s in zip(graph.outputs, outputs, strict=True)
+    }
     open_ = {int(t): free.get(int(t), True) for op in graph.operators for t in op.outputs}
     names, products = set(), set()
     for op in reversed(graph.operators):
         kind, name = flatbuffer.op_name(model, op), _name(graph, op)
         behind = all(open_[int(t)] for t in op.outputs)
-        last = behind and kind in _DENSE and _one_row(model, kind, op)
+        last = not integer and behind and kind in _DENSE and _one_row(model, kind, op)
         if last and name not in kept:
             products.add(name)
         if last or (behind and kind not in _PRODUCTS):
@@ -75,6 +86,23 @@ def ends_of(model: Any, outputs: Sequence[TensorSpec], kept: set[str]) -> Ends:
         if not behind or kind in _PRODUCTS:
             open_ |= {int(t): False for t in op.inputs if int(t) in open_}
     return Ends(frozenset(names - kept), frozenset(products))
+
+
+def seams(model: Any, outputs: Sequence[TensorSpec], ends: Ends) -> dict[str, tuple[float, float]]:
+    """Products of the float model that float operators alone read, where an output joins several
+    quantities, each with as much of its range as they tell apart: they are answers, and keep what
+    they held on any image."""
+    if not any(spec.groups for spec in outputs):
+        return {}
+    graph = flatbuffer.graph_of(model)
+    found, index = {}, Index(graph)
+    for op in graph.operators:
+        readers = index.readers.get(int(op.outputs[0]), [])
+        behind = bool(readers) and all(_name(graph, r) in ends.names for r in readers)
+        if flatbuffer.op_name(model, op) in _PRODUCTS and behind:
+            sigmoids = all(flatbuffer.op_name(model, r) == "LOGISTIC" for r in readers)
+            found[_name(graph, op)] = (-SURE, SURE) if sigmoids else (-np.inf, np.inf)
+    return found
 
 
 def in_float(model: Any, ends: Ends) -> None:

@@ -38,7 +38,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.samples import CalibrationData
 from edgecv.stages.export._tflite_names import copy_names
 from edgecv.stages.quantize import learned
-from edgecv.stages.quantize._tflite_ends import Ends, ends_of, hold_weights, in_float, roomy
+from edgecv.stages.quantize._tflite_ends import ends_of, hold_weights, in_float, roomy, seams
 from edgecv.stages.quantize._tflite_floats import said, wide, with_them
 from edgecv.stages.quantize._tflite_grids import widened, without_far_ends
 from edgecv.stages.quantize._tflite_integers import as_themselves, as_twins
@@ -75,7 +75,8 @@ def quantize_tflite(
     Lite's kernels do not compute (uint8 or symmetric activations, float bias) is refused.
     io, what the file's own input and output tensors are:
       "int8"    int8, with their scale and zero point; no QUANTIZE or DEQUANTIZE
-      "uint8"   input uint8 and one QUANTIZE to int8, as Coral's libraries expect; output int8
+      "uint8"   input uint8 and one QUANTIZE to int8, as Coral's libraries expect; output int8, or
+                float32 where it joins several quantities
       "float32" QUANTIZE and DEQUANTIZE inside the file
     Classes and values come out as float32 unless io is "uint8" (`_tflite_ends.py`). Layers that
     options keep float stand between DEQUANTIZE and QUANTIZE, and so do operators that have no int8
@@ -107,7 +108,9 @@ def quantize_tflite(
         known[options.equalization] = Measured(content, samples, options.equalization, trained)
     seen = known[options.equalization]
     ranges = seen.ranges(options.calibration) | learned.ranges(graph)
-    ends = Ends() if io == "uint8" else ends_of(seen.model, graph.outputs, kept)
+    ends = ends_of(seen.model, graph.outputs, kept, integer=io == "uint8")
+    for name, (low, high) in ({} if trained else seams(seen.model, graph.outputs, ends)).items():
+        ranges[name] = max(low, seen.spans[name][0]), min(high, seen.spans[name][1])
     if io == "uint8":
         ranges = roomy(seen.model, graph.outputs, ranges)
     ranges = widened(seen.model, ranges)
