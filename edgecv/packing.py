@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -123,7 +123,7 @@ def _prove(
         floats = Graph.load(job.floats) if job.floats else None
         found, answers, told = bundle_parity(
             where, graph, floats, target, session, judged(compared.samples), preprocess,
-            compared.made_up, files,
+            compared.made_up, files, _served(job, graph, preprocess),
         )  # fmt: skip
         proof["parity"] |= {k: v for k, v in found.items() if v}
         kind = next(iter(kinds(graph.outputs).values()))
@@ -166,6 +166,24 @@ def _prove(
     if not compiled.compiled:
         proof["reason"] = "; ".join(compiled.notes)
     return proof
+
+
+def _served(
+    job: PackJob, graph: Graph, preprocess: Preprocess
+) -> Callable[[Answers, Answers], bool] | None:
+    """Whether answers serve the task as float's do, where the graph was judged by that."""
+    if not graph.facts.get("fidelity", {}).get("good"):
+        return None
+    from edgecv.stages.quantize.task_fidelity import FAITHFUL, TaskFidelity
+
+    def served(reference: Answers, own: Answers) -> bool:
+        task = _task(job, graph, own)
+        if task is None:
+            return False
+        asked = TaskFidelity(task, graph.shown, preprocess, None, job.labels or ()).on(reference)
+        return asked is not None and asked.score(own) >= FAITHFUL
+
+    return served
 
 
 def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:

@@ -11,7 +11,8 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgecv import target
+import edgecv.bundle_parity as bundle_parity_module
+from edgecv import parity, target
 from edgecv.backends import compile_module, run_module
 from edgecv.bundle_parity import _as_near, bundle_parity, lost
 from edgecv.errors import ParityError
@@ -89,6 +90,42 @@ def test_the_layer_is_named_at_which_the_engine_leaves_the_graph(
         bundle_parity("net", graph, source, profile, session, pixels, context.preprocess,
                       files=files)  # fmt: skip
     assert refused.value.hint.startswith("keep it in float: --keep-float stage2.0.conv2")
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_what_its_task_judged_is_judged_by_the_task_once_more(
+    well: bool, monkeypatch, tmp_path: Path
+) -> None:
+    """Far from its graph by SQNR, as two ways of rounding may be."""
+    context = nets.context(tmp_path)
+    module = nets.seeded(nets.PRUNABLE["residual"]).eval()
+    source = export_onnx(module, torch.zeros(1, 3, nets.SIZE, nets.SIZE), tmp_path / "fp32")
+    pixels = nets.images().pixels
+    samples = context.preprocess.normalise(pixels)
+    graph = quantize_onnx(source, samples, Grid(reduce_range=True), tmp_path / "int8")
+    session = run_module("onnxruntime").Session({"m.onnx": graph.path.read_bytes()})
+    strict = parity.Tolerance(1000.0, 0.0)
+    monkeypatch.setitem(parity.COMPILE, "int8", strict)
+    monkeypatch.setattr(bundle_parity_module, "_as_near", lambda *_: False)
+    asked = []
+
+    def served(reference, own) -> bool:
+        asked.append([a.shape for a in (*reference, *own)])
+        return well
+
+    def judge():
+        return bundle_parity(
+            "net", graph, source, target.load("cpu"), session, pixels, context.preprocess,
+            served=served,
+        )  # fmt: skip
+
+    if well:
+        assert judge()[0]["float"]["sqnr_db"] > 15
+    else:
+        with pytest.raises(ParityError, match="against at least 1000 dB"):
+            judge()
+    assert len(asked) == 1
+    assert asked[0][0] == asked[0][1]
 
 
 def test_a_float_layer_that_the_engine_computes_otherwise_is_named(tmp_path: Path) -> None:
