@@ -15,7 +15,7 @@ from edgecv.backends.onnxruntime.stem import rearranged  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
-from tests.backends.test_lookup import answers, images  # noqa: E402
+from tests.backends.test_lookup import answers, compiled, images  # noqa: E402
 
 FEW = [(3, 6, 2, 2), (3, 3, 2, 1), (3, 3, 2, 0), (1, 7, 2, 3), (2, 4, 4, 0), (3, 5, 3, 1)]
 NONE = [(4, 3, 2, 1), (3, 3, 1, 1)]
@@ -36,3 +36,4 @@ def test_the_sums_stay_the_same(
     assert rearranged(model) == ((channels, kernel, step, pad) in FEW)
     onnx.checker.check_model(model, full_check=True)
     assert np.array_equal(answers(model.SerializeToString(), x, optimised=True), before)
+    assert compiled(quantized, tmp_path / "c") == model.SerializeToString(deterministic=True)

@@ -3,7 +3,8 @@
 Nothing is optimised ahead: ONNX Runtime's offline graphs are tied to the instruction set of the
 machine that wrote them ("Graph optimizations", onnxruntime.ai: offline mode), and a session
 optimises for its own machine in milliseconds. Convolutions of ±1 become operators that count bits
-(`edgecv.binary.lowering`), activations between integers look-ups (`tables.py`).
+(`edgecv.binary.lowering`), activations between integers look-ups (`tables.py`), a first layer of
+few channels a smaller step (`stem.py`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     if "Where" in graph.facts.get("ops", {}):
         data, counted = _lowered(data)
     if graph.precision == "int8":
-        data, looked = _looked_up(data)
+        data, looked = _in_integers(data)
     session = Session({FILE: data}, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(data)
@@ -61,15 +62,14 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     )
 
 
-def _looked_up(data: bytes) -> tuple[bytes, int]:
-    """The file with its activations as tables and its first layer as fast, and how many tables."""
+def _in_integers(data: bytes) -> tuple[bytes, int]:
+    """The file with activations as tables and its first layer as fast, and how many tables."""
     import onnx
 
     model = onnx.load_model_from_string(data)
-    count = looked_up(model)
-    if count:
-        rearranged(model)
-    return (model.SerializeToString(deterministic=True) if count else data), count
+    looked = looked_up(model)
+    changed = looked + rearranged(model)
+    return (model.SerializeToString(deterministic=True) if changed else data), looked
 
 
 def _lowered(data: bytes) -> tuple[bytes, int]:

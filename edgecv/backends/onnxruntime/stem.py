@@ -16,6 +16,8 @@ float image to integers behind the layer (Xeon with AVX-512 VNNI, ONNX Runtime 1
     3, 7x7, 64, 224                         2.24           1.33           2.60
     1, 3x3, 16, 224                         0.55           0.38           0.37
     4, 3x3, 16, 224                         0.51           0.56           0.47
+
+The whole of FastestDet takes 0.85 of its time, of EfficientNet-Lite0 0.93.
 """
 
 from __future__ import annotations
