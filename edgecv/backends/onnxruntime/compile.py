@@ -4,7 +4,7 @@ Nothing is optimised ahead: ONNX Runtime's offline graphs are tied to the instru
 machine that wrote them ("Graph optimizations", onnxruntime.ai: offline mode), and a session
 optimises for its own machine in milliseconds. Convolutions of ±1 become operators that count bits
 (`edgecv.binary.lowering`), activations between integers look-ups (`tables.py`), a first layer of
-few channels a smaller step (`stem.py`).
+few channels has smaller steps (`stem.py`), every k-th channel is picked by weights (`slices.py`).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edgecv.backends import Compiled
 from edgecv.backends.onnxruntime.run import ENGINE, EXTRA, Session, probe
+from edgecv.backends.onnxruntime.slices import unsliced
 from edgecv.backends.onnxruntime.stem import rearranged
 from edgecv.backends.onnxruntime.tables import looked_up
 from edgecv.binary import library
@@ -63,12 +64,12 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
 
 
 def _in_integers(data: bytes) -> tuple[bytes, int]:
-    """The file with activations as tables and its first layer as fast, and how many tables."""
+    """The file with what is faster in integers, and how many activations are tables."""
     import onnx
 
     model = onnx.load_model_from_string(data)
     looked = looked_up(model)
-    changed = looked + rearranged(model)
+    changed = looked + rearranged(model) + unsliced(model)
     return (model.SerializeToString(deterministic=True) if changed else data), looked
 
 
