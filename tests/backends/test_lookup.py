@@ -122,6 +122,26 @@ def test_any_onnx_runtime_computes_the_same(channels: int, tmp_path: Path) -> No
     assert np.array_equal(played(content, x), answers(content, x, optimised=True))
 
 
+@pytest.mark.parametrize("count", [1, 5])
+def test_a_look_up_says_what_its_kernel_does(count: int, tmp_path: Path) -> None:
+    _, quantized = made(Net(nn.SiLU()), tmp_path)
+    model = onnx.load_model_from_string(compiled(quantized, tmp_path / "c"))
+    rng = np.random.default_rng(0)
+    tables = rng.integers(0, 256, (count, 256), np.uint8)
+    x = rng.integers(0, 256, (1, 3, 4, 5), np.uint8)
+    node = next(n for n in model.graph.node if n.op_type == "Lookup")
+    node.input[:], node.output[:] = ["x", "tables"], ["y"]
+    infos = [onnx.helper.make_tensor_value_info(n, 2, x.shape) for n in "xy"]
+    graph = onnx.helper.make_graph([node], "one", infos[:1], infos[1:])
+    graph.initializer.append(onnx.numpy_helper.from_array(tables, "tables"))
+    model.graph.CopyFrom(graph)
+    content = model.SerializeToString()
+    wanted = tables[np.arange(5) % count, x]
+    assert np.array_equal(answers(content, x), wanted)
+    assert np.array_equal(answers(content, x, optimised=True), wanted)
+    assert np.array_equal(played(content, x), wanted)
+
+
 def test_without_kernels_it_runs_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

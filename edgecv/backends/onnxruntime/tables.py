@@ -12,9 +12,14 @@ which leaves w's integers as they are. Tables hold what the file's own nodes giv
 numbers.
 
 The operator lies in the file with what it means (a function of ONNX): where the kernels are not
-registered, any ONNX Runtime computes the same by a Gather, slowly. ONNX Runtime's integer
+registered, any ONNX Runtime computes the same by GatherElements. ONNX Runtime's integer
 convolutions have their channels last: Lookup does, so that the transposes around it cancel out
 with theirs.
+
+Milliseconds of YOLOX-nano by what stands in for 104 look-ups (one thread of a Xeon with AVX-512
+VNNI; fp32 12.6, activations in ONNX Runtime's integer pieces 13.8, the kernel 9.5): Gather at
+256 c + x in int64 65, GatherElements by planes 19.1, at 256 c + x 22, by columns 24; the file's own
+nodes in floats, planes 22.7, channels last 55 (a DequantizeLinear with grids on the last axis).
 """
 
 from __future__ import annotations
@@ -189,23 +194,23 @@ def _fold(draft: Draft, place: _Place) -> None:
 
 
 def _meaning() -> Any:
-    """Lookup said in operators of ONNX: y[n, h, w, c] = tables.flat[256 c + x[n, h, w, c]]."""
-    from onnx import TensorProto, helper, numpy_helper
+    """Lookup said in operators of ONNX: a table is a row, and so is what is looked up in it.
 
-    def number(name: str, value: Any) -> Any:
-        held = numpy_helper.from_array(np.array(value, np.int64))
-        return helper.make_node("Constant", [], [name], value=held)
+    With C tables of a (N, H, W, C) image a row is a channel; with one it is all of the image.
+    """
+    from onnx import TensorProto, helper
 
     nodes = [
-        number("none", 0),
-        number("levels", LEVELS),
-        number("flat", [-1]),
-        helper.make_node("Size", ["tables"], ["size"]),
-        helper.make_node("Range", ["none", "size", "levels"], ["starts"]),
-        helper.make_node("Cast", ["x"], ["number"], to=TensorProto.INT64),
-        helper.make_node("Add", ["number", "starts"], ["at"]),
-        helper.make_node("Reshape", ["tables", "flat"], ["every"]),
-        helper.make_node("Gather", ["every", "at"], ["y"], axis=0),
+        helper.make_node("Constant", [], ["rest"], value_ints=[-1]),
+        helper.make_node("Shape", ["tables"], ["count"], start=0, end=1),
+        helper.make_node("Concat", ["rest", "count"], ["columns"], axis=0),
+        helper.make_node("Reshape", ["x", "columns"], ["apart"]),
+        helper.make_node("Transpose", ["apart"], ["rows"], perm=(1, 0)),
+        helper.make_node("Cast", ["rows"], ["at"], to=TensorProto.INT32),
+        helper.make_node("GatherElements", ["tables", "at"], ["found"], axis=1),
+        helper.make_node("Transpose", ["found"], ["back"], perm=(1, 0)),
+        helper.make_node("Shape", ["x"], ["shape"]),
+        helper.make_node("Reshape", ["back", "shape"], ["y"]),
     ]
     opset = [helper.make_opsetid("", OPSET)]
     return helper.make_function(DOMAIN, OP, ["x", "tables"], ["y"], nodes, opset)
