@@ -82,6 +82,7 @@ def test_no_scale_lies_inside(kind: str, tmp_path: Path) -> None:
     assert len(inner) == 2
     assert not packed & inner
     assert len(packed) == 3  # the image, and what each activation gives
+    assert not [told for told in whole.facts["warnings"] if "no int8 kernel" in told]
     wanted = answers(graph, x)
     assert db(wanted, answers(whole, x)) > db(wanted, answers(pieces, x)) - 0.5
 

@@ -137,7 +137,7 @@ def quantize_onnx(
         "samples": len(samples),
         "warnings": [
             *doubts(samples),
-            *(_without_kernel(model) if _multiplying(model) is None else []),
+            *(_without_kernel(model, floats - kept) if _multiplying(model) is None else []),
         ],
         "grid": grid.model_dump(),
     }
@@ -312,12 +312,16 @@ def _grouped_transposed(model: Any) -> set[str]:
     }
 
 
-def _without_kernel(model: Any) -> list[str]:
-    """Operators that ONNX Runtime's quantizer has no integer form of, a sentence each."""
+def _without_kernel(model: Any, joined: Collection[str]) -> list[str]:
+    """Operators that ONNX Runtime's quantizer has no integer form of, a sentence each.
+
+    joined: names of nodes that the engine computes with others
+    """
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     known = {*QLinearOpsRegistry, *QDQRegistry, *_MOVES}
-    ops = Counter(n.op_type for n in model.graph.node if n.op_type not in known)
+    left = [n for n in model.graph.node if n.op_type not in known and n.name not in joined]
+    ops = Counter(n.op_type for n in left)
     if whole := len(_whole_norms(model)):
         ops["LayerNormalization over several axes"] = whole
     return [
