@@ -44,11 +44,21 @@ class Stem(nn.Module):
         return self.last(self.depthwise(self.act(self.stem(x))))
 
 
+class Dense(Stem):
+    """The same, read by a dense 1x1 layer."""
+
+    def __init__(self, act: type[nn.Module], sizes: float) -> None:
+        super().__init__(act, sizes)
+        self.depthwise = nn.Conv2d(16, 16, 1)
+        with torch.no_grad():
+            self.depthwise.weight.div_(torch.logspace(0, sizes, 16).view(1, -1, 1, 1))
+
+
 @cache
-def exported(act: type[nn.Module], sizes: float) -> Graph:
+def exported(act: type[nn.Module], sizes: float, net: type[Stem] = Stem) -> Graph:
     torch.manual_seed(0)
-    folder = Path(_ROOM.name) / f"{act.__name__}{sizes}"
-    return export_tflite(Stem(act, sizes).eval(), torch.zeros(1, 3, 24, 24), folder)
+    folder = Path(_ROOM.name) / f"{net.__name__}{act.__name__}{sizes}"
+    return export_tflite(net(act, sizes).eval(), torch.zeros(1, 3, 24, 24), folder)
 
 
 @pytest.mark.parametrize(("act", "more"), [(nn.SiLU, ["MUL"]), (nn.ReLU, [])])
@@ -75,6 +85,28 @@ def test_evened_channels_keep_what_one_scale_loses(act, tmp_path: Path, monkeypa
         made = quantize_tflite(graph, images(), GRID, "int8", tmp_path / str(poor))
         found.append(sqnr(graph, made))
     assert found[0] > found[1] + 10
+
+
+def test_channels_of_a_silu_are_evened_in_front_of_a_dense_layer(
+    tmp_path: Path, monkeypatch
+) -> None:
+    graph = exported(nn.SiLU, 3.0, Dense)
+    found, contents = [], []
+    for poor in (_tflite_even.POOR, np.inf):
+        monkeypatch.setattr(_tflite_even, "POOR", poor)
+        contents.append(Measured(graph.path.read_bytes(), images()).content)
+        found.append(sqnr(graph, quantize_tflite(graph, images(), GRID, "int8", tmp_path / "made")))
+    assert contents[0] != contents[1]
+    assert found[0] > found[1] + 6
+    path = tmp_path / "evened.tflite"
+    path.write_bytes(contents[0])
+    a, b = (logits(replace(graph, path=p), images()[:4]) for p in (graph.path, path))
+    np.testing.assert_allclose(b, a, atol=1e-4 * np.abs(a).max())
+
+
+def test_dense_layers_behind_relu_stay_as_they_are() -> None:
+    content = exported(nn.ReLU, 3.0, Dense).path.read_bytes()
+    assert Measured(content, images()).content == content
 
 
 def test_even_channels_stay_as_they_are() -> None:

@@ -1,4 +1,4 @@
-"""Even channels in front of the depthwise layers of a float .tflite (`onnx_even.py` says why).
+"""Even channels in front of the convolutions of a float .tflite (`onnx_even.py` says why).
 
     ReLU, none   y'_c = α_c y_c, by the weights and the bias of the layer that makes y
     SiLU         x'_c = α_c x_c, likewise;  y'_c = x'_c sigmoid(x'_c / α_c) = α_c y_c
@@ -10,6 +10,12 @@ more. Of x what lies below -REACH is not looked at, silu(x) is nothing there.
     α_c = min(1 / max y_c, A / -min x_c, C / -min y_c)
 
 is the most that fits into x' in [-A, 1] and y' in [-C, 1]; A and C are those with the least noise.
+
+Behind a SiLU, whose x and y are rounded both, a dense convolution takes 1 / α into the columns of
+its weights. Those share a scale for each output o, which α spreads: its noise counts too, and the
+root of α is tried (as in Xiao et al., "SmoothQuant", ICML 2023):
+
+    noise_o = Σ_c w_oc² n_c / α_c² + s_o² / 12 Σ_c α_c² E[y_c²],  s_o = max_c |w_oc / α_c| / 127
 """
 
 from __future__ import annotations
@@ -28,6 +34,10 @@ from edgecv.stages.quantize.equalization import MOST
 from edgecv.stages.quantize.onnx_even import LEVELS, POOR
 from edgecv.stages.quantize.ranges import Range
 
+OF_SILU = 0.15  # of POOR: what matters behind a SiLU, for there are many in a row
+WEIGHT_LEVELS = 127
+ROOM = 1.25  # of a typical image's range: cut off at it, what is found is less sure
+POWERS = (1.0, 0.5)  # of α in front of dense layers
 BETTER = 0.5  # of the noise that there was: 3 dB less
 REACH = 6.0
 SPANS = np.geomspace(0.02, 50, 40)  # of A and C
@@ -35,8 +45,41 @@ _MAKERS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 @dataclass
+class _Dense:
+    """Weights of a dense reader by output and input channel, (O, C): the largest, the sum of
+    squares. taps: values of a channel that an output sums"""
+
+    large: np.ndarray
+    power: np.ndarray
+    taps: int
+
+    @classmethod
+    def of(cls, model: Any, op: Any) -> _Dense | None:
+        """None of a depthwise layer."""
+        kind = flatbuffer.op_name(model, op)
+        if kind != "CONV_2D":
+            return None
+        real = weights(model, kind, op)
+        assert real is not None
+        each = real.reshape(*real.shape[:2], -1).astype(np.float64)
+        return cls(np.abs(each).max(2), np.square(each).sum(2), each.shape[2])
+
+    def noise(
+        self, alpha: np.ndarray, each: np.ndarray, square: np.ndarray, variance: np.ndarray
+    ) -> float:
+        """The mean over outputs of noise to signal, at most 1 each. (C,) of the channels: their
+        noise, mean square and variance"""
+        step = (self.large / alpha).max(1) / WEIGHT_LEVELS
+        own_ = np.square(step) / 12 * self.taps * (np.square(alpha) @ square)
+        signal = self.power @ variance
+        alive = signal > 0
+        share = (self.power @ each + own_)[alive] / signal[alive]
+        return float(np.minimum(share, 1.0).mean()) if alive.any() else 0.0
+
+
+@dataclass
 class _Place:
-    """y, which depthwise layers alone read, at once or behind a PAD.
+    """y, which convolutions alone read, at once or behind a PAD.
 
     maker: the layer that can take α. gate: the LOGISTIC of a SiLU; None of ReLU or nothing
     """
@@ -53,13 +96,14 @@ class _Place:
 
 @dataclass
 class _Seen:
-    """What the channels of x and y held.
+    """What the channels of x and y held, and what reads them.
 
     sums: (3, C) of y, its square, the square of dy/dx. ends: (3, C) of each image's least and
     largest x and its least y, added up; least, most: over all images
     """
 
     gated: bool
+    readers: list[_Dense | None]
     sums: np.ndarray = field(default_factory=lambda: np.zeros(()))
     ends: np.ndarray = field(default_factory=lambda: np.zeros(()))
     least: np.ndarray = field(default_factory=lambda: np.full((), np.inf))
@@ -100,7 +144,8 @@ class _Seen:
         )
 
     def noise(self, alpha: np.ndarray) -> float:
-        """The mean over channels of noise to signal in y, at most 1 each."""
+        """The mean over channels of noise to signal in y, over outputs of what dense layers make
+        of it, at most 1 each: that of the reader with the most."""
         x, y = (np.square((high - low) / LEVELS) / 12 for low, high in self.spans(alpha, False))
         total, square, slope = self.sums / self.count
         variance = square - np.square(total)
@@ -108,13 +153,18 @@ class _Seen:
         if not alive.any():
             return 0.0
         each = (y + (x * slope if self.gated else 0.0)) / np.square(alpha)
-        return float(np.minimum(each[alive] / variance[alive], 1.0).mean())
+        alone = float(np.minimum(each[alive] / variance[alive], 1.0).mean())
+        return max(
+            alone if reader is None else reader.noise(alpha, each, square, variance)
+            for reader in self.readers
+        )
 
     def best(self) -> np.ndarray:
         """α with the least noise."""
         low, high, under = np.abs(self.ends / self.images)
         found = self.as_it_is
         least = self.noise(found)
+        powers = POWERS if any(self.readers) else POWERS[:1]
         with np.errstate(divide="ignore"):
             for a in SPANS if self.gated else SPANS[-1:]:
                 for c in SPANS:
@@ -124,10 +174,11 @@ class _Seen:
                         return found
                     alpha = np.where(alive, alpha, 1.0)
                     alpha /= np.exp(np.log(alpha[alive]).mean())
-                    alpha = np.clip(np.where(alive, alpha, 1.0), 1 / MOST, MOST)
-                    noise = self.noise(alpha)
-                    if noise < least:
-                        found, least = alpha, noise
+                    for power in powers:
+                        some = np.clip(np.where(alive, alpha, 1.0) ** power, 1 / MOST, MOST)
+                        noise = self.noise(some)
+                        if noise < least:
+                            found, least = some, noise
         return found
 
 
@@ -147,7 +198,7 @@ def even(
     places = list(_places(model))
     if not places:
         return 0, {}
-    seen = [_Seen(place.gate is not None) for place in places]
+    seen = [_Seen(p.gate is not None, [_Dense.of(model, r) for r in p.readers]) for p in places]
     for value_of in runs():
         for place, held in zip(places, seen, strict=True):
             x = value_of(place.x)
@@ -155,7 +206,7 @@ def even(
     tensors, found, count = flatbuffer.graph_of(model).tensors, Evened(), 0
     for place, held in zip(places, seen, strict=True):
         before = held.noise(held.as_it_is)
-        if before <= POOR:
+        if before <= POOR * (1.0 if place.gate is None else OF_SILU):
             continue
         alpha = held.best()
         if held.noise(alpha) > BETTER * before:
@@ -172,7 +223,9 @@ def even(
 
 def _ranges(held: _Seen, alpha: np.ndarray) -> Iterator[tuple[Range, Range]]:
     """Of x', of y' and of the x that LOGISTIC reads."""
-    yield from zip(held.spans(alpha, False), held.spans(alpha, True), strict=True)
+    for typical, whole in zip(held.spans(alpha, False), held.spans(alpha, True), strict=True):
+        low, high = (ROOM * end for end in typical)
+        yield (max(low, whole[0]), min(high, whole[1])), whole
     as_it_was = (held.spans(held.as_it_is, whole)[0] for whole in (False, True))
     typical, whole = (told_apart(span) for span in as_it_was)
     yield typical, whole
@@ -181,7 +234,7 @@ def _ranges(held: _Seen, alpha: np.ndarray) -> Iterator[tuple[Range, Range]]:
 def _places(model: Any) -> Iterator[_Place]:
     index = Index(flatbuffer.graph_of(model))
     for y, maker in list(index.makers.items()):
-        readers = _depthwise(model, index, y)
+        readers = _convolutions(model, index, y)
         if not readers:
             continue
         gate, allowed = None, {"NONE", "RELU"}
@@ -193,20 +246,21 @@ def _places(model: Any) -> Iterator[_Place]:
         fused = maker.builtinOptions.fusedActivationFunction
         if fused not in [flatbuffer.enum("ActivationFunctionType", name) for name in allowed]:
             continue
-        if weights(model, kind, maker) is not None:
+        dense = any(flatbuffer.op_name(model, r) == "CONV_2D" for r in readers)
+        if weights(model, kind, maker) is not None and (gate is not None or not dense):
             yield _Place(y, readers, maker, gate)
 
 
-def _depthwise(model: Any, index: Index, tensor: int) -> list[Any]:
-    """The depthwise layers that read a tensor; none where anything else does."""
+def _convolutions(model: Any, index: Index, tensor: int) -> list[Any]:
+    """The convolutions that read a tensor; none where anything else does, or one in groups."""
     found: list[Any] = []
     if tensor in map(int, index.graph.outputs):
         return []
     for op in index.readers.get(tensor, []):
         kind, inner = flatbuffer.op_name(model, op), [op]
         if kind == "PAD":
-            inner = _depthwise(model, index, int(op.outputs[0]))
-        elif kind != "DEPTHWISE_CONV_2D" or weights(model, kind, op) is None:
+            inner = _convolutions(model, index, int(op.outputs[0]))
+        elif not _reads(model, index, op, tensor):
             return []
         if not inner:
             return []
@@ -214,11 +268,26 @@ def _depthwise(model: Any, index: Index, tensor: int) -> list[Any]:
     return found
 
 
+def _reads(model: Any, index: Index, op: Any, tensor: int) -> bool:
+    """Whether a convolution with constant weights, dense or depthwise, reads a tensor."""
+    kind = flatbuffer.op_name(model, op)
+    if kind not in _MAKERS or int(op.inputs[0]) != tensor:
+        return False
+    real = weights(model, kind, op)
+    channels = index.graph.tensors[tensor].shape[-1]
+    return real is not None and (kind != "CONV_2D" or real.shape[1] == channels)
+
+
 def _even(model: Any, place: _Place, alpha: np.ndarray) -> None:
     for reader in place.readers:
-        real = weights(model, "DEPTHWISE_CONV_2D", reader)
+        kind = flatbuffer.op_name(model, reader)
+        real = weights(model, kind, reader)
         assert real is not None
-        _scaled(model, reader, 1 / np.repeat(alpha, len(real) // len(alpha)), False)
+        if kind == "CONV_2D":
+            made = (real / alpha.reshape(1, -1, 1, 1)).astype(real.dtype)
+            flatbuffer.set_constant(model, own(model, reader, 1), as_in_file(kind, made))
+        else:
+            _scaled(model, reader, 1 / np.repeat(alpha, len(real) // len(alpha)), False)
     _scaled(model, place.maker, alpha, True)
     if place.gate is None:
         return
