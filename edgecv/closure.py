@@ -236,6 +236,7 @@ def _code(
     # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
     choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
     choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
+    choices[f"{NAME}.restructuring.for_*"] = ()  # counts where a step says it (`Stage.modules`)
     choices[f"{NAME}.importing.from_*"] = ()  # formats that are read for others, likewise
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
     # A task counts where it is among the modules; where none is, labels are classes.

@@ -326,7 +326,8 @@ def stage_key(
     format that it writes, which has a reference engine; also: modules that run besides"""
     graphs = {target.graph for target in measured} | ({graph} if graph else set())
     engines = {target.backend for target in measured} | {reference(g) for g in graphs}
-    roots = [*also, type(stage).__module__, *(["edgecv.measuring.run"] if measured else [])]
+    own = [type(stage).__module__, *stage.modules()]
+    roots = [*also, *own, *(["edgecv.measuring.run"] if measured else [])]
     key: Key = {"kind": stage.word, stage.word: stage.parameters()}
     return key | code(roots, engines, graphs=graphs)
 

@@ -174,7 +174,7 @@ def _served(
     """Whether answers serve the task as float's do, where the graph was judged by that."""
     if not graph.facts.get("fidelity", {}).get("good"):
         return None
-    from edgecv.stages.quantize.task_fidelity import FAITHFUL, TaskFidelity
+    from edgecv.task_fidelity import FAITHFUL, TaskFidelity
 
     def served(reference: Answers, own: Answers) -> bool:
         task = _task(job, graph, own)

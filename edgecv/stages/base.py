@@ -142,6 +142,10 @@ class Stage(BaseModel):
         """Whether it changes an .onnx file and gives one, with these parameters."""
         return False
 
+    def modules(self) -> tuple[str, ...]:
+        """Modules that run with these parameters, beside what its own imports."""
+        return ()
+
     def unfit(self, task: str) -> str:  # noqa: ARG002
         """Why networks of that task, another than classification, cannot go through it with these
         parameters: the end of a sentence; "" where they can."""

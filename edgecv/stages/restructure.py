@@ -16,7 +16,7 @@ block: prune first.
 `into: hardswish`, `relu6` or `relu` is of an .onnx file (or of what a PyTorch network is exported
 as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, every layer
 is fitted again in closed form, and the network learns from its float self on data.train, without
-labels (`edgecv.restructuring.cheaper`).
+labels (`edgecv.restructuring.for_activations`).
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from edgecv import counting, naming
+from edgecv import counting, naming, restructuring
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.restructuring import Activation, Into
@@ -103,6 +104,10 @@ class Restructure(Training):
     def on_files(self) -> bool:
         return self.into in ACTIVATIONS
 
+    def modules(self) -> tuple[str, ...]:
+        """Engines run what becomes of activations, and nothing of what becomes of convolutions."""
+        return (f"{restructuring.__name__}.for_activations",) if self.on_files() else ()
+
     def planned(self, step: str) -> Edit | None:
         if self.on_files():
             return None
@@ -114,11 +119,10 @@ class Restructure(Training):
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module); of activations also the Path of an .onnx file."""
         if self.on_files():
-            from edgecv.restructuring.cheaper import Choice, cheaper
-
-            into: Any = self.into
-            choice = Choice(into, self.layers, self.share, self.passes, self.samples)
-            cheaper(source, choice, context)
+            (name,) = self.modules()
+            way: Any = import_module(f"edgecv.restructuring.for_{name.rpartition('for_')[2]}")
+            choice = way.Choice(self.into, self.layers, self.share, self.passes, self.samples)
+            way.cheaper(source, choice, context)
             return
         import torch
 

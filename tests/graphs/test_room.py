@@ -18,11 +18,14 @@ NAMED = {
     "replay.py": "a Q/DQ file alone says for which processors its integers are",
     "runtime/outside.py": "reads the bytes of each format, on a device too",
     "distillation/teacher_onnx.py": "reads that format, and proves it on its reference engine",
+    "distillation/unlabelled.py": "a file teaches and is taught, proven on its reference engine",
     "importing/tflite/proof.py": "a file and what was made of it, each on its reference engine",
     "ladder/*_form.py": "a format, opened on its reference engine",
     "ladder/for_*.py": "a format, taken apart on its reference engine",
     "quantizers/for_*.py": "tensors of a format, by its reference engine",
     "reading_graph.py": "puts nodes of that format behind a network",
+    "restructuring/activations.py": "changes files of that format, run by its reference engine",
+    "restructuring/refitting.py": "fits files of that format to what its reference engine gives",
     "report/saliency.py": "gradients of a format, by its reference engine",
     "report/surgery.py": "gradients of a format, by its reference engine",
     "stages/export/*onnx*.py": "makes that format, and runs what it made",
@@ -33,6 +36,7 @@ NAMED = {
     "stages/quantize/nncf*.py": "makes a format int8 for the engine whose quantizer it is",
     "stages/quantize/sensitivity.py": "measures ONNX graphs by their reference engine",
     "why/onnx_*.py": "looks at that format, measures it on its reference engine",
+    "why/rounding/qdq.py": "rounds tensors of that format one by one, on its reference engine",
     "why/tflite_view.py": "looks at that format, measures it on its reference engine",
 }
 

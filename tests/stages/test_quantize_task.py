@@ -28,8 +28,8 @@ from edgecv.stages.quantize.costly import Costly, why_float
 from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
-from edgecv.stages.quantize.task_fidelity import TaskFidelity
 from edgecv.stages.quantize.trial import Judged
+from edgecv.task_fidelity import TaskFidelity
 from tests import networks as nets
 
 SIDE, CELL, COLOURS = 32, 8, 3

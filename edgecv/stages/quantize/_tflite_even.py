@@ -30,8 +30,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.index import Index
 from edgecv.graphs.tflite.layers import as_in_file, operand, own, weights
 from edgecv.stages.quantize._tflite_gates import gate_of, told_apart
-from edgecv.stages.quantize.equalization import MOST
-from edgecv.stages.quantize.onnx_even import LEVELS, POOR
+from edgecv.stages.quantize.equalization import LEVELS, MOST, POOR
 from edgecv.stages.quantize.ranges import Range
 
 OF_SILU = 0.15  # of POOR: what matters behind a SiLU, for there are many in a row

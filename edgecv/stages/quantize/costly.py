@@ -2,7 +2,7 @@
 
     lost_l = 1 - fidelity(f(x; q_l for f_l))     q_l: layer l in integers, fed the float tensors
 
-The fidelity is the task's own metric against what the float network says (`task_fidelity.py`), on a
+The fidelity is the task's own metric against what the float network says (`task_fidelity`), on a
 few images. Where the result's own grid is what harms, whatever reads it stays float too.
 """
 
@@ -17,7 +17,7 @@ from edgecv.ladder.layers import Layer, Sample
 from edgecv.ladder.matching import Pair
 from edgecv.stages.quantize.harm import Harm, Known, Progress, blamed_names, forms, paired, runs
 from edgecv.stages.quantize.mixed import Problem
-from edgecv.stages.quantize.task_fidelity import TaskFidelity, stacked
+from edgecv.task_fidelity import TaskFidelity, stacked
 
 FEW = 6  # images that each layer is judged on
 LEAST = 0.02  # of the metric: a layer that loses less is left alone

@@ -22,6 +22,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 MOST = 64.0  # how far α may go from 1 either way
+POOR = 0.01  # of noise to signal, -20 dB: channels of a tensor that is noisier are evened out
+LEVELS = 255  # steps of 8 bits
 TINY = 1e-6  # of the largest channel: less is a channel that holds nothing
 
 

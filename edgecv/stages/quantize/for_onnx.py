@@ -21,8 +21,8 @@ from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import Options, Sensitivity
 from edgecv.stages.quantize.sensitivity import Progress
-from edgecv.stages.quantize.task_fidelity import TaskFidelity
 from edgecv.target import Target
+from edgecv.task_fidelity import TaskFidelity
 
 
 def quantize(

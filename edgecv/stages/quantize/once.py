@@ -39,9 +39,9 @@ from edgecv.stages.quantize.learned import is_learned, notes
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
-from edgecv.stages.quantize.task_fidelity import FAITHFUL, TaskFidelity
 from edgecv.steadiness import explained
 from edgecv.store import file_sha256
+from edgecv.task_fidelity import FAITHFUL, TaskFidelity
 
 log = logging.getLogger(__name__)
 

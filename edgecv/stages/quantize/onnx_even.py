@@ -30,11 +30,10 @@ from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.replay import sample
 from edgecv.samples import CalibrationData
-from edgecv.stages.quantize.equalization import scales
+from edgecv.stages.quantize.equalization import LEVELS, POOR, scales
 
 IMAGES = 32
-POOR, BETTER = 0.01, 0.25  # -20 dB of noise; 6 dB less of it
-LEVELS = 255
+BETTER = 0.25  # of the noise that there was: 6 dB less
 NAMED = "/even"  # behind the name of the tensor
 
 

@@ -4,7 +4,7 @@
 
 Of several outputs (or quantities side by side in one) it is the sum of theirs, each against its own
 signal as SQNR has it (`edgecv.runtime.fidelity`): what only one of them reads counts as well. Where
-the task can be asked, it is what its metric loses against the float answers (`task_fidelity.py`).
+the task can be asked, it is what its metric loses against float (`edgecv.task_fidelity`).
 
 One thing is a layer's weights or an activation. Everything else stays float, so a noise is a
 thing's own; they add up to the whole graph's, roughly. The steps are those of the quantized graph,
@@ -26,7 +26,7 @@ from edgecv.graphs.onnx.names import layer_name
 from edgecv.runtime.fidelity import compare_all
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.mixed import Problem
-from edgecv.stages.quantize.task_fidelity import TaskFidelity
+from edgecv.task_fidelity import TaskFidelity
 
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 Progress = Callable[[int, int], None]

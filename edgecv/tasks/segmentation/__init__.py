@@ -208,10 +208,9 @@ class SegmentationTask(Task):
         sizes: Sequence[tuple[int, int]],  # noqa: ARG002
     ) -> Maps | None:
         """The maps."""
-        from edgecv.data.annotations import Maps
+        from edgecv.tasks.segmentation import metric
 
-        truth = Maps.of([read.map for read in reads])
-        return truth if (truth.flat != IGNORED).any() else None
+        return metric.told_by(reads)
 
     def difference(self, before: Parts, after: Parts, alpha: float) -> Difference:
         from edgecv.tasks.segmentation import metric

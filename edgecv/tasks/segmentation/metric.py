@@ -20,6 +20,12 @@ from edgecv.tasks import paired
 from edgecv.tasks.base import Difference, Parts, Score
 
 
+def told_by(reads: Sequence[Any]) -> Maps | None:
+    """The maps that were read, as what is true; None where no pixel is of any class."""
+    truth = Maps.of([read.map for read in reads])
+    return truth if (truth.flat != IGNORED).any() else None
+
+
 def score(reads: Iterable[Any], truth: Maps, classes: Sequence[str]) -> Score:
     """mIoU, IoU of each class, and beside it the share of pixels that are right.
 

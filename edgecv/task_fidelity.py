@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,9 +24,11 @@ from edgecv.replay import Answers
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of
-from edgecv.stages.base import Context
 from edgecv.task_score import graph_task
 from edgecv.tasks.base import Task
+
+if TYPE_CHECKING:
+    from edgecv.stages.base import Context
 
 log = logging.getLogger(__name__)
 
