@@ -181,7 +181,7 @@ def _served(
         if task is None:
             return False
         asked = TaskFidelity(task, graph.shown, preprocess, None, job.labels or ()).on(reference)
-        return asked is not None and asked.score(own) >= FAITHFUL
+        return asked is not None and asked.enough and asked.score(own) >= FAITHFUL
 
     return served
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAITHFUL = 0.85  # of the metric: YOLOX-nano's variants above it lost 1 mAP, those below 0.6 lost 8
+# A few images, or a few boxes on them, are kept by chance: SQNR tells more than they do.
+LEAST_IMAGES, LEAST_BOXES = 8, 16
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,18 @@ class TaskFidelity:
     truth: Any
     classes: tuple[str, ...]
 
+    @property
+    def enough(self) -> bool:
+        """Whether there is so much to keep that keeping it says something."""
+        boxes = getattr(self.truth, "boxes", None)
+        return len(self.truth) >= LEAST_IMAGES and (boxes is None or len(boxes) >= LEAST_BOXES)
+
     @staticmethod
     def of(source: Graph, answers: Answers, context: Context) -> TaskFidelity | None:
         """answers: of the float graph `source`, each output (N, ...), real values, channels first.
 
         None where labels are classes or nobody says how outputs are read, where the task tells no
-        truth, and where the network finds nothing on these images.
+        truth, and where the network finds next to nothing on these images (`enough`).
         """
         if tasks.of_classes(context.task) or batch_of(source.inputs) > 1:
             return None
@@ -66,7 +74,8 @@ class TaskFidelity:
             log.info("%s: fidelity is not asked of the task: %s", context.where, e)
             return None
         asked = TaskFidelity(task, source.shown, context.preprocess, None, context.labels or ())
-        return asked.on(answers)
+        found = asked.on(answers)
+        return found if found is not None and found.enough else None
 
     def on(self, answers: Answers) -> TaskFidelity | None:
         """The same where the float network's answers are these, of other images."""

@@ -7,7 +7,6 @@ numbers stand in its initializers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,14 +100,3 @@ def written(model: Any, layers: Sequence[Layer], values: Mapping[str, torch.Tens
             array = np.array(value.T if transposed else value, order="C")
             held[name].CopyFrom(onnx.numpy_helper.from_array(array, name))
     return made
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Two threads on a busy machine are slower than one, and their sums differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

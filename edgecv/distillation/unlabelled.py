@@ -24,10 +24,11 @@ from torch.func import functional_call
 
 from edgecv.backends.onnxruntime.tensors import Runner, runner
 from edgecv.distillation.relevance import probabilities, weights
-from edgecv.distillation.student import Student, one_thread, read, written
+from edgecv.distillation.student import Student, read, written
 from edgecv.errors import DataError, ParityError
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.index import Index
+from edgecv.one_thread import one_thread
 from edgecv.restructuring.activations import ended, quantities
 from edgecv.stages.base import no_progress
 from edgecv.training import memory_format

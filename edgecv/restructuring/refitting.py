@@ -21,7 +21,8 @@ from torch import fx, nn
 
 from edgecv.backends.onnxruntime.tensors import runner
 from edgecv.distillation.relevance import probabilities, relevance, weights
-from edgecv.distillation.student import Layer, Student, one_thread, read, written
+from edgecv.distillation.student import Layer, Student, read, written
+from edgecv.one_thread import one_thread
 from edgecv.restructuring.activations import ended, quantities
 from edgecv.stages.base import no_progress
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from edgecv import counting, naming, restructuring
+from edgecv import counting, naming
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.restructuring import Activation, Into
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ACTIVATIONS = get_args(Activation)
+FILES = "activations"  # of a module's name, put together: convolutions' keys do not hold it
 # What is read where `into` is an activation; `name`, `from` and `ship` are of every stage.
 OF_ACTIVATIONS = ("into", "layers", "samples", "share", "passes")
 
@@ -106,7 +107,7 @@ class Restructure(Training):
 
     def modules(self) -> tuple[str, ...]:
         """Engines run what becomes of activations, and nothing of what becomes of convolutions."""
-        return (f"{restructuring.__name__}.for_activations",) if self.on_files() else ()
+        return (f"edgecv.restructuring.for_{FILES}",) if self.on_files() else ()
 
     def planned(self, step: str) -> Edit | None:
         if self.on_files():
@@ -119,8 +120,7 @@ class Restructure(Training):
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module); of activations also the Path of an .onnx file."""
         if self.on_files():
-            (name,) = self.modules()
-            way: Any = import_module(f"edgecv.restructuring.for_{name.rpartition('for_')[2]}")
+            way: Any = import_module(f"edgecv.restructuring.for_{FILES}")
             choice = way.Choice(self.into, self.layers, self.share, self.passes, self.samples)
             way.cheaper(source, choice, context)
             return

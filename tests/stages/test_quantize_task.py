@@ -29,7 +29,7 @@ from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
 from edgecv.stages.quantize.trial import Judged
-from edgecv.task_fidelity import TaskFidelity
+from edgecv.task_fidelity import LEAST_BOXES, LEAST_IMAGES, TaskFidelity
 from tests import networks as nets
 
 SIDE, CELL, COLOURS = 32, 8, 3
@@ -107,6 +107,23 @@ def test_float_is_faithful_to_itself_and_what_is_silent_is_not(tmp_path: Path) -
     assert 0.3 < asked.score((silent,)) < 0.7
     assert asked.to_json(asked.score((said,)))["good"]
     assert asked.on((silent[:12],)) is None  # float that finds nothing tells nothing
+
+
+def test_a_few_pictures_or_boxes_are_no_evidence(tmp_path: Path) -> None:
+    """What keeps the only box of a few pictures is not called faithful: SQNR's bounds hold."""
+    source, here = exported(1.0, tmp_path / "float"), context(tmp_path)
+    (said,) = plain_answers(source, pictures().pixels, here.preprocess)
+    assert TaskFidelity.of(source, (said[: LEAST_IMAGES - 1],), here) is None
+    sparse = said.copy()
+    sparse[1:, 4] = -20.0  # objectness: only the first picture's boxes are left
+    whole = TaskFidelity.of(source, (said,), here)
+    assert whole is not None
+    assert whole.enough
+    alone = whole.on((sparse,))
+    assert alone is not None
+    assert 0 < len(alone.truth.boxes) < LEAST_BOXES
+    assert not alone.enough
+    assert TaskFidelity.of(source, (sparse,), here) is None
 
 
 @pytest.mark.parametrize("task", [None, "classification", "none"])

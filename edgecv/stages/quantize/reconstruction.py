@@ -15,7 +15,6 @@ serves those best is the one that is kept, and the start is one of the states.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
@@ -25,6 +24,7 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgecv.errors import DataError, UnsupportedError
+from edgecv.one_thread import one_thread
 from edgecv.samples import CalibrationData
 
 PASSES, STEPS, BATCH, SEED = 3, 54, 8, 0  # at least so many passes, and so many steps
@@ -97,7 +97,7 @@ def reconstruct(subject: Subject, samples: CalibrationData, limit: int) -> Outco
     """
     held = np.arange(HELD_BACK // 2, len(samples), HELD_BACK)
     seen = np.setdiff1d(np.arange(len(samples)), held)
-    with _one_thread():
+    with one_thread():
         work = _Work(subject, limit)
         before = best = work.sqnr_db(samples[held])
         kept = work.state()
@@ -267,14 +267,3 @@ class Collect(fx.Interpreter):
         if n.name in self._wanted:
             self.found[self._wanted[n.name]] = value
         return value
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Two threads on a busy machine are slower than one, and their sums differ."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
