@@ -75,7 +75,7 @@ class ChannelShuffle(nn.Module):
     """`channels` seen as (groups, channels / groups) are transposed; the other way undoes it.
 
     A Gather along the channels, which is exported everywhere (reshape and transpose are refused by
-    the TFLite export); in TFLite files it stands between two TRANSPOSEs and costs time.
+    the TFLite export); for LiteRT the convolutions around it do it (`backends/tflite/channels.py`).
     """
 
     def __init__(self, channels: int, groups: int) -> None:

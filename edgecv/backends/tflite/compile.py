@@ -1,4 +1,8 @@
-"""A .tflite graph is its own artifact: LiteRT reads on the device the file that was exported."""
+"""A .tflite graph is its own artifact: LiteRT reads on the device the file that was exported.
+
+Only shuffles of channels are done by the convolutions around them (`channels.py`): LiteRT runs them
+number by number.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from pathlib import Path
 from edgecv.backends import Compiled
 from edgecv.backends.tflite import custom
 from edgecv.backends.tflite.run import Session, probe
+from edgecv.backends.tflite.unshuffled import unshuffled
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
@@ -16,7 +21,7 @@ FILE = "model.tflite"
 
 
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
-    """Copy the graph to out/model.tflite, having loaded it and seen only operators of LiteRT's.
+    """Write the graph to out/model.tflite, having loaded it and seen only operators of LiteRT's.
 
     Raises UnsupportedError (not a .tflite, custom operators, which need code of their own on the
     device), ModelError (damaged) and EngineError (LiteRT refuses it).
@@ -30,14 +35,15 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
 
 
 def load(graph: Graph, target: Target) -> bytes:
-    """The file's bytes, checked: TFLite, one subgraph, operators that LiteRT runs."""
+    """The file's bytes, checked: TFLite, one subgraph, operators that LiteRT runs. Channels lie
+    where shuffles would bring them (`channels.py`)."""
     where = f"compile for {target.name}"
     if graph.format != "tflite":
         raise UnsupportedError(where, f"takes a .tflite, got .{graph.format}", "export to tflite")
     content = graph.path.read_bytes()
     model = flatbuffer.parse(content, str(graph.path))
     custom.refuse_unknown(model, where)
-    return content
+    return flatbuffer.written(model) if unshuffled(model) else content
 
 
 def versions() -> dict[str, str]:

@@ -1,0 +1,101 @@
+"""Shuffles of channels are done by the convolutions around them: the same numbers, from rows."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+from torch import nn  # noqa: E402
+
+from edgecv.backends.tflite.compile import compile  # noqa: E402
+from edgecv.backends.tflite.run import Session  # noqa: E402
+from edgecv.graph import Graph  # noqa: E402
+from edgecv.graphs.tflite import flatbuffer  # noqa: E402
+from edgecv.stages.export.tflite import export_tflite  # noqa: E402
+from edgecv.stages.quantize.tflite_int8 import quantize_tflite  # noqa: E402
+from edgecv.target import load  # noqa: E402
+from edgecv.zoo.blocks import ChannelShuffle  # noqa: E402
+from tests.backends.tflite_graphs import GRID, images  # noqa: E402
+
+SLOW = {"STRIDED_SLICE", "GATHER", "GATHER_ND", "TRANSPOSE"}
+HALF = 16
+_ROOM = tempfile.TemporaryDirectory(prefix="edgecv-test-shuffles-")
+
+
+class Shuffled(nn.Module):
+    """Units of ShuffleNetV2, sliced as files do or shuffled as the zoo's, then the next stage's.
+
+    seen: the last half is an output too
+    """
+
+    def __init__(self, gather: bool = False, seen: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.seen = seen
+        self.shuffle = ChannelShuffle(2 * HALF, 2) if gather else None
+        self.stem, self.side = nn.Conv2d(3, HALF, 3, padding=1), nn.Conv2d(3, HALF, 1)
+        self.right = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(HALF, 8, 1), nn.ReLU(), nn.Conv2d(8, HALF, 1), nn.ReLU())
+            for _ in range(3)
+        )
+        self.down = nn.Conv2d(2 * HALF, 2 * HALF, 3, stride=2, padding=1, groups=2 * HALF)
+        self.wide, self.last = nn.Conv2d(2 * HALF, 16, 1), nn.Conv2d(2 * HALF, 16, 1)
+
+    def forward(self, x: torch.Tensor) -> object:
+        x = torch.cat([torch.relu(self.stem(x)), torch.relu(self.side(x))], 1)
+        for unit in self.right:
+            if self.shuffle is None:
+                left, right = x[:, ::2], x[:, 1::2]
+            else:
+                x = self.shuffle(x)
+                left, right = x[:, :HALF], x[:, HALF:]
+            x = torch.cat([left, unit(right)], 1)
+        pooled = nn.functional.avg_pool2d(x, 2)
+        y = self.wide(self.down(x)) + self.last(pooled)
+        return (y, right) if self.seen else y
+
+
+@cache
+def graph_of(**options: bool) -> Graph:
+    room = Path(_ROOM.name) / str(options)
+    return export_tflite(Shuffled(**options).eval(), torch.zeros(1, 3, 24, 24), room)
+
+
+def both(graph: Graph, integer: bool, room: Path) -> tuple[list[dict[str, np.ndarray]], set[str]]:
+    """The answers of a graph and of what is compiled of it, and the operators of the second."""
+    if integer:
+        graph = quantize_tflite(graph, images()[:8], GRID, "float32", room / "int8")
+    compile(graph, load("tflite"), room / "out")
+    path = room / "out" / "model.tflite"
+    sessions = [Session({p.name: p.read_bytes()}) for p in (graph.path, path)]
+    name = sessions[0].inputs[0].name
+    answers = [s.run({name: images()[9:10]}) for s in sessions]
+    again = room / "again"
+    compile(graph, load("tflite"), again)
+    assert (again / "model.tflite").read_bytes() == path.read_bytes()
+    return answers, set(flatbuffer.op_counts(flatbuffer.read(path)))
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["fp32", "int8"])
+@pytest.mark.parametrize("options", [{}, {"gather": True}], ids=str)
+def test_they_are_the_same_numbers(options: dict[str, bool], integer: bool, tmp_path: Path) -> None:
+    (want, got), ops = both(graph_of(**options), integer, tmp_path)
+    assert not ops & SLOW, "nothing is picked number by number"
+    for name, values in want.items():
+        assert np.std(values) > 0
+        assert np.allclose(got[name], values, rtol=0, atol=0 if integer else 1e-5)
+
+
+@pytest.mark.parametrize("integer", [False, True], ids=["fp32", "int8"])
+def test_what_is_given_out_keeps_its_order(integer: bool, tmp_path: Path) -> None:
+    """One half is an output: its channels, and those that it is made of, stay where they are."""
+    (want, got), ops = both(graph_of(seen=True), integer, tmp_path)
+    assert "STRIDED_SLICE" in ops
+    assert len(want) == 2
+    for name, values in want.items():
+        assert np.allclose(got[name], values, rtol=0, atol=0 if integer else 1e-5)
