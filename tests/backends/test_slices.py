@@ -1,4 +1,5 @@
-"""Every k-th channel in integers, picked by weights or gathered: the same numbers."""
+"""Every k-th channel in integers, picked by weights or gathered; averages and softmaxes likewise:
+the same numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,11 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 from torch import nn  # noqa: E402
 
+from edgecv.backends.onnxruntime import slices as picking  # noqa: E402
+from edgecv.backends.onnxruntime.averages import averaged  # noqa: E402
+from edgecv.backends.onnxruntime.profile import ONES  # noqa: E402
 from edgecv.backends.onnxruntime.slices import unsliced  # noqa: E402
+from edgecv.backends.onnxruntime.softmax import flattened  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
@@ -39,7 +44,7 @@ class Shuffled(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("options", "slices", "gathers"),
+    ("options", "slices", "picked"),
     [
         ({}, 2, 1),
         ({"step": 3}, 2, 1),
@@ -49,8 +54,9 @@ class Shuffled(nn.Module):
     ],
 )
 def test_they_are_the_same_numbers(
-    options: dict[str, int], slices: int, gathers: int, tmp_path: Path
+    options: dict[str, int], slices: int, picked: int, tmp_path: Path
 ) -> None:
+    """picked: slices that become a convolution of their own"""
     net = Shuffled(**options).eval()
     graph = export_onnx(net, torch.zeros(1, 3, 24, 24), tmp_path / "float")
     x = images()
@@ -59,7 +65,57 @@ def test_they_are_the_same_numbers(
     model = onnx.load_model_from_string(content)
     assert unsliced(model) == slices
     onnx.checker.check_model(model, full_check=True)
-    assert sum(n.op_type == "Gather" for n in model.graph.node) == gathers
+    kinds = [n.op_type for n in model.graph.node]
+    assert sum(n.op_type == "Conv" and n.name.endswith(ONES) for n in model.graph.node) == picked
+    assert not slices or not {"Slice", "Gather"} & {*kinds}
     made = model.SerializeToString(deterministic=True)
     assert made == compiled(quantized, tmp_path / "c")
     assert np.array_equal(answers(made, x, optimised=True), answers(content, x, optimised=True))
+
+
+def test_many_channels_are_gathered(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(picking, "MOST", 4)
+    graph = export_onnx(Shuffled().eval(), torch.zeros(1, 3, 24, 24), tmp_path / "float")
+    x = images()
+    quantized = quantize_onnx(graph, x, load("cpu").grid, tmp_path / "q")
+    content = quantized.path.read_bytes()
+    model = onnx.load_model_from_string(content)
+    assert unsliced(model) == 2
+    assert [n.op_type for n in model.graph.node].count("Gather") == 1
+    made = model.SerializeToString(deterministic=True)
+    assert np.array_equal(answers(made, x, optimised=True), answers(content, x, optimised=True))
+
+
+class Averaged(nn.Module):
+    """pads: of the average, which counts them or not."""
+
+    def __init__(self, kernel: int = 3, pads: int = 1, counted: bool = True) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.last = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 5, 1)
+        self.pool = nn.AvgPool2d(kernel, 2, pads, count_include_pad=counted)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.softmax(self.last(self.pool(torch.relu(self.stem(x)))), 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [({}, 1), ({"pads": 0}, 1), ({"counted": False}, 0), ({"kernel": 5, "pads": 2}, 1)],
+)
+def test_averages_are_the_same_numbers(options: dict[str, int], count: int, tmp_path: Path) -> None:
+    net = Averaged(**options).eval()  # type: ignore[arg-type]
+    graph = export_onnx(net, torch.zeros(1, 3, 24, 24), tmp_path / "float")
+    x = images()
+    quantized = quantize_onnx(graph, x, load("cpu").grid, tmp_path / "q")
+    content = quantized.path.read_bytes()
+    model = onnx.load_model_from_string(content)
+    assert averaged(model) == count
+    assert not count or not {"AveragePool", "Pad"} & {n.op_type for n in model.graph.node}
+    assert flattened(model) == 1
+    onnx.checker.check_model(model, full_check=True)
+    made = model.SerializeToString(deterministic=True)
+    assert made == compiled(quantized, tmp_path / "c")
+    got, want = (answers(m, x, optimised=True) for m in (made, content))
+    assert np.std(want) > 0
+    assert np.allclose(got, want, rtol=0, atol=1e-6)

@@ -4,7 +4,9 @@ Nothing is optimised ahead: ONNX Runtime's offline graphs are tied to the instru
 machine that wrote them ("Graph optimizations", onnxruntime.ai: offline mode), and a session
 optimises for its own machine in milliseconds. Convolutions of ±1 become operators that count bits
 (`edgecv.binary.lowering`), activations between integers look-ups (`tables.py`), a first layer of
-few channels has smaller steps (`stem.py`), every k-th channel is picked by weights (`slices.py`).
+few channels has smaller steps (`stem.py`), every k-th channel is picked by weights (`slices.py`),
+averages are convolutions (`averages.py`); a softmax over channels has one axis behind them
+(`softmax.py`).
 """
 
 from __future__ import annotations
@@ -12,8 +14,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from edgecv.backends import Compiled
+from edgecv.backends.onnxruntime.averages import averaged
 from edgecv.backends.onnxruntime.run import ENGINE, EXTRA, Session, probe
 from edgecv.backends.onnxruntime.slices import unsliced
+from edgecv.backends.onnxruntime.softmax import flattened
 from edgecv.backends.onnxruntime.stem import rearranged
 from edgecv.backends.onnxruntime.tables import looked_up
 from edgecv.binary import library
@@ -39,6 +43,8 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         data, counted = _lowered(data)
     if graph.precision == "int8":
         data, looked = _in_integers(data)
+    if "Softmax" in graph.facts.get("ops", {}):
+        data = _flattened(data)
     session = Session({FILE: data}, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(data)
@@ -69,8 +75,15 @@ def _in_integers(data: bytes) -> tuple[bytes, int]:
 
     model = onnx.load_model_from_string(data)
     looked = looked_up(model)
-    changed = looked + rearranged(model) + unsliced(model)
+    changed = looked + rearranged(model) + unsliced(model) + averaged(model)
     return (model.SerializeToString(deterministic=True) if changed else data), looked
+
+
+def _flattened(data: bytes) -> bytes:
+    import onnx
+
+    model = onnx.load_model_from_string(data)
+    return model.SerializeToString(deterministic=True) if flattened(model) else data
 
 
 def _lowered(data: bytes) -> tuple[bytes, int]:

@@ -51,6 +51,7 @@ MOVES = frozenset((
 PRECISIONS = {"float": "fp32", "float16": "fp16", "bfloat16": "bf16", "double": "fp64",
               "uint8": "int8", "int8": "int8"}  # fmt: skip
 
+ONES = "/ones"  # in the names of convolutions that pick channels or average them
 _FAR = 8  # nodes between a kernel and its weight, or a fused activation and its layer
 _SUFFIX = "_kernel_time"
 _OPTIMISED = re.compile(r"_(?:nchwc|nhwc|token_\d+)$")
@@ -166,9 +167,10 @@ class Names:
 
 
 def counts(events: Sequence[Mapping[str, Any]]) -> dict[str, int]:
-    """Kernels that multiply, by precision: {"int8": 9}."""
+    """Kernels that multiply, by precision: {"int8": 9}. By ones: that is no layer."""
     found: dict[str, int] = {}
-    for _, args, _ in kernels(events):
-        if precision := KERNELS.get(args["op_name"]):
+    for name, args, _ in kernels(events):
+        precision = KERNELS.get(args["op_name"])
+        if precision and ONES not in name:
             found[precision] = found.get(precision, 0) + 1
     return found

@@ -1,13 +1,15 @@
-"""Every k-th channel of integers: picked by the weights that read them, or gathered.
+"""Every k-th channel of integers: picked by the weights that read them, or by weights of their own.
 
     conv(x[:, b : e : k]; w)  =  conv(x; v)         v[:, b : e : k] = w, zeros elsewhere
-    x[:, b : e : k]           =  Gather(x, [b, b + k, ...], axis 1)
+    x[:, b : e : k]           =  conv(x; v)         v[i, b + i k] = 1, zeros elsewhere
 
 Files halve channels so for ShuffleNetV2's shuffle, before a 1x1 convolution and for what is handed
-on. ONNX Runtime has integers channels last, where a slice with a step is copied number by number:
-without, FastestDet takes 0.74 of its time. The sums are the same, and a 1x1 convolution costs less
-for zeros than any copy does. (Rows of channels, and shuffles that files gather themselves, as
-edgecv's own ShuffleNetV2: nothing is gained there.)
+on. ONNX Runtime has integers channels last, where a slice with a step is copied number by number,
+and a Gather wants them first, between two transposes. FastestDet takes 0.74 of its time with
+gathers, 0.69 with convolutions: the sums are the same, a 1x1 convolution of integers costs less for
+zeros than any copy does, and gives what is handed on to a Concat on the Concat's grid.
+(Rows of channels, and shuffles that files gather themselves, as edgecv's own ShuffleNetV2: nothing
+is gained there.)
 """
 
 from __future__ import annotations
@@ -16,8 +18,11 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.profile import ONES
 from edgecv.graphs.onnx.draft import Draft, attributes, write_attributes
 from edgecv.graphs.onnx.index import Index
+
+MOST = 512  # channels that a convolution picks: its products grow with their square
 
 
 def unsliced(model: Any) -> int:
@@ -31,6 +36,8 @@ def unsliced(model: Any) -> int:
         if _widened(draft, index, pairs[1], node.input[0], places):
             for gone in (node, *pairs):
                 draft.remove(gone)
+        elif len(places) <= MOST:
+            _convolved(draft, index, node, pairs, places)
         else:
             node.op_type = "Gather"
             node.input[1:] = [draft.hold(f"{node.output[0]}/places", places)]
@@ -54,8 +61,8 @@ def _places(draft: Draft, node: Any) -> np.ndarray | None:
 
 def _pairs(draft: Draft, index: Index, node: Any) -> tuple[Any, Any] | None:
     """The Q and the DQ behind a node that a DQ feeds: on one grid, and read by nobody else."""
-    unpack, pack = index.makers.get(node.input[0]), _only(index, node.output[0])
-    again = _only(index, pack.output[0]) if pack is not None else None
+    unpack, pack = index.makers.get(node.input[0]), only(index, node.output[0])
+    again = only(index, pack.output[0]) if pack is not None else None
     if unpack is None or again is None or pack.op_type != "QuantizeLinear":
         return None
     if {unpack.op_type, again.op_type} != {"DequantizeLinear"}:
@@ -70,7 +77,33 @@ def _pairs(draft: Draft, index: Index, node: Any) -> tuple[Any, Any] | None:
     return pack, again
 
 
-def _only(index: Index, tensor: str) -> Any:
+def _convolved(
+    draft: Draft, index: Index, node: Any, pairs: tuple[Any, Any], places: np.ndarray
+) -> None:
+    """The slice is a 1x1 convolution, whose Q and DQ take the grid of a Concat behind them."""
+    shape = draft.known_shape(node.input[0])
+    assert shape is not None
+    ones = np.zeros((len(places), shape[1], 1, 1), np.int8)
+    ones[np.arange(len(places)), places] = 1
+    name = draft.unique(f"{node.output[0]}/weight")
+    grid = [
+        draft.hold(f"{name}/{kind}", value)
+        for kind, value in (("ones", ones), ("scale", np.float32(1)), ("zero", np.int8(0)))
+    ]
+    draft.before(node, draft.make("DequantizeLinear", grid, name))
+    node.op_type, node.name = "Conv", f"{node.output[0]}{ONES}"
+    node.input[1:] = [name]
+    write_attributes(node, {"kernel_shape": [1, 1]})
+    join = only(index, pairs[1].output[0])
+    pack = only(index, join.output[0]) if join is not None and join.op_type == "Concat" else None
+    if pack is not None and pack.op_type == "QuantizeLinear":
+        known = [draft.constant(n) for n in pack.input[1:]]
+        if len(known) == 2 and all(v is not None and v.size == 1 for v in known):
+            for one in pairs:
+                one.input[1:] = pack.input[1:]
+
+
+def only(index: Index, tensor: str) -> Any:
     """The one node that reads a tensor, once; None of the network's outputs."""
     readers = index.readers[tensor]
     return readers[0] if index.uses[tensor] == 1 and tensor not in index.ends else None
@@ -78,7 +111,7 @@ def _only(index: Index, tensor: str) -> Any:
 
 def _widened(draft: Draft, index: Index, again: Any, source: str, places: np.ndarray) -> bool:
     """Whether a 1x1 convolution alone reads what was picked; then it reads all of the source."""
-    conv = _only(index, again.output[0])
+    conv = only(index, again.output[0])
     if conv is None or conv.op_type != "Conv" or conv.input[0] != again.output[0]:
         return False
     unpack, shape = index.makers.get(conv.input[1]), draft.known_shape(source)
