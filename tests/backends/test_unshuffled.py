@@ -15,29 +15,30 @@ from torch import nn  # noqa: E402
 from edgecv.backends.tflite.compile import compile  # noqa: E402
 from edgecv.backends.tflite.run import Session  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.graphs.tflite import flatbuffer  # noqa: E402
+from edgecv.graphs.tflite import flatbuffer, layers  # noqa: E402
 from edgecv.stages.export.tflite import export_tflite  # noqa: E402
 from edgecv.stages.quantize.tflite_int8 import quantize_tflite  # noqa: E402
 from edgecv.target import load  # noqa: E402
 from edgecv.zoo.blocks import ChannelShuffle  # noqa: E402
 from tests.backends.tflite_graphs import GRID, images  # noqa: E402
 
-SLOW = {"STRIDED_SLICE", "GATHER", "GATHER_ND", "TRANSPOSE"}
+SLOW = {"STRIDED_SLICE", "GATHER", "GATHER_ND", "RESHAPE", "TRANSPOSE"}
 HALF = 16
 _ROOM = tempfile.TemporaryDirectory(prefix="edgecv-test-shuffles-")
 
 
 class Shuffled(nn.Module):
-    """Units of ShuffleNetV2, sliced as files do or shuffled as the zoo's, then the next stage's.
+    """Units of ShuffleNetV2: by slices with a step, by a gather as the zoo's, by a view as
+    torchvision's; then the next stage's first layers.
 
     seen: the last half is an output too
     """
 
-    def __init__(self, gather: bool = False, seen: bool = False) -> None:
+    def __init__(self, seen: bool = False) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.seen = seen
-        self.shuffle = ChannelShuffle(2 * HALF, 2) if gather else None
+        self.shuffle = ChannelShuffle(2 * HALF, 2)
         self.stem, self.side = nn.Conv2d(3, HALF, 3, padding=1), nn.Conv2d(3, HALF, 1)
         self.right = nn.ModuleList(
             nn.Sequential(nn.Conv2d(HALF, 8, 1), nn.ReLU(), nn.Conv2d(8, HALF, 1), nn.ReLU())
@@ -48,12 +49,15 @@ class Shuffled(nn.Module):
 
     def forward(self, x: torch.Tensor) -> object:
         x = torch.cat([torch.relu(self.stem(x)), torch.relu(self.side(x))], 1)
-        for unit in self.right:
-            if self.shuffle is None:
-                left, right = x[:, ::2], x[:, 1::2]
-            else:
-                x = self.shuffle(x)
+        for how, unit in zip(("slices", "gather", "view"), self.right, strict=True):
+            if how == "gather":
+                left, right = self.shuffle(x).chunk(2, 1)
+            elif how == "view":
+                n, c, h, w = x.shape
+                x = x.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
                 left, right = x[:, :HALF], x[:, HALF:]
+            else:
+                left, right = x[:, ::2], x[:, 1::2]
             x = torch.cat([left, unit(right)], 1)
         pooled = nn.functional.avg_pool2d(x, 2)
         y = self.wide(self.down(x)) + self.last(pooled)
@@ -61,9 +65,9 @@ class Shuffled(nn.Module):
 
 
 @cache
-def graph_of(**options: bool) -> Graph:
-    room = Path(_ROOM.name) / str(options)
-    return export_tflite(Shuffled(**options).eval(), torch.zeros(1, 3, 24, 24), room)
+def graph_of(seen: bool) -> Graph:
+    net = Shuffled(seen).eval()
+    return export_tflite(net, torch.zeros(1, 3, 24, 24), Path(_ROOM.name) / str(seen))
 
 
 def both(graph: Graph, integer: bool, room: Path) -> tuple[list[dict[str, np.ndarray]], set[str]]:
@@ -82,9 +86,8 @@ def both(graph: Graph, integer: bool, room: Path) -> tuple[list[dict[str, np.nda
 
 
 @pytest.mark.parametrize("integer", [False, True], ids=["fp32", "int8"])
-@pytest.mark.parametrize("options", [{}, {"gather": True}], ids=str)
-def test_they_are_the_same_numbers(options: dict[str, bool], integer: bool, tmp_path: Path) -> None:
-    (want, got), ops = both(graph_of(**options), integer, tmp_path)
+def test_they_are_the_same_numbers(integer: bool, tmp_path: Path) -> None:
+    (want, got), ops = both(graph_of(seen=False), integer, tmp_path)
     assert not ops & SLOW, "nothing is picked number by number"
     for name, values in want.items():
         assert np.std(values) > 0
@@ -95,7 +98,19 @@ def test_they_are_the_same_numbers(options: dict[str, bool], integer: bool, tmp_
 def test_what_is_given_out_keeps_its_order(integer: bool, tmp_path: Path) -> None:
     """One half is an output: its channels, and those that it is made of, stay where they are."""
     (want, got), ops = both(graph_of(seen=True), integer, tmp_path)
-    assert "STRIDED_SLICE" in ops
+    assert ops & SLOW
     assert len(want) == 2
     for name, values in want.items():
         assert np.allclose(got[name], values, rtol=0, atol=0 if integer else 1e-5)
+
+
+def test_a_constant_of_its_own_has_a_name_of_its_own() -> None:
+    """Converters share constants; LiteRT's quantizer refuses a file with two of one name."""
+    model = flatbuffer.read(graph_of(seen=False).path)
+    graph = flatbuffer.graph_of(model)
+    first, second = (op for name, op in list(layers.layers(model))[:2])
+    second.inputs[2] = first.inputs[2]
+    layers.own(model, second, 2)
+    assert first.inputs[2] != second.inputs[2]
+    names = [graph.tensors[op.inputs[2]].name for op in (first, second)]
+    assert len({*names}) == 2

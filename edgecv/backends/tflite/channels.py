@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.tflite.picks import LAST, Picks, Source
+from edgecv.backends.tflite.picks import Picks, Source
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.index import Index
 
@@ -111,7 +111,7 @@ class Layout:
         """Each convolution's filters by who reads them: the first reader's in front."""
         read: dict[int, np.ndarray] = {}
         for place, tensor in enumerate(self.joined):
-            for source, channel in self.picks.moved[tensor].atoms:
+            for source, channel in self.picks.moved[tensor]:
                 shape = self.graph.tensors[source.tensor].shape
                 table = read.setdefault(
                     source.tensor, np.ones((len(self.joined), int(shape[3])), np.int8)
@@ -122,19 +122,16 @@ class Layout:
                 self.order[tensor] = np.lexsort(table[::-1])
 
     def _join(self, tensor: int) -> bool:
-        picked = self.picks.moved[tensor]
-        if picked.axes != LAST:
-            return False
-        places = [self._place(source, channel) for source, channel in picked.atoms]
-        first = {source: i for i, (source, _) in reversed(list(enumerate(picked.atoms)))}
+        atoms = self.picks.moved[tensor]
+        places = [self._place(source, channel) for source, channel in atoms]
+        first = {source: i for i, (source, _) in reversed(list(enumerate(atoms)))}
         order = np.arange(len(places))
         if self.free(tensor):
-            keys = [(first[source], place) for (source, _), place in
-                    zip(picked.atoms, places, strict=True)]  # fmt: skip
+            keys = [(first[a[0]], place) for a, place in zip(atoms, places, strict=True)]
             order = np.array(sorted(range(len(keys)), key=keys.__getitem__))
         rows: list[Row] = []
         for i in order:
-            source, place = picked.atoms[i][0], places[i]
+            source, place = atoms[i][0], places[i]
             if rows and rows[-1][0] == source and rows[-1][2] == place:
                 rows[-1] = (source, rows[-1][1], place + 1)
             else:

@@ -74,10 +74,14 @@ def output_axis(name: str) -> int:
 
 
 def own(model: Any, op: Any, place: int) -> Any:
-    """The tensor of that input, copied first if another operator reads it too."""
+    """The tensor of that input, copied first if another operator reads it too: under a name of its
+    own, but for weights, which are called as their layer."""
     graph = flatbuffer.graph_of(model)
     index = int(op.inputs[place])
     if Counter(int(t) for o in graph.operators for t in o.inputs)[index] > 1:
-        graph.tensors.append(copy.deepcopy(graph.tensors[index]))
+        made = copy.deepcopy(graph.tensors[index])
+        if not made.name.endswith(b".weight"):
+            made.name += f"/{len(graph.tensors)}".encode()
+        graph.tensors.append(made)
         op.inputs = [len(graph.tensors) - 1 if i == place else t for i, t in enumerate(op.inputs)]
     return graph.tensors[op.inputs[place]]
