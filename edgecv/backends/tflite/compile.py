@@ -1,7 +1,7 @@
 """A .tflite graph is its own artifact: LiteRT reads on the device the file that was exported.
 
-Only shuffles of channels are done by the convolutions around them (`channels.py`): LiteRT runs them
-number by number.
+Only shuffles of channels are done by the convolutions around them (`channels.py`), which LiteRT
+runs number by number, and pads in front of a maximum are its own (`pools.py`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from edgecv.backends import Compiled
 from edgecv.backends.tflite import custom
+from edgecv.backends.tflite.pools import padded_pools
 from edgecv.backends.tflite.run import Session, probe
 from edgecv.backends.tflite.unshuffled import unshuffled
 from edgecv.errors import UnsupportedError
@@ -35,15 +36,18 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
 
 
 def load(graph: Graph, target: Target) -> bytes:
-    """The file's bytes, checked: TFLite, one subgraph, operators that LiteRT runs. Channels lie
-    where shuffles would bring them (`channels.py`)."""
+    """The file's bytes, checked: TFLite, one subgraph, operators that LiteRT runs; with what is
+    faster."""
     where = f"compile for {target.name}"
     if graph.format != "tflite":
         raise UnsupportedError(where, f"takes a .tflite, got .{graph.format}", "export to tflite")
     content = graph.path.read_bytes()
     model = flatbuffer.parse(content, str(graph.path))
     custom.refuse_unknown(model, where)
-    return flatbuffer.written(model) if unshuffled(model) else content
+    if not unshuffled(model) + padded_pools(model):
+        return content
+    flatbuffer.drop_unread(model)
+    return flatbuffer.written(model)
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite.channels import Layout, Row, components
+from edgecv.backends.tflite.parts import activation, numbers, operator
 from edgecv.backends.tflite.picks import Picks, Source
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import own
@@ -25,7 +26,6 @@ def unshuffled(model: Any) -> int:
     layout = Layout(picks)
     layout.lay(together)
     _Written(layout, together).write()
-    flatbuffer.drop_unread(model)
     return len(picks.shuffles & together)
 
 
@@ -91,9 +91,8 @@ class _Written:
         self._concatenate(parts, tensor)
 
     def _concatenate(self, parts: list[int], tensor: int) -> None:
-        axis = flatbuffer.new("ConcatenationOptionsT")
-        axis.axis = 3
-        self._add("CONCATENATION", parts, tensor, "ConcatenationOptions", axis, 2)
+        self._add("CONCATENATION", parts, tensor)
+        self.made[-1].builtinOptions.axis = 3
 
     def _row(self, source: Source, begin: int, end: int) -> int:
         """The tensor that holds a row of a source's channels."""
@@ -107,7 +106,7 @@ class _Written:
             sizes = self._numbers("size", [*shape[:3], end - begin])
             name = f"{self._name(whole)}/{begin}:{end}"
             made = self._like(whole, name, [*shape[:3], end - begin])
-            self._add("SLICE", [whole, starts, sizes], made, "SliceOptions", None, 2)
+            self._add("SLICE", [whole, starts, sizes], made)
             self.held[key] = made
         return self.held[key]
 
@@ -118,40 +117,23 @@ class _Written:
         if source not in self.held:
             before = self._source(Source(source.tensor, source.grids[:-1]))
             name = f"{self._name(source.tensor)}/{self._name(source.grids[-1])}"
-            grid = self.graph.tensors[source.grids[-1]]
             made = self._like(source.grids[-1], name, list(self.graph.tensors[before].shape))
-            self.graph.tensors[made].type = grid.type
-            self._add("QUANTIZE", [before], made, "QuantizeOptions", None, 2)
+            self._add("QUANTIZE", [before], made)
             self.held[source] = made
         return self.held[source]
 
     def _like(self, tensor: int, name: str, shape: list[int]) -> int:
-        """A new activation on a tensor's grid."""
-        made, old = flatbuffer.add_tensor(self.model, name, shape), self.graph.tensors[tensor]
-        self.graph.tensors[made].type = old.type
-        self.graph.tensors[made].quantization = old.quantization
-        return made
+        return activation(self.model, name, shape, self.graph.tensors[tensor])
 
     def _numbers(self, kind: str, values: list[int]) -> int:
         key = (kind, *values)
         if key not in self.held:
             name = f"{kind}/{'_'.join(map(str, values))}"
-            made = flatbuffer.add_tensor(self.model, name, [len(values)])
-            self.graph.tensors[made].type = flatbuffer.enum("TensorType", "INT32")
-            held = np.array(values, np.int32)
-            flatbuffer.set_constant(self.model, self.graph.tensors[made], held)
-            self.held[key] = made
+            self.held[key] = numbers(self.model, name, values)
         return self.held[key]
 
-    def _add(
-        self, kind: str, inputs: list[int], output: int, options: str, given: Any, version: int
-    ) -> None:
-        op = flatbuffer.new("OperatorT")
-        op.opcodeIndex = flatbuffer.add_op(self.model, kind, version)
-        op.builtinOptionsType = flatbuffer.enum("BuiltinOptions", options)
-        op.builtinOptions = given or flatbuffer.new(f"{options}T")
-        op.inputs, op.outputs = inputs, [output]
-        self.made.append(op)
+    def _add(self, kind: str, inputs: list[int], output: int) -> None:
+        self.made.append(operator(self.model, kind, inputs, output))
 
     def _name(self, tensor: int) -> str:
         return str(bytes(self.graph.tensors[tensor].name).decode())
