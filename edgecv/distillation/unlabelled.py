@@ -47,7 +47,7 @@ class Plan:
     """passes: over the images. rate: the steepest of Adam, in a weight's own units."""
 
     passes: int = 20
-    rate: float = 6e-4
+    rate: float = 3e-4
     batch: int = 4
     seed: int = 0
 

@@ -108,20 +108,26 @@ def _taught(
 ) -> tuple[Any, dict[str, Any]]:
     """The network with those activations replaced, and how far off it was on the way."""
     from edgecv.distillation.unlabelled import Plan, distilled, parted
+    from edgecv.restructuring.matching import folded, matched
     from edgecv.restructuring.refitting import refitted
 
     images, few = parted(images, context.where)
     answers = Answers(model, few)
-    made = replaced(model, [place.tensor for place in taken], choice.into)
-    facts: dict[str, Any] = {"error_replaced": answers.error(made)}
-    fitted = refitted(model, made, images, context.seed, context.progress)
+    plain = replaced(model, [place.tensor for place in taken], choice.into)
+    made, aims = matched(model, taken, choice.into, images, context.seed)
+    facts: dict[str, Any] = {
+        "error_replaced": answers.error(plain),
+        "error_matched": answers.error(made),
+    }
+    fitted = refitted(model, made, images, context.seed, context.progress, aims)
     facts["error_fitted"] = answers.error(fitted)
-    if facts["error_fitted"] < facts["error_replaced"]:
+    if facts["error_fitted"] < facts["error_matched"]:
         made = fitted
     if choice.passes:
         plan = Plan(choice.passes, seed=context.seed)
         made, outcome = distilled(model, made, images, few, plan, context.where, context.progress)
         facts["distilled"] = outcome.to_json()
+    made = folded(made)
     facts["error"] = answers.error(made)
     return made, {k: round(v, 6) if isinstance(v, float) else v for k, v in facts.items()}
 

@@ -11,7 +11,7 @@ Pitfall: images that are alike leave directions of x̂ without energy: λ keeps 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,10 +37,12 @@ def refitted(
     images: np.ndarray,
     seed: int = 0,
     progress: Callable[..., None] = no_progress,
+    aims: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
 ) -> Any:
     """A copy of `after` with other weights and biases in its convolutions and dense layers.
 
     before, after: onnx.ModelProto of one image and the same layers; images: float32 (N, C, H, W)
+    aims: tensors that are wanted otherwise than before: b t + a, (b, a) each (C,)
     Raises UnsupportedError: an operator that torch cannot simulate.
     """
     student = read(after, "activations")
@@ -61,6 +63,11 @@ def refitted(
             places[layer.tensor].append(_places(rng, values, conv, matter))
             taught[layer.tensor].append(_at(values, places[layer.tensor][-1], conv))
     wanted = {n: torch.from_numpy(np.concatenate(v, 1)) for n, v in taught.items()}
+    for name, (b, a) in (aims or {}).items():
+        if name in wanted:
+            wanted[name] = (
+                wanted[name] * torch.from_numpy(b)[:, None] + torch.from_numpy(a)[:, None]
+            )
     with one_thread(), torch.no_grad():
         _Refit(student, layers, places, wanted, progress).run(torch.from_numpy(images))
     values = {
