@@ -144,7 +144,7 @@ def test_a_string_that_is_said_and_used_counts() -> None:
 
 
 def test_every_module_of_ours_parses_and_a_copy_has_the_same_digests(tmp_path: Path) -> None:
-    names = ["edgecv.stages.train", "edgecv.bench.measure"]
+    names = ["edgecv.stages.train", "edgecv.benchmark.measure"]
     here = package().closure(names)
     shutil.copytree(ROOT, tmp_path / "edgecv", ignore=shutil.ignore_patterns("__pycache__"))
     assert Package(tmp_path / "edgecv").closure(names).modules == here.modules

@@ -92,7 +92,7 @@ def run_bench(options: argparse.Namespace) -> int:
             "seed": options.seed,
         }
         job = {"bundles": [str(b) for b in bundles], "plan": plan}
-        data = run("edgecv.bench.measure", job, "bench")
+        data = run("edgecv.benchmark.measure", job, "bench")
     if options.json:
         print_json(data)
     else:
@@ -205,11 +205,11 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _profile(options: argparse.Namespace, bundles: list[Path], run: Any) -> int:
-    from edgecv.bench import profile
+    from edgecv.benchmark import profile
     from edgecv.tables import table
 
     job = {"bundles": [str(b) for b in bundles], "threads": options.threads, "runs": 20}
-    profiles = run("edgecv.bench.profile", job, "profile")["profiles"]
+    profiles = run("edgecv.benchmark.profile", job, "profile")["profiles"]
     if options.json:
         print_json({"schema": 1, "profiles": profiles})
         return 0

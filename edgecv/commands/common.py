@@ -161,7 +161,7 @@ def runner(
 ) -> Callable[[str, dict[str, Any], str], dict[str, Any]]:
     """run(module, job, where): a child module's answer, from this machine or from --device."""
     from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
+    from edgecv.benchmark.calibration import ONE_THREAD
 
     if not getattr(options, "device", None):
         return lambda module, job, where: child.call(module, job, where, progress, ONE_THREAD)

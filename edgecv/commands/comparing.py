@@ -45,7 +45,7 @@ def register(command: Any) -> None:
 
 def run_parity(options: argparse.Namespace) -> int:
     from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
+    from edgecv.benchmark.calibration import ONE_THREAD
 
     if options.samples is not None and not 1 <= options.samples <= 1_000_000:
         raise RecipeError("--samples", f"is {options.samples}", "at least 1")

@@ -50,9 +50,9 @@ def register(command: Any) -> None:
 
 def run_why(options: argparse.Namespace) -> int:
     from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
-    from edgecv.why.rounding.words import show as show_rounding
-    from edgecv.why.words import show
+    from edgecv.benchmark.calibration import ONE_THREAD
+    from edgecv.diagnosis.why.rounding.words import show as show_rounding
+    from edgecv.diagnosis.why.words import show
 
     _check(options)
     data: dict[str, Any] = {}
@@ -65,7 +65,7 @@ def run_why(options: argparse.Namespace) -> int:
             "budget_s": options.budget,
         }
         with Bar("why", quiet=options.json) as bar:
-            data = child.call("edgecv.why.explain", job, "why", bar, ONE_THREAD)
+            data = child.call("edgecv.diagnosis.why.explain", job, "why", bar, ONE_THREAD)
         if not options.json:
             show(data)
     if source := _source(options):
@@ -74,7 +74,7 @@ def run_why(options: argparse.Namespace) -> int:
             "samples": options.samples,
         }  # fmt: skip
         with Bar("why", quiet=options.json) as bar:
-            found = child.call("edgecv.why.rounding.report", job, "why", bar, ONE_THREAD)
+            found = child.call("edgecv.diagnosis.why.rounding.report", job, "why", bar, ONE_THREAD)
         data["rounding"] = found
         if not options.json:
             show_rounding(found, bundled)

@@ -70,7 +70,7 @@ def register(command: Any) -> None:
 
 
 def run_gate(options: argparse.Namespace) -> int:
-    from edgecv.bench import baseline, gate
+    from edgecv.benchmark import baseline, gate
 
     limits = gate.Limits(
         _percent("--max-slowdown", options.max_slowdown),
@@ -98,7 +98,7 @@ def run_gate(options: argparse.Namespace) -> int:
             return _update(options, settings, candidates, run)
         found = gate.pairs(baseline.load(options.baseline, away), candidates)
         judged = gate.judge(found, settings, run)
-    from edgecv.bench import verdicts
+    from edgecv.benchmark import verdicts
 
     verdict = gate.overall(j.verdict for j in judged)
     if options.json:
@@ -127,7 +127,7 @@ def _check_place(path: Path) -> None:
 
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:
-    from edgecv.bench import gate
+    from edgecv.benchmark import gate
     from edgecv.tables import table
 
     if options.baseline.suffix != ".json":

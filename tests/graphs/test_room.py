@@ -10,7 +10,7 @@ import edgecv
 from edgecv.backends import ENGINES, formats
 
 ROOT = Path(edgecv.__file__).parent
-ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.bench", "onnxruntime",
+ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.benchmark", "onnxruntime",
          "tensorrt", "ai_edge_litert.interpreter", "torch")  # fmt: skip
 RUNS = re.compile("compile_model|infer_request")  # OpenVINO reads and runs by one library
 # Who asks for a format by its name, or runs an engine by it, and why it may.
@@ -35,9 +35,9 @@ NAMED = {
     "stages/quantize/*tflite*.py": "makes that format int8, and refuses another",
     "stages/quantize/nncf*.py": "makes a format int8 for the engine whose quantizer it is",
     "stages/quantize/sensitivity.py": "measures ONNX graphs by their reference engine",
-    "why/onnx_*.py": "looks at that format, measures it on its reference engine",
-    "why/rounding/qdq.py": "rounds tensors of that format one by one, on its reference engine",
-    "why/tflite_view.py": "looks at that format, measures it on its reference engine",
+    "diagnosis/why/onnx_*.py": "looks at that format, measures it on its reference engine",
+    "diagnosis/why/rounding/qdq.py": "rounds tensors of that format by its reference engine",
+    "diagnosis/why/tflite_view.py": "looks at that format, measures it on its reference engine",
 }
 
 
