@@ -90,7 +90,7 @@ def _blamed(
     preprocess: Preprocess,
 ) -> ParityError:
     """The same error with the layer at which the engine's kernels leave the graph."""
-    from edgecv.ladder.blame import called, first_wrong_layer
+    from edgecv.diagnosis.parity.blame import called, first_wrong_layer
 
     xs = list(Feeds(sample(pixels, IMAGES), graph.inputs, preprocess, first=True))
     found = first_wrong_layer(graph, engine, files, xs)

@@ -47,7 +47,7 @@ TOUCHED = (
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",
-    "device/ssh.py", "ladder/climb.py", "diagnosis/why/explain.py", "report/page.py",
+    "device/ssh.py", "diagnosis/parity/climb.py", "diagnosis/why/explain.py", "report/page.py",
     "commands/running.py", "cli.py", "console.py", "benchmark/gate.py",
 )  # fmt: skip
 ADDED = {".py": "\nTOUCHED = 1\n", ".c": "int touched;\n"}

@@ -63,7 +63,7 @@ def run_parity(options: argparse.Namespace) -> int:
     ):
         if options.device:
             job["send"] = str(Path(room) / "sent.edgecv")
-        data = child.call("edgecv.ladder.climb", job, "parity", bar, ONE_THREAD)
+        data = child.call("edgecv.diagnosis.parity.climb", job, "parity", bar, ONE_THREAD)
         if options.device:
             _on_device(options, bar, job["send"], data)
     del data["sent"]
@@ -78,12 +78,12 @@ def _on_device(options: argparse.Namespace, bar: Any, bundle: str, data: dict[st
     """Add the last rung: the same images through the bundle on the device."""
     import numpy as np
 
-    from edgecv.ladder import tolerances
-    from edgecv.ladder.distance import outputs
-    from edgecv.ladder.rungs import rung
+    from edgecv.diagnosis.parity import tolerances
+    from edgecv.diagnosis.parity.distance import outputs
+    from edgecv.diagnosis.parity.rungs import rung
 
     here = np.array(data["sent"], np.float32)
-    there = runner(options, bar)("edgecv.ladder.replayed", {"bundle": bundle}, "parity")
+    there = runner(options, bar)("edgecv.diagnosis.parity.replayed", {"bundle": bundle}, "parity")
     found = outputs(here, np.array(there["outputs"], np.float32))
     last = data["rungs"][-1]["to"]
     limit = tolerances.COMPILE["int8" if data["layers"] else "fp32"]

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgecv import tasks
 from edgecv.data.images import Images
-from edgecv.ladder.distance import outputs
+from edgecv.diagnosis.parity.distance import outputs
 from edgecv.replay import Answers, last_answers
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.fidelity import kinds

@@ -16,16 +16,16 @@ import numpy as np
 
 from edgecv.backends.onnxruntime.run import plain
 from edgecv.backends.onnxruntime.tables import DOMAIN
+from edgecv.diagnosis.parity.for_onnx import drop_unread
+from edgecv.diagnosis.parity.matching import Pair, match, unfused
+from edgecv.diagnosis.parity.onnx_form import OnnxForm, session
+from edgecv.diagnosis.parity.onnx_graph import PAIR
 from edgecv.diagnosis.why.rounding.network import Tensor
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import outputs_first
-from edgecv.ladder.for_onnx import drop_unread
-from edgecv.ladder.matching import Pair, match, unfused
-from edgecv.ladder.onnx_form import OnnxForm, session
-from edgecv.ladder.onnx_graph import PAIR
 
 CLOSE = 0.1  # of a weight's energy: further from the float file's it is another network's weight
 SHARES = ("Sigmoid", "Softmax", "HardSigmoid")  # between 0 and 1
