@@ -74,8 +74,8 @@ UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp3
 
 
 def fidelity_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How a row's outputs compare with float (`edgecv.parity.Parity` as JSON): its bundle's, or its
-    graph's where the engine did not run here; None where neither is known."""
+    """How a row's outputs compare with float (`edgecv.fidelity.Parity` as JSON): its bundle's, or
+    its graph's where the engine did not run here; None where neither is known."""
     parity = row.get("parity") or {}
     return parity.get("float") or parity.get("graph")
 

@@ -43,7 +43,7 @@ TOUCHED = (
     "training.py", "distillation/losses.py", "pruning/groups.py", "lowrank/tucker2.py",
     "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "quantizers/lsq.py",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
-    "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "parity.py", "packing.py",
+    "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "fidelity.py", "packing.py",
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",

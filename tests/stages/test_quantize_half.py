@@ -19,8 +19,8 @@ from edgecv.diagnosis.parity.onnx_form import OnnxForm
 from edgecv.diagnosis.parity.openvino_form import OpenVinoForm
 from edgecv.diagnosis.parity.tflite_form import TfliteForm
 from edgecv.errors import ModelError
+from edgecv.fidelity import compare
 from edgecv.graph import Graph
-from edgecv.parity import compare
 from edgecv.replay import graph_outputs, session_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx

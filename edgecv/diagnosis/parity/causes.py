@@ -20,7 +20,7 @@ from edgecv.diagnosis.parity.matching import Pair, match, unfused
 from edgecv.diagnosis.parity.noise import Noise, per_layer
 from edgecv.diagnosis.parity.samples import Inputs, Samples
 from edgecv.errors import ModelError
-from edgecv.parity import Parity, Tolerance
+from edgecv.fidelity import Parity, Tolerance
 from edgecv.runtime.preprocess import Preprocess
 
 Finding = dict[str, Any]

@@ -28,7 +28,7 @@ from edgecv.diagnosis.parity.noise import per_layer
 from edgecv.diagnosis.parity.rungs import Rung, rung
 from edgecv.diagnosis.parity.samples import Inputs, Samples
 from edgecv.errors import MissingExtraError, ModelError, NoCudaDevice, UnsupportedError
-from edgecv.parity import Parity
+from edgecv.fidelity import Parity
 from edgecv.replay import JUDGED, Answers, as_rows
 from edgecv.runtime.archive import Contents, read_bundle, write_bundle
 from edgecv.runtime.bundle import Bundle, opened

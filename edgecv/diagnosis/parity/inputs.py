@@ -20,7 +20,7 @@ import numpy as np
 from edgecv.diagnosis.parity.distance import FEW, outputs
 from edgecv.diagnosis.parity.layers import Form, Sample, image_in
 from edgecv.errors import EdgecvError
-from edgecv.parity import Parity
+from edgecv.fidelity import Parity
 from edgecv.runtime.preprocess import Preprocess
 
 IMAGES = FEW  # for trying; a candidate is then confirmed on all

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from edgecv.diagnosis.parity import tolerances
-from edgecv.parity import Parity, Tolerance
+from edgecv.fidelity import Parity, Tolerance
 
 Rung = dict[str, Any]
 

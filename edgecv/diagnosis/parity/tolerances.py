@@ -9,7 +9,7 @@ runtime         the same engine once more: 60 dB
 
 from __future__ import annotations
 
-from edgecv.parity import COMPILE, COMPILE_INT8, EXPORT, Tolerance, holds
+from edgecv.fidelity import COMPILE, COMPILE_INT8, EXPORT, Tolerance, holds
 
 __all__ = ["PREPROCESSING", "QUANTIZE", "RUNTIME", "between", "holds"]
 

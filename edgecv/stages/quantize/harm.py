@@ -20,8 +20,8 @@ from edgecv.diagnosis.parity.apart import open_apart
 from edgecv.diagnosis.parity.layers import Grid, Layer, Sample
 from edgecv.diagnosis.parity.matching import Pair, match
 from edgecv.diagnosis.parity.replaced import Replaced
+from edgecv.fidelity import BEST_DB
 from edgecv.graph import Graph
-from edgecv.parity import BEST_DB
 from edgecv.replay import Answers
 from edgecv.runtime.layers import from_scope
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecv import parity, target
+from edgecv import fidelity, target
 from edgecv.backends import compile_module, run_module
 from edgecv.bundle_parity import bundle_parity, lost
 from edgecv.errors import ParityError
@@ -65,19 +65,21 @@ def test_a_rewrite_is_not_blamed_for_it() -> None:
 def test_rounding_of_a_known_range_is_no_fault() -> None:
     rounded = TINY + RNG.uniform(-5e-7, 5e-7, TINY.shape)
     with pytest.raises(ParityError, match="broke the network"):
-        parity.check("step", TINY, rounded, parity.EXPORT, {"map": "values"})
-    found = parity.check("step", TINY, rounded, parity.EXPORT, {"map": "values"}, bounds=BOUNDS)
+        fidelity.check("step", TINY, rounded, fidelity.EXPORT, {"map": "values"})
+    found = fidelity.check("step", TINY, rounded, fidelity.EXPORT, {"map": "values"}, bounds=BOUNDS)
     assert found.sqnr_db < 10  # what is told stays what it is
     with pytest.raises(ParityError, match="broke the network"):
-        parity.check("step", TINY, TINY + 1e-5, parity.EXPORT, {"map": "values"}, bounds=BOUNDS)
+        fidelity.check("step", TINY, TINY + 1e-5, fidelity.EXPORT, {"map": "values"}, bounds=BOUNDS)
 
 
 def test_of_several_outputs_each_has_its_own_range() -> None:
     rounded = TINY + RNG.uniform(-5e-7, 5e-7, TINY.shape)
     both = {"map": "values", "boxes": "values"}
-    parity.check("step", [TINY, TINY], [rounded, TINY], parity.EXPORT, both, bounds=BOUNDS)
+    fidelity.check("step", [TINY, TINY], [rounded, TINY], fidelity.EXPORT, both, bounds=BOUNDS)
     with pytest.raises(ParityError, match="output 'boxes'"):
-        parity.check("step", [TINY, TINY], [rounded, rounded], parity.EXPORT, both, bounds=BOUNDS)
+        fidelity.check(
+            "step", [TINY, TINY], [rounded, rounded], fidelity.EXPORT, both, bounds=BOUNDS
+        )
 
 
 def test_integers_may_lose_scores_of_less_than_half_a_step() -> None:
@@ -104,4 +106,4 @@ def test_a_detector_that_finds_nothing_is_compiled(tmp_path: Path) -> None:
     with pytest.raises(ParityError):
         bundle_parity("net", graph, None, profile, session, pixels, preprocess)
     session.close()
-    assert found["compiled"]["max_abs_error"] <= parity.KERNEL_ROUNDING
+    assert found["compiled"]["max_abs_error"] <= fidelity.KERNEL_ROUNDING

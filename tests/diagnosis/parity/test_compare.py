@@ -9,7 +9,7 @@ import pytest
 
 from edgecv.diagnosis.parity.rungs import rung
 from edgecv.errors import NotFiniteError, ParityError
-from edgecv.parity import EXPORT, Tolerance, check, compare
+from edgecv.fidelity import EXPORT, Tolerance, check, compare
 
 REFERENCE = np.array([[-3.0, 3.0], [-5.0, 5.0]])
 

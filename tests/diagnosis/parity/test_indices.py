@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecv import parity
+from edgecv import fidelity
 from edgecv.errors import ParityError
 from edgecv.runtime.fidelity import compare, compare_all, kinds, without_agreement
 from edgecv.runtime.spec import TensorSpec
@@ -39,19 +39,23 @@ def test_one_in_a_hundred_is_17_db() -> None:
     assert "indices" not in compare(LABELS, LABELS, "values").to_json()
 
 
-@pytest.mark.parametrize(("count", "tolerance"), [(15, parity.EXPORT), (15, parity.COMPILE_FP32),
-                                                  (1900, parity.COMPILE_INT8)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "tolerance"),
+    [(15, fidelity.EXPORT), (15, fidelity.COMPILE_FP32), (1900, fidelity.COMPILE_INT8)],
+)
 @pytest.mark.parametrize("made_up", [False, True])
-def test_near_ties_may_turn(count: int, tolerance: parity.Tolerance, made_up: bool) -> None:
-    parity.check("step", LABELS, wrong(count), tolerance, ENDS, made_up)
+def test_near_ties_may_turn(count: int, tolerance: fidelity.Tolerance, made_up: bool) -> None:
+    fidelity.check("step", LABELS, wrong(count), tolerance, ENDS, made_up)
 
 
-@pytest.mark.parametrize(("count", "tolerance"), [(30, parity.EXPORT), (30, parity.COMPILE_FP32),
-                                                  (2100, parity.COMPILE_INT8)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("count", "tolerance"),
+    [(30, fidelity.EXPORT), (30, fidelity.COMPILE_FP32), (2100, fidelity.COMPILE_INT8)],
+)
 @pytest.mark.parametrize("made_up", [False, True])
-def test_more_is_refused(count: int, tolerance: parity.Tolerance, made_up: bool) -> None:
+def test_more_is_refused(count: int, tolerance: fidelity.Tolerance, made_up: bool) -> None:
     with pytest.raises(ParityError, match="of its whole numbers are equal"):
-        parity.check("step", LABELS, wrong(count), tolerance, ENDS, made_up)
+        fidelity.check("step", LABELS, wrong(count), tolerance, ENDS, made_up)
 
 
 def test_beside_other_outputs() -> None:
@@ -63,4 +67,4 @@ def test_beside_other_outputs() -> None:
     assert found.outputs["labels"].indices
     assert without_agreement(found).outputs["labels"].top1_agreement == pytest.approx(0.99)
     with pytest.raises(ParityError, match="output 'labels'"):
-        parity.check("step", [scores, LABELS], [scores, wrong(200)], parity.EXPORT, both)
+        fidelity.check("step", [scores, LABELS], [scores, wrong(200)], fidelity.EXPORT, both)

@@ -19,7 +19,7 @@ from edgecv.diagnosis.parity.layers import on_grid, placed
 from edgecv.diagnosis.parity.rungs import rung
 from edgecv.diagnosis.parity.samples import of_folder, of_goldens
 from edgecv.errors import DataError
-from edgecv.parity import Parity
+from edgecv.fidelity import Parity
 from edgecv.runtime.archive import read_bundle
 from edgecv.runtime.spec import TensorSpec
 from tests.diagnosis.parity.conftest import PREPROCESS, Made, pixels
