@@ -7,14 +7,17 @@ python scripts/make_docs.py --check    exit 1 when one is not current (the test 
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+import edgecv  # noqa: E402
 from edgecv import recipe, stages, target, zoo  # noqa: E402
 from edgecv.zoo import published  # noqa: E402
 
@@ -216,6 +219,48 @@ def c_table() -> str:
     return "\n".join([*lines, "", said])
 
 
+# Function of the API -> the types whose docstrings stand below its own.
+TYPES = {"export": ("api.export.Bundle", "api.export_options.ExportOptions"),
+         "run": ("api.run.Results", "api.run.Row"),
+         "open_bundle": ("runtime.bundle.Bundle",), "predict": ("api.predict.Answer",),
+         "bench": ("api.bench.Benchmark", "api.bench.Timing"), "gate": ("api.gate.Verdict",),
+         "parity": ("api.parity.Parity", "api.parity.Rung"),
+         "why": ("api.why.Diagnosis", "diagnosis.why.findings.Finding"),
+         "compress": (), "finish": ()}  # fmt: skip
+
+
+def api_page() -> str:
+    """docs/api.md with every signature and docstring as the code has it."""
+    text = (ROOT / "docs/api.md").read_text()
+    for name, types in TYPES.items():
+        function = getattr(edgecv, name)
+        lines = ["```text", _signature(name, function), "", _doc(function)]
+        for place in types:
+            module, _, called = place.rpartition(".")
+            found = getattr(import_module(f"edgecv.{module}"), called)
+            lines += ["", called, "", _doc(found)]
+        text = _between(text, name, "\n".join([*lines, "```"]))
+    return text
+
+
+def _signature(name: str, function: Any) -> str:
+    """As it is written: annotations are strings."""
+    given, shown = inspect.signature(function), []
+    for p in given.parameters.values():
+        if p.kind is p.KEYWORD_ONLY and "*" not in shown:
+            shown.append("*")
+        stars = "**" if p.kind is p.VAR_KEYWORD else ""
+        default = "" if p.default is p.empty else f" = {p.default!r}"
+        shown.append(f"{stars}{p.name}: {p.annotation}{default}")
+    line = f"edgecv.{name}({', '.join(shown)}) -> {given.return_annotation}"
+    listed = "".join(f"\n    {one}," for one in shown)
+    return line if len(line) < 90 else f"edgecv.{name}({listed}\n) -> {given.return_annotation}"
+
+
+def _doc(found: Any) -> str:
+    return "\n".join(line and f"    {line}" for line in inspect.getdoc(found).splitlines())
+
+
 def pages() -> dict[Path, str]:
     """Every generated file and what it should hold."""
     readme = (ROOT / "README.md").read_text()
@@ -227,6 +272,7 @@ def pages() -> dict[Path, str]:
         ROOT / "docs/targets.md": targets_page(),
         ROOT / "docs/stages.md": stages_page(),
         ROOT / "docs/zoo.md": zoo_page(),
+        ROOT / "docs/api.md": api_page(),
         ROOT / "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
         ROOT / "README.md": readme,
     }

@@ -114,7 +114,14 @@ def test_no_engine_s_upgrade_trains_a_network_again(shop, library: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["report/page.py", "commands/running.py", "console.py", "cli.py", "diagnosis/why/explain.py"],
+    [
+        "report/page.py",
+        "commands/running.py",
+        "console.py",
+        "cli.py",
+        "diagnosis/why/explain.py",
+        "api/run.py",
+    ],
 )
 def test_what_prints_redoes_nothing(shop, name: str) -> None:
     with shop.touched(name):
