@@ -265,6 +265,27 @@ def test_what_is_wrong_is_said_by_its_keyword(
     assert "--" not in str(refused.value)
 
 
+def test_a_word_or_a_value_that_nobody_knows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=r"'calibrate'\. Did you mean 'calibration'"):
+        edgecv.export(network(), "cpu", out=tmp_path, input_size=8, calibrate="photos")
+    for word, value in (
+        ("precision", "int7"),
+        ("units", "0..2"),
+        ("nms", "file"),
+        ("task", "cats"),
+    ):
+        with pytest.raises(errors.RecipeError, match="one of ") as refused:
+            edgecv.export(network(), "cpu", out=tmp_path, input_size=8, **{word: value})
+        assert refused.value.where == word
+
+
+def test_what_was_taken_unsaid_is_told(tmp_path: Path) -> None:
+    (plain,) = edgecv.export(network(), "cpu", out=tmp_path, input_size=8)
+    assert any("give mean and std" in note for note in plain.notes)
+    (units,) = edgecv.export(network(), "cpu", out=tmp_path, input_size=8, mean=MEAN, std=STD)
+    assert any("are units of 0..1, which in 0..255 is mean 127.5" in note for note in units.notes)
+
+
 def test_what_is_no_network_and_no_target_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.RecipeError, match=r"takes a name, a path or a torch.nn.Module"):
         edgecv.export(7, "cpu", out=tmp_path)  # type: ignore[arg-type]
@@ -324,9 +345,12 @@ def test_a_pruned_network_is_trained_by_its_owner_and_finished(
 def test_learned_integers_are_the_ones_that_run(
     batch: torch.Tensor, pixels: np.ndarray, tmp_path: Path
 ) -> None:
-    module = network()
+    """Of a network that was pruned before."""
+    module = edgecv.compress(network(), batch, macs=0.5, align=4)
     trained(module, batch)
     ready = edgecv.compress(module, batch, quantize=True)
+    with pytest.raises(errors.RecipeError, match="has quantizers already"):
+        edgecv.compress(ready, batch, macs=0.5)
     steps = {n: p.clone() for n, p in ready.named_parameters() if "fake_quantizers" in n}
     assert steps
     trained(ready, batch)
@@ -417,7 +441,8 @@ def test_bundles_are_measured_side_by_side(made: dict[str, edgecv.Bundle]) -> No
     assert second.latency_ratio_low <= second.latency_ratio <= second.latency_ratio_high
     assert 0 < second.p50_ms <= second.p90_ms <= second.p99_ms
     assert found.data["bundles"][1]["latency_ms"]["p50"] == second.p50_ms
-    for options in ({"threads": 0}, {"rounds": 1}, {"budget": 0.0}, {"precision": 0.1}):
+    for options in ({"threads": 0}, {"rounds": 1}, {"budget": 0.0}, {"precision": 0.1},
+                    {"scenario": "ofline"}):  # fmt: skip
         with pytest.raises(errors.RecipeError) as refused:
             edgecv.bench(made["int8.cpu"], **options)  # type: ignore[arg-type]
         assert refused.value.where == next(iter(options))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 MODULE = "edgecv.benchmark.measure"
+SCENARIOS = ("single-stream", "offline")
 LEAST = {"threads": 1, "batch": 1, "rounds": 3, "burst_ms": 0.001, "precision": 0.6}
 
 
@@ -119,6 +120,8 @@ def ordered(bundles: Sequence[Path], against: Path | None) -> list[Path]:
 def checked(plan: Mapping[str, Any], bundles: Sequence[Path]) -> dict[str, Any]:
     """The plan as the job has it. Raises RecipeError: a number out of range, a folder."""
     threads, batch = plan["threads"], plan["batch"]
+    if plan["scenario"] not in SCENARIOS:
+        raise RecipeError("--scenario", f"is {plan['scenario']!r}", " or ".join(SCENARIOS))
     least_batch = max(1, threads) if plan["scenario"] == "offline" else 1
     batch = least_batch if batch is None else batch
     if 0 < batch < least_batch:

@@ -43,7 +43,7 @@ def errors(name: str) -> Iterator[None]:
     try:
         yield
     except EdgecvError as e:
-        e.where, e.what, e.hint = e.args = (*map(_spelled, (e.where, e.what, e.hint)),)
+        e.where, e.what, e.hint = e.args = (*map(spelled, (e.where, e.what, e.hint)),)
         raise
     except ModuleNotFoundError as e:
         if (e.name or "edgecv").partition(".")[0] == "edgecv":
@@ -53,7 +53,7 @@ def errors(name: str) -> Iterator[None]:
         raise StoreError(str(e.filename or f"edgecv.{name}"), str(e.strerror or e)) from e
 
 
-def _spelled(text: str) -> str:
+def spelled(text: str) -> str:
     """Options as keywords; a command to be typed stays as it is."""
     return text if "edgecv " in text else _OPTION.sub(_keyword, text)
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from edgecv.api.calling import Progress, one_or_several, public, telling
-from edgecv.api.ready import KEPT, NAME, Ready
+from edgecv.api.ready import KEPT, NAME, Ready, of
 from edgecv.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ def compress(
     import torch
 
     from edgecv import live_network
-    from edgecv.folding import folded
+    from edgecv.folding import folded, unwrapped
+    from edgecv.quantizers.attach import has_quantizers
 
     costs = {"ratio": ratio, "macs": macs, "size_mb": size_mb, "latency_ratio": latency_ratio,
              "latency_ms": latency_ms}  # fmt: skip
@@ -84,6 +85,8 @@ def compress(
     if method not in get_args(Method):
         what = f"{method!r} is no criterion without labels"
         raise RecipeError("method", what, f"one of {', '.join(get_args(Method))}")
+    if of(module) and has_quantizers(unwrapped(module)):
+        raise RecipeError("module", "has quantizers already", "compress the float network")
     images = _checked(example)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with live_network.held(module) as name:

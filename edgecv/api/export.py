@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from edgecv import source_trust
-from edgecv.api.calling import Progress, Steps, StrPath, one_or_several, public
-from edgecv.api.export_options import ExportOptions, request_of
+from edgecv.api.calling import Progress, Steps, StrPath, one_or_several, public, spelled
+from edgecv.api.export_options import ExportOptions, check, request_of
 from edgecv.errors import BudgetError, EdgecvError, RecipeError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.exporting import Exported
+    from edgecv.exporting import Exported, Request
     from edgecv.runtime.bundle import Bundle as Opened
 
 
@@ -88,10 +88,13 @@ def export(
     """
     from edgecv import exporting
 
+    check(options, "edgecv.export")
     trust = options.pop("trust", False)
     with taken(model, options) as (name, words), source_trust.telling(trust):
         request = request_of(name, one_or_several(targets), words)
         found = exporting.export(request, Path(out), Steps(progress))
+    written = {t: one for t, one in found.items() if not isinstance(one, EdgecvError)}
+    notes = tuple(map(spelled, remarks(request, written)))
     made: list[Bundle] = []
     errors: dict[str, EdgecvError] = {}
     for target, one in found.items():
@@ -99,8 +102,7 @@ def export(
         if error:
             errors[target] = error
         else:
-            assert not isinstance(one, EdgecvError)
-            made.append(described(target, one))
+            made.append(described(target, written[target], notes))
     if failed is not None:
         failed.update(errors)
     elif errors:
@@ -117,8 +119,30 @@ def _unmet(made: Exported) -> BudgetError | None:
     return BudgetError(str(made.bundle), sentence(made.verdict), "allow more, or less of the rest")
 
 
-def described(target: str, made: Exported) -> Bundle:
-    """What was written for a target."""
+def remarks(request: Request, made: Mapping[str, Exported]) -> Iterator[str]:
+    """What to know of a request where something was taken that it does not say, a sentence each."""
+    from edgecv import zoo
+    from edgecv.zoo import published
+
+    name = request.model.removeprefix("zoo:")
+    if request.model in zoo.names() and not (request.weights or request.args.get("pretrained")):
+        yield "a zoo network without --arg pretrained=true has random weights"
+    if expected := published.of(name, request.args):
+        yield f"what is not given is as {name}'s weights were {expected.sentence()}"
+    elif not any(one.as_they_are for one in made.values()) and (
+        request.mean is None and request.std is None and not _says_itself(Path(request.model))
+    ):
+        yield "pixels are scaled to 0..1; give --mean and --std if it was trained otherwise"
+    yield from dict.fromkeys(one.understood for one in made.values() if one.understood)
+
+
+def _says_itself(model: Path) -> bool:
+    """Whether it is a Model folder, which holds how pixels become its input."""
+    return model.is_dir() and (model / "model.json").exists()
+
+
+def described(target: str, made: Exported, notes: Sequence[str]) -> Bundle:
+    """What was written for a target. notes: of all together"""
     from edgecv.runtime.archive import read_bundle
 
     facts = made.facts
@@ -135,7 +159,7 @@ def described(target: str, made: Exported) -> Bundle:
         metric=facts.metric,
         executed=facts.executed,
         reason=facts.reason,
-        notes=(*facts.notes, *facts.warnings),
+        notes=tuple(dict.fromkeys((*facts.notes, *facts.warnings, *notes))),
         data=data_of(made),
     )
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, get_args, get_type_hints
 
-from edgecv import limits
+import numpy as np
+
+from edgecv import limits, tasks
 from edgecv.api.calling import StrPath, path_of
 from edgecv.errors import RecipeError
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from edgecv.exporting import Request
     from edgecv.graphs.onnx.pins import Pins
 
@@ -107,6 +108,23 @@ class ExportOptions(TypedDict, total=False):
     until: Sequence[str] | None
     layout: Literal["NCHW", "NHWC"] | None
     trust: bool
+
+
+def check(options: Mapping[str, Any], function: str) -> None:
+    """Raises TypeError, as Python does, for a word that `function` does not take; RecipeError for a
+    value that is none of those there are."""
+    hints = get_type_hints(ExportOptions)
+    for word in options:
+        if word not in hints:
+            near = difflib.get_close_matches(word, hints, 1)
+            hint = f". Did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"{function}() got an unexpected keyword argument {word!r}{hint}")
+    choices = {word: [c for part in get_args(hint) for c in get_args(part)]
+               for word, hint in hints.items() if "Literal" in str(hint)}  # fmt: skip
+    choices["task"] = [*tasks.names(), tasks.NONE]
+    for word, known in choices.items():
+        if (value := options.get(word)) is not None and value not in known:
+            raise RecipeError(word, f"is {value!r}", f"one of {', '.join(known)}")
 
 
 def request_of(model: str, targets: Sequence[str], options: ExportOptions) -> Request:

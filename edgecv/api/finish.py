@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Unpack
 
 from edgecv.api.calling import Progress, StrPath, public
 from edgecv.api.export import Bundle, export
-from edgecv.api.export_options import ExportOptions
+from edgecv.api.export_options import ExportOptions, check
 from edgecv.errors import EdgecvError, RecipeError
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def finish(
     """
     from edgecv.api.ready import of
 
+    check(options, "edgecv.finish")
     if of(module) is None:
         hint = "edgecv.export takes any network"
         raise RecipeError("module", "did not come from edgecv.compress", hint)

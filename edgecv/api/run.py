@@ -60,13 +60,15 @@ class Row:
 class Results:
     """rows: a Row for each step and target; out: the folder that holds bundles/, models/ and
     results.json; report: the HTML page, or None; limits: what each set of limits was met by, in a
-    sentence; ok: no row failed and all limits are met; data: results.json (docs/api.md)"""
+    sentence; ok: no row failed and all limits are met; notes: what was taken because the recipe
+    does not say it; data: results.json"""
 
     rows: tuple[Row, ...]
     out: Path
     report: Path | None
     limits: tuple[str, ...]
     ok: bool
+    notes: tuple[str, ...]
     data: Mapping[str, Any] = field(repr=False)
 
     def to_pandas(self) -> DataFrame:
@@ -117,7 +119,8 @@ def run(
         page = _page(folder) if report else None
     return Results(
         tuple(_row(row, folder) for row in data["results"]), folder, page,
-        tuple(limits.sentence(verdict) for verdict in data["limits"]), succeeded(data), data,
+        tuple(limits.sentence(verdict) for verdict in data["limits"]), succeeded(data),
+        checked.notes, data,
     )  # fmt: skip
 
 

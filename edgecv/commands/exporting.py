@@ -139,12 +139,11 @@ def register(command: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     try:
-        from edgecv import zoo
         from edgecv.console import Progress
         from edgecv.exporting import export
-        from edgecv.zoo import published
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
+    from edgecv.api.export import remarks
     from edgecv.api.export_options import request_of
 
     request = request_of(options.model, _targets(options.target), _words(options))
@@ -165,17 +164,7 @@ def export(options: argparse.Namespace) -> int:
               "give --calibration for yours")  # fmt: skip
     for note in _notes(made, several=len(found) > 1):
         print(note)
-    given = options.weights or request.args.get("pretrained")
-    if options.model in zoo.names() and not given:
-        print("note: a zoo network without --arg pretrained=true has random weights")
-    name = options.model.removeprefix("zoo:")
-    if expected := published.of(name, request.args):
-        print(f"note: what is not given is as {name}'s weights were {expected.sentence()}")
-    elif not any(one.as_they_are for one in made.values()) and (
-        options.mean is None and options.std is None and "model.json" not in _inside(options.model)
-    ):
-        print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
-    for note in dict.fromkeys(one.understood for one in made.values() if one.understood):
+    for note in remarks(request, made):
         print(f"note: {note}")
     for one in made.values():
         if one.verdict:
@@ -307,11 +296,6 @@ def _targets(text: str) -> tuple[str, ...]:
     if not all(names):
         raise RecipeError("--target", f"{text!r} names no target", "cpu, or cpu,openvino,tflite")
     return tuple(names)
-
-
-def _inside(text: str) -> list[str]:
-    path = Path(text)
-    return [p.name for p in path.iterdir()] if path.is_dir() else []
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
