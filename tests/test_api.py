@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -128,6 +129,33 @@ def test_the_page_has_every_name() -> None:
         function = not isinstance(getattr(edgecv, name), type)
         assert (f"\n## {name}\n" if function else f"`{name}") in page, name
         assert not function or f"\nedgecv.{name}(" in page, name
+
+
+# Of a command: words of its own, and the keyword that stands for an option of another name.
+COMMANDS = {
+    "export": (set(), {"target": "targets"}), "bench": ({"profile"}, {}),
+    "gate": ({"update", "junit", "summary"}, {}), "parity": (set(), {}), "why": (set(), {}),
+    "predict": (set(), {}),
+    "run": (set(), {"set": "settings", "target": "targets", "no_report": "report"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_function_has_the_words_of_its_command(name: str) -> None:
+    from edgecv.api.export_options import ExportOptions
+    from edgecv.cli import build_parser
+
+    commands = next(a for a in build_parser()._actions if getattr(a, "choices", None)).choices
+    own, called = COMMANDS[name]
+    options = {
+        o.removeprefix("--").replace("-", "_") for o in commands[name]._option_string_actions
+    }
+    options -= own | {"_h", "help", "_v", "verbose", "traceback", "json"}
+    wanted = {called.get(option, option) for option in options}
+    takes = {p.name for p in inspect.signature(getattr(edgecv, name)).parameters.values()}
+    takes |= set(ExportOptions.__annotations__) if name == "export" else set()
+    given = {a.dest for a in commands[name]._actions if not a.option_strings}
+    assert takes - {"options", "progress", "failed"} == wanted | given
 
 
 def test_no_module_has_the_name_of_a_function() -> None:
