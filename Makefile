@@ -4,13 +4,16 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format docs clean
+.PHONY: demo test fast check format docs clean
 
 demo: $(INSTALLED)  ## train, compress, compile and measure the quickstart recipe
 	$(BIN)/edgecv run recipes/quickstart.yaml
 
 test: $(INSTALLED)  ## all tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile  # two threads of BLAS may wait for each other for ever
+
+fast: $(INSTALLED)  ## the tests that a change touches, two minutes at most
+	OMP_NUM_THREADS=1 $(BIN)/python scripts/fast_tests.py
 
 check: $(INSTALLED)  ## lint, formatting, types
 	$(BIN)/ruff check .
@@ -21,12 +24,13 @@ format: $(INSTALLED)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(INSTALLED)  ## the generated pages
+docs: $(INSTALLED)  ## the generated pages, then the site: site/index.html
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_keys.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean:
-	rm -rf $(VENV) runs build dist
+	rm -rf $(VENV) runs build dist site
 
 # torch is pinned in constraints.txt; an unpinned one may bring gigabytes of CUDA libraries.
 $(INSTALLED): pyproject.toml constraints.txt hatch_build.py $(wildcard edgecv/binary/c/*)

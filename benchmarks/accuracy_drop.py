@@ -23,8 +23,8 @@ from typing import Any
 from photographs import Judged, described, halves, judge, share, unpack
 from record import RESULTS, circumstances, edgecv, export, load_average, table, verdict, write
 
-from edgecv.bench.machine import INTEGER_DOT, cpu_features
-from edgecv.bench.measure import Plan, measure
+from edgecv.benchmark.machine import INTEGER_DOT, cpu_features
+from edgecv.benchmark.measure import Plan, measure
 from edgecv.data.files import calibration_images
 
 INPUT = ("--arg", "pretrained=true", "--input-size", "224", "--mean", "127", "--std", "128")

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 from record import RESULTS, ROOT, circumstances, export, table, verdict, write
 
-from edgecv.bench.machine import load_average
-from edgecv.bench.statistics import interval
+from edgecv.benchmark.machine import load_average
+from edgecv.benchmark.statistics import interval
 
 MODEL, OPTIONS = "resnet8", ("--arg", "width=8", "--channels", "1", "--input-size", "22")
 LIMIT = 0.03

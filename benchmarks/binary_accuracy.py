@@ -24,7 +24,7 @@ import record
 import yaml
 
 from edgecv import pipeline, recipe, results
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
 
 FASHION = {"train": "fashion-mnist-sample", "test": "fashion-mnist-sample", "size": 28,

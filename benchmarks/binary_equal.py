@@ -31,7 +31,7 @@ from edgecv.backends.onnxruntime.run import Session
 from edgecv.backends.openvino import compile as ov_compile
 from edgecv.backends.openvino import run as ov_run
 from edgecv.backends.openvino.one_bit import BLOCK
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.binary import build, library
 from edgecv.binary.frozen import frozen
 from edgecv.binary.lowering import lower

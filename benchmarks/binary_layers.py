@@ -29,7 +29,7 @@ from torch import nn
 
 from edgecv import target
 from edgecv.backends import compile_module, run_module
-from edgecv.bench.machine import load_average, machine
+from edgecv.benchmark.machine import load_average, machine
 from edgecv.binary import build, library
 from edgecv.binary.frozen import frozen
 from edgecv.binary.modules import OneBit, RPReLU

@@ -25,7 +25,7 @@ import torch
 import yaml
 
 from edgecv import pipeline, recipe, zoo
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
 from edgecv.binary.places import choose
 from edgecv.binary.replacing import binarize

@@ -23,7 +23,7 @@ import torch
 
 from edgecv import target, zoo
 from edgecv.backends.c.compile import compile
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.binary.build import compiler
 from edgecv.binary.frozen import frozen, one_bit
 from edgecv.binary.places import choose

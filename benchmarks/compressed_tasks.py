@@ -22,7 +22,7 @@ from typing import Any
 import record
 import yaml
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 
 SHARE, WITHIN = 0.6, 0.1  # of the dense network's time; of that
 POINTS = 1.0  # of mIoU that may be lost

@@ -29,7 +29,7 @@ import numpy as np
 import record
 from PIL import Image
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 
 WANTED, SAME = 0.1, 1e-6  # points of mAP and AP50; of a metric in 0..1
 FP32 = ("cpu", "openvino", "tflite")

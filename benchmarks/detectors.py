@@ -30,7 +30,7 @@ from foreign_files import last_words, timed
 from foreign_judge import onnx_runner
 from PIL import Image
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.runtime import open_bundle
 
 TARGETS = ("cpu", "openvino", "tflite", "edgetpu", "c")

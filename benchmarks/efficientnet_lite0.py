@@ -25,7 +25,7 @@ from library_defaults import LIBRARIES, Library
 from photographs import SURE, Judged, described, halves, judge, share, unpack
 from record import RESULTS, circumstances, export, load_average, table, verdict, write
 
-from edgecv.bench.measure import Plan, measure
+from edgecv.benchmark.measure import Plan, measure
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images
 from edgecv.graphs.tflite import flatbuffer

@@ -28,7 +28,7 @@ import record
 from foreign_packages import Found, networks
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 
 JUDGED, CALIBRATED = 8, 64  # pictures
 LETTERS = "ABCDEFGHKLMNPRSTUVWXYZabcdefghkmnprstuvwxyz0123456789 "

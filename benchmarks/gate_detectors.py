@@ -21,8 +21,8 @@ import numpy as np
 from record import RESULTS, circumstances, load_average, table, write
 
 from edgecv import data as datasets
-from edgecv.bench import gate
-from edgecv.bench.baseline import Entry
+from edgecv.benchmark import gate
+from edgecv.benchmark.baseline import Entry
 from edgecv.data.images import Images
 from edgecv.runtime import open_bundle
 from edgecv.tasks.base import Score

@@ -29,7 +29,7 @@ import numpy as np
 from record import RESULTS, ROOT, circumstances, table, verdict, write
 from slowed import Load, bundles
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 
 KINDS = ("same", "7%", "10%")
 # The most A/A gates that may say regression, the least of the others that must.

@@ -28,7 +28,7 @@ from benchmarks.random_nets.judging import in_process
 from benchmarks.random_nets.pictures import MEAN, STD, folder
 from edgecv import exporting, target
 from edgecv.backends import compile_module
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.binary.frozen import frozen
 from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.errors import EdgecvError

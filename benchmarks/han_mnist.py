@@ -25,7 +25,7 @@ import yaml
 from torch import Tensor, nn
 
 from edgecv import pipeline, recipe, results
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
 
 # net -> densities of the paper's tables 3 and 4 (LeNet-5's first dense layer at 7.7% instead of 8%:

@@ -22,11 +22,11 @@ from detection_map import PREPARED
 from int8_detectors import EVEN, ODD, halves
 from int8_rivals import RIVALS
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
+from edgecv.diagnosis.why.rounding.report import images_of
+from edgecv.diagnosis.why.rounding.words import CALLED, told
 from edgecv.runtime.archive import read_bundle
 from edgecv.samples import Feeds
-from edgecv.why.rounding.report import images_of
-from edgecv.why.rounding.words import CALLED, told
 
 WAYS = ("ort-minmax", "ort-percentile")
 

@@ -40,7 +40,7 @@ from detection_map import PREPARED
 from int8_clock import VARIABLE, ratios
 from int8_rivals import RIVALS
 
-from edgecv.bench.machine import cpu_features, load_average
+from edgecv.benchmark.machine import cpu_features, load_average
 
 WORKER = Path(__file__).with_name("int8_work.py")
 VNNI = "AVX512_CORE_VNNI"

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import __version__
-from edgecv.bench.machine import machine
+from edgecv.benchmark.machine import machine
 
 ROOT = Path(__file__).parents[1]
 

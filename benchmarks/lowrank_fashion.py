@@ -22,7 +22,7 @@ import record
 import yaml
 
 from edgecv import pipeline, recipe
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.measuring import facts
 from edgecv.model import Model
 

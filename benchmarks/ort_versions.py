@@ -24,7 +24,7 @@ import record
 import torch
 from binary_equal import networks
 
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
 from edgecv.binary.frozen import frozen
 from edgecv.binary.lowering import lower

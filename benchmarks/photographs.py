@@ -17,7 +17,7 @@ import record  # noqa: F401  (it puts the checkout's edgecv on the path)
 
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images
-from edgecv.parity import compare
+from edgecv.fidelity import compare
 from edgecv.runtime import open_bundle
 
 SURE = 0.3  # fp32's softmax

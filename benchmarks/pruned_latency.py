@@ -31,7 +31,7 @@ import torch
 import yaml
 
 from edgecv import pipeline, recipe, results, target
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.errors import BudgetError
 from edgecv.model import Model

@@ -18,7 +18,7 @@ import pruned_latency as shared
 import record
 
 from edgecv import results
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
 from edgecv.pruning import criteria
 from edgecv.stages.prune import Prune

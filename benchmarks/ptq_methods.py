@@ -29,7 +29,7 @@ from record import RESULTS, circumstances, export, load_average, table, verdict,
 
 from edgecv import target as targets
 from edgecv.backends import compile_module
-from edgecv.bench.measure import Plan, measure
+from edgecv.benchmark.measure import Plan, measure
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images
 from edgecv.graph import Graph

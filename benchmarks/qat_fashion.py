@@ -23,7 +23,7 @@ import record
 import yaml
 
 from edgecv import pipeline, recipe
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.model import Model
 from edgecv.replay import torch_outputs

@@ -23,7 +23,7 @@ import yaml
 from lowrank_fashion import DATA, TARGET, Told
 
 from edgecv import pipeline, recipe
-from edgecv.bench.machine import load_average
+from edgecv.benchmark.machine import load_average
 from edgecv.measuring import facts
 
 SIDE = 784

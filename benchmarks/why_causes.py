@@ -27,8 +27,8 @@ import numpy as np
 from record import RESULTS, ROOT, circumstances, load_average, table, verdict, write
 from slow_bundles import CAUSES, HEALTHY, Maker
 
-from edgecv.bench.measure import Plan, measure
-from edgecv.why.findings import LEAST_SHARE
+from edgecv.benchmark.measure import Plan, measure
+from edgecv.diagnosis.why.findings import LEAST_SHARE
 
 SEED = 0
 # slow bundle -> the same without its fault

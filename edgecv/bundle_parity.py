@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import parity
+from edgecv import fidelity
 from edgecv.backends import facts, reference
 from edgecv.errors import NotFiniteError, ParityError
+from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
-from edgecv.parity import Parity, Tolerance
 from edgecv.replay import (
     Answers,
     fused_session,
@@ -90,7 +90,7 @@ def _blamed(
     preprocess: Preprocess,
 ) -> ParityError:
     """The same error with the layer at which the engine's kernels leave the graph."""
-    from edgecv.ladder.blame import called, first_wrong_layer
+    from edgecv.diagnosis.parity.blame import called, first_wrong_layer
 
     xs = list(Feeds(sample(pixels, IMAGES), graph.inputs, preprocess, first=True))
     found = first_wrong_layer(graph, engine, files, xs)
@@ -132,9 +132,9 @@ def _bundle_parity(
     elif floats is not None and floats.precision != graph.precision:  # else it came quantized
         reference = plain_answers(floats, pixels, preprocess)
         loose = Tolerance(-np.inf, 0.0)  # how far integers may be is the quantizer's to say
-        simulated = parity.check(where, reference, plain, loose, named, made_up)
+        simulated = fidelity.check(where, reference, plain, loose, named, made_up)
         ran = plain if away else answers
-        real = parity.check(where, reference, ran, loose, named, made_up)
+        real = fidelity.check(where, reference, ran, loose, named, made_up)
         told = list(lost(where, simulated, real, graph.bounds))
         if (
             apart
@@ -155,10 +155,10 @@ def _compiled(
     """The bundle against its graph, and why that is too far where it is."""
     try:
         tolerance = _tolerance(graph)
-        return parity.check(where, beside, answers, tolerance, named, made_up, graph.bounds), None
+        return fidelity.check(where, beside, answers, tolerance, named, made_up, graph.bounds), None
     except ParityError as e:
         loose = Tolerance(-np.inf, 0.0)
-        return parity.check(where, beside, answers, loose, named, made_up), e
+        return fidelity.check(where, beside, answers, loose, named, made_up), e
 
 
 def _as_near(graph: Parity, compiled: Parity) -> bool:
@@ -170,7 +170,7 @@ def _as_near(graph: Parity, compiled: Parity) -> bool:
 
 def _tolerance(graph: Graph) -> Tolerance:
     one_bit = graph.facts.get("one_bit") and graph.precision == "fp32"
-    return parity.EXPORT_ONE_BIT if one_bit else parity.COMPILE[graph.precision]
+    return fidelity.EXPORT_ONE_BIT if one_bit else fidelity.COMPILE[graph.precision]
 
 
 def _same_shapes(where: str, named: Mapping[str, str], answers: Answers) -> None:
@@ -188,7 +188,7 @@ def lost(
     parts = compiled.outputs or {"": compiled}
     for name, one in parts.items():
         bound = (bounds or {}).get(name, 0.0) if name else max((bounds or {"": 0.0}).values())
-        if one.max_abs_error <= parity.COMPILE_INT8.rounding * bound:
+        if one.max_abs_error <= fidelity.COMPILE_INT8.rounding * bound:
             continue
         simulated = (graph.outputs[name] if name else graph).sqnr_db
         if one.sqnr_db >= min(simulated - TOLD_DB, ENOUGH_DB):
@@ -198,7 +198,7 @@ def lost(
             f"by node {simulated:.1f} dB"
         )
         hint = "`edgecv parity` of the bundle names the layer; --keep-float leaves it out of int8"
-        least = parity.COMPILE_INT8.min_sqnr_db
+        least = fidelity.COMPILE_INT8.min_sqnr_db
         if one.sqnr_db < least or one.sqnr_db < simulated - LOST_DB:
             raise ParityError(f"{where}: output {name!r}" if name else where, what, hint)
         yield f"{f'output {name!r}: ' if name else ''}{what}; {hint}"

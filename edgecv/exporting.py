@@ -16,7 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import model_input, pipeline, pixel_units, reading_graph, results, target, tasks, zoo
+from edgecv import (
+    live_network,
+    model_input,
+    pipeline,
+    pixel_units,
+    reading_graph,
+    results,
+    target,
+    tasks,
+    zoo,
+)
 from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
@@ -74,6 +84,7 @@ class Request:
     resize, pad_value, pad_at, color, crop_pct, interpolation: as the runtime's Preprocess; None
            takes the Model folder's own, or its default
     size:  input side in pixels; None takes what the model says, else 224
+    labels: names of the classes, or a file of one a line
     evaluate: source of test images ("imagefolder:DIR"), whose accuracy is measured
     keep_float: layers that int8 leaves out, by name
     quantizer: "edgecv" or "nncf", `engine` of the stage quantize; None leaves it to that
@@ -101,7 +112,7 @@ class Request:
     color: str | None = None
     crop_pct: float | None = None
     interpolation: str | None = None
-    labels: Path | None = None
+    labels: Path | tuple[str, ...] | None = None
     samples: int = 256
     keep_float: tuple[str, ...] = ()
     quantizer: str | None = None
@@ -242,7 +253,7 @@ def _recipe(request: Request) -> Recipe:
             raise RecipeError(f"--{option}", f"all of {precision} is float", "leave it out")
     name = request.name or f"{_stem(source)}-{precision}"
     if precision != "fp32":
-        own = known.get("precision") == "int8"
+        own = known.get("precision") == "int8" or bool(known.get("learned"))
         if request.calibration is None and precision == "int8" and not own:
             raise DataError(
                 "--calibration", "int8 needs images to calibrate on", "give a folder of images"
@@ -358,6 +369,8 @@ def _stem(source: ModelSource) -> str:
     """A file name from "zoo", "pkg.mod:make", "net.onnx" or a Model folder."""
     if source.is_graph or source.kind == "folder":
         return cleaned(Path(source.name).resolve().stem)
+    if live_network.is_live(source.name):
+        return cleaned(live_network.called(source.name))
     return cleaned(source.name.rpartition(":")[0].rpartition(".")[2] or source.name)
 
 
@@ -468,10 +481,10 @@ def _no_values(inputs: Sequence[TensorSpec], others: str) -> DataError:
                      "as bytes")  # fmt: skip
 
 
-def _labels(path: Path | None) -> tuple[str, ...] | None:
+def _labels(path: Path | tuple[str, ...] | None) -> tuple[str, ...] | None:
     """One label a line."""
-    if path is None:
-        return None
+    if path is None or isinstance(path, tuple):
+        return path
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:

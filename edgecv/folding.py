@@ -43,7 +43,7 @@ def folded(
     # Its fused kernel of a whole encoder layer passes over the layers inside: over what replaces
     # them, and what watches them. Without it the same products run one by one.
     torch.backends.mha.set_fastpath_enabled(False)
-    module = _unwrapped(module)
+    module = unwrapped(module)
     _evaluate(module, where)
     _check(module, where)
     computed = {name for name, _ in module.named_parameters() if _is_computed(name, module)}
@@ -99,7 +99,7 @@ def _tensor_name(hook: Any) -> str:
     return str(getattr(hook, "_tensor_name", ""))
 
 
-def _unwrapped(module: Any) -> nn.Module:
+def unwrapped(module: Any) -> nn.Module:
     """The network inside torch.compile's, DataParallel's or an averaged model's wrapper."""
     import torch
     from torch.nn.parallel import DataParallel, DistributedDataParallel

@@ -2,7 +2,7 @@
 
 An engine says which formats it reads (`edgecv.backends.Facts`). What is done otherwise for each
 lies in for_<format>.py: of stages/export, and where such a graph is made int8, of stages/quantize,
-ladder and quantizers. Folders on the Python path add to these too.
+diagnosis/parity and quantizers. Folders on the Python path add to these too.
 """
 
 from __future__ import annotations

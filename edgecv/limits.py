@@ -20,6 +20,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from edgecv.errors import RecipeError
+
 if TYPE_CHECKING:  # the command line reads this module at every start
     import numpy as np
 
@@ -73,9 +75,19 @@ UNITS = {"accuracy_drop": "points", "latency_ms": "ms", "latency_ratio": "× fp3
          "sqnr_db": "dB"}  # fmt: skip
 
 
+def checked(said: Mapping[str, Any]) -> Limits:
+    """The limits among what a command or a program says, by name. Raises RecipeError."""
+    found = {name: said.get(name) for name in NAMES}
+    for name, value in found.items():
+        least = 0.0 if name == "accuracy_drop" else 1e-9
+        if value is not None and not least <= value < 1e9:
+            raise RecipeError(f"--{name.replace('_', '-')}", f"is {value}", "a number above 0")
+    return Limits(**found)
+
+
 def fidelity_of(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """How a row's outputs compare with float (`edgecv.parity.Parity` as JSON): its bundle's, or its
-    graph's where the engine did not run here; None where neither is known."""
+    """How a row's outputs compare with float (`edgecv.fidelity.Parity` as JSON): its bundle's, or
+    its graph's where the engine did not run here; None where neither is known."""
     parity = row.get("parity") or {}
     return parity.get("float") or parity.get("graph")
 

@@ -16,7 +16,7 @@ import numpy as np
 from edgecv import data as datasets
 from edgecv import edits, naming, tasks
 from edgecv.behaviour import MIXES
-from edgecv.bench.machine import cpu_features
+from edgecv.benchmark.machine import cpu_features
 from edgecv.data.images import Images
 from edgecv.errors import ModelError, RecipeError
 from edgecv.graph import OWN, Graph

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgecv import builder_trust, user_code
+from edgecv import builder_trust, live_network, user_code
 from edgecv import edits as editing
 from edgecv.errors import EdgecvError, ModelError, one_line
 from edgecv.runtime import shape
@@ -61,7 +61,7 @@ SHAPE = {
 class Model:
     """A network that can be built again anywhere.
 
-    builder:    "zoo:resnet8" or "package.module:function"
+    builder:    "zoo:resnet8", "package.module:function", or of `edgecv.live_network`
     args:       keyword arguments of the builder, plain JSON
     edits:      structural edits since, in order (`edgecv.edits`)
     input:      runtime Preprocess as JSON: size, channels, mean, std, ...
@@ -231,6 +231,8 @@ def build(builder: str, args: dict[str, Any]) -> torch.nn.Module:
         from edgecv import zoo
 
         return zoo.build(builder.removeprefix("zoo:"), **args)
+    if live_network.is_live(builder):
+        return live_network.copied(builder)
     builder_trust.check_name(builder)
     function = resolve(builder)
     builder_trust.check_function(builder, function)
@@ -264,6 +266,8 @@ def check_reference(reference: str, args: dict[str, Any]) -> None:
 
     Raises ModelError as `resolve` and `build` would; says nothing where only running could tell.
     """
+    if live_network.is_live(reference):
+        return
     builder_trust.check_name(reference)
     name, _, attribute = reference.partition(":")
     user_code.allow(name)
@@ -344,6 +348,8 @@ def source_digest(reference: str) -> str | None:
 
     Found without importing it. None when there is no such file.
     """
+    if live_network.is_live(reference):
+        return live_network.digest(reference)
     user_code.allow(reference.partition(":")[0])
     zoo = reference.startswith("zoo:") or reference.startswith("edgecv.")
     found = source("edgecv.zoo" if zoo else reference.partition(":")[0].split(".")[0])

@@ -18,7 +18,8 @@ from edgecv.zoo import published
 def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
     """As far as the model says it: size [height, width], channels, mean and std in units of 0..255,
     the other fields of Preprocess, labels, precision, inputs and outputs (TensorSpecs); "bytes",
-    its name, where it takes pixels as they are; "any_size" where its own is no must.
+    its name, where it takes pixels as they are; "any_size" where its own is no must; "learned",
+    whether training learned the ranges of its tensors.
 
     size: (height, width) where the file leaves its own open. Raises ModelError: a file that cannot
     be read.
@@ -27,7 +28,8 @@ def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         from edgecv.model import Model
 
         model = Model.read(Path(source.name))
-        return {**model.input, "labels": model.labels}
+        learned = any(edit["op"] == "quantizers" for edit in model.edits)
+        return {**model.input, "labels": model.labels, "learned": learned}
     if source.kind == "script":
         return {}
     if source.kind == "program":

@@ -25,7 +25,7 @@ from typing import Any
 from edgecv import data as datasets
 from edgecv import tasks, zoo
 from edgecv.backends import reference
-from edgecv.bench.machine import cpu_features, processor
+from edgecv.benchmark.machine import cpu_features, processor
 from edgecv.closure import code, maker
 from edgecv.edits import kinds
 from edgecv.graph_files import loader, reader
@@ -43,7 +43,7 @@ from edgecv.target import Target
 
 # What of a target no bundle depends on: words, pruning's grid, and where one is to be found.
 NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
-MEASURING, AWAY = ("edgecv.bench.measure", "edgecv.bench.profile"), "edgecv.measuring.away"
+MEASURING, AWAY = ("edgecv.benchmark.measure", "edgecv.benchmark.profile"), "edgecv.measuring.away"
 ONNX_TEACHER = "edgecv.distillation.teacher_onnx"
 
 

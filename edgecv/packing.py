@@ -25,12 +25,12 @@ from edgecv.bundle_precision import check_precision, float_layers, meant_in_floa
 from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
+from edgecv.fidelity import COMPILE_INT8, SEEN_DB
 from edgecv.goldens import goldens, room
 from edgecv.graph import Graph
 from edgecv.inferred_task import inferred
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
-from edgecv.parity import COMPILE_INT8, SEEN_DB
 from edgecv.reading_graph import FOLDER as READING
 from edgecv.reading_graph import put_behind
 from edgecv.replay import (

@@ -3,7 +3,8 @@
 The code is written node by node in a spelling of our own, the same under every Python. Left out:
 comments, layout, docstrings, `if TYPE_CHECKING`, and what is only ever said: strings inside
 `raise`, inside an error that is made, a verdict, a log call or a field's description, and strings
-of local variables that are read nowhere else.
+of local variables that are read nowhere else. So is a module's `__getattr__` (PEP 562): what it
+loads is for those who ask the package, and none of its own modules does.
 """
 
 from __future__ import annotations
@@ -119,7 +120,7 @@ class _Reader:
                 elif _is_checking(item):
                     for other in item.orelse:  # type: ignore[attr-defined]
                         self.write(other, inside, only)
-                elif item is not skipped:
+                elif item is not skipped and not _is_lazy(item):
                     self.write(item, inside, only)
         code += b")"
 
@@ -197,6 +198,12 @@ def _is_checking(node: ast.AST) -> bool:
     test = node.test
     name = test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")
     return bool(name == "TYPE_CHECKING")
+
+
+def _is_lazy(node: ast.AST) -> bool:
+    """Whether it is a module's `__getattr__`, which takes a name alone, and no class's."""
+    named = isinstance(node, ast.FunctionDef) and node.name == "__getattr__"
+    return named and len(node.args.args) == 1  # type: ignore[attr-defined]
 
 
 def _docstring(node: ast.AST) -> ast.AST | None:

@@ -15,8 +15,10 @@ Unknown keys are errors that name the nearest known one; every error names file 
 
 from __future__ import annotations
 
+import copy
+import json
 import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -49,6 +51,8 @@ from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
 
 NO_LIMITS = Limits()
+# "prune.ratio=0.4" as on the command line, or {"prune.ratio": 0.4}
+Settings = Sequence[str] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,15 @@ class Recipe:
     settings: tuple[str, ...] = ()  # what `--set` changed
     limits: Limits = NO_LIMITS  # of what ships, where its step has none of its own
     notes: tuple[str, ...] = ()  # what was taken because the recipe does not say it
+
+    @staticmethod
+    def load(path: str | Path, settings: Settings = (), targets: Sequence[str] = ()) -> Recipe:
+        """Read and check a recipe file, or one of edgecv's by its name.
+
+        settings: {"prune.ratio": 0.4}, instead of what it says; targets: instead of its own
+        Raises RecipeError, TargetError.
+        """
+        return load(Path(path), settings, targets)
 
     def step(self, name: str) -> Step:
         return self._by_name[name]
@@ -110,13 +123,13 @@ MAX_THREADS = 1024
 
 def load(
     path: Path,
-    settings: Sequence[str] = (),
+    settings: Settings = (),
     targets: Sequence[str] = (),
     limits: Limits = NO_LIMITS,
 ) -> Recipe:
     """Read and check a recipe file.
 
-    settings: "prune.ratio=0.4" overrides, by stage word, step name or top-level key
+    settings: "prune.ratio=0.4" overrides, by stage word, step name or top-level key; or a mapping
     targets:  replaces the recipe's own list when not empty
     limits:   for every step that takes limits and has none of that kind, and for the run
     Raises RecipeError, TargetError: where (file, line and key), what and a hint.
@@ -126,11 +139,46 @@ def load(
     lines = line_numbers(node)
     if not isinstance(data, dict):
         raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
-    for setting in settings:
-        lines |= dict.fromkeys(_set(data, setting), SET)
     user_code.beside(path.parent)
+    return _changed(data, path, lines, settings, targets, limits)
+
+
+def of_dict(
+    data: Mapping[str, Any],
+    settings: Settings = (),
+    targets: Sequence[str] = (),
+    limits: Limits = NO_LIMITS,
+) -> Recipe:
+    """Check a recipe that is no file: what one holds, called "recipe", with paths looked up in the
+    working folder. The others as `load` takes them. Raises RecipeError, TargetError."""
+    return _changed(copy.deepcopy(dict(data)), Path("recipe"), {}, settings, targets, limits)
+
+
+def _changed(
+    data: dict[str, Any], path: Path, lines: dict[tuple[Any, ...], int], settings: Settings,
+    targets: Sequence[str], limits: Limits,
+) -> Recipe:  # fmt: skip
+    """A recipe with what is set instead, checked."""
+    said = []
+    for where, key, value, text in _read(settings):
+        lines |= dict.fromkeys(_set(data, where, key, value), SET)
+        said.append(text)
     recipe = check(data, path, lines, targets, limits)
-    return replace(recipe, settings=tuple(settings), limits=limits)
+    return replace(recipe, settings=tuple(said), limits=limits)
+
+
+def _read(settings: Settings) -> Iterator[tuple[str, str, Any, str]]:
+    """(where it is said, key, value, "key=value") of each. Raises RecipeError: it is none."""
+    if isinstance(settings, Mapping):
+        for key, value in settings.items():
+            yield f"settings[{key!r}]", key, value, f"{key}={json.dumps(value)}"
+        return
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        where = f"--set {setting}"
+        if not equals or not key:
+            raise RecipeError(where, "is not of the form key=value", "prune.ratio=0.4")
+        yield where, key, strict_yaml.load(text, where)[0], setting
 
 
 def _limited(step: Step, limits: Limits) -> Step:
@@ -306,13 +354,9 @@ def _integer(value: Any, where: Where, key: str, least: int, most: int) -> int:
     return value
 
 
-def _set(data: dict[str, Any], setting: str) -> list[tuple[Any, ...]]:
-    """Apply one "prune.ratio=0.4" to the parsed recipe; return the key paths it set."""
-    key, equals, text = setting.partition("=")
-    if not equals or not key:
-        raise RecipeError(f"--set {setting}", "is not of the form key=value", "prune.ratio=0.4")
-    where = f"--set {setting}"
-    value, (head, *rest) = strict_yaml.load(text, where)[0], key.strip().split(".")
+def _set(data: dict[str, Any], where: str, key: str, value: Any) -> list[tuple[Any, ...]]:
+    """Apply one "prune.ratio" to the parsed recipe; return the key paths it set."""
+    head, *rest = key.strip().split(".")
     if head in TOP and head not in ("stages", "targets"):
         if not rest:
             data[head] = value

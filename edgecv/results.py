@@ -54,7 +54,7 @@ import numpy as np
 
 from edgecv import __version__, history, tasks
 from edgecv.backends import every
-from edgecv.bench.machine import cpu_features, machine
+from edgecv.benchmark.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
 from edgecv.limits import Limits, expected_drop, judge
 from edgecv.measuring import facts as kept
@@ -68,7 +68,7 @@ from edgecv.versions import versions
 
 Row = dict[str, Any]
 
-# What a row takes over from a measurement (`edgecv.bench.measure`).
+# What a row takes over from a measurement (`edgecv.benchmark.measure`).
 MEASURED = (
     "latency_ms", "latency_ratio", "latency_ratio_interval", "cpu_time_ratio",
     "cpu_time_ratio_interval", "cpu_ms", "throughput", "calibrated", "import_ms", "load_ms",

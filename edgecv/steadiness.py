@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv.errors import ParityError
-from edgecv.parity import compare_all
+from edgecv.fidelity import compare_all
 from edgecv.replay import last_answers, plain_session, sample
 from edgecv.runtime.fidelity import kinds
 

@@ -126,7 +126,7 @@ class Target(_Frozen):
     def not_here(self, features: Collection[str]) -> str:
         """Why a latency measured on this machine would not be the device's; "" when it is.
 
-        features: instruction sets of this machine (`edgecv.bench.machine`)
+        features: instruction sets of this machine (`edgecv.benchmark.machine`)
         """
         if not self.runs_on_host:
             return "this machine is not the device; run `edgecv bench` there, or set `device:`"
@@ -178,7 +178,7 @@ def saturates(features: Collection[str] | None = None) -> bool:
 
     features: instruction sets of the processor; this one's by default
     """
-    from edgecv.bench.machine import INTEGER_DOT, cpu_features
+    from edgecv.benchmark.machine import INTEGER_DOT, cpu_features
 
     have = set(cpu_features() if features is None else features)
     return bool(have & {"avx", "avx2", "avx512f"}) and not have & INTEGER_DOT

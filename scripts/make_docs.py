@@ -1,4 +1,4 @@
-"""Write the pages that are generated from the code, and the README's tables from results.
+"""Write the pages that are generated from the code, and the tables of pages from results.
 
 python scripts/make_docs.py            write them
 python scripts/make_docs.py --check    exit 1 when one is not current (the test does this)
@@ -7,8 +7,10 @@ python scripts/make_docs.py --check    exit 1 when one is not current (the test 
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,26 @@ sys.path.insert(0, str(ROOT))
 
 from edgecv import recipe, stages, target, zoo  # noqa: E402
 from edgecv.zoo import published  # noqa: E402
+from scripts import api_page, reference_pages  # noqa: E402
 
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
+
+
+ENGINES = """\
+| engine | extra | measured where |
+|---|---|---|
+| ONNX Runtime, with kernels for one-bit layers (AVX2, AVX-512, NEON) | `[ort]` | here, and with \
+[AVX-512](../benchmarks/results/avx512-vnni/binary_network.md); NEON under emulation |
+| OpenVINO, one-bit layers by its BinaryConvolution | `[openvino]` | here |
+| LiteRT + XNNPACK | `[tflite]` | here; on boards with `edgecv bench --device` |
+| Edge TPU compiler, yours | `[tflite]` | accuracy on the CPU; not run on an Edge TPU here |
+| TensorRT for RTX, or TensorRT | `[tensorrt]` | engines are built; not run here (no GPU) |
+| plain C99, no heap, no library | a C compiler | here; aarch64, arm and riscv64 under emulation; \
+not run on a microcontroller here |
+
+`edgecv doctor` tells what a machine has, and what each missing thing costs.
+
+"""
 
 
 def targets_page() -> str:
@@ -36,7 +56,8 @@ def targets_page() -> str:
         "device: ssh://pi@rpi5.local               # where `run` and `bench --device` measure\n"
         "device_python: /home/pi/venv/bin/python   # default python3\n```\n\n"
         + "\n".join(rows)
-        + "\n\nalign: pruning keeps channel counts a multiple of this, because kernels run a width "
+        + f"\n\n{ENGINES}"
+        + "\nalign: pruning keeps channel counts a multiple of this, because kernels run a width "
         "in between no faster.\nint8 grid: activations / weights; asymmetric unless said.\n\n"
         "`c` and `cortex-*` are written as C99: `model_run(input, output, memory)`; of several "
         "inputs one pointer each in the graph's order, of a batch its images one behind the other "
@@ -121,31 +142,40 @@ def _type(field: dict[str, Any]) -> str:
     return " ".join([str(kind), *limits])
 
 
-def quickstart_table() -> str:
+def quickstart_table(every: bool) -> str:
+    """The demo's rows; those that were measured alone, or every one with what kept it from that."""
     data = json.loads((ROOT / "benchmarks/results/quickstart.json").read_text())
     rows = [
         "| target | step | precision | top-1 | vs fp32 | p50 ms "
-        "| time × fp32 (95%) | CPU × fp32 | KB | |",
-        "|---|---|---|--:|--:|--:|--:|--:|--:|---|",
+        "| time × fp32 (95%) | CPU × fp32 | KB |" + " |" * every,
+        "|---|---|---|--:|--:|--:|--:|--:|--:|" + "---|" * every,
     ]
     for r in data["results"]:
         m, t = r["metric"], r["latency_ms"]
+        if not (t or every):
+            continue
         change = "" if not m else f"{100 * (m['value'] - m['reference']):+.2f}"
         cells = [
             r["target"], r["step"], r["precision"], f"{100 * m['value']:.2f}" if m else "", change,
             f"{t['p50']:.3f}" if t else "", _ratio(r) if t else "",
             f"{r['cpu_time_ratio']:.2f}" if t else "", f"{r['engine_bytes'] / 1024:.0f}",
-            "" if r["status"] == "ok" else f"{_short(r['reason'])}",
+            *(["" if r["status"] == "ok" else f"{_short(r['reason'])}"] if every else []),
         ]  # fmt: skip
         rows.append("| " + " | ".join(cells) + " |")
     m = data["machine"]
     vnni = "with" if "avx512_vnni" in m["features"] else "without"
+    built = sorted({r["target"] for r in data["results"] if not r["latency_ms"]})
+    file = "benchmarks/results/quickstart.json"
     about = (
         f"\n{m['cpu']}, {m['cores']} cores, {vnni} AVX-512 VNNI, "
-        f"one thread, batch 1, edgecv {data['edgecv']}, seed {data['recipe']['seed']}; "
-        "[results file](benchmarks/results/quickstart.json)."
+        f"one thread, batch 1, edgecv {data['edgecv']}, seed {data['recipe']['seed']}"
     )
-    return "\n".join(rows) + "\n" + about
+    if every:
+        return "\n".join(rows) + f"\n{about}; [results file](../../{file})."
+    return "\n".join(rows) + (
+        f"{about}. Built and not run there: {', '.join(built)} ([every row, every column explained]"
+        f"(docs/start/demo.md), [results file]({file}))."
+    )
 
 
 def _ratio(row: dict[str, Any]) -> str:
@@ -196,7 +226,7 @@ def binary_table() -> str:
     said = (
         "More is faster: CPU time against the fastest fp32 and int8 twin, one interleaved run, "
         f"{here['cpu']}, one thread, kernels {kernels}, random weights "
-        "([results](benchmarks/results/binary_network.md))."
+        "([results](../../benchmarks/results/binary_network.md))."
     )
     return "\n".join([*lines, "", said])
 
@@ -211,25 +241,47 @@ def c_table() -> str:
     said = (
         "Code and constants, arm-none-eabi-gcc -Os, not run on one; golden vectors (int8 equal, "
         "floats within 1e-3) hold here and under emulation on aarch64, arm and riscv64 "
-        "([results](benchmarks/results/c_sizes.md))."
+        "([results](../../benchmarks/results/c_sizes.md))."
     )
     return "\n".join([*lines, "", said])
 
 
+def rooms_table() -> str:
+    """The folders of the package, each by the first paragraph of its docstring."""
+    rows = ["| folder of `edgecv/` | |", "|---|---|"]
+    for path in sorted((ROOT / "edgecv").glob("*/__init__.py")):
+        text = ast.get_docstring(ast.parse(path.read_text())) or ""
+        first = " ".join(text.partition("\n\n")[0].split())
+        rows.append(f"| `{path.parent.name}/` | {first.replace('|', chr(92) + '|')} |")
+    return "\n".join(rows)
+
+
+TABLES: dict[str, dict[str, Callable[[], str]]] = {
+    "README.md": {"quickstart": lambda: quickstart_table(False)},
+    "ARCHITECTURE.md": {"rooms": rooms_table},
+    "docs/api.md": api_page.TABLES,
+    "docs/start/demo.md": {"quickstart-all": lambda: quickstart_table(True)},
+    "docs/ci.md": {"gate": gate_table},
+    "docs/howto/one-bit.md": {"binary": binary_table},
+    "docs/howto/microcontroller.md": {"c": c_table},
+}
+
+
 def pages() -> dict[Path, str]:
     """Every generated file and what it should hold."""
-    readme = (ROOT / "README.md").read_text()
-    readme = _between(readme, "quickstart", quickstart_table())
-    readme = _between(readme, "gate", gate_table())
-    readme = _between(readme, "binary", binary_table())
-    readme = _between(readme, "c", c_table())
-    return {
-        ROOT / "docs/targets.md": targets_page(),
-        ROOT / "docs/stages.md": stages_page(),
-        ROOT / "docs/zoo.md": zoo_page(),
-        ROOT / "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
-        ROOT / "README.md": readme,
+    made = {
+        "docs/targets.md": targets_page(),
+        "docs/stages.md": stages_page(),
+        "docs/zoo.md": zoo_page(),
+        "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
+        **{f"docs/reference/{name}.md": page() for name, page in reference_pages.PAGES.items()},
     }
+    for name, tables in TABLES.items():
+        text = (ROOT / name).read_text()
+        for block, table in tables.items():
+            text = _between(text, block, table())
+        made[name] = text
+    return {ROOT / name: text for name, text in made.items()}
 
 
 def _between(text: str, name: str, body: str) -> str:

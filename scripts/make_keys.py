@@ -43,12 +43,12 @@ TOUCHED = (
     "training.py", "distillation/losses.py", "pruning/groups.py", "lowrank/tucker2.py",
     "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "quantizers/lsq.py",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
-    "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "parity.py", "packing.py",
-    "measuring/row_times.py", "measuring/run.py", "bench/sampling.py",
+    "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "fidelity.py", "packing.py",
+    "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",
-    "device/ssh.py", "ladder/climb.py", "why/explain.py", "report/page.py", "commands/running.py",
-    "cli.py", "console.py", "bench/gate.py",
+    "device/ssh.py", "diagnosis/parity/climb.py", "diagnosis/why/explain.py", "report/page.py",
+    "api/run.py", "commands/running.py", "cli.py", "console.py", "benchmark/gate.py",
 )  # fmt: skip
 ADDED = {".py": "\nTOUCHED = 1\n", ".c": "int touched;\n"}
 LIBRARIES = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "litert-converter", "pillow")

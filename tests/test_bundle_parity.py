@@ -12,7 +12,7 @@ import torch
 from onnx import numpy_helper
 
 import edgecv.bundle_parity as bundle_parity_module
-from edgecv import parity, target
+from edgecv import fidelity, target
 from edgecv.backends import compile_module, run_module
 from edgecv.bundle_parity import _as_near, bundle_parity, lost
 from edgecv.errors import ParityError
@@ -104,8 +104,8 @@ def test_what_its_task_judged_is_judged_by_the_task_once_more(
     samples = context.preprocess.normalise(pixels)
     graph = quantize_onnx(source, samples, Grid(reduce_range=True), tmp_path / "int8")
     session = run_module("onnxruntime").Session({"m.onnx": graph.path.read_bytes()})
-    strict = parity.Tolerance(1000.0, 0.0)
-    monkeypatch.setitem(parity.COMPILE, "int8", strict)
+    strict = fidelity.Tolerance(1000.0, 0.0)
+    monkeypatch.setitem(fidelity.COMPILE, "int8", strict)
     monkeypatch.setattr(bundle_parity_module, "_as_near", lambda *_: False)
     asked = []
 

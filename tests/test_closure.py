@@ -69,6 +69,16 @@ def test_what_a_package_passes_on_counts_where_it_is_taken(root: Path) -> None:
     assert found(root, "pkg.taker") == {"pkg.taker", "pkg.deep", "pkg.deep.e", "pkg.deep.f"}
 
 
+def test_what_a_package_loads_for_those_who_ask_it_is_no_part_of_its_modules(root: Path) -> None:
+    """PEP 562: `edgecv.export` is loaded where a program asks for it, and by no step."""
+    lazy = "def __getattr__(name):\n    from pkg import alone\n    return {name: 'pkg.hidden'}\n"
+    (root / "__init__.py").write_text(lazy)
+    assert found(root, "pkg.b") == {"pkg.b", "pkg.child"}
+    held = "class A:\n    def __getattr__(self, name):\n        from pkg import alone\n"
+    (root / "b.py").write_text(held)
+    assert "pkg.alone" in found(root, "pkg.b")
+
+
 def test_a_root_that_is_not_there_is_an_error(root: Path) -> None:
     with pytest.raises(LookupError):
         found(root, "pkg.gone")
@@ -144,7 +154,7 @@ def test_a_string_that_is_said_and_used_counts() -> None:
 
 
 def test_every_module_of_ours_parses_and_a_copy_has_the_same_digests(tmp_path: Path) -> None:
-    names = ["edgecv.stages.train", "edgecv.bench.measure"]
+    names = ["edgecv.stages.train", "edgecv.benchmark.measure"]
     here = package().closure(names)
     shutil.copytree(ROOT, tmp_path / "edgecv", ignore=shutil.ignore_patterns("__pycache__"))
     assert Package(tmp_path / "edgecv").closure(names).modules == here.modules

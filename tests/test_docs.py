@@ -14,7 +14,8 @@ from edgecv.cli import build_parser
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OWN = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "ARCHITECTURE.md")
+PAGES = [*(ROOT / name for name in OWN), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def _make_docs():
@@ -61,3 +62,26 @@ def test_what_the_readme_says_of_make_is_there():
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"make (\w+)", README):
         assert re.search(rf"^{name}:", makefile, re.M), name
+
+
+def test_templates_and_hooks_are_yaml_and_their_tools_are_pinned():
+    pins = (ROOT / "constraints.txt").read_text()
+    for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")):
+        said = yaml.safe_load(path.read_text())
+        for part in said.get("body", []):
+            assert part["attributes"]["label"], path
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    for hook in hooks:
+        assert hook["language"] == "system"
+        tool = Path(hook["entry"].split()[0]).name
+        assert tool == "python" or f"\n{tool}==" in pins
+
+
+def test_a_variable_that_the_code_reads_is_documented():
+    pages = _make_docs().reference_pages
+    assert {"EDGECV_TRUST_SOURCE", "EDGETPU_COMPILER"} <= pages.variables_read()
+    assert pages.variables_read() <= set(pages.VARIABLES) | pages.INNER
+
+
+def test_the_readme_is_a_screen_and_a_half():
+    assert 80 <= len(README.splitlines()) <= 120

@@ -113,7 +113,15 @@ def test_no_engine_s_upgrade_trains_a_network_again(shop, library: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["report/page.py", "commands/running.py", "console.py", "cli.py", "why/explain.py"]
+    "name",
+    [
+        "report/page.py",
+        "commands/running.py",
+        "console.py",
+        "cli.py",
+        "diagnosis/why/explain.py",
+        "api/run.py",
+    ],
 )
 def test_what_prints_redoes_nothing(shop, name: str) -> None:
     with shop.touched(name):
@@ -122,7 +130,8 @@ def test_what_prints_redoes_nothing(shop, name: str) -> None:
 
 def test_training_does_not_hang_on_what_packs_measures_or_runs_commands(shop) -> None:
     held = set(shop.before["dense"]["code"])
-    rooms = ("bench.measure", "bench.sampling", "packing", "measuring", "report", "commands")
+    timed = ("benchmark.measure", "benchmark.sampling")
+    rooms = (*timed, "packing", "measuring", "report", "commands")
     assert not {m for m in held if m.startswith(tuple(f"edgecv.{room}" for room in rooms))}
     assert not {m for m in held if m.startswith("edgecv.stages.") and m not in (
         "edgecv.stages.base", "edgecv.stages.train"
@@ -130,7 +139,7 @@ def test_training_does_not_hang_on_what_packs_measures_or_runs_commands(shop) ->
 
 
 def test_fewer_cores_redo_no_step_of_one_thread(shop, monkeypatch: pytest.MonkeyPatch) -> None:
-    from edgecv.bench import machine
+    from edgecv.benchmark import machine
 
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4})
     assert shop.rerun() == set()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgecv import exporting, reading_graph, recipe
+from edgecv.diagnosis.parity import climb
 from edgecv.errors import ParityError, TargetError, UnsupportedError
-from edgecv.ladder import climb
 from edgecv.runtime import open_bundle
 from edgecv.runtime.verify import verify
 from edgecv.tasks.detection import DetectionTask

@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 from edgecv import recipe, results
-from edgecv.bench.machine import machine
+from edgecv.benchmark.machine import machine
 from edgecv.errors import EngineError, MissingExtraError, ParityError
 from edgecv.nodes import Expansion
 from edgecv.pipeline import Outcome

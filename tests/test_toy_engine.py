@@ -132,7 +132,7 @@ def test_the_working_folder_adds_nothing(room: Path) -> None:
 
 
 def test_a_device_gets_the_engine_too(room: Path) -> None:
-    code = "from edgecv.device import kit; print(*kit.members('edgecv.bench.measure'))"
+    code = "from edgecv.device import kit; print(*kit.members('edgecv.benchmark.measure'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           env=environment(room / "path"), cwd=room)  # fmt: skip
     assert {"edgecv/backends/toy/run.py", "edgecv/backends/toy/__init__.py"} <= {

@@ -37,9 +37,9 @@ from benchmarks.random_nets.pictures import (
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, UNCLEAR, WRONG
 from edgecv import child, exporting, packing
 from edgecv.errors import EdgecvError, ParityError
+from edgecv.fidelity import SEEN_DB
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.outputs import outputs_of
-from edgecv.parity import SEEN_DB
 from edgecv.runtime import open_bundle
 
 FLOAT_DB, TFLITE_DB, INT8_DB = 60.0, 50.0, 15.0

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from pathlib import Path
 from typing import Any
 
 from edgecv.commands.common import Bar, existing, runner, seconds
-from edgecv.errors import RecipeError
 from edgecv.terminal import print_json
 
 
@@ -73,50 +71,22 @@ def add_device(command: Any) -> None:
 
 
 def run_bench(options: argparse.Namespace) -> int:
-    _check(options)
-    bundles = list(options.bundles)
-    if options.against:
-        bundles = [options.against, *(b for b in bundles if b != options.against)]
+    from edgecv.api.bench import checked, measured, ordered
+
+    names = ("threads", "scenario", "batch", "rounds", "precision", "burst_ms", "seed")
+    plan = {**{name: getattr(options, name) for name in names}, "budget_s": options.budget}
     with Bar("bench", quiet=options.json) as bar:
         run = runner(options, bar)
         if options.profile:
+            bundles = ordered(options.bundles, options.against)
+            checked(plan, bundles)
             return _profile(options, bundles, run)
-        plan = {
-            "threads": options.threads,
-            "scenario": options.scenario,
-            "batch": options.batch,
-            "rounds": options.rounds,
-            "precision": options.precision / 100.0,
-            "budget_s": options.budget,
-            "burst_ms": options.burst_ms,
-            "seed": options.seed,
-        }
-        job = {"bundles": [str(b) for b in bundles], "plan": plan}
-        data = run("edgecv.bench.measure", job, "bench")
+        data = measured(options.bundles, options.against, plan, run)
     if options.json:
         print_json(data)
     else:
         show(data)
     return 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    least_batch = max(1, options.threads) if options.scenario == "offline" else 1
-    options.batch = least_batch if options.batch is None else options.batch
-    if 0 < options.batch < least_batch:
-        hint = f"--batch {least_batch} or more: offline, every thread has images of its own"
-        raise RecipeError("--batch", f"is {options.batch} for {options.threads} threads", hint)
-    least = {"threads": 1, "batch": 1, "rounds": 3, "burst_ms": 0.001, "precision": 0.6}
-    for name, low in least.items():
-        given = getattr(options, name)
-        if not low <= given < 1e6:
-            raise RecipeError(f"--{name.replace('_', '-')}", f"is {given}", f"at least {low}")
-    for path in [*options.bundles, options.against]:
-        if path is None or path.is_file():
-            continue
-        near = difflib.get_close_matches(path.name, [p.name for p in path.glob("**/*.edgecv")], 1)
-        hint = f"it holds {near[0]}" if near else "give .edgecv files"
-        raise RecipeError(str(path), "is a folder, not a bundle", hint)
 
 
 def show(data: dict[str, Any]) -> None:
@@ -205,11 +175,11 @@ def _number(value: float | None, digits: int) -> str:
 
 
 def _profile(options: argparse.Namespace, bundles: list[Path], run: Any) -> int:
-    from edgecv.bench import profile
+    from edgecv.benchmark import profile
     from edgecv.tables import table
 
     job = {"bundles": [str(b) for b in bundles], "threads": options.threads, "runs": 20}
-    profiles = run("edgecv.bench.profile", job, "profile")["profiles"]
+    profiles = run("edgecv.benchmark.profile", job, "profile")["profiles"]
     if options.json:
         print_json({"schema": 1, "profiles": profiles})
         return 0

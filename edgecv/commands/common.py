@@ -11,12 +11,10 @@ from types import TracebackType
 from typing import Any
 
 from edgecv import tasks
+from edgecv.api import running
 from edgecv.errors import RecipeError
-from edgecv.limits import NAMES, Limits
+from edgecv.limits import NAMES, Limits, checked
 from edgecv.terminal import printable
-
-# Keys of a job that hold paths of files which a device needs.
-FILES = ("bundles", "baseline", "candidate", "bundle")
 
 
 def existing(text: str) -> Path:
@@ -148,50 +146,19 @@ def add_trust(command: Any) -> None:
 
 def limits_of(options: argparse.Namespace) -> Limits:
     """The limits given on the command line. Raises RecipeError."""
-    found = {name: getattr(options, name) for name in NAMES}
-    for name, value in found.items():
-        least = 0.0 if name == "accuracy_drop" else 1e-9
-        if value is not None and not least <= value < 1e9:
-            raise RecipeError(f"--{name.replace('_', '-')}", f"is {value}", "a number above 0")
-    return Limits(**found)
+    return checked({name: getattr(options, name) for name in NAMES})
 
 
 def runner(
     options: argparse.Namespace, progress: Callable[..., None]
 ) -> Callable[[str, dict[str, Any], str], dict[str, Any]]:
     """run(module, job, where): a child module's answer, from this machine or from --device."""
-    from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
+    return running.runner(place(options), progress)
 
+
+def place(options: argparse.Namespace) -> running.Place:
+    """Where `--device` and what belongs to it say that jobs run."""
     if not getattr(options, "device", None):
-        return lambda module, job, where: child.call(module, job, where, progress, ONE_THREAD)
-    from edgecv import device, source_trust
-
-    address, python = device.resolve(options.device)
-
-    def run(module: str, job: dict[str, Any], where: str) -> dict[str, Any]:
-        paths = [Path(p) for key in FILES if job.get(key) for p in _listed(job[key])]
-        files, names = device.carry(paths)
-        there = dict(zip(paths, names, strict=True))
-        sent = {
-            key: _placed(value, there) if key in FILES and value else value
-            for key, value in job.items()
-        }
-        return device.call(
-            address, module, sent, files, where, python=options.python or python,
-            ssh_config=options.ssh_config, progress=progress,
-            environment={**ONE_THREAD, **source_trust.passed()},
-            timeout_s=3600.0 + getattr(options, "budget", 0.0),
-        )  # fmt: skip
-
-    return run
-
-
-def _listed(value: Any) -> list[str]:
-    return value if isinstance(value, list) else [value]
-
-
-def _placed(value: Any, there: dict[Path, str]) -> Any:
-    if isinstance(value, list):
-        return [there[Path(v)] for v in value]
-    return there[Path(value)]
+        return running.Place()
+    budget = getattr(options, "budget", 0.0)
+    return running.Place(options.device, options.ssh_config, options.python, budget)

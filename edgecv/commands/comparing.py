@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
-from pathlib import Path
 from typing import Any
 
 from edgecv.commands.benching import add_device
-from edgecv.commands.common import Bar, add_trust, existing, runner
-from edgecv.errors import RecipeError
+from edgecv.commands.common import Bar, add_trust, existing, place
 from edgecv.terminal import print_json
 
 SHOWN = 8
@@ -44,56 +41,17 @@ def register(command: Any) -> None:
 
 
 def run_parity(options: argparse.Namespace) -> int:
-    from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
+    from edgecv.api.parity import compared
 
-    if options.samples is not None and not 1 <= options.samples <= 1_000_000:
-        raise RecipeError("--samples", f"is {options.samples}", "at least 1")
-    if options.bundle.is_dir():
-        raise RecipeError(str(options.bundle), "is a folder, not a bundle", "give an .edgecv file")
-    job: dict[str, Any] = {
-        "bundle": str(options.bundle),
-        "against": str(options.against) if options.against else None,
-        "images": str(options.images) if options.images else None,
-        "samples": options.samples,
-    }
-    with (
-        Bar("parity", quiet=options.json) as bar,
-        tempfile.TemporaryDirectory(prefix="edgecv-parity-") as room,
-    ):
-        if options.device:
-            job["send"] = str(Path(room) / "sent.edgecv")
-        data = child.call("edgecv.ladder.climb", job, "parity", bar, ONE_THREAD)
-        if options.device:
-            _on_device(options, bar, job["send"], data)
-    del data["sent"]
+    with Bar("parity", quiet=options.json) as bar:
+        data = compared(
+            options.bundle, options.against, options.images, options.samples, place(options), bar
+        )
     if options.json:
         print_json(data)
     else:
         show(data)
     return 0 if data["agrees"] else 1
-
-
-def _on_device(options: argparse.Namespace, bar: Any, bundle: str, data: dict[str, Any]) -> None:
-    """Add the last rung: the same images through the bundle on the device."""
-    import numpy as np
-
-    from edgecv.ladder import tolerances
-    from edgecv.ladder.distance import outputs
-    from edgecv.ladder.rungs import rung
-
-    here = np.array(data["sent"], np.float32)
-    there = runner(options, bar)("edgecv.ladder.replayed", {"bundle": bundle}, "parity")
-    found = outputs(here, np.array(there["outputs"], np.float32))
-    last = data["rungs"][-1]["to"]
-    limit = tolerances.COMPILE["int8" if data["layers"] else "fp32"]
-    finding = None
-    if not tolerances.holds(found, limit):
-        cause = "the device's engine computes otherwise: compare its version and CPU with these"
-        finding = {"kind": "device", "layer": None, "cause": cause}
-    made = rung("device", last, str(options.device), found, limit, finding)
-    data["rungs"].append(made)
-    data["agrees"] = data["agrees"] and made["agrees"]
 
 
 def show(data: dict[str, Any]) -> None:

@@ -6,10 +6,7 @@ import argparse
 from typing import Any
 
 from edgecv.commands.common import Bar, existing, seconds
-from edgecv.errors import RecipeError
 from edgecv.terminal import print_json
-
-BUNDLE = ".edgecv"
 
 
 def register(command: Any) -> None:
@@ -49,61 +46,25 @@ def register(command: Any) -> None:
 
 
 def run_why(options: argparse.Namespace) -> int:
-    from edgecv import child
-    from edgecv.bench.calibration import ONE_THREAD
-    from edgecv.why.rounding.words import show as show_rounding
-    from edgecv.why.words import show
+    from edgecv.api import why
+    from edgecv.diagnosis.why.rounding.words import show as show_rounding
+    from edgecv.diagnosis.why.words import show
 
-    _check(options)
+    bundle, against = options.bundle, options.against
+    source = why.source(options.images, options.evaluate)
+    why.check(bundle, against, source, options.samples, options.threads)
     data: dict[str, Any] = {}
-    if bundled := options.bundle.suffix == BUNDLE:
-        rival = options.against if options.against and options.against.suffix == BUNDLE else None
-        job = {
-            "bundle": str(options.bundle),
-            "against": str(rival) if rival else None,
-            "threads": options.threads,
-            "budget_s": options.budget,
-        }
+    if bundled := bundle.suffix == why.BUNDLE:
         with Bar("why", quiet=options.json) as bar:
-            data = child.call("edgecv.why.explain", job, "why", bar, ONE_THREAD)
+            data = why.explained(bundle, against, options.threads, options.budget, bar)
         if not options.json:
             show(data)
-    if source := _source(options):
-        job = {
-            "network": str(options.bundle), "against": str(options.against), "images": source,
-            "samples": options.samples,
-        }  # fmt: skip
+    if source:
         with Bar("why", quiet=options.json) as bar:
-            found = child.call("edgecv.why.rounding.report", job, "why", bar, ONE_THREAD)
+            found = why.rounding(bundle, against, source, options.samples, bar)
         data["rounding"] = found
         if not options.json:
             show_rounding(found, bundled)
     if options.json:
         print_json(data)
     return 0
-
-
-def _source(options: argparse.Namespace) -> str:
-    """The images that int8 is judged on, as `edgecv.data` takes them; "" for none."""
-    return f"images:{options.images}" if options.images else options.evaluate or ""
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Raises RecipeError: what is asked for does not go together."""
-    if options.threads < 1:
-        raise RecipeError("--threads", f"is {options.threads}", "at least 1")
-    if options.samples is not None and not 1 <= options.samples <= 1_000_000:
-        raise RecipeError("--samples", f"is {options.samples}", "at least 1")
-    for path in filter(None, (options.bundle, options.against)):
-        if path.is_dir():
-            raise RecipeError(str(path), "is a folder, not a bundle", "give a .edgecv file")
-    asked = _source(options)
-    if asked and options.against is None:
-        what = "the float network that int8 is compared with is not given"
-        raise RecipeError("--against", what, "its fp32 bundle, or the float .onnx file")
-    if options.samples is not None and not asked:
-        raise RecipeError("--samples", "no images are given", "--images or --evaluate")
-    for path in filter(None, (options.bundle, options.against)):
-        if not asked and path.suffix == ".onnx":
-            hint = "give a bundle, or --images or --evaluate for what its integers cost"
-            raise RecipeError(str(path), "is a file, and a bundle is what is timed", hint)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from edgecv import tasks
-from edgecv.commands.common import add_limits, add_task, add_trust, decode_of, limits_of
+from edgecv.commands.common import add_limits, add_task, add_trust, decode_of
 from edgecv.errors import EdgecvError, RecipeError, missing
-from edgecv.limits import sentence
+from edgecv.limits import NAMES, sentence
 from edgecv.tables import table
 from edgecv.terminal import print_json
 
 if TYPE_CHECKING:
+    from edgecv.api.export_options import ExportOptions
     from edgecv.exporting import Exported
-    from edgecv.graphs.onnx.pins import Pins
     from edgecv.measuring.facts import BundleFacts
 
 
@@ -139,44 +139,14 @@ def register(command: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     try:
-        from edgecv import zoo
         from edgecv.console import Progress
-        from edgecv.exporting import Request, export
-        from edgecv.zoo import published
+        from edgecv.exporting import export
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
-    request = Request(
-        model=options.model,
-        targets=_targets(options.target),
-        precision=options.precision,
-        calibration=options.calibration,
-        size=_size(options.input_size),
-        channels=options.channels,
-        mean=_numbers("--mean", options.mean),
-        std=_numbers("--std", options.std),
-        units=options.units,
-        resize=options.resize,
-        pad_value=options.pad_value,
-        pad_at=options.pad_at,
-        color=options.color,
-        crop_pct=options.crop_pct,
-        interpolation=options.interpolation,
-        labels=options.labels,
-        samples=options.samples,
-        keep_float=tuple(options.keep_float),
-        quantizer=options.quantizer,
-        activations=options.activations,
-        activations_share=options.activations_share,
-        opset=options.opset,
-        name=options.name,
-        evaluate=options.evaluate,
-        limits=limits_of(options),
-        task=options.task,
-        decode=decode_of(options),
-        args=_arguments(options.arg),
-        pins=_pins(options),
-        weights=options.weights,
-    )
+    from edgecv.api.export import remarks
+    from edgecv.api.export_options import request_of
+
+    request = request_of(options.model, _targets(options.target), _words(options))
     with Progress(quiet=options.json) as progress:
         found = export(request, options.out, progress)
     code = max(map(_code, found.values()))
@@ -194,17 +164,7 @@ def export(options: argparse.Namespace) -> int:
               "give --calibration for yours")  # fmt: skip
     for note in _notes(made, several=len(found) > 1):
         print(note)
-    given = options.weights or request.args.get("pretrained")
-    if options.model in zoo.names() and not given:
-        print("note: a zoo network without --arg pretrained=true has random weights")
-    name = options.model.removeprefix("zoo:")
-    if expected := published.of(name, request.args):
-        print(f"note: what is not given is as {name}'s weights were {expected.sentence()}")
-    elif not any(one.as_they_are for one in made.values()) and (
-        options.mean is None and options.std is None and "model.json" not in _inside(options.model)
-    ):
-        print("note: pixels are scaled to 0..1; give --mean and --std if it was trained otherwise")
-    for note in dict.fromkeys(one.understood for one in made.values() if one.understood):
+    for note in remarks(request, made):
         print(f"note: {note}")
     for one in made.values():
         if one.verdict:
@@ -221,11 +181,11 @@ def _code(found: Exported | EdgecvError) -> int:
 
 def _shown(found: Exported | EdgecvError) -> dict[str, Any]:
     """One target's outcome for --json."""
+    from edgecv.api.export import data_of
+
     if isinstance(found, EdgecvError):
         return {"error": str(found), "exit_code": found.exit_code}
-    files = [str(p) for p in found.files]
-    more = {"bundle": str(found.bundle), "files": files, "limits": found.verdict}
-    return {**found.facts.to_json(), **more}
+    return data_of(found)
 
 
 def _tell(made: Exported) -> None:
@@ -338,11 +298,6 @@ def _targets(text: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _inside(text: str) -> list[str]:
-    path = Path(text)
-    return [p.name for p in path.iterdir()] if path.is_dir() else []
-
-
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
@@ -362,22 +317,34 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         raise RecipeError(name, f"{text!r} is no list of numbers", hint) from None
 
 
-def _pins(options: argparse.Namespace) -> Pins:
-    """What the options say of an .onnx file."""
-    from edgecv.graphs.onnx import pins
+def _words(options: argparse.Namespace) -> ExportOptions:
+    """The options as `edgecv.export` takes them."""
+    from edgecv.api.export_options import AS_THEY_ARE
 
+    found: Any = {
+        name: getattr(options, name)
+        for name in (*AS_THEY_ARE, *NAMES, "calibration", "labels", "weights", "keep_float",
+                     "output", "until", "batch", "layout")
+    }  # fmt: skip
+    found["input_size"] = _size(options.input_size)
+    found["mean"], found["std"] = (
+        _numbers("--mean", options.mean), _numbers("--std", options.std)
+    )  # fmt: skip
+    found["decode"], found["arg"] = decode_of(options), _arguments(options.arg)
+    found["input"] = _shapes(options.input)
+    return cast("ExportOptions", found)
+
+
+def _shapes(items: list[str]) -> dict[str, str]:
+    """Of inputs by name."""
     shapes: dict[str, str] = {}
-    for item in options.input:
+    for item in items:
         name, _, shape = item.rpartition(":")  # a name may hold one itself
         if not name or name in shapes:
             what = "is given twice" if name else "names no input"
             raise RecipeError(f"--input {item}", what, "--input images:1x3x640x640")
         shapes[name] = shape
-    values = {
-        "input": shapes, "output": options.output, "until": options.until,
-        "batch": options.batch, "layout": options.layout,
-    }  # fmt: skip
-    return pins.read(values, lambda *keys: f"--{' '.join(keys)}")
+    return shapes
 
 
 def _arguments(items: list[str]) -> dict[str, Any]:

@@ -70,7 +70,8 @@ def register(command: Any) -> None:
 
 
 def run_gate(options: argparse.Namespace) -> int:
-    from edgecv.bench import baseline, gate
+    from edgecv.api import gate as judging
+    from edgecv.benchmark import baseline, gate
 
     limits = gate.Limits(
         _percent("--max-slowdown", options.max_slowdown),
@@ -79,30 +80,23 @@ def run_gate(options: argparse.Namespace) -> int:
         _percent("--max-memory-growth", options.max_memory_growth),
         _decibels("--max-sqnr-drop", options.max_sqnr_drop),
     )
-    if limits == gate.Limits(None, None, None, None, None):
-        raise RecipeError("--max-...", "every check is none: nothing to judge", "leave one on")
-    if options.threads < 1:
-        raise RecipeError("--threads", f"is {options.threads}", "at least 1")
-    settings = gate.Options(limits, options.threads, options.budget, seed=options.seed)
+    settings = judging.options(limits, options.threads, options.budget, options.seed)
     summary = _summary_path(options.summary)
     kept = options.baseline if options.update else None
     for path in filter(None, (options.junit, summary, kept)):
         _check_place(path)
     away = options.device is not None
-    candidates = baseline.load(options.candidate, away)
     with Bar("gate", quiet=options.json) as bar:
         run = runner(options, bar)
-        if not options.update and not options.baseline.exists():
-            raise RecipeError(str(options.baseline), "there is no baseline yet", _how(options))
         if options.update:
-            return _update(options, settings, candidates, run)
-        found = gate.pairs(baseline.load(options.baseline, away), candidates)
-        judged = gate.judge(found, settings, run)
-    from edgecv.bench import verdicts
+            return _update(options, settings, baseline.load(options.candidate, away), run)
+        judged = judging.judge(options.baseline, options.candidate, settings, run, away)
+    from edgecv.benchmark import verdicts
 
-    verdict = gate.overall(j.verdict for j in judged)
+    data = judging.data_of(judged)
+    verdict = data["verdict"]
     if options.json:
-        print_json({"schema": 1, "verdict": verdict, "pairs": [j.to_json() for j in judged]})
+        print_json(data)
     else:
         verdicts.show(judged, verdict)
     if options.junit:
@@ -110,12 +104,6 @@ def run_gate(options: argparse.Namespace) -> int:
     if summary:
         verdicts.append(summary, verdicts.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
-
-
-def _how(options: argparse.Namespace) -> str:
-    """The command that makes the baseline that is missing."""
-    name = options.baseline if options.baseline.suffix == ".json" else "baseline.json"
-    return f"make one: edgecv gate {name} {options.candidate} --update"
 
 
 def _check_place(path: Path) -> None:
@@ -127,7 +115,7 @@ def _check_place(path: Path) -> None:
 
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:
-    from edgecv.bench import gate
+    from edgecv.benchmark import gate
     from edgecv.tables import table
 
     if options.baseline.suffix != ".json":

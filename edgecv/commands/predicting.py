@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgecv.commands.common import Bar, add_trust, existing
-from edgecv.errors import DataError, RecipeError
+from edgecv.errors import DataError
 from edgecv.terminal import print_json_line, printable
 
 if TYPE_CHECKING:
+    from edgecv.predicting.answering import Answered
     from edgecv.predicting.answers import Answer, Predictor
     from edgecv.predicting.saving import Kept
-    from edgecv.predicting.sources import Picture, Source
-    from edgecv.predicting.video import Film
+    from edgecv.predicting.sources import Picture
     from edgecv.tasks.base import NotNumbers
 
 
@@ -90,42 +90,24 @@ def register(command: Any) -> None:
 
 def run_predict(options: argparse.Namespace) -> int:
     """0, or 2 where a picture or a film could not be read."""
-    _check(options)
-    from edgecv.predicting.answers import Predictor
-    from edgecv.predicting.saving import Kept
-    from edgecv.predicting.sources import source
-    from edgecv.runtime.archive import read_bundle
+    from edgecv.api.predict import check, opened
+    from edgecv.predicting.answering import answered
     from edgecv.tasks.base import NotNumbers
 
     asked = {key: getattr(options, key) for key in ASKED}
-    predictor = Predictor(read_bundle(options.bundle), options.threads, **asked)
-    sources = [
-        source(text, predictor.channels, options.every, options.save) for text in options.images
-    ]
-    kept = None
-    if options.save:
-        files = [path for s in sources for path in s.files]
-        kept = Kept(options.save, files, predictor.arrays)
+    check(options.bundle, asked, options.every, options.threads)
+    predictor, sources, kept = opened(
+        options.bundle, options.images, options.save, asked, options.every, options.threads
+    )
     with Bar(f"{options.bundle.stem}") as bar:
         counts = [s.count for s in sources]
         total = None if None in counts else sum(c or 0 for c in counts)
-        run = _Run(predictor, kept, bar, options.json, total, NotNumbers())
-        for one in sources:
-            run.source(one)
-    _close(run)
+        run = _Run(predictor, bar, options.json, total, NotNumbers())
+        with closing(answered(predictor, sources, kept)) as answers:
+            for one in answers:
+                run.say(one)
+    _close(run, kept)
     return 2 if run.failed else 0
-
-
-def _check(options: argparse.Namespace) -> None:
-    """Raises RecipeError: a number out of range."""
-    if options.bundle.is_dir():
-        raise RecipeError(str(options.bundle), "is a folder, not a bundle", "give an .edgecv file")
-    for key in ("max_detections", "top", "every", "threads"):
-        if (value := getattr(options, key)) is not None and value < 1:
-            raise RecipeError(f"--{key.replace('_', '-')}", f"is {value}", "at least 1")
-    for key in ("confidence", "iou", "threshold"):
-        if (value := getattr(options, key)) is not None and not 0 <= value <= 1:
-            raise RecipeError(f"--{key}", f"is {value}", "a number in 0..1")
 
 
 @dataclass
@@ -133,7 +115,6 @@ class _Run:
     """total: pictures; None where only the end tells. latency: of each that was answered."""
 
     predictor: Predictor
-    kept: Kept | None
     bar: Bar
     json: bool
     total: int | None
@@ -141,65 +122,11 @@ class _Run:
     failed: int = 0
     latency: list[dict[str, float]] = field(default_factory=list)
 
-    def source(self, source: Source) -> None:
-        if source.film:
-            self._film(source)
-            return
-        # every name before the first picture: what cannot be kept is said before anything is
-        named = [(p, self.kept.path(p) if self.kept else None) for p in source.pictures()]
-        for picture, path in named:
-            try:
-                pixels = picture.load()
-                answer = self.predictor(pixels)
-            except DataError as error:
-                self._fail(picture.name, error)
-                continue
-            if self.kept and path:
-                self._keep(self.kept, path, pixels, answer)
-            self._say(picture, answer, path)
-
-    def _keep(self, kept: Kept, path: Path, pixels: Any, answer: Answer) -> None:
-        if self.predictor.arrays:
-            kept.arrays(path, answer.read)
-        else:
-            kept.picture(path, self.predictor.drawn(pixels, answer))
-
-    def _film(self, source: Source) -> None:
-        """Frames one by one; what was made of a film is kept where its end is damaged, and of a
-        camera where it is stopped."""
-        film: Film | None = None
-        try:
-            for picture in self._frames(source):
-                pixels = picture.load()
-                answer = self.predictor(pixels)
-                path = None
-                if self.kept and self.predictor.arrays:
-                    path = self.kept.path(picture)
-                    self.kept.arrays(path, answer.read)
-                elif self.kept:
-                    film = film or self.kept.film(self.kept.path(picture))
-                    film.add(self.predictor.drawn(pixels, answer), picture.time_s or 0.0)
-                    path = film.path
-                self._say(picture, answer, path)
-        except KeyboardInterrupt:
-            if film and source.endless:
-                film.keep()
-            elif film:
-                film.discard()
-            raise
-        except BaseException:
-            if film:
-                film.discard()
-            raise
-        if film:
-            film.keep()
-
-    def _frames(self, source: Source) -> Iterator[Picture]:
-        """A film's frames up to its end or its damage, which is told."""
-        try:
-            yield from source.pictures()
-        except DataError as error:
-            self._fail(source.name, error)
+    def say(self, one: Answered) -> None:
+        if one.error is not None:
+            self._fail(one.name, one.error)
+        elif one.answer is not None and one.picture is not None:
+            self._say(one.picture, one.answer, one.path)
 
     def _fail(self, name: str, error: DataError) -> None:
         self.failed += 1
@@ -229,7 +156,7 @@ class _Run:
         self.bar(done, self.total or 0, f"{done}/{self.total or '?'} {picture.name}{at}")
 
 
-def _close(run: _Run) -> None:
+def _close(run: _Run, kept: Kept | None) -> None:
     """How many, and the median time of each part."""
     from statistics import median
 
@@ -247,5 +174,5 @@ def _close(run: _Run) -> None:
         [(str(len(run.latency)), str(run.failed), *medians)],
         right=range(5),
     )
-    if run.kept:
-        print(f"saved in {run.kept.folder}")
+    if kept:
+        print(f"saved in {kept.folder}")

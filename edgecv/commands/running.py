@@ -36,14 +36,18 @@ def register(command: Any) -> None:
             )
 
 
-def _recipe(options: argparse.Namespace) -> tuple[Any, Path]:
+def _recipe(options: argparse.Namespace) -> tuple[Any, dict[str, Any], Path]:
+    """The checked recipe, where it came from, and the folder for results."""
     try:
-        import edgecv.console  # noqa: F401  (rich: find out before anything is made)
-        from edgecv import recipe
+        import edgecv.console
+        import edgecv.recipe  # noqa: F401  (rich, pydantic: find out before anything is made)
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv run") from None
-    loaded = recipe.load(options.recipe, options.settings, options.target, limits_of(options))
-    return loaded, options.out or Path("runs") / loaded.name
+    from edgecv.api.run import loaded
+
+    limits = limits_of(options)
+    recipe, source = loaded(options.recipe, options.settings, options.target, limits)
+    return recipe, source, options.out or Path("runs") / recipe.name
 
 
 def _tell(recipe: Any) -> None:
@@ -51,42 +55,29 @@ def _tell(recipe: Any) -> None:
         print(f"note: {note}")
 
 
-def _source(options: argparse.Namespace) -> dict[str, Any]:
-    """What results.json keeps of where the recipe came from."""
-    from edgecv.recipe import find
-
-    path = find(options.recipe)
-    return {"file": path.name, "text": path.read_text(), "only": list(options.target)}
-
-
 def run(options: argparse.Namespace) -> int:
-    recipe, out = _recipe(options)
-    from edgecv import limits, pipeline, results
+    recipe, source, out = _recipe(options)
+    from edgecv import limits
+    from edgecv.api.run import made, succeeded
     from edgecv.console import Progress, results_table
 
     if not options.json:
         _tell(recipe)
-    source = _source(options)  # now: the file may change while this runs
-    pipeline.check_space(out)
     with Progress(quiet=options.json) as progress:
-        outcome = pipeline.run(recipe, out, progress)
-    pipeline.publish_results(outcome, out)
-    data = results.collect(outcome, source)
-    path = results.write(data, out)
+        outcome, data = made(recipe, source, out, progress)
     if options.json:
         print_json(data)
     else:
-        results_table(data, outcome, path)
+        results_table(data, outcome, out / "results.json")
         for verdict in data["limits"]:
             print(limits.sentence(verdict))
     if not options.no_report and (page := at_the_end(out, options.json)) and not options.json:
         print(page)
-    failed = any(row["status"] == "failed" for row in data["results"])
-    return 1 if failed or not all(verdict["met"] for verdict in data["limits"]) else 0
+    return 0 if succeeded(data) else 1
 
 
 def plan(options: argparse.Namespace) -> int:
-    recipe, out = _recipe(options)
+    recipe, _, out = _recipe(options)
     from edgecv import pipeline
     from edgecv.console import plan_table
     from edgecv.store import Store

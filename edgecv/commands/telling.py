@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from edgecv.bench.machine import INTEGER_DOT
+from edgecv.benchmark.machine import INTEGER_DOT
 from edgecv.errors import missing
 from edgecv.terminal import print_json
 
@@ -78,7 +78,7 @@ def stages(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     from edgecv.backends import ENGINES, every, facts, run_module
-    from edgecv.bench.machine import machine
+    from edgecv.benchmark.machine import machine
     from edgecv.binary import library
     from edgecv.tables import table
     from edgecv.versions import version

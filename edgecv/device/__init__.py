@@ -3,7 +3,7 @@
     address, python = resolve("ssh://pi@rpi5.local")        # or the name of a target profile
     files, names = carry([Path("small-int8.rpi5.edgecv")])
     job = {"bundles": names, "threads": 1, "rounds": 40, "burst_ms": 15.0}
-    answer = call(address, "edgecv.bench.measure", job, files, "bench", python=python)
+    answer = call(address, "edgecv.benchmark.measure", job, files, "bench", python=python)
 
 The system's own `ssh` makes the one connection, so ~/.ssh/config, agents, jump hosts and
 known_hosts count; keys and agent only, host keys are checked. The device needs Python, numpy and

@@ -1,6 +1,6 @@
 """The kit: what of edgecv a device needs, as one zip that Python imports from.
 
-The modules that run there (the runtime, bench, every engine's run.py, and the job's own) and what
+The modules that run there (runtime, benchmark, every engine's run.py, and the job's own) and what
 they import of edgecv, found by reading their sources: nothing is imported here, and a new file in
 one of those folders comes along by itself. Beside them the sources of the binary kernels, which a
 device with a compiler builds (`edgecv.binary.carried`).
@@ -67,7 +67,7 @@ def members(module: str) -> dict[str, bytes]:
 def always() -> list[str]:
     """The modules of every kit, whatever the job."""
     own = Path(edgecv.__file__).parent
-    places = [(own, p) for kind in ("runtime", "bench") for p in own.glob(f"{kind}/*.py")]
+    places = [(own, p) for kind in ("runtime", "benchmark") for p in own.glob(f"{kind}/*.py")]
     places += [(own, p) for p in (*own.glob("tasks/*.py"), *own.glob("tasks/*/__init__.py"))]
     for root in (own, *portions.roots()):
         places += [(root, p) for p in root.glob("backends/*/run.py")]

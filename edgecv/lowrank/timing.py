@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from edgecv.backends import facts, run_module
-from edgecv.bench.machine import cpu_features
+from edgecv.benchmark.machine import cpu_features
 from edgecv.lowrank.form import Shape
 from edgecv.measuring.jobs import RowsJob, Times
 from edgecv.measuring.product import Product

@@ -2,7 +2,7 @@
 
     saving = t_shipped (1 - r),   r = median over rounds of t_mended / t_shipped
 
-Sessions take turns (`edgecv.bench.sampling`), so that a busy machine slows both alike. All
+Sessions take turns (`edgecv.benchmark.sampling`), so that a busy machine slows both alike. All
 experiments of a report share one budget of seconds.
 """
 
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import Session, run_module
-from edgecv.bench.sampling import DRIFT, SITTING_ROUNDS, Sampler
-from edgecv.bench.statistics import interval
+from edgecv.benchmark.sampling import DRIFT, SITTING_ROUNDS, Sampler
+from edgecv.benchmark.statistics import interval
 from edgecv.measuring.flushing import flushing
 
 BURST_MS = 3.0

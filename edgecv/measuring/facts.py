@@ -22,7 +22,7 @@ class BundleFacts:
     reason:       why it was not run here; "" where it was
     metric:       {"name", "value", "samples", "images"}, or None
     executed:     precision -> layers that the engine ran in it
-    parity:       {"graph", "compiled", "float"}: `edgecv.parity.Parity` as JSON, or None
+    parity:       {"graph", "compiled", "float"}: `edgecv.fidelity.Parity` as JSON, or None
                   (`edgecv.bundle_parity`)
     warnings:     what makes the figures say less than they seem to
     made_up:      the images that answers were compared on were no photographs

@@ -83,7 +83,7 @@ class PackJob(Job):
 
 @dataclass(frozen=True)
 class MeasureJob(Job):
-    """Bundles side by side (`edgecv.bench.measure`). plan: fields of its Plan"""
+    """Bundles side by side (`edgecv.benchmark.measure`). plan: fields of its Plan"""
 
     bundles: tuple[Path, ...]
     plan: Mapping[str, Any]
@@ -93,7 +93,7 @@ class MeasureJob(Job):
 
 @dataclass(frozen=True)
 class ProfileJob(Job):
-    """Every layer of bundles (`edgecv.bench.profile`)."""
+    """Every layer of bundles (`edgecv.benchmark.profile`)."""
 
     bundles: tuple[Path, ...]
     threads: int = 1

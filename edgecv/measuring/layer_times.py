@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.bench.sampling import Sampler
+from edgecv.benchmark.sampling import Sampler
 from edgecv.child import report, serve
 from edgecv.measuring.clock import Trial
 from edgecv.measuring.jobs import LayersJob

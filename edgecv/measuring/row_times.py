@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import child
-from edgecv.bench.statistics import interval
+from edgecv.benchmark.statistics import interval
 from edgecv.child import serve
 from edgecv.errors import EdgecvError
 from edgecv.measuring.clock import Clock, Trial

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecv import child, source_trust
-from edgecv.bench.calibration import ONE_THREAD
-from edgecv.bench.machine import processor
+from edgecv.benchmark.calibration import ONE_THREAD
+from edgecv.benchmark.machine import processor
 from edgecv.closure import code
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import Job, LayersJob, MeasureJob, PackJob, ProfileJob, RowsJob, Times
@@ -19,8 +19,8 @@ from edgecv.store import digest
 
 MODULES: dict[type[Job], str] = {
     PackJob: "edgecv.packing",
-    MeasureJob: "edgecv.bench.measure",
-    ProfileJob: "edgecv.bench.profile",
+    MeasureJob: "edgecv.benchmark.measure",
+    ProfileJob: "edgecv.benchmark.profile",
     LayersJob: "edgecv.measuring.layer_times",
     RowsJob: "edgecv.measuring.row_times",
 }
@@ -46,7 +46,7 @@ class Measuring:
     def profile(
         self, job: ProfileJob, where: str, progress: Progress | None = None
     ) -> list[dict[str, Any]]:
-        """Every bundle's layers (`edgecv.bench.profile.profile`)."""
+        """Every bundle's layers (`edgecv.benchmark.profile.profile`)."""
         return list(self._timed(job, where, progress)["profiles"])
 
     def layers(self, job: LayersJob, where: str) -> list[list[float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edgecv.backends import facts
-from edgecv.bench.machine import machine
+from edgecv.benchmark.machine import machine
 from edgecv.errors import TargetError
 from edgecv.target import Target, load
 

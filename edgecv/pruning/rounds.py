@@ -86,11 +86,10 @@ class Pruning:
             if stage.sparse_epochs:
                 curve += self._sparse(curve)
         with tempfile.TemporaryDirectory(prefix="edgecv-prune-") as room:
-            self.room = Path(room)
             for index in range(1, stage.rounds + 1):
                 last = index == stage.rounds
                 if len(self.kept.rounds) < index:
-                    made = self._cut(index, curve)
+                    made = self._cut(index, curve, Path(room))
                     self.kept.begin(made.edit, made.facts, made.reached, curve, module)
                 epochs = stage.finetune_epochs if last else stage.round_epochs
                 if not self.kept.rounds[index - 1]["done"]:
@@ -118,16 +117,25 @@ class Pruning:
         self.kept.save([*curve, *told], self.module)
         return told
 
-    def _cut(self, index: int, curve: list[dict[str, Any]]) -> Choice:
-        """Score, choose and remove the channels of one round, in place."""
-        stage, context, module = self.stage, self.context, self.module
+    def remove(self, index: int, room: Path) -> Choice:
+        """Score, choose and remove the channels of one round, in place.
+
+        room: a folder for what is made on the way
+        """
+        self.room = room
         choice = self._choose(index)
-        if stage.method == "thinet":
-            sample = probe(module, context, stage.samples)
+        if self.stage.method == "thinet":
+            sample = probe(self.module, self.context, self.stage.samples)
             thinet.rescale(choice.found, choice.kept, sample)
-        for parameter in module.parameters():
+        for parameter in self.module.parameters():
             parameter.grad = None
-        cut(module, choice.edit, context)
+        cut(self.module, choice.edit, self.context)
+        return choice
+
+    def _cut(self, index: int, curve: list[dict[str, Any]], room: Path) -> Choice:
+        """`remove`, judged."""
+        stage, context, module = self.stage, self.context, self.module
+        choice = self.remove(index, room)
         test = context.images("test")
         curve.append({"step": f"round {index}, cut", context.metric: judged(module, test, context)})
         tuned = stage.finetune_epochs if index == stage.rounds else stage.round_epochs

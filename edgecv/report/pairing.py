@@ -1,7 +1,7 @@
 """Two networks' answers to the same images: how often each is right alone, and which classes move.
 
-The paired counts and McNemar's exact p (edgecv.bench) say more than two intervals do: both networks
-saw the same images.
+The paired counts and McNemar's exact p (edgecv.benchmark) say more than two intervals do: both
+networks saw the same images.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.bench.statistics import mcnemar, paired_drop
+from edgecv.benchmark.statistics import mcnemar, paired_drop
 
 CELLS = 8  # changed cells of the confusion matrix that are told
 CLASSES = 12  # classes that are drawn

@@ -7,7 +7,7 @@ from __future__ import annotations
 from functools import cache
 
 from edgecv import tasks
-from edgecv.bench.statistics import wilson
+from edgecv.benchmark.statistics import wilson
 from edgecv.limits import fidelity_of
 from edgecv.report.folder import Row
 

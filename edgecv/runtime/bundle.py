@@ -6,6 +6,7 @@ is opened.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -174,7 +175,9 @@ class _Indices(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
 
-def open_bundle(path: str | Path, threads: int | None = None, engine: str | None = None) -> Bundle:
+def open_bundle(
+    path: str | os.PathLike[str], threads: int | None = None, engine: str | None = None
+) -> Bundle:
     """Open a .edgecv file on the engine it was compiled for, or on another that reads its files.
 
     threads: the engine's computing threads; None leaves the engine module's default (1)
@@ -183,7 +186,7 @@ def open_bundle(path: str | Path, threads: int | None = None, engine: str | None
     Raises BundleError (damaged, newer), MissingExtraError (the engine is not installed),
     NoCudaDevice, EngineError (the engine refused the file).
     """
-    return opened(read_bundle(path), threads, engine)
+    return opened(read_bundle(Path(path)), threads, engine)
 
 
 def opened(contents: Contents, threads: int | None = None, engine: str | None = None) -> Bundle:

@@ -33,7 +33,7 @@ from edgecv.runtime.spec import (
     on_grid,
 )
 
-# As far as a compiled network may be from its graph (`edgecv.parity.COMPILE`).
+# As far as a compiled network may be from its graph (`edgecv.fidelity.COMPILE`).
 SQNR_FLOOR_DB = {"fp32": 50.0, "fp16": 35.0, "bf16": 20.0, "int8": 15.0}
 
 

@@ -66,7 +66,7 @@ def interval(
 
 def share_of_right(right: np.ndarray, alpha: float) -> tuple[float, float]:
     """Wilson's two-sided interval of a share at 1 - 2 alpha. right: bool (N,)"""
-    from edgecv.bench.statistics import wilson
+    from edgecv.benchmark.statistics import wilson
 
     return wilson(int(right.sum()), len(right), NormalDist().inv_cdf(1.0 - alpha))
 
@@ -76,7 +76,7 @@ def of_right(before: np.ndarray, after: np.ndarray, alpha: float) -> Difference:
 
     Raises ValueError: of other images.
     """
-    from edgecv.bench.statistics import drop_p, images_to_settle, paired_drop
+    from edgecv.benchmark.statistics import drop_p, images_to_settle, paired_drop
 
     if len(before) != len(after):
         raise ValueError("measured on different test images")

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from edgecv.behaviour import check_random
 from edgecv.errors import EdgecvError, ModelError, UnsupportedError, one_line
+from edgecv.fidelity import EXPORT, check
 from edgecv.outputs import outputs_of
-from edgecv.parity import EXPORT, check
 from edgecv.runtime.fidelity import kinds as kinds_of
 from edgecv.torchfiles import kinds, program, script
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("torch")
 pytest.importorskip("openvino")
-from edgecv.bench.machine import cpu_features
+from edgecv.benchmark.machine import cpu_features
 from edgecv.binary import library
 
 # Instruction set -> what the processor must have, oneDNN's and OpenVINO's names, our kernels' name.

@@ -184,8 +184,8 @@ def test_a_layer_kept_float_keeps_its_activation_float(tmp_path: Path) -> None:
 
 def test_layers_are_compared_with_the_float_ones(tmp_path: Path) -> None:
     """`parity` and `why` see a convolution with its activation, in real numbers."""
-    from edgecv.ladder.matching import match
-    from edgecv.ladder.onnx_form import OnnxForm
+    from edgecv.diagnosis.parity.matching import match
+    from edgecv.diagnosis.parity.onnx_form import OnnxForm
 
     graph, quantized = made(Net(nn.SiLU(), wide=True), tmp_path)
     content, x = compiled(quantized, tmp_path / "c"), images(1)

@@ -27,7 +27,7 @@ print(found, *(library.sets() if found else []), library.library().xnor_digest()
 @pytest.fixture(scope="module")
 def carried(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("carried") / "kit.zip"
-    path.write_bytes(kit.build("edgecv.bench.measure"))
+    path.write_bytes(kit.build("edgecv.benchmark.measure"))
     return path
 
 

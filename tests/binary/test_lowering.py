@@ -158,7 +158,7 @@ def test_a_float_network_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_why_reads_what_was_lowered(tmp_path: Path) -> None:
-    from edgecv.why.onnx_view import OnnxView
+    from edgecv.diagnosis.why.onnx_view import OnnxView
 
     torch.manual_seed(0)
     module = settled(Whole([bit(6, 6), RPReLU(6), bit(6, 12, stride=2), nn.Conv2d(12, 5, 3)]))

@@ -105,8 +105,8 @@ def test_the_same_answer_is_what_the_task_says(edgecv: Callable, tmp_path: Path)
 
 def test_what_is_wrong_by_its_best_entries_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     from edgecv.commands.comparing import show
-    from edgecv.ladder.rungs import rung
-    from edgecv.parity import Tolerance
+    from edgecv.diagnosis.parity.rungs import rung
+    from edgecv.fidelity import Tolerance
     from edgecv.runtime.fidelity import compare
 
     rows = np.eye(6, dtype=np.float32)

@@ -121,14 +121,12 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
 ) -> None:
     """A camera is always stopped; half a film is not what was asked for. No camera is here."""
     pytest.importorskip("av")
-    from edgecv.commands.common import Bar
-    from edgecv.commands.predicting import _Run
     from edgecv.predicting import video
+    from edgecv.predicting.answering import answered
     from edgecv.predicting.answers import Predictor
     from edgecv.predicting.saving import Kept
     from edgecv.predicting.sources import Picture, Source
     from edgecv.runtime.archive import read_bundle
-    from edgecv.tasks.base import NotNumbers
 
     def frames() -> Iterator[Picture]:
         for i in range(3):
@@ -137,16 +135,10 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
         raise KeyboardInterrupt
 
     kept = Kept(tmp_path, [], arrays=False)
-    run = _Run(
-        Predictor(read_bundle(room / "spots.edgecv")),
-        kept,
-        Bar("x", True),
-        False,
-        None,
-        NotNumbers(),
-    )
+    predictor = Predictor(read_bundle(room / "spots.edgecv"))
+    camera = Source("camera:0", frames, None, film=True, endless=endless)
     with pytest.raises(KeyboardInterrupt):
-        run.source(Source("camera:0", frames, None, film=True, endless=endless))
+        list(answered(predictor, [camera], kept))
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["camera-0.mp4"] if endless else [])
     if endless:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edgecv.backends.c.run import probe
-from edgecv.bench.measure import Plan, measure
+from edgecv.benchmark.measure import Plan, measure
 from edgecv.runtime import open_bundle
 
 RNG = np.random.default_rng(0)

@@ -29,7 +29,7 @@ assert edgecv.__file__.startswith(sys.argv[1]), edgecv.__file__
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("kit") / "kit.zip"
-    path.write_bytes(kit.build("edgecv.bench.measure"))
+    path.write_bytes(kit.build("edgecv.benchmark.measure"))
     return path
 
 
@@ -49,7 +49,7 @@ stray = [m.__name__ for m in list(sys.modules.values())
 print(stray)
 """
     modules = kit.always()
-    assert {"edgecv.runtime.bundle", "edgecv.bench.measure", "edgecv.backends.tflite.run"} <= {
+    assert {"edgecv.runtime.bundle", "edgecv.benchmark.measure", "edgecv.backends.tflite.run"} <= {
         *modules
     }
     assert python(code, built, *modules).strip() == "[]"
@@ -62,7 +62,7 @@ def test_what_those_modules_import_late_is_in_the_kit(built: Path) -> None:
         assert name.split("/")[1] in (
             *("__init__.py", "errors.py", "child.py", "store.py", "tables.py"),
             *("lifeline.py", "user_code.py", "source_trust.py", "portions.py"),
-            *("runtime", "bench", "backends", "binary", "graphs", "tasks"),
+            *("runtime", "benchmark", "backends", "binary", "graphs", "tasks"),
         ), name
 
 
@@ -73,9 +73,9 @@ def test_a_bundle_is_read_from_the_kit(built: Path, make_bundle: Callable[..., P
 
 
 def test_the_kit_is_small_and_the_same_every_time() -> None:
-    first = kit.build("edgecv.bench.measure")
+    first = kit.build("edgecv.benchmark.measure")
     kit.build.cache_clear()
-    assert kit.build("edgecv.bench.measure") == first
+    assert kit.build("edgecv.benchmark.measure") == first
     assert len(first) < 1 << 20
 
 
@@ -87,11 +87,13 @@ def test_an_installed_package_makes_the_same_kit(tmp_path: Path) -> None:
     code = """
 from edgecv.device import kit
 sys.stdout.flush()
-sys.stdout.buffer.write(kit.build("edgecv.bench.measure"))
+sys.stdout.buffer.write(kit.build("edgecv.benchmark.measure"))
 """
     command = [sys.executable, "-I", "-c", HEAD + code, str(site)]
     done = subprocess.run(command, capture_output=True, cwd="/", check=True)
-    theirs, ours = (ZipFile(BytesIO(b)) for b in (done.stdout, kit.build("edgecv.bench.measure")))
+    theirs, ours = (
+        ZipFile(BytesIO(b)) for b in (done.stdout, kit.build("edgecv.benchmark.measure"))
+    )
     assert theirs.namelist() == ours.namelist()
     assert all(theirs.read(n) == ours.read(n) for n in ours.namelist())
 

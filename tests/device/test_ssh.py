@@ -64,7 +64,7 @@ def test_latencies_are_measured_on_the_device(
     plan = {"rounds": 3, "burst_ms": 1, "budget_s": 1}
     job = {"bundles": names, "plan": plan, "starts": False}
     answer = device.call(
-        board.address, "edgecv.bench.measure", job, files, "bench", python=board.python
+        board.address, "edgecv.benchmark.measure", job, files, "bench", python=board.python
     )
     assert [b["bundle"] for b in answer["bundles"]] == ["a.edgecv", "b.edgecv"]
     assert all(b["latency_ms"]["p50"] > 0 for b in answer["bundles"])
@@ -113,7 +113,11 @@ def test_a_run_measures_a_target_where_it_can(
         return
     (place, module, job, *rest), (place_too, then, *_) = asked
     assert [row["bundle"] for row in found] == ["dense", "small"]
-    assert (module, then, place_too) == ("edgecv.bench.measure", "edgecv.bench.profile", place)
+    assert (module, then, place_too) == (
+        "edgecv.benchmark.measure",
+        "edgecv.benchmark.profile",
+        place,
+    )
     if where == "here":
         assert (place, job["bundles"]) == ("here", [str(p) for p in paths])
     else:

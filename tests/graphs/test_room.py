@@ -10,7 +10,7 @@ import edgecv
 from edgecv.backends import ENGINES, formats
 
 ROOT = Path(edgecv.__file__).parent
-ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.bench", "onnxruntime",
+ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.benchmark", "onnxruntime",
          "tensorrt", "ai_edge_litert.interpreter", "torch")  # fmt: skip
 RUNS = re.compile("compile_model|infer_request")  # OpenVINO reads and runs by one library
 # Who asks for a format by its name, or runs an engine by it, and why it may.
@@ -20,8 +20,8 @@ NAMED = {
     "distillation/teacher_onnx.py": "reads that format, and proves it on its reference engine",
     "distillation/unlabelled.py": "a file teaches and is taught, proven on its reference engine",
     "importing/tflite/proof.py": "a file and what was made of it, each on its reference engine",
-    "ladder/*_form.py": "a format, opened on its reference engine",
-    "ladder/for_*.py": "a format, taken apart on its reference engine",
+    "diagnosis/parity/*_form.py": "a format, opened on its reference engine",
+    "diagnosis/parity/for_*.py": "a format, taken apart on its reference engine",
     "quantizers/for_*.py": "tensors of a format, by its reference engine",
     "reading_graph.py": "puts nodes of that format behind a network",
     "restructuring/activations.py": "changes files of that format, run by its reference engine",
@@ -35,9 +35,9 @@ NAMED = {
     "stages/quantize/*tflite*.py": "makes that format int8, and refuses another",
     "stages/quantize/nncf*.py": "makes a format int8 for the engine whose quantizer it is",
     "stages/quantize/sensitivity.py": "measures ONNX graphs by their reference engine",
-    "why/onnx_*.py": "looks at that format, measures it on its reference engine",
-    "why/rounding/qdq.py": "rounds tensors of that format one by one, on its reference engine",
-    "why/tflite_view.py": "looks at that format, measures it on its reference engine",
+    "diagnosis/why/onnx_*.py": "looks at that format, measures it on its reference engine",
+    "diagnosis/why/rounding/qdq.py": "rounds tensors of that format by its reference engine",
+    "diagnosis/why/tflite_view.py": "looks at that format, measures it on its reference engine",
 }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from edgecv.bench.sampling import SITTING_ROUNDS
+from edgecv.benchmark.sampling import SITTING_ROUNDS
 from edgecv.measuring.clock import Clock, Rounds, Trial
 
 

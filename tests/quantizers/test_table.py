@@ -264,7 +264,7 @@ def test_a_graph_that_was_not_trained_so_is_calibrated(tmp_path: Path) -> None:
 
 def test_parity_opens_the_network_that_was_exported(tmp_path: Path) -> None:
     """A step that learnt its grids is no difference between PyTorch and its float graph."""
-    from edgecv.ladder.reference import torch_form
+    from edgecv.diagnosis.parity.reference import torch_form
 
     made = Made(tmp_path, "residual", "cpu")
     model = Model("zoo:resnet8", {"width": 8, "classes": nets.CLASSES}, edits=(made.edit,))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv import parity
+from edgecv import fidelity
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.data.images import Images
 from edgecv.errors import UnsupportedError
@@ -160,7 +160,7 @@ def test_the_tail_that_is_asked_is_the_int8_tail_but_for_its_rounding(graphs) ->
         soft.append(cam._scores(feature)[0])
         (scores,) = rounding.run({cam._feature: feature}).values()
         ships.append(scores[0])
-    assert parity.compare(np.array(ships), np.array(soft)).sqnr_db > 25
+    assert fidelity.compare(np.array(ships), np.array(soft)).sqnr_db > 25
 
 
 def test_onnx_and_tflite_of_one_network_look_alike(graphs) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecv.errors import ParityError
-from edgecv.parity import Tolerance, require
+from edgecv.fidelity import Tolerance, require
 from edgecv.runtime.fidelity import (
     BEST_DB,
     Energy,

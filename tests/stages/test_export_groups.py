@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from edgecv.fidelity import Tolerance
 from edgecv.graph import Graph
-from edgecv.parity import Tolerance
 from edgecv.runtime import manifest
 from edgecv.runtime.spec import TensorSpec
 from edgecv.stages.quantize.once import Quantizer

@@ -13,14 +13,14 @@ from torch import nn
 
 from edgecv import target
 from edgecv.backends import compile_module, run_module
+from edgecv.diagnosis.parity import tolerances
+from edgecv.diagnosis.parity.layers import Form
+from edgecv.diagnosis.parity.onnx_form import OnnxForm
+from edgecv.diagnosis.parity.openvino_form import OpenVinoForm
+from edgecv.diagnosis.parity.tflite_form import TfliteForm
 from edgecv.errors import ModelError
+from edgecv.fidelity import compare
 from edgecv.graph import Graph
-from edgecv.ladder import tolerances
-from edgecv.ladder.layers import Form
-from edgecv.ladder.onnx_form import OnnxForm
-from edgecv.ladder.openvino_form import OpenVinoForm
-from edgecv.ladder.tflite_form import TfliteForm
-from edgecv.parity import compare
 from edgecv.replay import graph_outputs, session_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx

@@ -14,9 +14,9 @@ from torch import nn
 
 from edgecv import target
 from edgecv.errors import UnsupportedError
+from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx

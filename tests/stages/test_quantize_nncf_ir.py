@@ -14,8 +14,8 @@ from openvino import opset13 as ops  # noqa: E402
 
 from edgecv.backends import compile_module, run_module  # noqa: E402
 from edgecv.errors import MissingExtraError, ParityError, StageError, UnsupportedError  # noqa: E402
+from edgecv.fidelity import Tolerance  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.parity import Tolerance  # noqa: E402
 from edgecv.stages.export.openvino_file import load as load_ir  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
 from edgecv.stages.quantize.once import Quantizer  # noqa: E402

@@ -16,9 +16,9 @@ from edgecv import target
 from edgecv.commands.exporting import _fidelity
 from edgecv.data.images import Images
 from edgecv.errors import ParityError
+from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.measuring.facts import BundleFacts
-from edgecv.parity import Parity, Tolerance
 from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context

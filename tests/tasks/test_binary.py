@@ -88,7 +88,7 @@ def test_a_worse_network_is_told_by_mcnemar() -> None:
 
 
 def test_an_interval_is_wilsons_and_answers_are_compared() -> None:
-    from edgecv.bench.statistics import wilson
+    from edgecv.benchmark.statistics import wilson
 
     right = np.arange(50) < 40
     assert TASK.interval({"correct": right}, 0.025) == pytest.approx(wilson(40, 50), abs=1e-4)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgecv.ladder.layers import Form
-from edgecv.ladder.onnx_form import OnnxForm
+from edgecv.diagnosis.parity.layers import Form
+from edgecv.diagnosis.parity.onnx_form import OnnxForm
 
 
 def opened(files: Mapping[str, bytes], title: str, plain: bool = False) -> Form:

@@ -33,6 +33,6 @@ LAYERS = {*FACTS.products, BINARY}
 
 def environment() -> dict[str, object]:
     """What of this machine decides what a bundle holds: where counting bits is exact is tried."""
-    from edgecv.bench.machine import cpu_features  # not at import: devices import this package
+    from edgecv.benchmark.machine import cpu_features  # not at import: devices import this package
 
     return {"features": cpu_features()}

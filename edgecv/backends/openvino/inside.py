@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgecv.ladder.layers import Form
-from edgecv.ladder.openvino_form import OpenVinoForm
+from edgecv.diagnosis.parity.layers import Form
+from edgecv.diagnosis.parity.openvino_form import OpenVinoForm
 
 
 def opened(files: Mapping[str, bytes], title: str) -> Form:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from edgecv.diagnosis.why.findings import named
 from edgecv.runtime.spec import Layer
-from edgecv.why.findings import named
 
 _BUILTIN = re.compile(r"[A-Z0-9_]+")
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from edgecv.ladder.layers import Form
-from edgecv.ladder.tflite_form import TfliteForm
+from edgecv.diagnosis.parity.layers import Form
+from edgecv.diagnosis.parity.tflite_form import TfliteForm
 
 
 def opened(files: Mapping[str, bytes], title: str, plain: bool = False) -> Form:

@@ -53,8 +53,8 @@ class Export(Stage):
             return
         from edgecv.binary.frozen import frozen, one_bit
         from edgecv.errors import ParityError
+        from edgecv.fidelity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.lowrank.structured import materialised
-        from edgecv.parity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.replay import judged, plain_answers, torch_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.steadiness import explained

@@ -160,7 +160,7 @@ class Quantize(Limited):
 
     def run(self, source: Any, context: Context) -> None:
         """source: the float Graph of the target's format."""
-        from edgecv.parity import INT8_ROUNDING, Tolerance
+        from edgecv.fidelity import INT8_ROUNDING, Tolerance
 
         tolerance = Tolerance(self.min_sqnr_db, self.min_agreement, INT8_ROUNDING)
         if source.precision == "int8":
@@ -206,7 +206,7 @@ class Quantize(Limited):
         return for_nncf(self.options(), fixed), fixed | {"engine"}
 
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
-        from edgecv.parity import check
+        from edgecv.fidelity import check
         from edgecv.replay import judged, plain_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.stages.quantize.half import brain, halve

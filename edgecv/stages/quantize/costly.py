@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from edgecv.diagnosis.parity.layers import Layer, Sample
+from edgecv.diagnosis.parity.matching import Pair
 from edgecv.graph import Graph
-from edgecv.ladder.layers import Layer, Sample
-from edgecv.ladder.matching import Pair
 from edgecv.stages.quantize.harm import Harm, Known, Progress, blamed_names, forms, paired, runs
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.task_fidelity import TaskFidelity, stacked

@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.diagnosis.parity.apart import open_apart
+from edgecv.diagnosis.parity.layers import Grid, Layer, Sample
+from edgecv.diagnosis.parity.matching import Pair, match
+from edgecv.diagnosis.parity.replaced import Replaced
+from edgecv.fidelity import BEST_DB
 from edgecv.graph import Graph
-from edgecv.ladder.apart import open_apart
-from edgecv.ladder.layers import Grid, Layer, Sample
-from edgecv.ladder.matching import Pair, match
-from edgecv.ladder.replaced import Replaced
-from edgecv.parity import BEST_DB
 from edgecv.replay import Answers
 from edgecv.runtime.layers import from_scope
 
@@ -44,7 +44,7 @@ def paired(a: Any, b: Any) -> dict[str, Pair]:
 @contextmanager
 def forms(floats: bytes, made: Graph) -> Iterator[tuple[Any, Any]]:
     """Both files, layer by layer."""
-    open_form = import_module(f"edgecv.ladder.for_{made.format}").FORM
+    open_form = import_module(f"edgecv.diagnosis.parity.for_{made.format}").FORM
     a, b = (open_form(content, made.path.name) for content in (floats, made.path.read_bytes()))
     try:
         yield a, b

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecv.diagnosis.parity.layers import Sample
+from edgecv.diagnosis.parity.matching import Pair
+from edgecv.fidelity import BEST_DB, INT8_ROUNDING
 from edgecv.graph import Graph
-from edgecv.ladder.layers import Sample
-from edgecv.ladder.matching import Pair
-from edgecv.parity import BEST_DB, INT8_ROUNDING
 from edgecv.replay import Answers
 from edgecv.runtime.fidelity import Energy, compare_all, kinds
 from edgecv.runtime.spec import joined

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import facts
+from edgecv.diagnosis.parity.layers import Sample
 from edgecv.errors import ModelError, ParityError, UnsupportedError
+from edgecv.fidelity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
 from edgecv.graph import Graph
-from edgecv.ladder.layers import Sample
-from edgecv.parity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
 from edgecv.replay import (
     JUDGED,
     Answers,

@@ -30,9 +30,9 @@ from typing import Any
 
 from edgecv.backends import facts
 from edgecv.errors import EdgecvError, MissingExtraError
+from edgecv.fidelity import Parity, Tolerance, require
 from edgecv.graph import Graph
 from edgecv.limits import Limits
-from edgecv.parity import Parity, Tolerance, require
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.loss_by_layer import Sensitivities, loss_by_layer

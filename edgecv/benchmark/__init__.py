@@ -1,0 +1,1 @@
+"""Bundles beside each other: interleaved rounds, ratios with intervals, profiles, the gate."""

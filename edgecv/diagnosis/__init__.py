@@ -1,0 +1,1 @@
+"""What is wrong with a bundle: `why` it is slow or inexact, and at which step (`parity`)."""
