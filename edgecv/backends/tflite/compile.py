@@ -1,7 +1,8 @@
 """A .tflite graph is its own artifact: LiteRT reads on the device the file that was exported.
 
 Only shuffles of channels are done by the convolutions around them (`channels.py`), which LiteRT
-runs number by number, and pads in front of a maximum are its own (`pools.py`).
+runs number by number, pads in front of a maximum are its own (`pools.py`), and averages of int8
+convolutions (`averages.py`; the Edge TPU has them).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from edgecv.backends import Compiled
 from edgecv.backends.tflite import custom
+from edgecv.backends.tflite.averages import averaged
 from edgecv.backends.tflite.pools import padded_pools
 from edgecv.backends.tflite.run import Session, probe
 from edgecv.backends.tflite.unshuffled import unshuffled
@@ -28,10 +30,13 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     device), ModelError (damaged) and EngineError (LiteRT refuses it).
     """
     content = load(graph, target)
+    model = flatbuffer.parse(content, FILE)
+    if averaged(model):
+        content = flatbuffer.written(model)
     session = Session({FILE: content}, target.threads)
     out.mkdir(parents=True, exist_ok=True)
     (out / FILE).write_bytes(content)
-    notes = custom.notes(flatbuffer.parse(content, FILE))
+    notes = custom.notes(model)
     return Compiled((FILE,), session.inputs, session.outputs, versions(), notes=notes)
 
 

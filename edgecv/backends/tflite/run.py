@@ -24,6 +24,7 @@ from edgecv.runtime.turn import Turn, in_turn
 
 # Layers that multiply and accumulate; the rest (ADD, PAD, MEAN) follows their dtype.
 COMPUTE = frozenset(FACTS.products)
+ONES = "/ones"  # behind the name of weights that average: that is no layer
 PRECISIONS = {"uint8": "int8", "float32": "fp32", "float16": "fp16"}
 _PACKAGES = (("ai_edge_litert", "ai-edge-litert"), ("tflite_runtime", "tflite-runtime"))
 
@@ -163,7 +164,9 @@ class Session:
 
     @in_turn
     def _compute(self) -> list[dict[str, Any]]:
-        return [op for op in self._engine._get_ops_details() if op["op_name"] in COMPUTE]
+        names = {int(t["index"]): str(t["name"]) for t in self._engine.get_tensor_details()}
+        found = [op for op in self._engine._get_ops_details() if op["op_name"] in COMPUTE]
+        return [op for op in found if not names.get(int(op["inputs"][1]), "").endswith(ONES)]
 
     def _refusal(self, feeds: Mapping[str, np.ndarray]) -> DataError:
         want = ", ".join(f"{s.name}: {s.dtype} {s.shape}" for s in self.inputs)
