@@ -25,7 +25,7 @@ import record
 import torch
 from torch import nn
 
-from edgecv.backends.c import write
+from edgecv.backends.c import codegen
 from edgecv.backends.c.read import read
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.backends.openvino import compile as ov_compile
@@ -137,7 +137,7 @@ def roads(module: nn.Module, size: tuple[int, int, int], room: Path,
         high, wide, channels = last.order
         order = wanted.reshape(channels, high, wide).transpose(1, 2, 0)
     golden = (x.numpy().transpose(0, 2, 3, 1), order.reshape(1, -1))
-    for name, text in write.files(steps, golden, "layer", "y").items():
+    for name, text in codegen.files(steps, golden, "layer", "y").items():
         (room / name).write_text(text)
     for family, cc in compilers.items():
         out = room / f"test-{family}"

@@ -22,10 +22,10 @@ from edgecv import (  # noqa: E402
     target,
     zoo,
 )
-from edgecv.backends.c import reference, write  # noqa: E402
+from edgecv.backends.c import codegen, reference  # noqa: E402
+from edgecv.backends.c.arena import lives, plan  # noqa: E402
 from edgecv.backends.c.compile import compile  # noqa: E402
 from edgecv.backends.c.network import Network, Step, Tensor, multiplier, words  # noqa: E402
-from edgecv.backends.c.plan import lives, plan  # noqa: E402
 from edgecv.backends.c.run import Session, probe  # noqa: E402
 from edgecv.backends.c.window import outputs  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session as OrtSession  # noqa: E402
@@ -289,7 +289,7 @@ def some_step(rng: np.random.Generator, kind: str) -> Network:
         steps.append(Step("dequantize", ["p"], ["y"], about={"scale": 0.5, "zero": 3}))
         return Network(steps, tensors, "x", "y")
     tensors |= {"bits": Tensor("bits", shape, "bits", images=images), "more": Tensor("more", out)}
-    real = {n: rng.normal(size=filters).astype(np.float32) for n in write.AFTER[:6]}
+    real = {n: rng.normal(size=filters).astype(np.float32) for n in codegen.AFTER[:6]}
     flip = rng.integers(0, 2, filters).astype(np.uint8)
     constants = {"w": words(rng.integers(0, 2, taps).astype(bool))}
     if rng.integers(0, 2):
@@ -316,7 +316,7 @@ def test_random_layers_are_equal_to_the_reference_bit_for_bit(kind: str, tmp_pat
         wanted = np.stack([reference.run(net, v)["y"].reshape(-1) for v in x])
         folder = tmp_path / str(i)
         folder.mkdir()
-        for name, text in write.files(net, (x, wanted), "layer", "y").items():
+        for name, text in codegen.files(net, (x, wanted), "layer", "y").items():
             (folder / name).write_text(text)
         assert "#define GOLDEN_EXACT 1" in (folder / "golden.h").read_text()
         out = str(folder / "test")

@@ -12,8 +12,8 @@ import numpy as np
 
 from edgecv import source_trust
 from edgecv.backends import Compiled
-from edgecv.backends.c import header, network, reference, write
-from edgecv.backends.c.plan import plan
+from edgecv.backends.c import codegen, header, network, reference
+from edgecv.backends.c.arena import plan
 from edgecv.backends.c.read import read
 from edgecv.backends.c.run import ENGINE, Session, image_spec, output_spec, probe, shaped
 from edgecv.errors import UnsupportedError
@@ -33,10 +33,10 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
         raise UnsupportedError(target.name, f"C is written from .onnx, not .{graph.format}")
     found = read(_lowered(graph), target.name)
     _, arena = plan(found)
-    flash = write.flash_bytes(found)
+    flash = codegen.flash_bytes(found)
     _fits(target, arena, flash)
     names = tuple(t.name for t in graph.outputs)
-    files = write.files(found, _golden(found), target.name, *names)
+    files = codegen.files(found, _golden(found), target.name, *names)
     out.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
         (out / name).write_text(text)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from edgecv.backends.c.held import Held
+from edgecv.backends.c.graph_builder import Held
 from edgecv.backends.c.nest import nest
 from edgecv.backends.c.network import Grid, Tensor
 

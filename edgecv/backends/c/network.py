@@ -1,7 +1,7 @@
 """A network as steps in C: what each computes, on which tensors, with which constants.
 
 Tensors are (height, width, channels), images of a batch one below the other. `read.py` makes it
-from ONNX, `plan.py` places it in memory, `write.py` writes it, `reference.py` computes it.
+from ONNX, `arena.py` places it in memory, `codegen.py` writes it, `reference.py` computes it.
 """
 
 from __future__ import annotations

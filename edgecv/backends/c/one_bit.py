@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from edgecv.backends.c.held import Held
+from edgecv.backends.c.graph_builder import Held
 from edgecv.backends.c.network import words
 from edgecv.backends.c.window import outputs
 

@@ -1,7 +1,7 @@
 """An ONNX graph as steps in C.
 
     float    Conv, Gemm, Add, pooling, activations: as they are
-    int8     Q/DQ around them: `products.py`
+    int8     Q/DQ around them: `linear.py`
     one bit  the operators of `edgecv.binary.lowering`: `one_bit.py`
 
 What has no integer form here runs in float between its own conversions.
@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.maps import Maps
+from edgecv.backends.c.arena import same
+from edgecv.backends.c.elementwise import Maps
 from edgecv.backends.c.network import Network
 from edgecv.backends.c.one_bit import OneBit
-from edgecv.backends.c.plan import same
 from edgecv.backends.c.recurrent import Recurrent
 from edgecv.backends.c.transposed import Transposed
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.c.products import Products
+from edgecv.backends.c.linear import Products
 from edgecv.backends.c.window import window
 
 

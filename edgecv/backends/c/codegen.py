@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.c import header, proof, recurrent, walked
+from edgecv.backends.c.arena import plan, same
 from edgecv.backends.c.network import Network, Step, Tensor
-from edgecv.backends.c.plan import plan, same
 from edgecv.backends.c.text import literal, number, safe
 from edgecv.backends.c.window import sides
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.c.broadcast import Broadcast
-from edgecv.backends.c.held import INFINITY
+from edgecv.backends.c.graph_builder import INFINITY
 from edgecv.backends.c.network import Step, Tensor
 from edgecv.backends.c.resizing import Resizing
 from edgecv.backends.c.tokens import Tokens
