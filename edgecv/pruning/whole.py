@@ -59,7 +59,7 @@ class Whole:
         from edgecv.graph import Graph
         from edgecv.model import Model
         from edgecv.stages.export import Export
-        from edgecv.stages.quantize.once import Quantizer
+        from edgecv.stages.quantize.quantizer import Quantizer
 
         self._count += 1
         kinds = ("float", "int8", "bundle")

@@ -26,7 +26,7 @@ from edgecv.quantizers.start import prepare  # noqa: E402
 from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
-from edgecv.stages.quantize.pairs import neighbours, saturating  # noqa: E402
+from edgecv.stages.quantize.vnni_saturation import neighbours, saturating  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import Spelled, settled  # noqa: E402
 

@@ -15,8 +15,8 @@ from edgecv.fidelity import Tolerance
 from edgecv.graph import Graph
 from edgecv.runtime import manifest
 from edgecv.runtime.spec import TensorSpec
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.target import load
 from tests.networks import SIZE, context, conv, seeded
 

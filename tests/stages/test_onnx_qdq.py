@@ -26,9 +26,9 @@ from edgecv.stages.export.onnx import export_onnx, load_onnx
 from edgecv.stages.quantize.onnx_measured import Measured, measure_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import Calibration, Options
-from edgecv.stages.quantize.pairs import neighbours, saturating
 from edgecv.stages.quantize.ranges import BINS, CALIBRATIONS, mse, percentile
 from edgecv.stages.quantize.rounding import columns
+from edgecv.stages.quantize.vnni_saturation import neighbours, saturating
 from edgecv.target import Grid, load
 
 ROOT = Path(__file__).parent.parent.parent

@@ -20,11 +20,11 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize import harm, once
+from edgecv.stages.quantize import harm, quantizer
 from edgecv.stages.quantize.isolated import FarOff, far_off, kept, whole_db
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.options import DEFAULT, Options
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.target import Grid
 from tests import networks as nets
 
@@ -228,7 +228,7 @@ def test_floats_that_do_not_reach_what_is_wanted_are_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last look is one too many here: nothing that it keeps in float gives 200 dB."""
-    monkeypatch.setattr(once, "ROUNDS", 1)
+    monkeypatch.setattr(quantizer, "ROUNDS", 1)
     source = exported(Net(), tmp_path / "float")
     context = replace(nets.context(tmp_path), target=target.load("x86-avx512-vnni"))
     quantizer = Quantizer(source, context, 32)

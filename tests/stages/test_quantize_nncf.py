@@ -20,8 +20,8 @@ from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.quantize.nncf import quantize_nncf
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, for_nncf, without
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.stages.quantize.search import other_engines
 from edgecv.target import Grid, load
 from tests.networks import SIZE, context, conv, images, seeded

@@ -18,8 +18,8 @@ from edgecv.fidelity import Tolerance  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.stages.export.openvino_file import load as load_ir  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
-from edgecv.stages.quantize.once import Quantizer  # noqa: E402
 from edgecv.stages.quantize.options import Options, for_nncf  # noqa: E402
+from edgecv.stages.quantize.quantizer import Quantizer  # noqa: E402
 from edgecv.target import Target, load  # noqa: E402
 from tests.networks import SIZE, context  # noqa: E402
 

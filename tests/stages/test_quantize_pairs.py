@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from edgecv.stages.quantize.layer_rounding import settle_layer
 from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.pairs import MOST, fitted, neighbours, saturating, stretch
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import settle_layer
+from edgecv.stages.quantize.vnni_saturation import MOST, fitted, neighbours, saturating, stretch
 
 SHAPES = [(4, 8, 1, 1), (3, 5, 3, 3), (2, 3, 5, 5), (6, 7), (2, 1, 1, 1)]
 

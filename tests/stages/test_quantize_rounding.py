@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from edgecv.stages.quantize.layer_rounding import LIMIT, settle_layer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import (
     Moments,
@@ -18,7 +19,6 @@ from edgecv.stages.quantize.rounding import (
     round_layer,
     round_weights,
 )
-from edgecv.stages.quantize.settling import LIMIT, settle_layer
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,12 @@ from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize import once
+from edgecv.stages.quantize import quantizer
+from edgecv.stages.quantize.candidate import Judged
 from edgecv.stages.quantize.costly import Costly, why_float
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import DEFAULT, Options
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.stages.quantize.roads import road
-from edgecv.stages.quantize.trial import Judged
 from edgecv.task_fidelity import LEAST_BOXES, LEAST_IMAGES, TaskFidelity
 from tests import networks as nets
 
@@ -142,13 +142,13 @@ def test_a_detector_that_is_served_well_is_not_searched_by_noise(
         asked.append(float(given[3]))  # type: ignore[arg-type]
         return []
 
-    monkeypatch.setattr(once, "far_off", far_off)
+    monkeypatch.setattr(quantizer, "far_off", far_off)
     source, here = exported(1.0, tmp_path / "float"), context(tmp_path)
     graph, _ = made(source, here)
     assert graph.facts["fidelity"]["good"]
     assert (graph.facts["options"]["keep_float"], asked) == ([], [])
     made(source, replace(here, task=None, decode={}))
-    assert asked == [once.COMPILE_INT8.min_sqnr_db + once.SEEN_DB]
+    assert asked == [quantizer.COMPILE_INT8.min_sqnr_db + quantizer.SEEN_DB]
 
 
 def test_layers_that_cost_the_task_stay_float_and_say_so(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_floats_that_do_not_serve_the_task_are_not_kept(
 ) -> None:
     """`head` does no harm, whatever it is blamed for."""
     source, here = exported(2000.0, tmp_path / "float"), context(tmp_path)
-    monkeypatch.setattr(once, "costly", lambda *_: [Costly("head", 0.9, ("head",), "mAP")])
+    monkeypatch.setattr(quantizer, "costly", lambda *_: [Costly("head", 0.9, ("head",), "mAP")])
     quantizer = Quantizer(source, here, 16)
     first = quantizer._quantized(DEFAULT, tmp_path / "int8")
     graph, options, said, fine = quantizer._asked_of_task(first, DEFAULT, tmp_path / "int8")

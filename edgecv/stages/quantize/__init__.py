@@ -183,7 +183,7 @@ class Quantize(Limited):
                 self.sensitivity, self._strict,
             )  # fmt: skip
             return
-        from edgecv.stages.quantize.once import Quantizer
+        from edgecv.stages.quantize.quantizer import Quantizer
 
         quantizer = Quantizer(source, context, self.samples, strict=self._strict)
         quantizer.make(start, context.out, tolerance)

@@ -35,10 +35,10 @@ from edgecv.graphs.tflite.layers import (
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.layers import layer_of
 from edgecv.runtime.spec import TensorSpec
+from edgecv.stages.quantize.layer_rounding import settle_layer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.ranges import Range
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import settle_layer
 
 LIMIT = 127
 ROOM = 1 / 8  # of an integer output's width, on either side, for what the samples do not show

@@ -20,7 +20,7 @@ from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.geometry import is_same, pads
 from edgecv.graphs.tflite.layers import FORWARD, OPERANDS, is_float, operand, weights
 from edgecv.stages.quantize._tflite_measured import play
-from edgecv.stages.quantize._tflite_place import Place
+from edgecv.stages.quantize._tflite_slots import Place
 from edgecv.stages.quantize.reconstruction import Subject
 
 _INSERTED = ("QUANTIZE", "DEQUANTIZE")

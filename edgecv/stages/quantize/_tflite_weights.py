@@ -1,7 +1,7 @@
 """Weights and biases of a quantized .tflite, written anew by what its layers' inputs look like.
 
 The quantizer rounds each weight to the nearest integer; the float graph, run on the samples, says
-better (`rounding.py`, `settling.py`).
+better (`rounding.py`, `layer_rounding.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import is_float, layers, operand, weights
-from edgecv.stages.quantize._tflite_place import Place
+from edgecv.stages.quantize._tflite_slots import Place
+from edgecv.stages.quantize.layer_rounding import settle_layer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import settle_layer
 
 LIMIT = 127  # the largest integer that the quantizer gives a weight
 

@@ -10,8 +10,8 @@ from edgecv.replay import held_back
 from edgecv.samples import calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.mixed import Problem
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Sensitivity
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.stages.quantize.roads import road
 
 SENSITIVITY_IMAGES, TASK_IMAGES = 48, 8

@@ -9,7 +9,7 @@ import numpy as np
 
 from edgecv.graph import Graph
 from edgecv.stages.quantize.learned import scales_of
-from edgecv.stages.quantize.pairs import saturating, stretch
+from edgecv.stages.quantize.vnni_saturation import saturating, stretch
 from edgecv.target import Grid
 
 
@@ -18,7 +18,7 @@ def overrides(
 ) -> dict[str, list[dict[str, Any]]]:
     """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
 
-    weights: by name, (O, K), and the pairs of K that saturate where they are large (`pairs.py`): on
+    weights: by name, (O, K), and the pairs of K that saturate where they are large (`vnni_saturation.py`): on
     such a grid a channel that was trained to do so gets a larger step, and is rounded anew
     Raises UnsupportedError: a grid that cannot hold what was learned.
     """

@@ -38,6 +38,7 @@ from edgecv.stages.export.onnx import strip
 from edgecv.stages.quantize import learned, onnx_learned, onnx_tables
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import free_outputs, hold_float, resolve
+from edgecv.stages.quantize.layer_rounding import FULL, SEVEN_BITS, largest
 from edgecv.stages.quantize.onnx_even import evened
 from edgecv.stages.quantize.onnx_fused import (
     computed_whole,
@@ -53,7 +54,6 @@ from edgecv.stages.quantize.onnx_quantized import saved
 from edgecv.stages.quantize.onnx_weights import fit, own_biases, rows_and_pairs, settle
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range, opened
-from edgecv.stages.quantize.settling import FULL, SEVEN_BITS, largest
 from edgecv.target import Grid
 
 # Operators that compute nothing of their own.

@@ -16,11 +16,11 @@ from edgecv.graphs.onnx.constants import initializers
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of
+from edgecv.stages.quantize.layer_rounding import settle_layer
 from edgecv.stages.quantize.onnx_quantized import Quantized
 from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.pairs import fitted, neighbours
 from edgecv.stages.quantize.rounding import Moments
-from edgecv.stages.quantize.settling import settle_layer
+from edgecv.stages.quantize.vnni_saturation import fitted, neighbours
 
 
 def own_biases(model: Any) -> Any:

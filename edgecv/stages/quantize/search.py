@@ -34,13 +34,13 @@ from edgecv.fidelity import Parity, Tolerance, require
 from edgecv.graph import Graph
 from edgecv.limits import Limits
 from edgecv.stages.base import Context
+from edgecv.stages.quantize.candidate import Prover, Trial
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.loss_by_layer import Sensitivities, loss_by_layer
 from edgecv.stages.quantize.mixed import rungs
-from edgecv.stages.quantize.once import Quantizer
 from edgecv.stages.quantize.options import Options, Sensitivity, for_nncf, without
+from edgecv.stages.quantize.quantizer import Quantizer
 from edgecv.stages.quantize.roads import road
-from edgecv.stages.quantize.trial import Prover, Trial
 
 log = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from dataclasses import replace
 from typing import get_args
 
 from edgecv.errors import EdgecvError
+from edgecv.stages.quantize.candidate import Trial
 from edgecv.stages.quantize.options import NNCF_CALIBRATIONS, Calibration
 from edgecv.stages.quantize.search import Search, Searched
-from edgecv.stages.quantize.trial import Trial
 
 log = logging.getLogger(__name__)
 

@@ -48,9 +48,9 @@ from edgecv.stages.quantize._tflite_measured import Measured
 from edgecv.stages.quantize._tflite_weights import LIMIT, settle
 from edgecv.stages.quantize.calibration import check_samples, doubts
 from edgecv.stages.quantize.keep_float import resolve
+from edgecv.stages.quantize.layer_rounding import largest
 from edgecv.stages.quantize.options import DEFAULT, Options, check
 from edgecv.stages.quantize.ranges import Range
-from edgecv.stages.quantize.settling import largest
 from edgecv.target import Grid
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.pairs import fitted, stretch
 from edgecv.stages.quantize.rounding import Moments, round_layer
+from edgecv.stages.quantize.vnni_saturation import fitted, stretch
 
 LIMIT = 2**30  # half of int32, so that the products added to a bias cannot wrap either
 FULL, SEVEN_BITS = 127, 64  # the largest integers of 8 bits, symmetric, and of 7
@@ -55,7 +55,7 @@ def settle_layer(
     """w: float, output channel first, each row in the order of seen's columns. bias: float (O,).
 
     scale: (O,) or (1,), at which the largest weight is `limit`. input_scale: the input's, None
-    where the bias stays float. pairs: weights that may not be large together (`pairs.py`), where
+    where the bias stays float. pairs: weights that may not be large together (`vnni_saturation.py`), where
     `limit` is for processors that saturate
     """
     groups, per_channel = len(seen.mean), scale.size > 1
