@@ -33,7 +33,7 @@ from edgecv.backends.openvino import run as ov_run
 from edgecv.backends.openvino.one_bit import BLOCK
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import build, library
-from edgecv.binary.frozen import frozen
+from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.lowering import lower
 from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.binary.reference import Shape, packed

@@ -31,7 +31,7 @@ from edgecv import target
 from edgecv.backends import compile_module, run_module
 from edgecv.benchmark.machine import load_average, machine
 from edgecv.binary import build, library
-from edgecv.binary.frozen import frozen
+from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import export_onnx

@@ -27,8 +27,8 @@ import yaml
 from edgecv import pipeline, recipe, zoo
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
-from edgecv.binary.places import choose
 from edgecv.binary.replacing import binarize
+from edgecv.binary.selection import choose
 from edgecv.model import Model
 from edgecv.runtime.archive import read_bundle
 

@@ -25,9 +25,9 @@ from edgecv import target, zoo
 from edgecv.backends.c.compile import compile
 from edgecv.benchmark.machine import load_average
 from edgecv.binary.build import compiler
-from edgecv.binary.frozen import frozen, one_bit
-from edgecv.binary.places import choose
+from edgecv.binary.constants_for_export import frozen, one_bit
 from edgecv.binary.replacing import binarize
+from edgecv.binary.selection import choose
 from edgecv.graph import Graph
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx

@@ -29,7 +29,7 @@ from benchmarks.random_nets.pictures import MEAN, STD, folder
 from edgecv import exporting, target
 from edgecv.backends import compile_module
 from edgecv.benchmark.machine import load_average
-from edgecv.binary.frozen import frozen
+from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.errors import EdgecvError
 from edgecv.runtime.archive import read_bundle

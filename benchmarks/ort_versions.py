@@ -26,7 +26,7 @@ from binary_equal import networks
 
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
-from edgecv.binary.frozen import frozen
+from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.lowering import lower
 from edgecv.stages.export.onnx import export_onnx
 

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv.binary import places  # noqa: E402
+from edgecv.binary import selection  # noqa: E402
 from edgecv.errors import RecipeError, UnsupportedError  # noqa: E402
 from edgecv.layer_kinds import altered  # noqa: E402
 from edgecv.lowrank import layers as lowrank  # noqa: E402
@@ -101,7 +101,7 @@ def test_every_room_leaves_them_as_they_are(way: str, caplog: pytest.LogCaptureF
     module = net(OWN[way]())
     assert isinstance(blocks.chosen(module[2], "separable", None, None), str)
     assert {a.name for a in lowrank.found(module, X) if a.refusal} == {"2"}
-    assert set(places.choose(module, X, "step", None)[0]) == {"4"}
+    assert set(selection.choose(module, X, "step", None)[0]) == {"4"}
     with caplog.at_level(logging.WARNING):
         assert set(connections.densities(module, 0.5, {}, "step")) == {"4", "8"}
     assert "2 " in caplog.text
@@ -135,6 +135,6 @@ def test_dense_layers_over_rows_get_no_sign_of_a_whole_picture() -> None:
             rows = self.b(self.a(x.reshape(1, -1, 48))).mean(1)
             return self.head(self.c(rows))
 
-    found, kept = places.choose(Tokens().eval(), X, "step", None)
+    found, kept = selection.choose(Tokens().eval(), X, "step", None)
     assert set(found) == {"c"}
     assert "rows" in kept["b"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.binary.build import NAME, digest
-from edgecv.binary.carried import built
+from edgecv.binary.device_kernels import built
 from edgecv.binary.reference import Shape
 from edgecv.errors import EngineError, MissingExtraError
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.binary.countable import Signs
-from edgecv.binary.plain import DOMAIN
+from edgecv.binary.float_fallback import DOMAIN
 from edgecv.binary.reference import Shape, packed
 from edgecv.binary.thresholds import thresholds
 from edgecv.binary.units import Unit, grown, look, others

@@ -3,7 +3,7 @@
 The modules that run there (runtime, benchmark, every engine's run.py, and the job's own) and what
 they import of edgecv, found by reading their sources: nothing is imported here, and a new file in
 one of those folders comes along by itself. Beside them the sources of the binary kernels, which a
-device with a compiler builds (`edgecv.binary.carried`).
+device with a compiler builds (`edgecv.binary.device_kernels`).
 """
 
 from __future__ import annotations

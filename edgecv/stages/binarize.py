@@ -127,7 +127,7 @@ class Binarize(Training):
     def _choose(self, module: nn.Module, context: Context) -> dict[str, dict[str, Any]]:
         import torch
 
-        from edgecv.binary.places import choose
+        from edgecv.binary.selection import choose
 
         wanted = None
         if self.layer_names():

@@ -30,9 +30,9 @@ from edgecv.backends.c.run import Session, probe  # noqa: E402
 from edgecv.backends.c.window import outputs  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session as OrtSession  # noqa: E402
 from edgecv.binary import build  # noqa: E402
-from edgecv.binary.frozen import frozen, one_bit  # noqa: E402
-from edgecv.binary.places import choose  # noqa: E402
+from edgecv.binary.constants_for_export import frozen, one_bit  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
+from edgecv.binary.selection import choose  # noqa: E402
 from edgecv.bundle_precision import float_layers  # noqa: E402
 from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402

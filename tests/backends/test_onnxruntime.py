@@ -247,7 +247,7 @@ def one_bit_graph(folder: Path) -> Graph:
     torch = pytest.importorskip("torch")
     from torch import nn
 
-    from edgecv.binary.frozen import frozen, one_bit
+    from edgecv.binary.constants_for_export import frozen, one_bit
     from edgecv.binary.modules import OneBit
     from edgecv.stages.export.onnx import export_onnx
 

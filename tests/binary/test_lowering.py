@@ -13,10 +13,10 @@ ort = pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
-from edgecv.binary.frozen import frozen  # noqa: E402
+from edgecv.binary.constants_for_export import frozen  # noqa: E402
+from edgecv.binary.float_fallback import plain  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
 from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
-from edgecv.binary.plain import plain  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402

@@ -16,8 +16,8 @@ from torch import nn
 
 from edgecv.backends import compile_module, run_module
 from edgecv.backends.onnxruntime.run import Session
+from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.countable import countable
-from edgecv.binary.frozen import frozen
 from edgecv.binary.modules import OneBit
 from edgecv.errors import DataError, ModelError, StageError
 from edgecv.graph import Graph

@@ -198,7 +198,7 @@ def counting(model: bytes) -> tuple[bytes, str | None]:
         said = "activations are looked up slowly: the kernels are not built (%s)"
         log.warning(said, library.cure())
         return model, None
-    from edgecv.binary.plain import plain
+    from edgecv.binary.float_fallback import plain
 
     said = "one-bit layers run in floats, slowly: the binary kernels are not built (%s)"
     log.warning(said, library.cure())

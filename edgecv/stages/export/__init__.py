@@ -51,7 +51,7 @@ class Export(Stage):
             graph = graph.knowing(source.parent)
             with_kinds(graph, context.labels, context.task).save_facts()
             return
-        from edgecv.binary.frozen import frozen, one_bit
+        from edgecv.binary.constants_for_export import frozen, one_bit
         from edgecv.errors import ParityError
         from edgecv.fidelity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.lowrank.structured import materialised
