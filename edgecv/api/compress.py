@@ -172,7 +172,7 @@ def _with_quantizers(
     """Put quantizers into a float network, in place; the edit that does it again."""
     import torch
 
-    from edgecv.quantizers.start import prepare
+    from edgecv.quantizers.initialisation import prepare
 
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if type(bits) is not int or not 2 <= bits <= 8:

@@ -59,7 +59,7 @@ class Qat(Training):
         import torch
 
         from edgecv.quantizers.biases import settle
-        from edgecv.quantizers.start import prepare
+        from edgecv.quantizers.initialisation import prepare
         from edgecv.quantizers.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
         from edgecv.training import judged

@@ -207,7 +207,7 @@ def test_pact_decays_its_clips(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_loss_by_hand(trained: Path, tmp_path: Path) -> None:
-    from edgecv.quantizers.start import prepare
+    from edgecv.quantizers.initialisation import prepare
     from edgecv.quantizers.training import Lesson
 
     _, module = Model.load(trained)

@@ -152,7 +152,7 @@ def torch_form(folder: Path, contents: Contents) -> Form:
     from edgecv.lowrank.structured import materialised
     from edgecv.model import Model
     from edgecv.quantizers.attach import has_quantizers
-    from edgecv.quantizers.table import Trained
+    from edgecv.quantizers.learned_ranges import Trained
 
     model, module = Model.load(folder)
     title = "PyTorch"

@@ -22,7 +22,7 @@ from edgecv.model import Model  # noqa: E402
 from edgecv.quantizers import values  # noqa: E402
 from edgecv.quantizers.attach import of, rounded  # noqa: E402
 from edgecv.quantizers.biases import settle  # noqa: E402
-from edgecv.quantizers.start import prepare  # noqa: E402
+from edgecv.quantizers.initialisation import prepare  # noqa: E402
 from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402

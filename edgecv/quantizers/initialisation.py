@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from edgecv.edits import Edit
 from edgecv.errors import StageError
 from edgecv.quantizers.attach import attach, of
-from edgecv.quantizers.places import choose
+from edgecv.quantizers.insertion import choose
 
 BATCH = 64
 
