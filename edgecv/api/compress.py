@@ -75,7 +75,7 @@ def compress(
 
     from edgecv import live_network
     from edgecv.folding import folded, unwrapped
-    from edgecv.quantizers.attach import has_quantizers
+    from edgecv.qat.attach import has_quantizers
 
     costs = {"ratio": ratio, "macs": macs, "size_mb": size_mb, "latency_ratio": latency_ratio,
              "latency_ms": latency_ms}  # fmt: skip
@@ -172,7 +172,7 @@ def _with_quantizers(
     """Put quantizers into a float network, in place; the edit that does it again."""
     import torch
 
-    from edgecv.quantizers.initialisation import prepare
+    from edgecv.qat.initialisation import prepare
 
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if type(bits) is not int or not 2 <= bits <= 8:

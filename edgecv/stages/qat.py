@@ -58,9 +58,9 @@ class Qat(Training):
     def run(self, source: Any, context: Context) -> None:
         import torch
 
-        from edgecv.quantizers.biases import settle
-        from edgecv.quantizers.initialisation import prepare
-        from edgecv.quantizers.training import Lesson, QuantizingTrainer
+        from edgecv.qat.biases import settle
+        from edgecv.qat.initialisation import prepare
+        from edgecv.qat.training import Lesson, QuantizingTrainer
         from edgecv.replay import calibration_sample
         from edgecv.training import judged
 

@@ -9,9 +9,9 @@ from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
-from edgecv.quantizers.attach import of  # noqa: E402
-from edgecv.quantizers.biases import settle  # noqa: E402
-from edgecv.quantizers.initialisation import prepare  # noqa: E402
+from edgecv.qat.attach import of  # noqa: E402
+from edgecv.qat.biases import settle  # noqa: E402
+from edgecv.qat.initialisation import prepare  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import Spelled, settled  # noqa: E402
 

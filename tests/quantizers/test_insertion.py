@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
-from edgecv.quantizers.insertion import choose  # noqa: E402
+from edgecv.qat.insertion import choose  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.quantizers.nets import Spelled  # noqa: E402
 

@@ -19,10 +19,10 @@ from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.tflite import flatbuffer  # noqa: E402
 from edgecv.model import Model  # noqa: E402
-from edgecv.quantizers import values  # noqa: E402
-from edgecv.quantizers.attach import of, rounded  # noqa: E402
-from edgecv.quantizers.biases import settle  # noqa: E402
-from edgecv.quantizers.initialisation import prepare  # noqa: E402
+from edgecv.qat import values  # noqa: E402
+from edgecv.qat.attach import of, rounded  # noqa: E402
+from edgecv.qat.biases import settle  # noqa: E402
+from edgecv.qat.initialisation import prepare  # noqa: E402
 from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402

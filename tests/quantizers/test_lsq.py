@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
-from edgecv.quantizers.lsq import TINY, Lsq, levels  # noqa: E402
-from edgecv.quantizers.pact import Pact  # noqa: E402
+from edgecv.qat.lsq import TINY, Lsq, levels  # noqa: E402
+from edgecv.qat.pact import Pact  # noqa: E402
 
 X = torch.tensor([-3.0, -0.6, -0.2, 0.3, 0.9, 1.4, 2.6, 9.0])
 
@@ -67,7 +67,7 @@ def test_clipped_values_have_a_true_derivative() -> None:
     """Where everything is clipped nothing is rounded, and gradcheck can differentiate."""
     x = torch.tensor([-9.0, 9.0, 20.0], dtype=torch.float64, requires_grad=True)
     step = torch.tensor([0.5], dtype=torch.float64, requires_grad=True)
-    from edgecv.quantizers.lsq import FakeQuantize
+    from edgecv.qat.lsq import FakeQuantize
 
     def clipped(x, step):
         return FakeQuantize.apply(x, step, -2, 3, 1.0, True)

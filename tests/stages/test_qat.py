@@ -19,8 +19,8 @@ from edgecv import pipeline, recipe, zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.measuring import facts as kept  # noqa: E402
 from edgecv.model import Model  # noqa: E402
-from edgecv.quantizers.attach import of  # noqa: E402
-from edgecv.quantizers.training import QuantizingTrainer  # noqa: E402
+from edgecv.qat.attach import of  # noqa: E402
+from edgecv.qat.training import QuantizingTrainer  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
@@ -207,8 +207,8 @@ def test_pact_decays_its_clips(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_loss_by_hand(trained: Path, tmp_path: Path) -> None:
-    from edgecv.quantizers.initialisation import prepare
-    from edgecv.quantizers.training import Lesson
+    from edgecv.qat.initialisation import prepare
+    from edgecv.qat.training import Lesson
 
     _, module = Model.load(trained)
     teacher = copy.deepcopy(module)

@@ -151,8 +151,8 @@ def torch_form(folder: Path, contents: Contents) -> Form:
     from edgecv.diagnosis.parity.torch_form import TorchForm
     from edgecv.lowrank.structured import materialised
     from edgecv.model import Model
-    from edgecv.quantizers.attach import has_quantizers
-    from edgecv.quantizers.learned_ranges import Trained
+    from edgecv.qat.attach import has_quantizers
+    from edgecv.qat.learned_ranges import Trained
 
     model, module = Model.load(folder)
     title = "PyTorch"

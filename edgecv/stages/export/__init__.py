@@ -131,6 +131,6 @@ def _trained(source: Any) -> Any:
     """The float network inside one that `qat` trained, and what it learned; else None."""
     if not isinstance(source, tuple) or not any(e["op"] == "quantizers" for e in source[0].edits):
         return None
-    from edgecv.quantizers.learned_ranges import Trained
+    from edgecv.qat.learned_ranges import Trained
 
     return Trained(*source)

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from edgecv.edits import Edit
 from edgecv.errors import UnsupportedError
-from edgecv.quantizers.calls import Call, Seen, watch
-from edgecv.quantizers.lsq import levels
+from edgecv.qat.calls import Call, Seen, watch
+from edgecv.qat.lsq import levels
 
 
 def choose(

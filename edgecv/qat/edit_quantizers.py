@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def replay(module: torch.nn.Module, edit: Edit) -> None:
     """Attach the quantizers, in place. Raises ModelError: it does not fit."""
-    from edgecv.quantizers.attach import attach
+    from edgecv.qat.attach import attach
 
     try:
         attach(module, edit)

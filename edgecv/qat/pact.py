@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgecv.quantizers.lsq import TINY, FakeQuantize
+from edgecv.qat.lsq import TINY, FakeQuantize
 
 
 class Pact(nn.Module):

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from edgecv.edits import Edit
 from edgecv.graph import Graph
 from edgecv.model import Model
-from edgecv.quantizers import values
-from edgecv.quantizers.attach import of, plain, rounded
+from edgecv.qat import values
+from edgecv.qat.attach import of, plain, rounded
 
 if TYPE_CHECKING:
     from edgecv.stages.base import Context

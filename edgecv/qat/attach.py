@@ -18,9 +18,9 @@ from torch.overrides import TorchFunctionMode
 
 from edgecv.edits import Edit
 from edgecv.errors import ModelError
-from edgecv.quantizers.calls import counted
-from edgecv.quantizers.lsq import Lsq
-from edgecv.quantizers.pact import Pact
+from edgecv.qat.calls import counted
+from edgecv.qat.lsq import Lsq
+from edgecv.qat.pact import Pact
 
 NAME = "fake_quantizers"
 

@@ -1,4 +1,4 @@
-"""`edgecv.quantizers.values` of an ONNX graph."""
+"""`edgecv.qat.values` of an ONNX graph."""
 
 from __future__ import annotations
 

@@ -25,4 +25,4 @@ def weights(graph: Graph) -> dict[str, np.ndarray]:
 
 def _of(graph: Graph) -> ModuleType:
     with brought(graph.format, "learns ranges of"):
-        return import_module(f"edgecv.quantizers.for_{graph.format}")
+        return import_module(f"edgecv.qat.for_{graph.format}")

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgecv.edits import Edit
 from edgecv.layer_kinds import altered
-from edgecv.quantizers.attach import of
+from edgecv.qat.attach import of
 
 LEVELS = 255  # between the ends of an activation's range, in every engine
 

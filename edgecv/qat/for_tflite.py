@@ -1,4 +1,4 @@
-"""`edgecv.quantizers.values` of a .tflite file."""
+"""`edgecv.qat.values` of a .tflite file."""
 
 from __future__ import annotations
 

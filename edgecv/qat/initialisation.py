@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from edgecv.edits import Edit
 from edgecv.errors import StageError
-from edgecv.quantizers.attach import attach, of
-from edgecv.quantizers.insertion import choose
+from edgecv.qat.attach import attach, of
+from edgecv.qat.insertion import choose
 
 BATCH = 64
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from edgecv.data.images import Images
 from edgecv.distillation import lesson as distillation
 from edgecv.errors import StageError
-from edgecv.quantizers.attach import of
+from edgecv.qat.attach import of
 from edgecv.stages.base import Context
 from edgecv.training import Plan, Trainer
 
