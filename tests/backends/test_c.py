@@ -40,7 +40,7 @@ from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks  # noqa: E402
-from tests.quantizers.nets import settled  # noqa: E402
+from tests.qat.nets import settled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 

@@ -20,7 +20,7 @@ from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.quantizers.nets import settled  # noqa: E402
+from tests.qat.nets import settled  # noqa: E402
 
 
 def bit(c_in: int, c_out: int, k: int = 3, stride: int = 1, **options) -> OneBit:

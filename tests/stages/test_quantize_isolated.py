@@ -231,28 +231,26 @@ def test_floats_that_do_not_reach_what_is_wanted_are_given_up(
     monkeypatch.setattr(quantizer, "ROUNDS", 1)
     source = exported(Net(), tmp_path / "float")
     context = replace(nets.context(tmp_path), target=target.load("x86-avx512-vnni"))
-    quantizer = Quantizer(source, context, 32)
-    made = quantizer._held(DEFAULT, tmp_path / "int8", Tolerance(199.0, 0.0))
+    making = Quantizer(source, context, 32)
+    made = making._held(DEFAULT, tmp_path / "int8", Tolerance(199.0, 0.0))
     assert made.facts["options"]["keep_float"] == []
     assert not any("float" in w for w in made.facts["warnings"])
     source = exported(Net(outlier=1000.0), tmp_path / "outlier")
-    quantizer = Quantizer(source, context, 32)
-    better = quantizer._held(DEFAULT, tmp_path / "mixed", Tolerance(20.0, 0.0))
+    making = Quantizer(source, context, 32)
+    better = making._held(DEFAULT, tmp_path / "mixed", Tolerance(20.0, 0.0))
     assert better.facts["options"]["keep_float"]
-    assert whole_db(source.path.read_bytes(), better, quantizer._few) >= 20
+    assert whole_db(source.path.read_bytes(), better, making._few) >= 20
 
 
 def test_the_guard_goes_as_far_as_it_is_asked_to(tmp_path: Path) -> None:
     """Missing what is asked is no error: the graph is what it is."""
     source = exported(Net(outlier=20.0), tmp_path / "float")
     context = replace(nets.context(tmp_path), target=target.load("x86-avx512-vnni"))
-    quantizer = Quantizer(source, context, 32)
-    plain, before = quantizer.make(DEFAULT, tmp_path / "plain", TOLERANCE)
+    making = Quantizer(source, context, 32)
+    plain, before = making.make(DEFAULT, tmp_path / "plain", TOLERANCE)
     assert plain.facts["options"]["keep_float"] == []
-    asked, after = quantizer.make(
-        DEFAULT, tmp_path / "more", TOLERANCE, least_db=before.sqnr_db + 6
-    )
+    asked, after = making.make(DEFAULT, tmp_path / "more", TOLERANCE, least_db=before.sqnr_db + 6)
     assert asked.facts["options"]["keep_float"]
     assert after.sqnr_db > before.sqnr_db + 3
-    _, far = quantizer.make(DEFAULT, tmp_path / "far", TOLERANCE, least_db=190.0)
+    _, far = making.make(DEFAULT, tmp_path / "far", TOLERANCE, least_db=190.0)
     assert far.sqnr_db < 190

@@ -172,9 +172,9 @@ def test_floats_that_do_not_serve_the_task_are_not_kept(
     """`head` does no harm, whatever it is blamed for."""
     source, here = exported(2000.0, tmp_path / "float"), context(tmp_path)
     monkeypatch.setattr(quantizer, "costly", lambda *_: [Costly("head", 0.9, ("head",), "mAP")])
-    quantizer = Quantizer(source, here, 16)
-    first = quantizer._quantized(DEFAULT, tmp_path / "int8")
-    graph, options, said, fine = quantizer._asked_of_task(first, DEFAULT, tmp_path / "int8")
+    making = Quantizer(source, here, 16)
+    first = making._quantized(DEFAULT, tmp_path / "int8")
+    graph, options, said, fine = making._asked_of_task(first, DEFAULT, tmp_path / "int8")
     assert (options.keep_float, fine) == ((), False)
     assert graph.facts["options"]["keep_float"] == []
     (doubt,) = said
@@ -191,12 +191,12 @@ def test_a_tolerance_of_the_users_own_holds(tmp_path: Path) -> None:
 
 def test_islands_are_where_the_task_loses(tmp_path: Path) -> None:
     source, here = exported(2000.0, tmp_path / "float"), context(tmp_path)
-    quantizer = Quantizer(source, here, 16)
-    graph, _ = quantizer.make(Options(), tmp_path / "int8", guarded=False)
-    data = quantizer._samples[:8]
+    making = Quantizer(source, here, 16)
+    graph, _ = making.make(Options(), tmp_path / "int8", guarded=False)
+    data = making._samples[:8]
     for found in (
-        road("onnx").sensitivities(source, graph, data, "noise", quantizer.asked),
-        quantizer.losses(graph, lambda *_: None),
+        road("onnx").sensitivities(source, graph, data, "noise", making.asked),
+        making.losses(graph, lambda *_: None),
     ):
         worst = max(found.activations, key=lambda t: found.activations[t])
         assert found.activations[worst] > 0.3

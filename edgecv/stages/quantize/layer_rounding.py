@@ -55,8 +55,8 @@ def settle_layer(
     """w: float, output channel first, each row in the order of seen's columns. bias: float (O,).
 
     scale: (O,) or (1,), at which the largest weight is `limit`. input_scale: the input's, None
-    where the bias stays float. pairs: weights that may not be large together (`vnni_saturation.py`), where
-    `limit` is for processors that saturate
+    where the bias stays float. pairs: weights that may not be large together
+    (`vnni_saturation.py`), where `limit` is for processors that saturate
     """
     groups, per_channel = len(seen.mean), scale.size > 1
     rows = w.reshape(groups, len(w) // groups, -1).astype(np.float64)

@@ -18,8 +18,9 @@ def overrides(
 ) -> dict[str, list[dict[str, Any]]]:
     """Scales of weights as ONNX Runtime's quantizer takes them (`TensorQuantOverrides`).
 
-    weights: by name, (O, K), and the pairs of K that saturate where they are large (`vnni_saturation.py`): on
-    such a grid a channel that was trained to do so gets a larger step, and is rounded anew
+    weights: by name, (O, K), and the pairs of K that saturate where they are large
+    (`vnni_saturation.py`): on such a grid a channel that was trained to do so gets a larger step,
+    and is rounded anew
     Raises UnsupportedError: a grid that cannot hold what was learned.
     """
     from onnxruntime.quantization import QuantType

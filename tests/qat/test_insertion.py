@@ -12,7 +12,7 @@ from edgecv import zoo  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.qat.insertion import choose  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.quantizers.nets import Spelled  # noqa: E402
+from tests.qat.nets import Spelled  # noqa: E402
 
 X = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

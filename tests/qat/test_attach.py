@@ -13,7 +13,7 @@ from edgecv.edits import describe, replay  # noqa: E402
 from edgecv.errors import ModelError, StageError  # noqa: E402
 from edgecv.qat.attach import has_quantizers, of, plain, rounded  # noqa: E402
 from edgecv.qat.initialisation import prepare  # noqa: E402
-from tests.quantizers.nets import Spelled, settled  # noqa: E402
+from tests.qat.nets import Spelled, settled  # noqa: E402
 
 X = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 

@@ -13,7 +13,7 @@ from edgecv.qat.attach import of  # noqa: E402
 from edgecv.qat.biases import settle  # noqa: E402
 from edgecv.qat.initialisation import prepare  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.quantizers.nets import Spelled, settled  # noqa: E402
+from tests.qat.nets import Spelled, settled  # noqa: E402
 
 X = torch.randn(16, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 NETWORKS = {

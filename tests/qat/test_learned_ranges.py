@@ -28,7 +28,7 @@ from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
 from edgecv.stages.quantize.vnni_saturation import neighbours, saturating  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.quantizers.nets import Spelled, settled  # noqa: E402
+from tests.qat.nets import Spelled, settled  # noqa: E402
 
 NETWORKS = {
     "spelled": Spelled,
