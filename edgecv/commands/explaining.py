@@ -48,7 +48,7 @@ def register(command: Any) -> None:
 def run_why(options: argparse.Namespace) -> int:
     from edgecv.api import why
     from edgecv.diagnosis.why.rounding.words import show as show_rounding
-    from edgecv.diagnosis.why.words import show
+    from edgecv.diagnosis.why.terminal import show
 
     bundle, against = options.bundle, options.against
     source = why.source(options.images, options.evaluate)

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 
+from edgecv.diagnosis.why.against import Rival
 from edgecv.diagnosis.why.case import Case
 from edgecv.diagnosis.why.findings import LEAST_SHARE, PROFILE, Finding, named
-from edgecv.diagnosis.why.rivals import Rival
 from edgecv.diagnosis.why.view import View
 from edgecv.runtime.spec import Layer
 

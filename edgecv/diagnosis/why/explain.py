@@ -21,13 +21,10 @@ from edgecv.diagnosis.why import (
     alignment,
     epilogues,
     fallbacks,
-    moves,
     one_bit,
     precision,
-    rivals,
-    values,
 )
-from edgecv.diagnosis.why import limits as bounds
+from edgecv.diagnosis.why import roofline as bounds
 from edgecv.diagnosis.why.case import X86, Case
 from edgecv.diagnosis.why.findings import STATIC, Finding, sorted_out
 from edgecv.diagnosis.why.view import View
@@ -58,8 +55,8 @@ def explain(
     other = read_bundle(against) if against else None
     tell(0.0, 1.0, "profile")
     case, reason = opened(contents, threads, budget_s)
-    rival = rivals.against(case, other, _view(other)) if other else None
-    found = [*rivals.check(case, rival), *epilogues.check(case, rival)]
+    rival = against.against(case, other, _view(other)) if other else None
+    found = [*against.check(case, rival), *epilogues.check(case, rival)]
     found += _answers(case, path)
     for i, module in enumerate(CHECKS, 1):
         tell(i, len(CHECKS) + 2, module.__name__.rpartition(".")[2])

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from edgecv.diagnosis.why import fallbacks, limits, moves, one_bit, precision
+from edgecv.diagnosis.why import data_movement, fallbacks, one_bit, precision, roofline
 from edgecv.diagnosis.why.explain import _executed
 from edgecv.measuring.clock import Clock
 from edgecv.measuring.product import Product
@@ -88,7 +88,7 @@ def test_conversions_between_layers_are_named_by_what_runs_in_float_there() -> N
         row("", "QuantizeLinear", "", 0.03), row("b", "QLinearConv", "int8", 0.5),
         row("", "DequantizeLinear", "", 0.01),
     ]  # fmt: skip
-    (found,) = moves.check(case(*ran, products=(A, B)))
+    (found,) = data_movement.check(case(*ran, products=(A, B)))
     assert found.kind == "conversions"
     assert found.ms == pytest.approx(0.25), "the ends are not counted"
     assert "HardSwish act" in found.what
@@ -97,9 +97,9 @@ def test_conversions_between_layers_are_named_by_what_runs_in_float_there() -> N
 def test_layout_changes_count_between_layers_and_not_at_the_ends() -> None:
     ends = [row("", "ReorderInput", "", 0.2), row("a"), row("b"), row("", "ReorderOutput", "", 0.2)]
     options = {"products": (A, B), "precision": "fp32"}
-    assert kinds(moves.check(case(*ends, **options))) == []
+    assert kinds(data_movement.check(case(*ends, **options))) == []
     ends.insert(2, row("", "ReorderOutput", "", 0.05))
-    (found,) = moves.check(case(*ends, **options))
+    (found,) = data_movement.check(case(*ends, **options))
     assert (found.kind, found.ms) == ("reorders", 0.05)
 
 
@@ -131,9 +131,9 @@ def test_reference_kernels_of_openvino() -> None:
 # limits
 
 
-def limited() -> limits.Limits:
+def limited() -> roofline.Limits:
     """A machine of 1e9 MACs and 1e6 bytes a millisecond."""
-    made = limits.Limits({"fp32": 1e9, "int8": 4e9}, call_ms=0.01, layer_ms=0.001)
+    made = roofline.Limits({"fp32": 1e9, "int8": 4e9}, call_ms=0.01, layer_ms=0.001)
     made.memory_ms = lambda size: size / 1e6  # type: ignore[method-assign]
     return made
 
@@ -150,7 +150,7 @@ def test_memory_bound_layers_cost_what_is_above_their_arithmetic() -> None:
     products = (Product("a", "conv", (1000, 100), result=(10, 10)),)  # 10 million MACs: 0.01 ms
     ran = [row("a", ms=1.0, size=800_000), row("b", ms=0.5, size=100)]
     options = {"precision": "fp32", "products": products}
-    (found,) = limits.check(case(*ran, **options), limited())
+    (found,) = roofline.check(case(*ran, **options), limited())
     assert (found.kind, found.where) == ("memory-bound", ("a",))
     assert found.ms == pytest.approx(0.99)
     assert "int8" in found.change
@@ -158,13 +158,13 @@ def test_memory_bound_layers_cost_what_is_above_their_arithmetic() -> None:
 
 def test_a_network_of_microseconds_is_overhead() -> None:
     ran = [row(f"l{i}", ms=0.001, size=10) for i in range(10)]
-    (found,) = limits.check(case(*ran, call_ms=0.03, precision="fp32"), limited())
+    (found,) = roofline.check(case(*ran, call_ms=0.03, precision="fp32"), limited())
     assert (found.kind, found.ms) == ("call-overhead", pytest.approx(0.019))
-    assert kinds(limits.check(case(*ran, call_ms=0.3, precision="fp32"), limited())) == []
+    assert kinds(roofline.check(case(*ran, call_ms=0.3, precision="fp32"), limited())) == []
 
 
 def test_bandwidth_is_measured_once_for_each_size() -> None:
-    found = limits.Limits()
+    found = roofline.Limits()
     one = found.memory_ms(1 << 16)
     assert 0.0 < one < 10.0
     assert found.memory_ms(1 << 16) == one
@@ -210,4 +210,4 @@ def test_one_bit_layers_are_counted_where_they_ran_and_moves_between_them_are_th
     ran = made.ran(BIT)
     assert ran is not None
     assert ran.op == "BinaryConv"
-    assert kinds(moves.check(made)) == []
+    assert kinds(data_movement.check(made)) == []

@@ -12,8 +12,8 @@ pytest.importorskip("onnx")
 
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.diagnosis.why import epilogues
+from edgecv.diagnosis.why.against import Rival
 from edgecv.diagnosis.why.onnx_view import OnnxView
-from edgecv.diagnosis.why.rivals import Rival
 from edgecv.measuring.clock import Saving
 from edgecv.runtime.spec import Layer
 from tests.diagnosis.why import troubled

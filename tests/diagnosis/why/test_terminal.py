@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edgecv.diagnosis.why.findings import MENDED, STATIC, Finding
-from edgecv.diagnosis.why.words import show
+from edgecv.diagnosis.why.terminal import show
 
 SLOW = Finding(
     "s8s8", "signed activations", ("a", "b"), 0.5, "use u8", MENDED, (0.45, 0.55)
