@@ -1,7 +1,7 @@
 """`edgecv gate`: is the candidate worse than the baseline by more than is allowed?
 
     latency    bounds of the ratio of interleaved rounds, or through the calibration workload
-               (`edgecv.benchmark.duel`)
+               (`edgecv.benchmark.sequential_test`)
     accuracy   drop of the task's metric beyond the limit, and its own one-sided test on the same
                images (McNemar's exact one of top-1, a paired bootstrap elsewhere) says that it is
                no chance (p < 0.05)
@@ -25,7 +25,7 @@ import numpy as np
 
 from edgecv import tasks
 from edgecv.benchmark.baseline import Baseline, Entry, Timing, alike
-from edgecv.benchmark.duel import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
+from edgecv.benchmark.sequential_test import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
 from edgecv.errors import (
     BundleError,
     EdgecvError,
@@ -187,7 +187,7 @@ def _latency(
     else:
         job["wanted"] = min((t.calibrated[1] for t in before.timings if t.calibrated), default=None)
     try:
-        measured = run("edgecv.benchmark.duel", job, after.name)
+        measured = run("edgecv.benchmark.sequential_test", job, after.name)
     except NOT_HERE as e:
         return replace(blank, reason=e.what, hint=e.hint), None
     except EngineError as e:  # of either; the other pairs have their verdicts all the same
@@ -221,7 +221,7 @@ def _latency(
 
 
 def job_for(bundle: Path, options: Options) -> dict[str, Any]:
-    """A job of `edgecv.benchmark.duel` with the bundle as candidate and no baseline yet."""
+    """A job of `edgecv.benchmark.sequential_test` with the bundle as candidate and no baseline yet."""
     return {
         "candidate": str(bundle),
         "baseline": None,
@@ -399,7 +399,7 @@ def _again(bundle: Path | None, options: Options, run: Runner) -> list[float]:
     if bundle is None:
         return []
     job = {"bundle": str(bundle), "threads": options.threads}
-    found = [_peak(run("edgecv.benchmark.cold", job, bundle.name)) for _ in range(2)]
+    found = [_peak(run("edgecv.benchmark.startup", job, bundle.name)) for _ in range(2)]
     return [v for v in found if v is not None]
 
 
@@ -446,7 +446,9 @@ def update(
         timing, measured, why = None, None, f"no latency: {entry.problem}"
         if entry.runnable:
             try:
-                measured = run("edgecv.benchmark.duel", job_for(entry.bundle, options), entry.name)
+                measured = run(
+                    "edgecv.benchmark.sequential_test", job_for(entry.bundle, options), entry.name
+                )
                 busy = measured["candidate"]["busy"]
                 timing, why = (None, BUSY) if busy else (_timing(measured, options), "")
             except NOT_HERE as e:

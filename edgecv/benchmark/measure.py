@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from edgecv.benchmark import sensors
+from edgecv.benchmark.bundle_runner import BundleSubject
 from edgecv.benchmark.calibration import VERSION, Calibration
-from edgecv.benchmark.cold import cold
 from edgecv.benchmark.machine import machine
 from edgecv.benchmark.sampling import BURST_MS, Sampler, Series
-from edgecv.benchmark.subjects import BundleSubject
+from edgecv.benchmark.startup import cold
 from edgecv.child import report, serve
 
 SCHEMA = 2

@@ -91,18 +91,18 @@ def run_gate(options: argparse.Namespace) -> int:
         if options.update:
             return _update(options, settings, baseline.load(options.candidate, away), run)
         judged = judging.judge(options.baseline, options.candidate, settings, run, away)
-    from edgecv.benchmark import verdicts
+    from edgecv.benchmark import verdict_output
 
     data = judging.data_of(judged)
     verdict = data["verdict"]
     if options.json:
         print_json(data)
     else:
-        verdicts.show(judged, verdict)
+        verdict_output.show(judged, verdict)
     if options.junit:
-        verdicts.write_junit(options.junit, judged)
+        verdict_output.write_junit(options.junit, judged)
     if summary:
-        verdicts.append(summary, verdicts.markdown(judged, verdict))
+        verdict_output.append(summary, verdict_output.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
 
 

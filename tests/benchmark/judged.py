@@ -34,7 +34,7 @@ def timing(log_ratio: float = 0.5, error: float = 0.003, **over: Any) -> Timing:
 
 
 def answer(verdict: str = "pass", ratio: float = 1.0, **over: Any) -> dict[str, Any]:
-    """What `edgecv.benchmark.duel` answers."""
+    """What `edgecv.benchmark.sequential_test` answers."""
     return {
         "verdict": verdict, "ratio": ratio, "bounds": [ratio - 0.01, ratio + 0.01], "floor": 0.01,
         "reason": "", "hint": "", "machine": HERE, "calibration": CALIBRATION, "warnings": [],

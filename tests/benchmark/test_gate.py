@@ -108,7 +108,7 @@ def test_two_bundles_are_measured_now() -> None:
     assert (check.verdict, check.baseline, check.candidate) == ("regression", 1.0, 1.2)
     assert check.change == pytest.approx(0.2)
     ((module, job, _),) = clock.jobs
-    assert module == "edgecv.benchmark.duel"
+    assert module == "edgecv.benchmark.sequential_test"
     assert (job["baseline"], job["candidate"]) == (str(BUNDLE), str(BUNDLE))
     assert job["limit"] == 0.05
 
@@ -295,7 +295,7 @@ def test_memory_is_measured_again_before_it_is_a_regression() -> None:
     clock = Clock(with_peak(80.0), again, again, again, again)
     check = judged(entry(bundle=BUNDLE), entry(bundle=BUNDLE), clock)["memory"]
     assert (check.verdict, check.candidate) == ("pass", 61.0), "the median of three"
-    assert [module for module, *_ in clock.jobs[1:]] == ["edgecv.benchmark.cold"] * 4
+    assert [module for module, *_ in clock.jobs[1:]] == ["edgecv.benchmark.startup"] * 4
 
 
 def test_memory_that_stays_is_a_regression() -> None:
@@ -317,7 +317,7 @@ def test_memory_is_measured_where_no_clock_is_asked_for() -> None:
     clock = Clock(*peaks, *peaks)
     check = judged(entry(bundle=BUNDLE), entry(bundle=BUNDLE), clock, slowdown=None)["memory"]
     assert (check.baseline, check.candidate, check.verdict) == (61.0, 81.0, "regression")
-    assert {module for module, *_ in clock.jobs} == {"edgecv.benchmark.cold"}
+    assert {module for module, *_ in clock.jobs} == {"edgecv.benchmark.startup"}
 
 
 def test_no_test_images_is_no_accuracy() -> None:

@@ -18,12 +18,12 @@ import pytest
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from edgecv import child
-from edgecv.benchmark import subjects
+from edgecv.benchmark import bundle_runner
+from edgecv.benchmark.bundle_runner import BundleSubject
 from edgecv.benchmark.calibration import ONE_THREAD, VERSION, Calibration
 from edgecv.benchmark.machine import FEATURES, machine
 from edgecv.benchmark.measure import BUSY, Plan, _warnings, measure, shortest, timings
 from edgecv.benchmark.sampling import Series
-from edgecv.benchmark.subjects import BundleSubject
 from edgecv.errors import EngineError, MissingExtraError
 from edgecv.runtime.archive import write_bundle
 from tests.runtime.conftest import described, golden, make_bundle, network
@@ -76,7 +76,7 @@ def test_what_a_measurement_holds(bundle: Callable[..., Path]) -> None:
     assert data["calibration"]["latency_ms"] > 0
     assert [b["bundle"] for b in data["bundles"]] == ["a.edgecv", "b.edgecv"]
     for path, found in zip(paths, data["bundles"], strict=True):
-        manifest = subjects.read_bundle(path).manifest
+        manifest = bundle_runner.read_bundle(path).manifest
         assert found["engine"] == "onnxruntime"
         assert (found["target"], found["precision"]) == ("cpu", "fp32")
         times = found["latency_ms"]
@@ -202,7 +202,7 @@ def test_throughput_counts_the_images_of_a_call(bundle: Callable[..., Path]) -> 
 def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     """("open", threads), ("run", n) or ("close", n) of every session n that a subject opens."""
     events: list[tuple[str, int]] = []
-    real = subjects.opened
+    real = bundle_runner.opened
     numbers = count()
 
     def opened(contents: Any, threads: int) -> Any:
@@ -213,7 +213,7 @@ def sessions(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
         made.close = lambda: (events.append(("close", number)), close())[1]
         return made
 
-    monkeypatch.setattr(subjects, "opened", opened)
+    monkeypatch.setattr(bundle_runner, "opened", opened)
     return events
 
 

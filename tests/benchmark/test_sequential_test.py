@@ -19,9 +19,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecv import child
-from edgecv.benchmark import duel, sampling
+from edgecv.benchmark import sampling
 from edgecv.benchmark.calibration import ONE_THREAD, VERSION
-from edgecv.benchmark.duel import (
+from edgecv.benchmark.sampling import Sampler
+from edgecv.benchmark.sequential_test import (
     ALPHA,
     CALIBRATED_ROUNDS,
     INCONCLUSIVE,
@@ -38,7 +39,6 @@ from edgecv.benchmark.duel import (
     live,
     looks,
 )
-from edgecv.benchmark.sampling import Sampler
 from edgecv.benchmark.statistics import LEAST_SITTINGS
 from edgecv.errors import MissingExtraError
 from edgecv.runtime.archive import write_bundle
@@ -396,7 +396,9 @@ def fight(
         "burst_ms": 1.0, **job,
     }  # fmt: skip
     tell = seen.append if seen is not None else lambda _: None
-    return child.call("edgecv.benchmark.duel", full, "duel", lambda *a: tell(a), ONE_THREAD)
+    return child.call(
+        "edgecv.benchmark.sequential_test", full, "duel", lambda *a: tell(a), ONE_THREAD
+    )
 
 
 CIRCUMSTANCES = {"machine", "sensors", "warnings", "seconds", "rounds", "sittings", "candidate"}

@@ -1,7 +1,7 @@
 """What a bundle costs before it is warm: import, load and first call, and the memory it holds.
 
 Measured in a process of its own, which has loaded nothing else: memory that others freed would be
-used again and not counted. Run by `edgecv.child`: `python -m edgecv.benchmark.cold JOB ANSWER`.
+used again and not counted. Run by `edgecv.child`: `python -m edgecv.benchmark.startup JOB ANSWER`.
 
 Imported on devices: numpy and the standard library only.
 """
@@ -24,7 +24,7 @@ CALLS = 20  # after which memory is steady
 
 def cold(path: Path, threads: int = 1) -> dict[str, Any]:
     """Start a process for one bundle; see `work` for the answer. Raises EdgecvError."""
-    return call("edgecv.benchmark.cold", {"bundle": str(path), "threads": threads}, str(path))
+    return call("edgecv.benchmark.startup", {"bundle": str(path), "threads": threads}, str(path))
 
 
 def work(job: dict[str, Any]) -> dict[str, Any]:

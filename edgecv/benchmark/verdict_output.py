@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
-from edgecv.benchmark.duel import INCONCLUSIVE, PASS, REGRESSION
 from edgecv.benchmark.gate import SAME, SKIPPED, Check, Judged
+from edgecv.benchmark.sequential_test import INCONCLUSIVE, PASS, REGRESSION
 from edgecv.errors import StoreError
 from edgecv.store import disk_errors, write_atomic
 from edgecv.tables import table

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from edgecv.benchmark import verdicts
+from edgecv.benchmark import verdict_output
 from edgecv.benchmark.gate import Check, Judged
 from edgecv.errors import StoreError
 
@@ -28,7 +28,7 @@ PAIR = Judged(
 
 
 def test_rows() -> None:
-    latency, accuracy, size, memory = verdicts.rows([PAIR])
+    latency, accuracy, size, memory = verdict_output.rows([PAIR])
     assert latency == [
         NAME, "latency", "1.000 ms", "1.200 ms", "+20.0%", "+10.0% to +30.0%", "+5%", "1.0%",
         "regression",
@@ -36,21 +36,21 @@ def test_rows() -> None:
     assert accuracy[2:7] == ["90.00", "88.00", "-2.00 pt", "-3.00 pt to -1.00 pt", "-0.5 pt"]
     boxes = replace(PAIR.checks[1], unit="mAP")
     assert accuracy[1] == "accuracy (top-1)"
-    (other,) = verdicts.rows([Judged(NAME, (boxes,))])
+    (other,) = verdict_output.rows([Judged(NAME, (boxes,))])
     assert (other[1], other[2:]) == ("accuracy (mAP)", accuracy[2:])
     assert size[2:5] == ["1,000 B", "1,010 B", "+1.0%"]
     assert memory[2:8] == [""] * 6
     lost = Check("fidelity", "regression", 30.0, 27.96, "dB", -2.04, limit=1.0)
-    ((_, *fidelity),) = verdicts.rows([Judged("a", (lost,))])
+    ((_, *fidelity),) = verdict_output.rows([Judged("a", (lost,))])
     assert fidelity[1:7] == ["30.0 dB", "28.0 dB", "-2.0 dB", "", "-1 dB", ""]
 
 
 def test_markdown_has_a_row_for_every_check_and_nothing_breaks_out() -> None:
-    text = verdicts.markdown([PAIR], "regression")
+    text = verdict_output.markdown([PAIR], "regression")
     assert text.startswith("### ❌ edgecv gate: regression")
     table = [line for line in text.splitlines() if line.startswith("| ")]
     assert len(table) == 1 + len(PAIR.checks)
-    assert {line.replace("\\|", "").count("|") for line in table} == {len(verdicts.HEAD) + 1}
+    assert {line.replace("\\|", "").count("|") for line in table} == {len(verdict_output.HEAD) + 1}
     assert "<b>" not in text
     assert "the machine was busy" in text
 
@@ -59,23 +59,25 @@ def test_what_counts_as_the_same_is_said_once() -> None:
     said = "above 60 dB counts as the same"
     reason = f"judged as -32.2 dB: {said}"
     found = {
-        v: verdicts.markdown([Judged("net", (Check("fidelity", v, reason=why),))], v)
+        v: verdict_output.markdown([Judged("net", (Check("fidelity", v, reason=why),))], v)
         for v, why in (("pass", reason), ("regression", reason))
     }
     assert found["pass"].endswith(f"- fidelity: {said}\n")
     assert found["regression"].endswith(f"- net: fidelity regression: {reason}\n")
-    assert said not in verdicts.markdown([Judged("net", (Check("fidelity", "pass"),))], "pass")
+    assert said not in verdict_output.markdown(
+        [Judged("net", (Check("fidelity", "pass"),))], "pass"
+    )
 
 
 def test_an_engines_message_of_several_lines_is_one_item_of_the_list() -> None:
     check = Check("latency", "inconclusive", reason="engine:\n  # no\n- such node")
-    text = verdicts.markdown([Judged("net", (check,))], "inconclusive")
+    text = verdict_output.markdown([Judged("net", (check,))], "inconclusive")
     assert text.splitlines()[-1] == "- net: latency inconclusive: engine: # no - such node"
 
 
 def test_junit(tmp_path: Path) -> None:
     path = tmp_path / "gate.xml"
-    verdicts.write_junit(path, [PAIR])
+    verdict_output.write_junit(path, [PAIR])
     suite = ElementTree.parse(path).getroot()
     counts = {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")}
     assert counts == {"tests": "4", "failures": "1", "errors": "1", "skipped": "1"}
@@ -91,13 +93,13 @@ def test_junit(tmp_path: Path) -> None:
 
 def test_a_summary_is_added_to(tmp_path: Path) -> None:
     path = tmp_path / "summary.md"
-    verdicts.append(path, "a\n")
-    verdicts.append(path, "b\n")
+    verdict_output.append(path, "a\n")
+    verdict_output.append(path, "b\n")
     assert path.read_text() == "a\nb\n"
 
 
 def test_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    verdicts.show([PAIR], "regression")
+    verdict_output.show([PAIR], "regression")
     shown = capsys.readouterr().out
     assert shown.splitlines()[-1] == "regression"
     for part in (NAME, "3 < 5 (more | images)", "memory skipped: not measured", "floor"):
@@ -107,22 +109,22 @@ def test_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_an_engine_printed_in_colour_is_still_xml(tmp_path: Path) -> None:
     path = tmp_path / "gate.xml"
     said = Check("latency", "inconclusive", reason="died: \x1b[31mred\x1b[0m \x00")
-    verdicts.write_junit(path, [Judged("net", (said,))])
+    verdict_output.write_junit(path, [Judged("net", (said,))])
     assert "red" in ElementTree.parse(path).getroot()[0][0].get("message", "")
 
 
 @pytest.mark.parametrize("place", ["no/such/file", "."])
 def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path, place: str) -> None:
     with pytest.raises(StoreError):
-        verdicts.append(tmp_path / place, "text")
+        verdict_output.append(tmp_path / place, "text")
     with pytest.raises(StoreError):
-        verdicts.write_junit(tmp_path / place, [PAIR])
+        verdict_output.write_junit(tmp_path / place, [PAIR])
 
 
 def test_what_holds_of_several_bundles_is_said_once() -> None:
     check = Check("latency", "inconclusive", reason="a busy machine", hint="wait")
     pairs = [Judged(name, (check,), notes=("numpy 1 before, 2 now",)) for name in ("a", "b")]
-    assert verdicts.details(pairs) == [
+    assert verdict_output.details(pairs) == [
         "a, b: latency inconclusive: a busy machine (wait)",
         "a, b: numpy 1 before, 2 now",
     ]

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
-from edgecv.benchmark.cold import cold
+from edgecv.benchmark.startup import cold
 from edgecv.errors import BundleError, EngineError
 from edgecv.runtime.archive import write_bundle
 from tests.runtime.conftest import described, golden, network

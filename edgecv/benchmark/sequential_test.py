@@ -16,7 +16,7 @@ Against a stored baseline the calibration workload stands in for it:
 whose error adds those of both runs and TRANSFER, which is what such ratios were seen to move by
 from one run to the next on one machine (benchmarks/gate_error_rates.py); it is looked at once.
 
-Run by `edgecv.child`: `python -m edgecv.benchmark.duel JOB ANSWER`.
+Run by `edgecv.child`: `python -m edgecv.benchmark.sequential_test JOB ANSWER`.
 Imported on devices: numpy and the standard library only.
 """
 
@@ -33,13 +33,13 @@ from typing import Any
 import numpy as np
 
 from edgecv.benchmark import sensors
+from edgecv.benchmark.bundle_runner import BundleSubject
 from edgecv.benchmark.calibration import VERSION, Calibration
-from edgecv.benchmark.cold import cold
 from edgecv.benchmark.machine import machine
 from edgecv.benchmark.measure import timings
 from edgecv.benchmark.sampling import BURST_MS, DRIFT, SITTING_ROUNDS, Sampler
+from edgecv.benchmark.startup import cold
 from edgecv.benchmark.statistics import LEAST_SITTINGS, normal_interval
-from edgecv.benchmark.subjects import BundleSubject
 from edgecv.child import report, serve
 
 ALPHA = 0.05
