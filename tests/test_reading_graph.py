@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgecv import exporting, reading_graph, recipe
-from edgecv.diagnosis.parity import climb
+from edgecv.diagnosis.parity import compare
 from edgecv.errors import ParityError, TargetError, UnsupportedError
 from edgecv.runtime import open_bundle
 from edgecv.runtime.verify import verify
@@ -93,7 +93,7 @@ def test_its_boxes_are_the_runtimes(room: Path, tmp_path: Path, target, precisio
         job = {"bundle": str(graph.bundle), "against": str(room / "net.onnx"),
                "images": str(room / "images"), "samples": 4}  # fmt: skip
         with pytest.raises(UnsupportedError, match="suppresses its own boxes"):
-            climb.work(job)
+            compare.work(job)
 
 
 def test_targets_that_cannot_hold_it_are_refused_at_once(room: Path, tmp_path: Path) -> None:

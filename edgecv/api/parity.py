@@ -98,7 +98,7 @@ def compared(
     bundle: Path, against: Path | None, images: Path | None, samples: int | None, place: Place,
     tell: Callable[..., None],
 ) -> dict[str, Any]:  # fmt: skip
-    """What `edgecv.diagnosis.parity.climb` answers, with the device's rung where there is one."""
+    """What `edgecv.diagnosis.parity.compare` answers, with the device's rung where there is one."""
     from edgecv import child
     from edgecv.benchmark.calibration import ONE_THREAD
 
@@ -114,7 +114,7 @@ def compared(
     with tempfile.TemporaryDirectory(prefix="edgecv-parity-") as room:
         if place.device:
             job["send"] = str(Path(room) / "sent.edgecv")
-        data = child.call("edgecv.diagnosis.parity.climb", job, "parity", tell, ONE_THREAD)
+        data = child.call("edgecv.diagnosis.parity.compare", job, "parity", tell, ONE_THREAD)
         if place.device:
             _on_device(place, tell, job["send"], data)
     del data["sent"]
@@ -127,7 +127,7 @@ def _on_device(place: Place, tell: Callable[..., None], bundle: str, data: dict[
 
     from edgecv.diagnosis.parity import tolerances
     from edgecv.diagnosis.parity.distance import outputs
-    from edgecv.diagnosis.parity.rungs import rung
+    from edgecv.diagnosis.parity.report_rows import rung
 
     here = np.array(data["sent"], np.float32)
     run = runner(place, tell)

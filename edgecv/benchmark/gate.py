@@ -221,7 +221,7 @@ def _latency(
 
 
 def job_for(bundle: Path, options: Options) -> dict[str, Any]:
-    """A job of `edgecv.benchmark.sequential_test` with the bundle as candidate and no baseline yet."""
+    """A job of `benchmark.sequential_test` with the bundle as candidate and no baseline yet."""
     return {
         "candidate": str(bundle),
         "baseline": None,

@@ -185,15 +185,15 @@ def test_a_layer_kept_float_keeps_its_activation_float(tmp_path: Path) -> None:
 def test_layers_are_compared_with_the_float_ones(tmp_path: Path) -> None:
     """`parity` and `why` see a convolution with its activation, in real numbers."""
     from edgecv.diagnosis.parity.matching import match
-    from edgecv.diagnosis.parity.onnx_form import OnnxForm
+    from edgecv.diagnosis.parity.onnx_network import OnnxNetwork
 
     graph, quantized = made(Net(nn.SiLU(), wide=True), tmp_path)
     content, x = compiled(quantized, tmp_path / "c"), images(1)
-    floats = OnnxForm(graph.path.read_bytes(), "float")
+    floats = OnnxNetwork(graph.path.read_bytes(), "float")
     for other in (
-        OnnxForm(quantized.path.read_bytes(), "simulated"),
-        OnnxForm(content, "compiled"),
-        OnnxForm(content, "compiled", optimised=True),
+        OnnxNetwork(quantized.path.read_bytes(), "simulated"),
+        OnnxNetwork(content, "compiled"),
+        OnnxNetwork(content, "compiled", optimised=True),
     ):
         pairs, how = match(floats, other)
         assert how == "name"

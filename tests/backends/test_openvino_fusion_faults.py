@@ -13,7 +13,7 @@ from torch import nn  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session as Reference  # noqa: E402
 from edgecv.backends.openvino.compile import compile  # noqa: E402
 from edgecv.backends.openvino.run import Session  # noqa: E402
-from edgecv.diagnosis.parity.openvino_form import OpenVinoForm  # noqa: E402
+from edgecv.diagnosis.parity.openvino_network import OpenVinoForm  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
 from edgecv.graphs.openvino.layers import BETWEEN  # noqa: E402

@@ -95,7 +95,7 @@ def test_a_budget_of_many_rounds_is_looked_at_as_often_as_allowed() -> None:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    for module in (sampling, duel):
+    for module in (sampling, sequential_test):
         monkeypatch.setattr(module, "time", made)
     monkeypatch.setattr(sampling, "energy_uj", lambda: None)
     return made

@@ -15,9 +15,9 @@ from edgecv import target
 from edgecv.backends import compile_module, run_module
 from edgecv.diagnosis.parity import tolerances
 from edgecv.diagnosis.parity.layers import Form
-from edgecv.diagnosis.parity.onnx_form import OnnxForm
-from edgecv.diagnosis.parity.openvino_form import OpenVinoForm
-from edgecv.diagnosis.parity.tflite_form import TfliteForm
+from edgecv.diagnosis.parity.onnx_network import OnnxNetwork
+from edgecv.diagnosis.parity.openvino_network import OpenVinoForm
+from edgecv.diagnosis.parity.tflite_network import TfliteNetwork
 from edgecv.errors import ModelError
 from edgecv.fidelity import compare
 from edgecv.graph import Graph
@@ -128,7 +128,7 @@ def graph_form(backend: str, files: dict[str, bytes]) -> Form:
     name, content = next(iter(files.items()))
     if backend == "openvino":
         return OpenVinoForm(files, name)
-    return (OnnxForm if backend == "onnxruntime" else TfliteForm)(content, name)
+    return (OnnxNetwork if backend == "onnxruntime" else TfliteNetwork)(content, name)
 
 
 # bf16: computed in it where the processor can, and what ran is said

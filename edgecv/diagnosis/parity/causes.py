@@ -14,11 +14,11 @@ import numpy as np
 from edgecv.diagnosis.parity.bisection import Divergence, first_divergence
 from edgecv.diagnosis.parity.constants import differences
 from edgecv.diagnosis.parity.distance import Energy
+from edgecv.diagnosis.parity.images import Inputs, Samples
 from edgecv.diagnosis.parity.inputs import explain
 from edgecv.diagnosis.parity.layers import Form, image_in
 from edgecv.diagnosis.parity.matching import Pair, match, unfused
 from edgecv.diagnosis.parity.noise import Noise, per_layer
-from edgecv.diagnosis.parity.samples import Inputs, Samples
 from edgecv.errors import ModelError
 from edgecv.fidelity import Parity, Tolerance
 from edgecv.runtime.preprocess import Preprocess

@@ -7,7 +7,7 @@ Every rung is compared with the one before it on the same images, within `tolera
 are fed the same normalised image, so that a wrong preprocessing shows on its own rung and nowhere
 else. Memory holds the activations of one image in two forms.
 
-Runs engines: `python -m edgecv.diagnosis.parity.climb JOB ANSWER`, by `edgecv.child`.
+Runs engines: `python -m edgecv.diagnosis.parity.compare JOB ANSWER`, by `edgecv.child`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from edgecv import child, tasks
-from edgecv.diagnosis.parity import causes, reference, samples, tolerances
+from edgecv.diagnosis.parity import causes, images, reference, tolerances
 from edgecv.diagnosis.parity.answered import Answered
 from edgecv.diagnosis.parity.distance import Energy, answers, outputs
+from edgecv.diagnosis.parity.images import Inputs, Samples
 from edgecv.diagnosis.parity.layers import Form, image_in
 from edgecv.diagnosis.parity.noise import per_layer
-from edgecv.diagnosis.parity.rungs import Rung, rung
-from edgecv.diagnosis.parity.samples import Inputs, Samples
+from edgecv.diagnosis.parity.report_rows import Rung, rung
 from edgecv.errors import MissingExtraError, ModelError, NoCudaDevice, UnsupportedError
 from edgecv.fidelity import Parity
 from edgecv.replay import JUDGED, Answers, as_rows
@@ -111,8 +111,8 @@ def _of_boxes(contents: Contents) -> UnsupportedError | None:
 def _pictures(job: dict[str, Any], contents: Contents, found: reference.Reference) -> Samples:
     if job["images"]:
         labels, channels = contents.manifest.get("labels"), contents.preprocess.channels
-        return samples.of_folder(Path(job["images"]), labels, channels)
-    return found.images or samples.of_goldens(contents)
+        return images.of_folder(Path(job["images"]), labels, channels)
+    return found.images or images.of_goldens(contents)
 
 
 def _forms(contents: Contents, found: reference.Reference) -> list[tuple[str, Form]]:

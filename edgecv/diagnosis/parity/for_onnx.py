@@ -1,4 +1,4 @@
-"""ONNX graphs taken apart (`apart.py`), and with tensors that are given (`replaced.py`)."""
+"""ONNX graphs taken apart (`isolated_layers.py`), and with given tensors (`replaced.py`)."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 
 from edgecv.diagnosis.parity.layers import Sample, feeds, named
 from edgecv.diagnosis.parity.matching import Pair
-from edgecv.diagnosis.parity.onnx_form import OnnxForm, session
 from edgecv.diagnosis.parity.onnx_graph import PAIR
+from edgecv.diagnosis.parity.onnx_network import OnnxNetwork, session
 from edgecv.diagnosis.parity.replaced import GIVEN
 from edgecv.graphs.onnx.index import Index
 
-FORM = OnnxForm
+FORM = OnnxNetwork
 
 
 class Apart:
     """What reads a known tensor behind its pair reads an input of the graph instead; the pair's
     own end gives the answer."""
 
-    def __init__(self, form: OnnxForm, pairs: Mapping[str, Pair]) -> None:
+    def __init__(self, form: OnnxNetwork, pairs: Mapping[str, Pair]) -> None:
         import onnx
 
         model = onnx.ModelProto()
@@ -99,7 +99,7 @@ def _sorted(model: Any) -> Any:
 class Replaced:
     """See `edgecv.diagnosis.parity.replaced.Replaced`. form: float. Raises EngineError."""
 
-    def __init__(self, form: OnnxForm, tensors: Sequence[str]) -> None:
+    def __init__(self, form: OnnxNetwork, tensors: Sequence[str]) -> None:
         self._form = form
         self._session, self.ends = _reading(form, tensors)
 
@@ -117,7 +117,7 @@ class Replaced:
         self._session = None
 
 
-def _reading(form: OnnxForm, tensors: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+def _reading(form: OnnxNetwork, tensors: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
     """A session that reads t/given where the network reads t, and the outputs' names."""
     import onnx
 

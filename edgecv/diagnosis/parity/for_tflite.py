@@ -1,4 +1,4 @@
-""".tflite files taken apart (`apart.py`), and with tensors that are given (`replaced.py`)."""
+""".tflite files taken apart (`isolated_layers.py`), and with given tensors (`replaced.py`)."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from edgecv.backends.tflite.run import Session, engine, quiet
 from edgecv.diagnosis.parity.layers import Sample, first, named
 from edgecv.diagnosis.parity.matching import Pair
 from edgecv.diagnosis.parity.replaced import GIVEN
-from edgecv.diagnosis.parity.tflite_form import TfliteForm
+from edgecv.diagnosis.parity.tflite_network import TfliteNetwork
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.runtime.spec import channels_first
 
-FORM = TfliteForm
+FORM = TfliteNetwork
 
 
 class Apart:
     """Each operator reads clones of its activations, which are the file's inputs."""
 
-    def __init__(self, form: TfliteForm, pairs: Mapping[str, Pair]) -> None:
+    def __init__(self, form: TfliteNetwork, pairs: Mapping[str, Pair]) -> None:
         model = flatbuffer.parse(form.content, form.title)
         graph = flatbuffer.graph_of(model)
         layers = {layer.tensor: layer for layer in form.layers}
@@ -65,7 +65,7 @@ class Apart:
 class Replaced:
     """See `edgecv.diagnosis.parity.replaced.Replaced`. form: float. Raises EngineError."""
 
-    def __init__(self, form: TfliteForm, tensors: Sequence[str]) -> None:
+    def __init__(self, form: TfliteNetwork, tensors: Sequence[str]) -> None:
         self._form = form
         self._session, self.ends = _reading(form, tensors)
 
@@ -86,7 +86,7 @@ class Replaced:
         self._session.close()
 
 
-def _reading(form: TfliteForm, tensors: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+def _reading(form: TfliteNetwork, tensors: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
     model = flatbuffer.parse(form.content, form.title)
     graph = flatbuffer.graph_of(model)
     clones = {}

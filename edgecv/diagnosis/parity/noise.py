@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgecv.diagnosis.parity.apart import Apart, open_apart
 from edgecv.diagnosis.parity.distance import Energy
+from edgecv.diagnosis.parity.isolated_layers import Apart, open_apart
 from edgecv.diagnosis.parity.layers import INPUT, Form, Layer, Sample, image_in, sources
 from edgecv.diagnosis.parity.matching import Pair, match
 

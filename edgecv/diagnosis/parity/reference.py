@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import facts, has
-from edgecv.diagnosis.parity import samples
+from edgecv.diagnosis.parity import images
+from edgecv.diagnosis.parity.images import Samples
 from edgecv.diagnosis.parity.layers import Form
-from edgecv.diagnosis.parity.samples import Samples
 from edgecv.errors import DataError, EdgecvError
 from edgecv.report.folder import Run, load
 from edgecv.runtime.archive import Contents, read_bundle
@@ -90,8 +90,8 @@ def _of_run(contents: Contents, run: Run) -> Reference | None:
         reference.preprocess = Preprocess.from_json(
             {**key, "channels": contents.preprocess.channels}
         )
-    images = run.place(node["inputs"].get("test"))
-    reference.images = samples.of_run(images) if images else None
+    folder = run.place(node["inputs"].get("test"))
+    reference.images = images.of_run(folder) if folder else None
     return reference
 
 
@@ -120,7 +120,7 @@ def _given(contents: Contents, path: Path) -> Reference:
         other.preprocess, layout="NCHW", dtype="float32", scale=None, zero_point=None
     )
     if other.golden_inputs:
-        reference.images = samples.of_goldens(other)
+        reference.images = images.of_goldens(other)
     return reference
 
 
@@ -135,12 +135,12 @@ def graph_form(path: Path, title: str) -> Form:
 
 def _content_form(content: bytes, suffix: str, title: str, compiled: bool = False) -> Form:
     if suffix == ".tflite":
-        from edgecv.diagnosis.parity.tflite_form import TfliteForm
+        from edgecv.diagnosis.parity.tflite_network import TfliteNetwork
 
-        return TfliteForm(content, title, delegated=compiled)
-    from edgecv.diagnosis.parity.onnx_form import OnnxForm
+        return TfliteNetwork(content, title, delegated=compiled)
+    from edgecv.diagnosis.parity.onnx_network import OnnxNetwork
 
-    return OnnxForm(content, title, optimised=compiled)
+    return OnnxNetwork(content, title, optimised=compiled)
 
 
 def torch_form(folder: Path, contents: Contents) -> Form:
@@ -148,7 +148,7 @@ def torch_form(folder: Path, contents: Contents) -> Form:
 
     Of one that learnt its grids, the float network that was exported: its weights on their grid.
     """
-    from edgecv.diagnosis.parity.torch_form import TorchForm
+    from edgecv.diagnosis.parity.torch_network import TorchNetwork
     from edgecv.lowrank.structured import materialised
     from edgecv.model import Model
     from edgecv.qat.attach import has_quantizers
@@ -160,7 +160,7 @@ def torch_form(folder: Path, contents: Contents) -> Form:
         module, title = Trained(model, module).network, "PyTorch, weights on their grid"
     size = model.input.get("size", contents.preprocess.size)
     channels = model.input.get("channels", contents.preprocess.channels)
-    return TorchForm(materialised(module), (1, channels, *size), title)
+    return TorchNetwork(materialised(module), (1, channels, *size), title)
 
 
 def simulated(contents: Contents) -> Opener | None:
@@ -185,9 +185,9 @@ def bundle_form(contents: Contents, title: str = "") -> Form:
     if has(engine, "inside"):
         form: Form = import_module(f"edgecv.backends.{engine}.inside").opened(contents.files, title)
         return form
-    from edgecv.diagnosis.parity.session_form import SessionForm
+    from edgecv.diagnosis.parity.session_network import SessionNetwork
 
-    return SessionForm(contents, title)
+    return SessionNetwork(contents, title)
 
 
 def opened(reference: Reference) -> list[tuple[str, Form]]:

@@ -17,10 +17,13 @@ from edgecv.backends import facts, run_module
 from edgecv.benchmark.machine import machine
 from edgecv.benchmark.sampling import warm_up
 from edgecv.child import report, serve
+from edgecv.diagnosis.why import against as rivals
 from edgecv.diagnosis.why import (
     alignment,
+    data_movement,
     epilogues,
     fallbacks,
+    numerics,
     one_bit,
     precision,
 )
@@ -37,7 +40,7 @@ SCHEMA = 1
 BUDGET_S = 20.0
 RUNS = 20
 TOP = 5
-CHECKS = (precision, moves, values, fallbacks, one_bit)
+CHECKS = (precision, data_movement, numerics, fallbacks, one_bit)
 Tell = Callable[..., None]
 
 
@@ -55,8 +58,8 @@ def explain(
     other = read_bundle(against) if against else None
     tell(0.0, 1.0, "profile")
     case, reason = opened(contents, threads, budget_s)
-    rival = against.against(case, other, _view(other)) if other else None
-    found = [*against.check(case, rival), *epilogues.check(case, rival)]
+    rival = rivals.against(case, other, _view(other)) if other else None
+    found = [*rivals.check(case, rival), *epilogues.check(case, rival)]
     found += _answers(case, path)
     for i, module in enumerate(CHECKS, 1):
         tell(i, len(CHECKS) + 2, module.__name__.rpartition(".")[2])

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.diagnosis.parity.apart import open_apart
+from edgecv.diagnosis.parity.isolated_layers import open_apart
 from edgecv.diagnosis.parity.layers import Grid, Layer, Sample
 from edgecv.diagnosis.parity.matching import Pair, match
 from edgecv.diagnosis.parity.replaced import Replaced

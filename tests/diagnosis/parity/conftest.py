@@ -104,15 +104,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture
 def climb(made: Made, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """climb(bundle, against, samples=...) -> what `climb` answers, on the images."""
-    from edgecv.diagnosis.parity import climb as climbing
-    from edgecv.diagnosis.parity import reference, samples
+    from edgecv.diagnosis.parity import compare as climbing
+    from edgecv.diagnosis.parity import images, reference
 
     monkeypatch.setattr(child, "report", lambda *_: None)
     find = reference.find
 
     def with_images(contents: Any, against: Path | None) -> Any:
         found = find(contents, against)
-        found.images = samples.of_run(made.root / "images")
+        found.images = images.of_run(made.root / "images")
         return found
 
     monkeypatch.setattr(reference, "find", with_images)

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from edgecv.diagnosis.parity.rungs import rung
+from edgecv.diagnosis.parity.report_rows import rung
 from edgecv.errors import NotFiniteError, ParityError
 from edgecv.fidelity import EXPORT, Tolerance, check, compare
 

@@ -16,7 +16,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from edgecv.diagnosis.parity.bisection import first_divergence  # noqa: E402
 from edgecv.diagnosis.parity.matching import match  # noqa: E402
-from edgecv.diagnosis.parity.onnx_form import OnnxForm  # noqa: E402
+from edgecv.diagnosis.parity.onnx_network import OnnxNetwork  # noqa: E402
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,9 @@ def test_halving_finds_the_layer_wherever_it_is(given_: tuple[int, int]) -> None
     good = weights(count)
     bad = [w.copy() for w in good]
     bad[wrong][1] *= -1.5
-    found = first_divergence(OnnxForm(chain(good), "a"), OnnxForm(chain(bad), "b"), images(), 50.0)
+    found = first_divergence(
+        OnnxNetwork(chain(good), "a"), OnnxNetwork(chain(bad), "b"), images(), 50.0
+    )
     assert found is not None
     assert found.pair.b.name == f"c{wrong}"
     assert found.looked_at <= ceil(log2(found.layers)) + 3  # not all of them
@@ -122,12 +124,12 @@ def test_halving_finds_the_layer_wherever_it_is(given_: tuple[int, int]) -> None
 
 
 def test_the_same_file_does_not_diverge() -> None:
-    forms = [OnnxForm(chain(weights(5)), name) for name in "ab"]
+    forms = [OnnxNetwork(chain(weights(5)), name) for name in "ab"]
     assert first_divergence(*forms, images(), 50.0) is None
 
 
 def test_layers_of_other_names_are_matched_by_order_and_size() -> None:
-    a, b = OnnxForm(chain(weights(6)), "a"), OnnxForm(chain(weights(6), "other/"), "b")
+    a, b = OnnxNetwork(chain(weights(6)), "a"), OnnxNetwork(chain(weights(6), "other/"), "b")
     pairs, way = match(a, b)
     assert way == "order"
     assert [(p.a.name, p.b.name) for p in pairs if p.b.kind == "conv"] == [
@@ -138,8 +140,8 @@ def test_layers_of_other_names_are_matched_by_order_and_size() -> None:
 
 
 def test_a_layer_that_one_side_lacks_is_left_out() -> None:
-    short: Any = OnnxForm(chain(weights(6)[:5]), "a")
-    pairs, _ = match(short, OnnxForm(chain(weights(6)), "b"))
+    short: Any = OnnxNetwork(chain(weights(6)[:5]), "a")
+    pairs, _ = match(short, OnnxNetwork(chain(weights(6)), "b"))
     assert "c5" not in [p.b.name for p in pairs]
 
 
@@ -150,13 +152,13 @@ def test_memory_does_not_grow_with_the_images(
     import tracemalloc
 
     from edgecv.diagnosis.parity.distance import inside
-    from edgecv.diagnosis.parity.samples import Inputs, of_run
+    from edgecv.diagnosis.parity.images import Inputs, of_run
     from edgecv.runtime.archive import read_bundle
     from tests.diagnosis.parity.conftest import PREPROCESS
 
     pictures = of_run(made.root / "images")
     content = read_bundle(made["fp32.cpu"]).files["model.onnx"]
-    a, b = OnnxForm(content, "a"), OnnxForm(content, "b")
+    a, b = OnnxNetwork(content, "a"), OnnxNetwork(content, "b")
     pairs, _ = match(a, b)
     peaks = []
     for count in (8, 48):

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from benchmarks import broken_exports as broken
+from edgecv.diagnosis.parity.images import Inputs, of_run
 from edgecv.diagnosis.parity.noise import Noise, per_layer
 from edgecv.diagnosis.parity.reference import simulated
-from edgecv.diagnosis.parity.samples import Inputs, of_run
 from edgecv.runtime.archive import read_bundle
 from tests.diagnosis.parity.conftest import PREPROCESS, Made, wrong
 

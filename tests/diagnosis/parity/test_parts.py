@@ -14,10 +14,10 @@ from hypothesis.extra.numpy import arrays
 from edgecv.diagnosis.parity import tolerances
 from edgecv.diagnosis.parity.constants import _compare
 from edgecv.diagnosis.parity.distance import Energy, outputs
+from edgecv.diagnosis.parity.images import of_folder, of_goldens
 from edgecv.diagnosis.parity.inputs import alternatives
 from edgecv.diagnosis.parity.layers import on_grid, placed
-from edgecv.diagnosis.parity.rungs import rung
-from edgecv.diagnosis.parity.samples import of_folder, of_goldens
+from edgecv.diagnosis.parity.report_rows import rung
 from edgecv.errors import DataError
 from edgecv.fidelity import Parity
 from edgecv.runtime.archive import read_bundle

@@ -18,8 +18,8 @@ from edgecv.backends.onnxruntime.run import plain
 from edgecv.backends.onnxruntime.tables import DOMAIN
 from edgecv.diagnosis.parity.for_onnx import drop_unread
 from edgecv.diagnosis.parity.matching import Pair, match, unfused
-from edgecv.diagnosis.parity.onnx_form import OnnxForm, session
 from edgecv.diagnosis.parity.onnx_graph import PAIR
+from edgecv.diagnosis.parity.onnx_network import OnnxNetwork, session
 from edgecv.diagnosis.why.rounding.network import Tensor
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.graphs.onnx.epilogues import epilogues
@@ -45,7 +45,7 @@ class QdqNetwork:
 
     def __init__(self, content: bytes, floats: bytes, where: str) -> None:
         self.where = where
-        form, other = OnnxForm(content, where), OnnxForm(floats, "the float network")
+        form, other = OnnxNetwork(content, where), OnnxNetwork(floats, "the float network")
         self.model = form.model
         if odd := [n.op_type for n in self.model.graph.node if n.op_type in INTEGER]:
             what = f"holds integer operators ({odd[0]}), from which no rounding can be taken out"
@@ -129,7 +129,7 @@ class QdqNetwork:
 
 
 def _taken(
-    form: OnnxForm, floats: OnnxForm, found: Sequence[Pair], pairs: Collection[str]
+    form: OnnxNetwork, floats: OnnxNetwork, found: Sequence[Pair], pairs: Collection[str]
 ) -> Iterator[tuple[str, tuple[str, tuple[np.ndarray, ...]]]]:
     """(tensor, (operator, its ends)) of each ReLU or Clip that the file leaves to a grid."""
     for pair in found:
@@ -141,7 +141,7 @@ def _taken(
         yield root, (node.op_type, tuple(e for e in ends if e is not None))
 
 
-def _pairs(form: OnnxForm) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _pairs(form: OnnxNetwork) -> Iterator[tuple[str, tuple[str, ...]]]:
     """(tensor, what gives it back in real numbers) of every activation that is put on a grid."""
     index = Index(form.model.graph)
     found: dict[str, list[str]] = {}
@@ -154,7 +154,7 @@ def _pairs(form: OnnxForm) -> Iterator[tuple[str, tuple[str, ...]]]:
 
 
 def _weights(
-    form: OnnxForm, floats: OnnxForm, matched: Sequence[Pair]
+    form: OnnxNetwork, floats: OnnxNetwork, matched: Sequence[Pair]
 ) -> tuple[dict[str, np.ndarray], int, tuple[str, ...]]:
     """(float weights and biases by the tensor that an integer one is unpacked to, how many layers
     have integer weights, those whose float ones are not known). Raises ModelError."""
@@ -196,7 +196,7 @@ def _close(real: np.ndarray, held: np.ndarray) -> bool:
     return error <= CLOSE * float(np.square(real, dtype=np.float64).sum())
 
 
-def _tensors(model: Any, pairs: Mapping[str, Any], form: OnnxForm) -> Iterator[Tensor]:
+def _tensors(model: Any, pairs: Mapping[str, Any], form: OnnxNetwork) -> Iterator[Tensor]:
     """Of the float network and the file's grids; what repeats another tensor is with that one."""
     index = Index(model.graph)
     inside = {
@@ -225,7 +225,7 @@ def _tensors(model: Any, pairs: Mapping[str, Any], form: OnnxForm) -> Iterator[T
     yield from made.values()
 
 
-def _grid(form: OnnxForm, node: Any) -> tuple[float, float, float, bool]:
+def _grid(form: OnnxNetwork, node: Any) -> tuple[float, float, float, bool]:
     """(least, largest, step, several) of a QuantizeLinear."""
     scale = np.asarray(form.graph.constant(node.input[1]), np.float64).reshape(-1)
     zero = form.graph.constant(node.input[2]) if len(node.input) > 2 else None

@@ -184,7 +184,7 @@ def test_another_bundle_or_file_is_a_reference_too(
 
 
 def test_nothing_to_compare_with_is_bad_input(made: Made) -> None:
-    from edgecv.diagnosis.parity import climb as climbing
+    from edgecv.diagnosis.parity import compare as climbing
 
     job = {"bundle": str(made["int8.cpu"]), "against": None, "images": None, "samples": None}
     with pytest.raises(DataError, match=r"what it was made from is not here.*--against"):

@@ -39,7 +39,7 @@ CLIPS = {"RELU": (0.0, np.inf), "RELU6": (0.0, 6.0), "RELU_N1_TO_1": (-1.0, 1.0)
 COMPARED = ("strideH", "strideW", "dilationHFactor", "dilationWFactor", "padding", "axis")
 
 
-class TfliteForm:
+class TfliteNetwork:
     """See `Form`. delegated: run by XNNPACK, as on the device.
 
     Raises ModelError (not a .tflite file), EngineError, MissingExtraError.

@@ -13,7 +13,7 @@ from edgecv.runtime.archive import Contents
 from edgecv.runtime.spec import channels_first
 
 
-class SessionForm:
+class SessionNetwork:
     """See `Form`; it has no layers.
 
     Raises NoCudaDevice, MissingExtraError, EngineError: the engine does not run here.

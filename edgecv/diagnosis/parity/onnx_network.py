@@ -21,7 +21,7 @@ from edgecv.graphs.onnx.layers import outputs_first
 from edgecv.runtime.spec import TensorSpec
 
 
-class OnnxForm:
+class OnnxNetwork:
     """See `Form`. content: the file; optimised: with the engine's own optimiser and kernels.
 
     Raises ModelError (not an ONNX network), MissingExtraError.

@@ -16,7 +16,7 @@ import numpy as np
 from edgecv.diagnosis.parity.layers import INPUT, Grid, Layer, Sample, image_in, module_path
 
 
-class TorchForm:
+class TorchNetwork:
     """See `Form`. module: any torch network of one image in, one tensor out."""
 
     format = ""
