@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgecv import child
-from edgecv.benchmark import sampling
+from edgecv.benchmark import sampling, sequential_test
 from edgecv.benchmark.calibration import ONE_THREAD, VERSION
 from edgecv.benchmark.sampling import Sampler
 from edgecv.benchmark.sequential_test import (
