@@ -10,9 +10,8 @@ from edgecv.backends.tflite.channels import Layout, Row, components
 from edgecv.backends.tflite.parts import activation, numbers, operator
 from edgecv.backends.tflite.picks import Picks, Source
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.graphs.tflite.layers import own
+from edgecv.graphs.tflite.layers import SORTED, own
 
-SORTED = b"/sorted"  # behind the name of a tensor whose channels lie in another order
 WIDEST = 5  # tensors that XNNPACK joins at once (VisitConcatenationNode of LiteRT's delegate)
 
 
@@ -47,8 +46,8 @@ class _Written:
                 if t in self.layout.rows:
                     self._join(t, self.layout.rows[t])
         for tensor, order in self.layout.order.items():
-            if np.any(np.diff(order) != 1) and tensor not in self.layout.rows:
-                self.graph.tensors[tensor].name += SORTED
+            if np.any(np.diff(order) != 1):
+                self.graph.tensors[tensor].name += SORTED.encode()
         self.graph.operators = self.made
 
     def _ordered(self, op: Any) -> None:

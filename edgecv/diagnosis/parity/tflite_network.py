@@ -27,7 +27,7 @@ from edgecv.diagnosis.parity.layers import (
 )
 from edgecv.graphs.tflite import flatbuffer, layers
 from edgecv.graphs.tflite.constants import dequantized
-from edgecv.graphs.tflite.layers import outputs_first
+from edgecv.graphs.tflite.layers import SORTED, outputs_first
 from edgecv.replay import real as as_real
 from edgecv.runtime.spec import channels_first
 
@@ -136,6 +136,8 @@ class TfliteNetwork:
             name = names[result]
             root |= {int(i): name for i in op.outputs[1:]}  # of a SPLIT: one layer
             root[result], self.index[name], self._ops[name] = name, result, op
+            if any(names[int(t)].endswith(SORTED) for t in (*op.inputs, result) if t >= 0):
+                continue  # no other file has its channels, or its weights, in that order
             weight = names[int(op.inputs[1])] if KINDS.get(kind) in ("conv", "dense") else ""
             tensor = self._graph.tensors[result]
             grid = self._grid(result)

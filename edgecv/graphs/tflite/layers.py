@@ -11,6 +11,9 @@ import numpy as np
 
 from edgecv.graphs.tflite import flatbuffer
 
+SORTED = (
+    "/sorted"  # behind the name of a tensor whose channels lie in another order than the file's
+)
 # Operator with weights -> which of its inputs are the input, the weights and the bias.
 OPERANDS = {
     "CONV_2D": (0, 1, 2),
