@@ -176,17 +176,6 @@ def ended(model: Any, tensors: Sequence[str], size: tuple[int, int] | None = Non
     return shaped
 
 
-def harms(
-    model: Any, found: Sequence[Place], into: Activation, images: Sequence[np.ndarray]
-) -> dict[str, float]:
-    """What each replacement alone does to the network's answers, by the tensor.
-
-    images: float32 (C, H, W); a few are enough to tell the orders of magnitude
-    """
-    answers = Answers(model, images)
-    return {place.tensor: answers.error(replaced(model, [place.tensor], into)) for place in found}
-
-
 class Answers:
     """What a float onnx.ModelProto answers to images (C, H, W) float32: its `quantities`."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,8 @@ from edgecv.graph import OWN, Graph
 from edgecv.graph_files import SOURCE
 from edgecv.replay import calibration_sample
 from edgecv.restructuring import Activation
-from edgecv.restructuring.activations import (
-    Answers,
-    Place,
-    chosen,
-    harms,
-    places,
-    replaced,
-)
+from edgecv.restructuring.activations import Answers, Place, chosen, places, replaced
+from edgecv.restructuring.matching import Match, folded, harms, matched, matches
 from edgecv.samples import calibration_data
 from edgecv.stages.base import Context
 
@@ -64,9 +58,10 @@ def cheaper(source: Any, choice: Choice, context: Context) -> None:
         images = _images(graph, choice.samples, context)
         found = places(model, choice.into)
         few = images[np.linspace(0, len(images) - 1, min(FEW, len(images))).astype(int)]
-        harm = harms(model, found, choice.into, few) if choice.share < 1 else {}
+        known = matches(model, found, choice.into, images, context.seed)
+        harm = harms(model, found, choice.into, known, few) if choice.share < 1 else {}
         taken = chosen(found, choice.layers, choice.share, harm, context.where)
-        made, facts = _taught(model, taken, choice, images, context)
+        made, facts = _taught(model, taken, choice, known, images, context)
         facts = {**_said(found, taken, choice.into), **facts}
         clean = write_clean(made, Path(room) / "made", context.network)
         kept = clean.copied(context.out, SOURCE)
@@ -104,17 +99,21 @@ def _images(graph: Graph, samples: int, context: Context) -> np.ndarray:
 
 
 def _taught(
-    model: Any, taken: Sequence[Place], choice: Choice, images: np.ndarray, context: Context
+    model: Any,
+    taken: Sequence[Place],
+    choice: Choice,
+    known: Mapping[str, Match],
+    images: np.ndarray,
+    context: Context,
 ) -> tuple[Any, dict[str, Any]]:
     """The network with those activations replaced, and how far off it was on the way."""
     from edgecv.distillation.unlabelled import Plan, distilled, parted
-    from edgecv.restructuring.matching import folded, matched
     from edgecv.restructuring.refitting import refitted
 
     images, few = parted(images, context.where)
     answers = Answers(model, few)
     plain = replaced(model, [place.tensor for place in taken], choice.into)
-    made, aims = matched(model, taken, choice.into, images, context.seed)
+    made, aims = matched(model, taken, choice.into, known)
     facts: dict[str, Any] = {
         "error_replaced": answers.error(plain),
         "error_matched": answers.error(made),

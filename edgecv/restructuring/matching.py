@@ -11,7 +11,8 @@ tensor means what it meant; `folded` puts them into the readers at the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from edgecv.graphs.onnx.epilogues import FUNCTIONS, epilogues
 from edgecv.graphs.onnx.geometry import geometry, groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.restructuring import Activation
-from edgecv.restructuring.activations import Place, ended, replaced
+from edgecv.restructuring.activations import Answers, Place, ended, replaced
 
 IMAGES, PLACES = 32, 200  # looked at, and places of each of their maps
 STRETCH = np.geomspace(0.5, 4, 19)  # b
@@ -40,30 +41,73 @@ CHEAP: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 Aims = dict[str, tuple[np.ndarray, np.ndarray]]  # tensor → (b, a), each (C,)
 
 
+@dataclass(frozen=True)
+class Match:
+    """b, a, c, d: float32 (C,). source: the tensor that the activation is of, which a convolution
+    of its own makes. scaled: whether what reads the activation can take c (and d, else 0)"""
+
+    source: str
+    b: np.ndarray
+    a: np.ndarray
+    c: np.ndarray
+    d: np.ndarray
+    scaled: bool
+
+
+def matches(
+    model: Any, found: Sequence[Place], into: Activation, images: np.ndarray, seed: int = 0
+) -> dict[str, Match]:
+    """The match of each of those activations, by its tensor; none where no convolution makes x.
+
+    model: onnx.ModelProto. images: float32 (N, C, H, W)
+    """
+    own, index, shapes = (
+        {e.output: e for e in epilogues(model)},
+        Index(model.graph),
+        inferred(model),
+    )
+    apt = [p.tensor for p in found if _maker(index, own[p.tensor].input) is not None]
+    seen = _sampled(model, [own[tensor].input for tensor in apt], images, seed)
+    made = {}
+    for tensor in apt:
+        scaled, shifted = absorbs(index, shapes, tensor)
+        x, wanted = seen[own[tensor].input], FUNCTIONS[own[tensor].kind][-1]
+        line = fitted(wanted, CHEAP[into], x, scaled, shifted)
+        made[tensor] = Match(own[tensor].input, *line, scaled)
+    return made
+
+
 def matched(
-    model: Any, taken: Sequence[Place], into: Activation, images: np.ndarray, seed: int = 0
+    model: Any, taken: Sequence[Place], into: Activation, known: Mapping[str, Match]
 ) -> tuple[Any, Aims]:
     """A copy of an onnx.ModelProto with `into` in those places, matched; and what is now wanted of
-    the tensors in front of them: b x + a of what they were.
-
-    images: float32 (N, C, H, W)
-    """
+    the tensors in front of them: b x + a of what they were."""
     made = replaced(model, [place.tensor for place in taken], into)
-    own = {e.output: e for e in epilogues(model)}
     index, draft = Index(made.graph), Draft(made, "activations")
-    makers = {p.tensor: maker for p in taken if (maker := _maker(index, own[p.tensor].input))}
-    seen = _seen(model, [own[tensor].input for tensor in makers], images, seed)
     aims: Aims = {}
-    for tensor, maker in makers.items():
-        kind, source = own[tensor].kind, own[tensor].input
-        takes = absorbs(made, index, tensor)
-        b, a, c, d = fitted(FUNCTIONS[kind][-1], CHEAP[into], seen[source], *takes)
-        _rewrite(draft, maker, b[:, None, None, None], b, a)
-        aims[source] = b, a
-        if takes[0]:
-            _behind(draft, index.makers[tensor], tensor, c, d)
+    for tensor in (place.tensor for place in taken if place.tensor in known):
+        one = known[tensor]
+        _rewrite(draft, index.makers[one.source], one.b[:, None, None, None], one.b, one.a)
+        aims[one.source] = one.b, one.a
+        if one.scaled:
+            _behind(draft, index.makers[tensor], tensor, one.c, one.d)
     draft.drop_unread()
     return made, aims
+
+
+def harms(
+    model: Any,
+    found: Sequence[Place],
+    into: Activation,
+    known: Mapping[str, Match],
+    images: Sequence[np.ndarray],
+) -> dict[str, float]:
+    """What each replacement alone does to the network's answers, matched, by the tensor.
+
+    images: float32 (C, H, W); a few are enough to tell the orders of magnitude
+    """
+    answers = Answers(model, images)
+    return {p.tensor: answers.error(matched(model, [p], into, known)[0]) for p in found}
 
 
 def fitted(
@@ -100,9 +144,9 @@ def fitted(
     return b, a, c, d
 
 
-def absorbs(model: Any, index: Index, tensor: str) -> tuple[bool, bool]:
+def absorbs(index: Index, shapes: Mapping[str, tuple[int, ...]], tensor: str) -> tuple[bool, bool]:
     """Whether those that read a tensor can take a factor for each channel, and an addend too."""
-    shapes, todo, addend = inferred(model), [tensor], True
+    todo, addend = [tensor], True
     seen: set[str] = set()
     while todo:
         name = todo.pop()
@@ -156,8 +200,10 @@ def folded(model: Any) -> Any:
     return made
 
 
-def _seen(model: Any, tensors: Sequence[str], images: np.ndarray, seed: int) -> Any:
-    """What the channels of each tensor hold on some images: (C, samples) by name."""
+def _sampled(
+    model: Any, tensors: Sequence[str], images: np.ndarray, seed: int
+) -> dict[str, np.ndarray]:
+    """What the channels of each tensor hold on some images: float64 (C, samples) by its name."""
     rng, rows = np.random.default_rng(seed), {name: list[np.ndarray]() for name in tensors}
     run = runner(ended(model, tensors)) if tensors else None
     for image in images[np.linspace(0, len(images) - 1, min(IMAGES, len(images))).astype(int)]:

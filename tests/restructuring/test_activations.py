@@ -18,11 +18,11 @@ from edgecv.graphs.onnx.epilogues import epilogues  # noqa: E402
 from edgecv.restructuring.activations import (  # noqa: E402
     Answers,
     chosen,
-    harms,
     places,
     quantities,
     replaced,
 )
+from edgecv.restructuring.matching import harms, matches  # noqa: E402
 from edgecv.restructuring.refitting import refitted  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 
@@ -126,7 +126,7 @@ def test_layers_are_named_and_a_wrong_name_is_told(detector) -> None:
 
 def test_a_share_takes_what_harms_least_for_each_number(detector) -> None:
     found = places(detector, "relu")
-    harm = harms(detector, found, "relu", images(2))
+    harm = harms(detector, found, "relu", matches(detector, found, "relu", images()), images(2))
     assert all(value > 0 for value in harm.values())
     taken = chosen(found, (), 0.7, harm, "step")
     total = sum(place.elements for place in found)

@@ -13,10 +13,11 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 
 from edgecv.backends.onnxruntime.tensors import runner  # noqa: E402
+from edgecv.graphs.onnx.draft import inferred  # noqa: E402
 from edgecv.graphs.onnx.epilogues import FUNCTIONS, epilogues  # noqa: E402
 from edgecv.graphs.onnx.index import Index  # noqa: E402
 from edgecv.restructuring.activations import Answers, places, replaced  # noqa: E402
-from edgecv.restructuring.matching import CHEAP, absorbs, fitted, folded, matched  # noqa: E402
+from edgecv.restructuring.matching import CHEAP, absorbs, fitted, folded, matched, matches  # noqa: E402
 from edgecv.restructuring.refitting import refitted  # noqa: E402
 from tests.restructuring.test_activations import exported, images  # noqa: E402
 
@@ -49,7 +50,7 @@ def model(request: pytest.FixtureRequest, tmp_path: Path) -> onnx.ModelProto:
 def test_answers_are_nearer_than_when_replaced(model: onnx.ModelProto, into: str) -> None:
     found, some = places(model, into), images()
     answers = Answers(model, images(8, seed=1))
-    made, aims = matched(model, found, into, some)
+    made, aims = matched(model, found, into, matches(model, found, into, some))
     plain = answers.error(replaced(model, [place.tensor for place in found], into))
     assert len(aims) == len(found)
     assert answers.error(made) < 0.9 * plain
@@ -61,7 +62,7 @@ def test_folding_leaves_the_operators_of_a_replacement_and_the_same_answers(
     model: onnx.ModelProto,
 ) -> None:
     found = places(model, "hardswish")
-    made, _ = matched(model, found, "hardswish", images())
+    made, _ = matched(model, found, "hardswish", matches(model, found, "hardswish", images()))
     done = folded(made)
     plain = replaced(model, [place.tensor for place in found], "hardswish")
     assert [n.op_type for n in done.graph.node] == [n.op_type for n in plain.graph.node]
@@ -76,7 +77,7 @@ def test_what_readers_can_take(model: onnx.ModelProto) -> None:
     """By the layer in front: a padded layer takes no addend, a slice and a sum nothing."""
     index = Index(model.graph)
     ends = [e.output for e in epilogues(model)]
-    found = [absorbs(model, index, end) for end in ends]
+    found = [absorbs(index, inferred(model), end) for end in ends]
     assert found == [(True, True), (True, False), (False, False), (False, False), (False, False)]
 
 
@@ -93,7 +94,7 @@ def test_a_padded_reader_takes_a_factor_alone(tmp_path: Path) -> None:
 
     model = exported(Padded(), tmp_path)
     (end,) = places(model, "hardswish")
-    assert absorbs(model, Index(model.graph), end.tensor) == (True, False)
+    assert absorbs(Index(model.graph), inferred(model), end.tensor) == (True, False)
 
 
 def test_a_channel_near_zero_is_stretched_and_a_wide_one_is_not() -> None:
