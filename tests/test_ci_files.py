@@ -23,9 +23,8 @@ from tests.docs import blocks, files
 yaml = pytest.importorskip("yaml")
 CI = Path(__file__).parents[1] / "recipes" / "ci"
 FILES = sorted(CI.glob("*.yml"))
+INSTALL = ("install", "before_script")  # tried by a test of their own, without an index
 SKIPPED = {
-    "install": "installs from a package index",
-    "before_script": "installs from a package index",
     "comment": "writes to GitHub with the job's token",
     "after_script": "writes to GitLab with a token",
 }
@@ -95,7 +94,7 @@ def uploads(path: Path) -> list[str]:
     return kept
 
 
-def execute(step: Step, workspace: Path) -> int:
+def execute(step: Step, workspace: Path, **more: str) -> int:
     """Run a step as GitHub and GitLab do, measuring for a second where it would for 30: its exit
     code."""
     text = step.text.replace("edgecv gate ", "edgecv gate --budget 1s ")
@@ -105,6 +104,7 @@ def execute(step: Step, workspace: Path) -> int:
         env={
             **blocks.environment(workspace), **step.environment, "GITHUB_REF_NAME": "change",
             "GITHUB_STEP_SUMMARY": str(workspace / "summary.md"), "GIT_CONFIG_GLOBAL": os.devnull,
+            **more,
         },
     )  # fmt: skip
     print(f"--- {step.job}: {step.name}\n{done.stdout}{done.stderr}exit code {done.returncode}")
@@ -152,9 +152,8 @@ def workspace(checkout: Path, tmp_path: Path) -> Path:
 
 def run_all(path: Path, workspace: Path) -> dict[tuple[str, str], int]:
     """The exit code of every step that is not SKIPPED, by job and name."""
-    return {
-        (s.job, s.name): execute(s, workspace) for s in steps(path) if s.name not in SKIPPED
-    }  # fmt: skip
+    found = [s for s in steps(path) if s.name not in (*INSTALL, *SKIPPED)]
+    return {(s.job, s.name): execute(s, workspace) for s in found}
 
 
 def check_kept(path: Path, workspace: Path) -> None:
@@ -185,7 +184,7 @@ def _commands(text: str) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
 def test_what_is_installed_is_pinned_and_the_cache_hangs_on_the_pins(path: Path) -> None:
-    installs = [s.text for s in steps(path) if s.name in ("install", "before_script")]
+    installs = [s.text for s in steps(path) if s.name in INSTALL]
     assert installs
     assert all(t.startswith('pip install -c constraints.txt "$(echo $EDGECV)[') for t in installs)
     said = read(path)
@@ -202,6 +201,25 @@ def test_what_is_installed_is_pinned_and_the_cache_hangs_on_the_pins(path: Path)
     for cache in caches:
         assert "constraints.txt" in cache["restore-keys"]
         assert cache["key"].startswith(cache["restore-keys"])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+def test_the_wheel_in_the_repository_is_what_pip_takes(
+    path: Path, built: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [s for s in steps(path) if s.name in INSTALL]
+    room = tmp_path / found[0].folder
+    (room / "wheels").mkdir(parents=True)
+    shutil.copy(next(built.glob("*.whl")), room / "wheels")
+    shutil.copy(CI.parents[1] / "constraints.txt", room)
+    blocks.environment(tmp_path)
+    pip = tmp_path / ".bin" / "pip"
+    pip.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pip "$@"\n')
+    pip.chmod(0o755)
+    alone = {f"PIP_{word}": "1" for word in ("DRY_RUN", "NO_DEPS", "NO_INDEX", "FORCE_REINSTALL")}
+    for step in found:
+        assert execute(step, tmp_path, **alone) == 0
+        assert "Would install edgecv-" in capsys.readouterr().out
 
 
 def test_github_makes_a_baseline_commits_it_and_judges_against_it(workspace: Path) -> None:
