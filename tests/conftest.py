@@ -184,3 +184,17 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         library.library.cache_clear()
         yield path
     library.library.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the sdist of this checkout and the wheel that is made of it."""
+    for needed in ("build", "hatchling"):
+        pytest.importorskip(needed)
+    folder = tmp_path_factory.mktemp("dist")
+    words = ["--no-isolation", "--outdir", str(folder), str(ROOT)]  # nothing is fetched
+    done = subprocess.run(
+        [sys.executable, "-m", "build", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

@@ -1,4 +1,4 @@
-"""`fashion-mnist` (60,000 + 10,000) and `fashion-mnist-sample` (12,000 + 3,000, in the wheel).
+"""`fashion-mnist` (60,000 + 10,000) and `fashion-mnist-sample` (12,000 + 3,000, in the checkout).
 
 Xiao, Rasul & Vollgraf 2017, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine
 Learning Algorithms": 28x28 grey pictures of clothes in ten classes. MIT licence, Zalando SE.
@@ -7,6 +7,9 @@ The full set is read from a local copy, plain or .gz: $EDGECV_DATA/fashion-mnist
 or Debian's package dataset-fashion-mnist. Where there is none it is downloaded into the cache.
 Either way the SHA-256 of the uncompressed file must be the pinned one; archives differ between
 mirrors (gzip headers hold a date), their contents do not.
+
+The sample lies beside this file in a checkout and an sdist; a wheel leaves it out, and it is looked
+for in $EDGECV_DATA/fashion-mnist-sample or the user's cache.
 """
 
 from __future__ import annotations
@@ -78,7 +81,7 @@ TIMEOUT_S = 30
 def items(argument: str, split: str, channels: int | None = None) -> Items:  # noqa: ARG001
     """The images of "fashion-mnist" or "fashion-mnist-sample"; may download the former."""
     if argument == "fashion-mnist-sample":
-        return npz.items(str(SAMPLE / f"{split}.npz"), split)
+        return npz.items(str(_sampled(split)), split)
     images, labels = (read_idx(content(*file), file[0]) for file in FILES[split])
 
     def item(index: int) -> tuple[np.ndarray, int]:
@@ -90,8 +93,21 @@ def items(argument: str, split: str, channels: int | None = None) -> Items:  # n
 def fingerprint(argument: str, split: str) -> str:
     """Of the sample: its bytes. Of the full set: the pinned checksums, so nothing is read."""
     if argument == "fashion-mnist-sample":
-        return hash_files([(split, SAMPLE / f"{split}.npz")])
+        return hash_files([(split, _sampled(split))])
     return hashlib.sha256("".join(file[2] for file in FILES[split]).encode()).hexdigest()
+
+
+def _sampled(split: str) -> Path:
+    """The sample's file. Raises DataError where this copy of edgecv came without it."""
+    elsewhere = _cache().parent / "fashion-mnist-sample"
+    for folder in (SAMPLE, elsewhere):
+        if (folder / f"{split}.npz").is_file():
+            return folder / f"{split}.npz"
+    raise DataError(
+        "fashion-mnist-sample",
+        "its images are in edgecv's checkout and sdist, not in its wheel",
+        f"copy edgecv/data/fashion_mnist_sample from there to {elsewhere}, or use fashion-mnist",
+    )
 
 
 def content(name: str, size_bytes: int, sha256: str) -> bytes:

@@ -5,6 +5,9 @@
      "task":      whose outputs these are, or None,
      "points":    how its metric is called: "top-1", "mAP", "mIoU",
      "targets":  [{"name", "engine", "verdict", "rows": [row, ...]}],
+     "cards":    [{"title", "step", ...}],        the safest and the fastest (`choice`)
+     "splits":   [{"split", "images", ...}],      the images (`dataset`)
+     "confusion": [{"step", "target", ...}],      classes answered for others (`confusion`)
      "pairs":    [{"target", "step", ...}],       paired answers, and the classes that moved
      "parity":   [{"target", "step", "rungs"}],   what every step kept of the one before
      "searches": [{"target", "step", "lines"}],   what was tried to meet limits
@@ -31,7 +34,7 @@ import numpy as np
 from edgecv import tasks
 from edgecv.data.images import Images
 from edgecv.errors import DataError
-from edgecv.report import differences, shape, verdict
+from edgecv.report import choice, confusion, dataset, differences, shape, verdict
 from edgecv.report.again import commands
 from edgecv.report.folder import Node, Row, Run, load
 from edgecv.report.missing import Missing
@@ -83,6 +86,9 @@ def _gather(run: Run) -> Data:
         "points": next((row["judged_in"] for row in rows if row["value"] is not None), "top-1"),
         "judged_by": (judged_by := _judged_by(rows)),
         "targets": _targets(rows, judged_by),
+        "cards": (cards := choice.cards(rows, judged_by)),
+        "splits": list(dataset.splits(run, missing)),
+        "confusion": confusion.matrices(run, rows, cards),
         "pairs": pairs,
         "parity": list(_parity(run, rows, task, missing)),
         "searches": searches(data["results"]),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from edgecv.backends import ENGINES, facts
 from edgecv.data.images import Images
 from edgecv.errors import missing
 from edgecv.limits import LEAST
-from edgecv.report import flow, pictures, plots, scenes, words
+from edgecv.report import dataset, flow, pictures, plots, scenes, words
 from edgecv.report.folder import Run
 from edgecv.report.found import Change
 from edgecv.report.pairing import CLASSES
@@ -26,6 +28,8 @@ SECTIONS = (
     ("results", "Results"),
     ("changed", "What changed"),
     ("found", "What is found otherwise"),
+    ("confusion", "Confusion matrix"),
+    ("data", "Data"),
     ("parity", "Parity"),
     ("models", "Networks"),
     ("search", "Search"),
@@ -33,9 +37,11 @@ SECTIONS = (
     ("stages", "Stages"),
     ("again", "Reproduce"),
 )
+CLASSES_LISTED = 60  # in the table of the data
 LABELS = ("trade", "changed")  # what needs them
 # What is there where the data has something for it: id -> key of the data.
-SOMETIMES = {"search": "searches", "models": "models", "found": "seen"}
+SOMETIMES = {"search": "searches", "models": "models", "found": "seen",
+             "confusion": "confusion", "data": "splits"}  # fmt: skip
 
 
 def check_libraries() -> None:
@@ -70,12 +76,16 @@ def html(run_dir: Path, data: Data) -> str:
             "decibel", "plural", "figure", "found", "beside", "units",
         )
     }  # fmt: skip
+    environment.filters["balance"] = dataset.balance
     rows = [row for target in data["targets"] for row in target["rows"]]
+    script = (HERE / "sort.js").read_text()
     colours = plots.series(rows)
     template = environment.get_template("page.html.j2")
     return template.render(
         data=data,
         rows=rows,
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         style=Markup((HERE / "style.css").read_text()),
         sections=[s for s in SECTIONS if _shown(s[0], data)],
         searches=data["searches"],
@@ -95,6 +105,7 @@ def html(run_dir: Path, data: Data) -> str:
                 dict.fromkeys(r["reason"] for r in rows if r.get("reason")), 1
             )
         },
+        classes=dataset.table(data["splits"], CLASSES_LISTED),
         extra=[k for k in ("memory_mb", "load_ms", "first_call_ms") if any(r.get(k) for r in rows)],
         spreads=any(r["spread"] for r in rows),
         figures=words.figures(key for row in rows for key in row["more"]),

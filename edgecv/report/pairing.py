@@ -58,7 +58,7 @@ def cells_moved(
 ) -> list[dict[str, Any]]:
     """The mistakes that became more or fewer, most changed first: {"truth", "answer", "change"}."""
     size = max(len(names), *(int(a.max()) + 1 for a in (before, after, labels)))
-    change = _confusion(after, labels, size) - _confusion(before, labels, size)
+    change = confusion(after, labels, size) - confusion(before, labels, size)
     np.fill_diagonal(change, 0)
     flat = change.ravel()
     order = np.argsort(-np.abs(flat), kind="stable")[:CELLS]
@@ -73,7 +73,7 @@ def cells_moved(
     ]
 
 
-def _confusion(answers: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
+def confusion(answers: np.ndarray, labels: np.ndarray, size: int) -> np.ndarray:
     """int64 (truth, answer)."""
     cells = labels.astype(np.int64) * size + answers
     return np.bincount(cells, minlength=size * size).reshape(size, size)

@@ -14,7 +14,7 @@ from edgecv.report.folder import Row
 # What a row may lack: it failed, or an older edgecv wrote it.
 OPTIONAL = (
     "bundle", "metric", "latency_ms", "latency_ratio", "cpu_time_ratio", "cpu_time_ratio_interval",
-    "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason",
+    "engine_bytes", "memory_mb", "load_ms", "first_call_ms", "parity", "reason", "busy",
 )  # fmt: skip
 TOP1 = "top1"  # the metric of rows that do not name theirs
 

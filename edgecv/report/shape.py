@@ -19,6 +19,7 @@ ROW = {
         ("latency_ratio?", "cpu_time_ratio?", "engine_bytes?", "load_ms?", "first_call_ms?"), NUMBER
     ),
     "memory_mb?": (*NUMBER, dict),
+    "busy?": bool,
     **dict.fromkeys(("latency_ratio_interval?", "cpu_time_ratio_interval?"), PAIR),
     "latency_ms?": dict.fromkeys(("p50", "p90", "p99"), NUMBER),
     "metric?": {

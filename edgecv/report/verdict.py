@@ -24,7 +24,7 @@ def _beats(a: Row, b: Row) -> bool:
 
 
 def of(target: str, rows: list[Row], judged_by: str = "value") -> dict[str, Any]:
-    """{"step", "lead", "rest", "detail", "text"} of a target's fastest compressed network.
+    """{"step", "lead", "rest", "detail", "text", "busy"} of a target's fastest compressed network.
 
     One that loses more than DEAR points is named only where all do.
     lead: the few words to be read first; detail: their interval; rest: what it costs, in parts
@@ -79,7 +79,7 @@ def _said(target: str, row: Row, lead: str, detail: str) -> dict[str, Any]:
     )
     return {
         "step": row["step"], "lead": lead, "detail": detail, "rest": rest, "text": text,
-        "reason": "",
+        "reason": "", "busy": bool(row.get("busy")),
     }  # fmt: skip
 
 
@@ -90,5 +90,5 @@ def _nothing(target: str, rows: list[Row]) -> dict[str, Any]:
     reason = "; ".join(reasons)
     return {
         "step": "", "lead": lead, "detail": "", "rest": [], "reason": reason,
-        "text": f"{target}: {lead}: {reason}",
+        "text": f"{target}: {lead}: {reason}", "busy": False,
     }  # fmt: skip

@@ -133,7 +133,7 @@ def run(block: Block, folder: Path, names: dict[str, object]) -> None:
             assert code in allowed, f"exit code {code}: {command}"
         return
     done = subprocess.run(
-        ["bash", "-e", "-c", block.text], cwd=folder, env=_environment(folder),
+        ["bash", "-e", "-c", block.text], cwd=folder, env=environment(folder),
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode in block.exit, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
@@ -161,7 +161,7 @@ def _here(command: str, add: dict[str, list[str]]) -> int:
         return int(e.code or 0)
 
 
-def _environment(folder: Path) -> dict[str, str]:
+def environment(folder: Path) -> dict[str, str]:
     """Of a real shell: `edgecv` and `python` are this interpreter's."""
     room = folder / ".bin"
     room.mkdir(exist_ok=True)

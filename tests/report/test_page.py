@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import itertools
+import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +16,7 @@ import pytest
 from edgecv import report
 from edgecv.report import flow, pictures
 from edgecv.report import page as pages
+from edgecv.report.gather import gather
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
 
@@ -53,13 +58,73 @@ def document(page) -> Document:
 
 def test_it_is_small_and_needs_nothing_else(page, document: Document) -> None:
     assert page.path.stat().st_size < 3 * 2**20
-    assert document.of("script", "iframe", "object", "embed") == []
+    assert document.of("iframe", "object", "embed") == []
+    assert document.of("script") == [{}], "its own, in the page"
     for attrs in (a for _, a in document.tags):
         for key in ("src", "href", "srcset", "xlink:href"):
             value = attrs.get(key) or "#"
             assert value.startswith(("#", "data:")), value
     assert "url(" not in page.text
     assert "@import" not in page.text
+
+
+def test_no_script_runs_but_the_pages_own(page, document: Document) -> None:
+    (script,) = re.findall(r"<script>(.*?)</script>", page.text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    (policy,) = (a["content"] for a in document.of("meta") if a.get("http-equiv"))
+    assert f"script-src 'sha256-{digest}';" in (policy or "")
+    assert script == (Path(report.__file__).parent / "sort.js").read_text()
+
+
+def test_the_first_screen_names_a_file_to_ship(page, document: Document) -> None:
+    assert page.data["cards"]
+    text = " ".join(" ".join(document.words).split())
+    for card in page.data["cards"]:
+        assert card["title"] in text
+        assert f"File to ship: {card['file']}" in text
+        assert (page.run / card["file"]).is_file()
+
+
+def test_the_safest_ones_matrix_is_open(page, document: Document) -> None:
+    first, card = page.data["confusion"][0], page.data["cards"][0]
+    assert (first["step"], first["target"]) == (card["step"], card["target"])
+    opened = [a for a in document.of("details") if a.get("name") == "confusion"]
+    assert ["open" in a for a in opened] == [True] + [False] * (len(opened) - 1)
+    assert len(opened) == len(page.data["confusion"]) > 4
+    for one in page.data["confusion"]:
+        (row,) = (r for t in page.data["targets"] for r in t["rows"]
+                  if (r["step"], r["target"]) == (one["step"], one["target"]))  # fmt: skip
+        assert sum(map(sum, one["counts"])) == one["samples"] == row["metric"]["samples"]
+        assert sum(one["counts"][i][i] for i in range(3)) == one["right"]
+
+
+def test_the_images_are_summed_up(page, document: Document) -> None:
+    train, test = page.data["splits"]
+    assert (train["images"], test["images"]) == (96, 36)
+    assert set(test["classes"].values()) == {12}
+    text = " ".join(document.words)
+    assert "96 images to train, 36 images to test; 3 classes" in text
+    assert "12 of each class" in text
+
+
+def test_a_busy_machine_is_told_on_the_cards_it_concerns(page, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(page.run, tmp_path / "run"))
+    data = json.loads((run / "results.json").read_text())
+    for row in data["results"]:
+        row["busy"] = False
+    (run / "results.json").write_text(json.dumps(data))
+    assert 'class="busy"' not in report.write(run).read_text()
+    for row in data["results"]:
+        row["busy"] = row["target"] == "cpu" and row["status"] == "ok"
+    (run / "results.json").write_text(json.dumps(data))
+    gathered = gather(run)
+    assert [t["verdict"]["busy"] for t in gathered["targets"]] == [
+        t["name"] == "cpu" for t in gathered["targets"]
+    ]
+    cards = [c for c in gathered["cards"] if c["target"] == "cpu"]
+    # the target's card, its chart, and the first screen's
+    assert report.write(run).read_text().count('class="busy"') == 2 + len(cards)
+    assert all(c["busy"] == (c["target"] == "cpu") for c in gathered["cards"])
 
 
 def test_the_same_run_gives_the_same_bytes(page, tmp_path: Path) -> None:
@@ -124,9 +189,8 @@ def test_what_became_of_a_network_is_told_step_by_step(page, document: Document)
 
 def test_text_of_others_stays_text(hostile) -> None:
     document = Document(hostile.text)
-    assert document.of("script", "img", "b") == [
-        {} for t, a in document.tags if t == "b" and a == {}
-    ]
+    assert document.of("img", "b") == [{} for t, a in document.tags if t == "b" and a == {}]
+    assert document.of("script") == [{}], "the page's own"
     assert 'document.title="owned"' not in hostile.text.replace("&#34;", '"').split("<body>")[0]
     assert "&lt;script&gt;" in hostile.text
     words = " ".join(document.words)
