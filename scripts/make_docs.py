@@ -173,7 +173,7 @@ def quickstart_table(every: bool) -> str:
     if every:
         return "\n".join(rows) + f"\n{about}; [results file](../../{file})."
     return "\n".join(rows) + (
-        f"{about}. Built and not run there: {', '.join(built)} ([every row, every column explained]"
+        f"\n{about}. Built and not run there: {', '.join(built)} ([every row, every column explained]"
         f"(docs/start/demo.md), [results file]({file}))."
     )
 
