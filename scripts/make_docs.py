@@ -173,8 +173,8 @@ def quickstart_table(every: bool) -> str:
     if every:
         return "\n".join(rows) + f"\n{about}; [results file](../../{file})."
     return "\n".join(rows) + (
-        f"\n{about}. Built and not run there: {', '.join(built)} ([every row, every column explained]"
-        f"(docs/start/demo.md), [results file]({file}))."
+        f"\n{about}. Built and not run there: {', '.join(built)} "
+        f"([every row, every column explained](docs/start/demo.md), [results file]({file}))."
     )
 
 
