@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import itertools
 import re
 from pathlib import Path
 
@@ -62,6 +64,29 @@ def test_what_the_readme_says_of_make_is_there():
     makefile = (ROOT / "Makefile").read_text()
     for name in re.findall(r"make (\w+)", README):
         assert re.search(rf"^{name}:", makefile, re.M), name
+
+
+def _texts() -> str:
+    """All strings of the package, f-strings' fixed parts too, in one line of words."""
+    found = []
+    for path in sorted((ROOT / "edgecv").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return " ".join(" | ".join(found).split())
+
+
+def test_messages_of_the_faq_are_the_codes_own():
+    """Two words on end of each message, of ten letters at the least, stand in the package."""
+    page = (ROOT / "docs/faq.md").read_text()
+    messages = re.findall(r"^- \*\*`([^`]+)`", page, re.M)
+    assert len(messages) > 15
+    texts = _texts()
+    for message in messages:
+        words = message.replace("...", "").split()
+        runs = (" ".join(pair) for pair in itertools.pairwise(words or [""]))
+        runs = [run for run in runs if len(run) >= 10] or [message]
+        assert any(run in texts for run in runs), message
 
 
 def test_templates_and_hooks_are_yaml_and_their_tools_are_pinned():
