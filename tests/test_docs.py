@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import itertools
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,12 @@ def test_templates_and_hooks_are_yaml_and_their_tools_are_pinned():
         assert hook["language"] == "system"
         tool = Path(hook["entry"].split()[0]).name
         assert tool == "python" or f"\n{tool}==" in pins
+
+
+def test_every_extra_is_on_the_page_of_installation():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs/start/install.md").read_text()
+    assert [e for e in extras["optional-dependencies"] if f"`[{e}]`" not in page] == []
 
 
 def test_a_variable_that_the_code_reads_is_documented():
