@@ -8,6 +8,7 @@ is no page (a recipe, a workflow) is copied, so that nothing leads out of the si
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -44,7 +45,26 @@ def on_files(files: Files, config: Any) -> Files:
         for path in sorted(ROOT.glob(pattern)):
             where = path.relative_to(ROOT).as_posix()
             files.append(File.generated(config, where, abs_src_path=str(path)))
+    for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     return files
+
+
+def notebook(path: Path) -> str:
+    """A notebook as a page: its text, its code, and what its code printed when it was kept."""
+    parts = []
+    for cell in json.loads(path.read_text())["cells"]:
+        text = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(text)
+            continue
+        parts.append(f"```python\n{text}\n```")
+        said = ["".join(o.get("text") or o["data"]["text/plain"]) for o in cell["outputs"]]
+        if printed := "\n".join(s.rstrip() for s in said):
+            parts.append(f"```text\n{printed}\n```")
+    title, _, rest = "\n\n".join(parts).partition("\n")
+    about = f"[The notebook]({path.name}), and what it printed when it was kept; a test runs it."
+    return f"{title}\n\n{about}\n{rest}\n"
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:

@@ -22,11 +22,14 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
 BUDGET_S = 115.0
 # Files that no test imports, and the tests that read them.
 READ = {
-    "docs": ("tests/test_docs.py", "tests/test_docs_blocks.py"),
-    "README.md": ("tests/test_docs.py", "tests/test_docs_blocks.py"),
+    "docs": ("tests/test_docs.py", "tests/test_docs_site.py"),
+    "docs/notebooks": ("tests/test_notebooks.py",),
+    "tests/docs": ("tests/test_docs_blocks.py",),
+    "README.md": ("tests/test_docs.py",),
     "CONTRIBUTING.md": ("tests/test_docs.py",), "ARCHITECTURE.md": ("tests/test_docs.py",),
     "mkdocs.yml": ("tests/test_docs.py",), "scripts": ("tests/test_docs.py", "tests/test_keys.py"),
     "targets": ("tests/test_target.py", "tests/test_docs.py"), "recipes": ("tests/test_recipe.py",),
@@ -63,6 +66,7 @@ def touched(paths: Sequence[str]) -> list[str]:
         if path.startswith("edgecv/") and not path.endswith(".py"):
             room = f"tests/{Path(path).parts[1]}/"
             found((t for t in tests if t.startswith(room)), 2)
+    found((node for path in paths if (node := blocks_of(path))), 1)
     modules = {m for p in paths if (m := module_of(p))}
     found((p for p in paths if p in tests), 0)
     for path in paths:
@@ -83,6 +87,16 @@ def mirrors(test: str, path: str) -> bool:
     here, there = Path(test), parts[1:-1]
     folder = here.parent.parts[1:]
     return here.stem == f"test_{name.strip('_')}" and (not folder or set(folder) <= {*there, name})
+
+
+def blocks_of(path: str) -> str:
+    """The test that runs the code blocks of a page; "" where it has none that run."""
+    if not path.endswith(".md") or not (path in READ or _lies_in(path, "docs")):
+        return ""
+    from tests.docs.blocks import blocks
+
+    there = (ROOT / path).exists() and any(not b.skip for b in blocks(ROOT / path))
+    return f"tests/test_docs_blocks.py::test_the_blocks_of_a_page_run[{path}]" if there else ""
 
 
 def module_of(path: str) -> str:

@@ -173,8 +173,8 @@ def quickstart_table(every: bool) -> str:
     if every:
         return "\n".join(rows) + f"\n{about}; [results file](../../{file})."
     return "\n".join(rows) + (
-        f"{about}. Built and not run there: {', '.join(built)} ([every row, every column explained]"
-        f"(docs/start/demo.md), [results file]({file}))."
+        f"\n{about}. Built and not run there: {', '.join(built)} "
+        f"([every row, every column explained](docs/start/demo.md), [results file]({file}))."
     )
 
 
@@ -205,7 +205,7 @@ def gate_table() -> str:
 
 
 def binary_table() -> str:
-    """ResNet-18 of one bit beside its float and int8 twins."""
+    """ResNet-18 of one bit beside the same in fp32 and int8."""
     found = json.loads((ROOT / "benchmarks/results/binary_network.json").read_text())
     cpu = {r["name"]: r["cpu_time_ratio"] for r in found["rows"]}
     best = {
@@ -224,8 +224,8 @@ def binary_table() -> str:
     here = found["circumstances"]["machine"]
     kernels = found["kernels"][0]
     said = (
-        "More is faster: CPU time against the fastest fp32 and int8 twin, one interleaved run, "
-        f"{here['cpu']}, one thread, kernels {kernels}, random weights "
+        "More is faster: CPU time against the fastest network in fp32 and in int8, one interleaved "
+        f"run, {here['cpu']}, one thread, kernels {kernels}, random weights "
         "([results](../../benchmarks/results/binary_network.md))."
     )
     return "\n".join([*lines, "", said])

@@ -41,13 +41,13 @@ targets: [cpu, openvino, tflite, tensorrt, c]
 TOUCHED = (
     "data/images.py", "runtime/preprocess.py", "model.py", "zoo/resnet.py", "edits.py",
     "training.py", "distillation/losses.py", "pruning/groups.py", "lowrank/tucker2.py",
-    "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "quantizers/lsq.py",
+    "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "qat/lsq.py",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
     "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "fidelity.py", "packing.py",
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",
-    "device/ssh.py", "diagnosis/parity/climb.py", "diagnosis/why/explain.py", "report/page.py",
+    "device/ssh.py", "diagnosis/parity/compare.py", "diagnosis/why/explain.py", "report/page.py",
     "api/run.py", "commands/running.py", "cli.py", "console.py", "benchmark/gate.py",
 )  # fmt: skip
 ADDED = {".py": "\nTOUCHED = 1\n", ".c": "int touched;\n"}

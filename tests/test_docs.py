@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import itertools
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +67,29 @@ def test_what_the_readme_says_of_make_is_there():
         assert re.search(rf"^{name}:", makefile, re.M), name
 
 
+def _texts() -> str:
+    """All strings of the package, f-strings' fixed parts too, in one line of words."""
+    found = []
+    for path in sorted((ROOT / "edgecv").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return " ".join(" | ".join(found).split())
+
+
+def test_messages_of_the_faq_are_the_codes_own():
+    """Two words on end of each message, of ten letters at the least, stand in the package."""
+    page = (ROOT / "docs/faq.md").read_text()
+    messages = re.findall(r"^- \*\*`([^`]+)`", page, re.M)
+    assert len(messages) > 15
+    texts = _texts()
+    for message in messages:
+        words = message.replace("...", "").split()
+        runs = (" ".join(pair) for pair in itertools.pairwise(words or [""]))
+        runs = [run for run in runs if len(run) >= 10] or [message]
+        assert any(run in texts for run in runs), message
+
+
 def test_templates_and_hooks_are_yaml_and_their_tools_are_pinned():
     pins = (ROOT / "constraints.txt").read_text()
     for path in sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("*.yml")):
@@ -75,6 +101,12 @@ def test_templates_and_hooks_are_yaml_and_their_tools_are_pinned():
         assert hook["language"] == "system"
         tool = Path(hook["entry"].split()[0]).name
         assert tool == "python" or f"\n{tool}==" in pins
+
+
+def test_every_extra_is_on_the_page_of_installation():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    page = (ROOT / "docs/start/install.md").read_text()
+    assert [e for e in extras["optional-dependencies"] if f"`[{e}]`" not in page] == []
 
 
 def test_a_variable_that_the_code_reads_is_documented():

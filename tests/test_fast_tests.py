@@ -17,7 +17,11 @@ def test_the_mirror_comes_first_then_what_imports_it():
 @pytest.mark.parametrize(
     ("path", "test"),
     [
-        ("docs/faq.md", "tests/test_docs_blocks.py"),
+        ("docs/faq.md", "tests/test_docs.py"),
+        (
+            "docs/bench.md",
+            "tests/test_docs_blocks.py::test_the_blocks_of_a_page_run[docs/bench.md]",
+        ),
         ("README.md", "tests/test_docs.py"),
         ("edgecv/report/page.html.j2", "tests/report/test_page.py"),
         ("edgecv/store.py", "tests/test_store.py"),

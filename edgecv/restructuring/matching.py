@@ -19,7 +19,7 @@ import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import runner
 from edgecv.graphs.onnx.draft import Draft, attributes, inferred
-from edgecv.graphs.onnx.epilogues import FUNCTIONS, epilogues
+from edgecv.graphs.onnx.epilogues import FUNCTIONS, Epilogue, epilogues
 from edgecv.graphs.onnx.geometry import geometry, groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.restructuring import Activation
@@ -66,7 +66,7 @@ def matches(
         Index(model.graph),
         inferred(model),
     )
-    apt = [p.tensor for p in found if _maker(index, own[p.tensor].input) is not None]
+    apt = [p.tensor for p in found if _maker(index, own[p.tensor]) is not None]
     seen = _sampled(model, [own[tensor].input for tensor in apt], images, seed)
     made = {}
     for tensor in apt:
@@ -214,13 +214,13 @@ def _sampled(
     return {name: np.concatenate(found, 1) for name, found in rows.items()}
 
 
-def _maker(index: Index, tensor: str) -> Any:
-    """The convolution that makes it for one reader alone, with numbers of its own; else None."""
-    node = index.makers.get(tensor)
-    alone = index.uses[tensor] == 1 and tensor not in index.ends
-    if node is None or node.op_type != "Conv" or not alone or not _own(index, node):
+def _maker(index: Index, activation: Epilogue) -> Any:
+    """The convolution, with numbers of its own, that makes it for the activation alone."""
+    node, inside = index.makers.get(activation.input), {n.output[0] for n in activation.nodes}
+    alone = inside.issuperset(n.output[0] for n in index.readers[activation.input])
+    if node is None or node.op_type != "Conv" or not alone or activation.input in index.ends:
         return None
-    return node if len(node.input) == 3 else None
+    return node if len(node.input) == 3 and _own(index, node) else None
 
 
 def _own(index: Index, node: Any) -> bool:
