@@ -448,7 +448,25 @@ def test_compress_refuses_in_a_sentence(
         edgecv.compress(network(), batch, **options)
 
 
+def test_several_outputs_learn_no_integers(batch: torch.Tensor) -> None:
+    class Boxes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            found = self.head(torch.relu(self.conv(x)))
+            return found[:, :4], found[:, 4:].sigmoid()
+
+    small = edgecv.compress(Boxes(), batch, ratio=0.5, align=4)
+    assert [y.shape[1] for y in small(batch)] == [4, 1]
+    with pytest.raises(errors.UnsupportedError, match="returns a tuple"):
+        edgecv.compress(Boxes(), batch, quantize=True)
+
+
 def test_an_example_that_is_none_is_refused(batch: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(errors.ModelError, match="fails on a 1x1x16x16 input"):
+        edgecv.compress(network(), batch[:, :1], ratio=0.5)
     for wrong in (batch[0], batch[:0], batch.numpy(), batch / 0):
         with pytest.raises(errors.RecipeError) as refused:
             edgecv.compress(network(), wrong, ratio=0.5)  # type: ignore[arg-type]

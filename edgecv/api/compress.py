@@ -17,7 +17,7 @@ import numpy as np
 
 from edgecv.api.calling import Progress, one_or_several, public, telling
 from edgecv.api.ready import KEPT, NAME, Ready, of
-from edgecv.errors import RecipeError
+from edgecv.errors import RecipeError, UnsupportedError
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,7 @@ def compress(
 
     from edgecv import live_network
     from edgecv.folding import folded, unwrapped
+    from edgecv.model import check_outputs
     from edgecv.qat.attach import has_quantizers
 
     costs = {"ratio": ratio, "macs": macs, "size_mb": size_mb, "latency_ratio": latency_ratio,
@@ -90,7 +91,9 @@ def compress(
     images = _checked(example)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     with live_network.held(module) as name:
-        network = folded(live_network.copied(name), live_network.called(name))
+        called = live_network.called(name)
+        network = folded(live_network.copied(name), called)
+    check_outputs(network, called, (torch.from_numpy(images[:1]),), None, trains=False)
     if asked:
         given = {**asked, "method": method, "scope": scope, "keep": tuple(keep), "align": align}
         _prune(network, images, given, one_or_several(targets), telling(progress))
@@ -177,4 +180,10 @@ def _with_quantizers(
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if type(bits) is not int or not 2 <= bits <= 8:
             raise RecipeError(name, f"is {bits!r}", "a whole number from 2 to 8")
-    return prepare(network, torch.from_numpy(images), WHERE, "lsq", weight_bits, activation_bits)
+    sample = torch.from_numpy(images)
+    with torch.no_grad():
+        said = network.eval()(sample[:1])
+    if not isinstance(said, torch.Tensor):
+        what = f"returns a {type(said).__name__}: quantizers are learned of one output"
+        raise UnsupportedError(WHERE, what, "edgecv.export(net, ..., calibration=images)")
+    return prepare(network, sample, WHERE, "lsq", weight_bits, activation_bits)
