@@ -1,4 +1,4 @@
-"""A network with cheaper activations: replaced, its layers fitted again, distilled without labels.
+"""A network with cheaper activations: matched, its layers fitted again, distilled without labels.
 
 The network comes as an .onnx file, or as a PyTorch one that is exported first, and goes on as an
 .onnx file in the form in which users' files lie in the store. What it answers is compared with what

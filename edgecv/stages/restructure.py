@@ -14,9 +14,10 @@ by memory: MACs fall further than time does, measure it. `prune` leaves alone wh
 block: prune first.
 
 `into: hardswish`, `relu6` or `relu` is of an .onnx file (or of what a PyTorch network is exported
-as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, every layer
-is fitted again in closed form, and the network learns from its float self on data.train, without
-labels (`edgecv.restructuring.for_activations`).
+as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, each matched
+channel by channel (`edgecv.restructuring.matching`); every layer is fitted again in closed form,
+and the network learns from its float self on data.train, without labels
+(`edgecv.restructuring.for_activations`).
 """
 
 from __future__ import annotations
