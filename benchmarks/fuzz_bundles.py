@@ -33,8 +33,8 @@ from edgecv.errors import EngineError
 from edgecv.runtime.archive import read_bundle, write_bundle
 from edgecv.runtime.bundle import opened
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.tables import lines
 from edgecv.terminal import printable
+from edgecv.text_table import lines
 
 SIZE, CLASSES = 8, 5
 EVERY = 20  # of so many bundles that can be read, one is opened and run, in ONNX Runtime

@@ -17,8 +17,8 @@ from edgecv.limits import fidelity_of
 from edgecv.nodes import Node
 from edgecv.pipeline import Outcome, Planned
 from edgecv.report.words import decibel, fidelity
-from edgecv.tables import precision, table
 from edgecv.terminal import printable
+from edgecv.text_table import precision, table
 
 SILENCE = 60.0  # seconds; a log in which nothing has appeared for longer looks like one that hangs
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}

@@ -27,7 +27,6 @@ from edgecv import (
     tasks,
     zoo,
 )
-from edgecv.checking import checked
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
@@ -54,6 +53,7 @@ from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.restructure import Restructure
 from edgecv.store import Store, disk_errors, publish
+from edgecv.yaml_validation import checked
 
 SYNTHETIC = 32
 ACTIVATIONS = "activations"  # what the step before is called

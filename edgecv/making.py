@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import data as datasets
-from edgecv import edits, naming, tasks
+from edgecv import edits, layer_selection, tasks
 from edgecv.behaviour import MIXES
 from edgecv.benchmark.machine import cpu_features
 from edgecv.data.images import Images
@@ -217,10 +217,10 @@ def _check_behaviour(recipe: Recipe, where: str, module: Any, preprocess: Prepro
 
 def _check_layer_names(recipe: Recipe, module: Any) -> None:
     """Raises RecipeError now for a name that a step would look for in vain, hours later."""
-    every, same = naming.layers(module), {"model"}
+    every, same = layer_selection.layers(module), {"model"}
     for step in recipe.steps:
         if step.source in same:
-            naming.named(step.stage.layer_names(), every, step.name)
+            layer_selection.named(step.stage.layer_names(), every, step.name)
             if not step.stage.renames and step.student is None:
                 same.add(step.name)
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import zoo
-from edgecv.checking import Where, near, short
 from edgecv.errors import RecipeError
 from edgecv.graph_files import FILES, is_pinned
 from edgecv.graphs.onnx import pins
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.yaml_validation import Where, near, short
 
 TORCH = ("script", "program")  # TorchScript and torch.export, which become .onnx
 KINDS = ("zoo", "module", *FILES, *TORCH, "folder")

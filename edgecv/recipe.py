@@ -40,7 +40,6 @@ from edgecv import (
     user_code,
 )  # fmt: skip
 from edgecv.backends import formats
-from edgecv.checking import SET, Where, line_numbers, near, short, validated
 from edgecv.errors import RecipeError, TargetError
 from edgecv.graph_files import FILES
 from edgecv.limits import Limits
@@ -49,6 +48,7 @@ from edgecv.recipe_data import Bench, Data
 from edgecv.recipe_flow import Step
 from edgecv.stages.base import Limited, Stage
 from edgecv.target import Target
+from edgecv.yaml_validation import SET, Where, line_numbers, near, short, validated
 
 NO_LIMITS = Limits()
 # "prune.ratio=0.4" as on the command line, or {"prune.ratio": 0.4}

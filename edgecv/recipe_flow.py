@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import facts
-from edgecv.checking import Where
 from edgecv.edits import Edit, conflict
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.graph_files import FILES, reaches, read_into_pytorch
 from edgecv.model_source import ModelSource
 from edgecv.stages.base import Stage
 from edgecv.target import Target
+from edgecv.yaml_validation import Where
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ import numpy as np
 
 from edgecv import data as datasets
 from edgecv import model_input, pixel_units, tasks
-from edgecv.checking import Where
 from edgecv.errors import DataError, ModelError, RecipeError, one_line
 from edgecv.graph_files import FILES
 from edgecv.model_source import ModelSource, is_file
@@ -22,6 +21,7 @@ from edgecv.runtime import npy
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import image_of
 from edgecv.stages.base import Limited
+from edgecv.yaml_validation import Where
 from edgecv.zoo import published
 
 # What a model's own word counts for where the recipe says nothing; and what hangs on `resize`.

@@ -68,7 +68,7 @@ def test_quiet_says_nothing(clock: Clock, capsys) -> None:
 
 
 def test_a_row_with_one_bit_layers_says_so() -> None:
-    from edgecv.tables import precision
+    from edgecv.text_table import precision
 
     assert precision({"precision": "int8", "executed": {"int8": 4}}) == "int8"
     assert precision({"precision": "int8", "executed": {"binary": 6, "int8": 4}}) == "int8 + 1 bit"

@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgecv import checking, model_source, recipe
+from edgecv import model_source, recipe, yaml_validation
 from edgecv.errors import EdgecvError, RecipeError, TargetError
 from edgecv.nodes import Expansion
 
@@ -293,7 +293,9 @@ def test_a_recipe_of_edgecvs_own_is_found_by_its_name(
 
 KEYS = [  # every key of the quickstart recipe, as paths
     path
-    for path in checking.line_numbers(yaml.compose(QUICKSTART.read_text(), Loader=yaml.SafeLoader))
+    for path in yaml_validation.line_numbers(
+        yaml.compose(QUICKSTART.read_text(), Loader=yaml.SafeLoader)
+    )
     if isinstance(path[-1], str)
 ]
 

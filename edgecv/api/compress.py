@@ -123,11 +123,11 @@ def _prune(
     progress: Callable[..., None],
 ) -> None:  # fmt: skip
     """Remove channels, in place, and measure batch norms anew."""
-    from edgecv.checking import checked
     from edgecv.model import Model
     from edgecv.pruning.rounds import Pruning
     from edgecv.pruning.tuning import recalibrate
     from edgecv.stages.prune import Prune
+    from edgecv.yaml_validation import checked
 
     words = {key: key for key in asked}
     stage: Prune = checked(Prune, {**asked, "samples": len(images), "finetune_epochs": 0}, words)

@@ -71,7 +71,7 @@ def profile(path: str | Path, threads: int = 1, runs: int = RUNS) -> dict[str, A
 
 
 def rows(data: Mapping[str, Any]) -> list[list[str]]:
-    """A profile as rows under HEAD (edgecv.tables), a layer unknown by name as the engine calls it.
+    """A profile as rows under HEAD (`text_table`), a layer unknown by name as the engine calls it.
 
     A cell is empty where the engine does not tell.
     """

@@ -11,7 +11,7 @@ from edgecv.benchmark.gate import SAME, SKIPPED, Check, Judged
 from edgecv.benchmark.sequential_test import INCONCLUSIVE, PASS, REGRESSION
 from edgecv.errors import StoreError
 from edgecv.store import disk_errors, write_atomic
-from edgecv.tables import table
+from edgecv.text_table import table
 
 HEAD = (
     "bundle",

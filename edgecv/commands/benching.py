@@ -91,7 +91,7 @@ def run_bench(options: argparse.Namespace) -> int:
 
 def show(data: dict[str, Any]) -> None:
     """The tables of a measurement."""
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     rows, starts = [], []
     for b in data["bundles"]:
@@ -176,7 +176,7 @@ def _number(value: float | None, digits: int) -> str:
 
 def _profile(options: argparse.Namespace, bundles: list[Path], run: Any) -> int:
     from edgecv.benchmark import profile
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     job = {"bundles": [str(b) for b in bundles], "threads": options.threads, "runs": 20}
     profiles = run("edgecv.benchmark.profile", job, "profile")["profiles"]

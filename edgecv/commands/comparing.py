@@ -57,7 +57,7 @@ def run_parity(options: argparse.Namespace) -> int:
 def show(data: dict[str, Any]) -> None:
     """The ladder, the first finding, the layers that lose most and top-1 of each form."""
     from edgecv.report import words
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     rows = []
     for rung in data["rungs"]:
@@ -104,7 +104,7 @@ def show(data: dict[str, Any]) -> None:
 
 
 def _layers(rows: list[dict[str, Any]]) -> None:
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     if not rows:
         return

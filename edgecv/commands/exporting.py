@@ -11,8 +11,8 @@ from edgecv import tasks
 from edgecv.commands.common import add_limits, add_task, add_trust, decode_of
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import NAMES, sentence
-from edgecv.tables import table
 from edgecv.terminal import print_json
+from edgecv.text_table import table
 
 if TYPE_CHECKING:
     from edgecv.api.export_options import ExportOptions

@@ -116,7 +116,7 @@ def _check_place(path: Path) -> None:
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:
     from edgecv.benchmark import gate
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     if options.baseline.suffix != ".json":
         hint = "edgecv gate baseline.json model.edgecv --update"

@@ -161,7 +161,7 @@ def _close(run: _Run, kept: Kept | None) -> None:
     from statistics import median
 
     from edgecv.predicting.answers import PARTS
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     if sentence := run.lost.sentence():
         print(f"note: {sentence}", file=sys.stderr)

@@ -30,7 +30,7 @@ def register(command: Any) -> None:
 
 
 def targets(options: argparse.Namespace) -> int:
-    from edgecv.tables import table
+    from edgecv.text_table import table
 
     try:
         from edgecv import target
@@ -80,7 +80,7 @@ def doctor(options: argparse.Namespace) -> int:
     from edgecv.backends import ENGINES, every, facts, run_module
     from edgecv.benchmark.machine import machine
     from edgecv.binary import library
-    from edgecv.tables import table
+    from edgecv.text_table import table
     from edgecv.versions import version
 
     engines = [run_module(name).probe() for name in ENGINES]

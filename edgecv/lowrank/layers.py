@@ -16,8 +16,8 @@ import numpy as np
 
 from edgecv.errors import RecipeError
 from edgecv.layer_kinds import altered
+from edgecv.layer_selection import hint, is_named
 from edgecv.lowrank.form import Shape, shape_of
-from edgecv.naming import hint, is_named
 
 if TYPE_CHECKING:
     import torch

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgecv import naming
+from edgecv import layer_selection
 from edgecv.distillation.lesson import Lesson
 from edgecv.errors import RecipeError, UnsupportedError
 from edgecv.layer_kinds import altered
@@ -57,22 +57,22 @@ def densities(
     module: nn.Module, density: float, given: Mapping[str, float], where: str,
     pattern: tuple[int, int] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The share that stays, by layer. given: by name (`edgecv.naming`), before the rest.
+    """The share that stays, by layer. given: by name (`edgecv.layer_selection`), before the rest.
 
     Raises RecipeError: a name that matches nothing; UnsupportedError: nothing is left to prune.
     """
     layers = [(n, m) for n, m in module.named_modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    naming.named(tuple(given), [n for n, _ in layers], where)
+    layer_selection.named(tuple(given), [n for n, _ in layers], where)
     for name, layer in layers:
         if why := altered(layer):  # what it multiplies with may be no zero where its weight is
-            if any(naming.is_named(name, key) for key in given):
+            if any(layer_selection.is_named(name, key) for key in given):
                 raise RecipeError(where, f"layer {name!r} {why}", "leave it out of `density`")
             log.warning("%s: %s %s: dense", where, name, why)
     layers = [(n, m) for n, m in layers if not altered(m)]
     first = next((n for n, m in layers if isinstance(m, nn.Conv2d)), "")
     found: dict[str, float] = {}
     for name, layer in layers:
-        own = next((v for k, v in given.items() if naming.is_named(name, k)), None)
+        own = next((v for k, v in given.items() if layer_selection.is_named(name, k)), None)
         depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
         if own is None and (name == first or depthwise):
             continue

@@ -26,8 +26,8 @@ from edgecv.behaviour import tensors
 from edgecv.edits import Edit, replay
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.layer_kinds import altered
-from edgecv.naming import layers as every_layer
-from edgecv.naming import named
+from edgecv.layer_selection import layers as every_layer
+from edgecv.layer_selection import named
 from edgecv.pruning.edit_keep_channels import can_shrink
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def rows(member: Member) -> Tensor:
 def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()) -> list[Group]:
     """Every group whose channels can be removed; why others cannot is logged.
 
-    keep: names of layers (or patterns, or modules; `edgecv.naming`) whose own channels stay
+    keep: names of layers (or patterns, or modules) whose own channels stay
     Raises UnsupportedError: nothing to prune. RecipeError: a name that matches nothing.
     """
     import torch_pruning as tp

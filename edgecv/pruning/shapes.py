@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecv import counting
+from edgecv.macs import macs as macs_of
 from edgecv.measuring.product import Product, widened
 from edgecv.pruning.groups import Group
 from edgecv.stages.base import Context
@@ -163,7 +163,7 @@ def example_of(context: Context) -> Tensor:
 
 def macs(module: nn.Module, context: Context) -> int:
     """Multiply-accumulates of one image."""
-    return counting.macs(module, context.preprocess.channels, context.preprocess.size)
+    return macs_of(module, context.preprocess.channels, context.preprocess.size)
 
 
 def size_bytes(module: nn.Module, weight: int = 4) -> int:

@@ -8,8 +8,8 @@ from typing import Any
 from edgecv import tasks
 from edgecv.report import words
 from edgecv.report.rows import metric_of
-from edgecv.tables import lines as table
-from edgecv.tables import precision
+from edgecv.text_table import lines as table
+from edgecv.text_table import precision
 
 Data = dict[str, Any]
 TOP = 5  # layers named for each bundle

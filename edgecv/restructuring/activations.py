@@ -31,7 +31,7 @@ from edgecv.graphs.onnx.draft import Draft, inferred
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.names import layer_name
-from edgecv.naming import named
+from edgecv.layer_selection import named
 from edgecv.restructuring import Activation
 from edgecv.stages.quantize.onnx_fused import tail
 
@@ -84,8 +84,9 @@ def chosen(
 ) -> list[Place]:
     """Which to replace, in the file's order.
 
-    layers: names or patterns (`edgecv.naming`); () is all. share: of the numbers that all of those
-    make, at most, by the least harm for each number; what does not fit is left out
+    layers: names or patterns (`edgecv.layer_selection`); () is all
+    share: of the numbers that all of those make, at most, by the least harm for each number;
+    what does not fit is left out
     harm: by tensor; read where share is below 1
     Raises RecipeError: a name that means nothing; UnsupportedError: nothing is left to replace.
     """

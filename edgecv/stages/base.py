@@ -157,7 +157,7 @@ class Stage(BaseModel):
         return ""
 
     def layer_names(self) -> tuple[str, ...]:
-        """Layers that the recipe names (`edgecv.naming`), in the network as the step reads it."""
+        """Layers that the recipe names, in the network as the step reads it."""
         return ()
 
     def target_key(self, target: Target) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from edgecv import naming
+from edgecv import layer_selection
 from edgecv.edits import Edit
 from edgecv.stages.base import Context
 from edgecv.stages.train import Training
@@ -131,7 +131,9 @@ class Binarize(Training):
 
         wanted = None
         if self.layer_names():
-            wanted = naming.named(self.layer_names(), naming.layers(module), context.where)
+            wanted = layer_selection.named(
+                self.layer_names(), layer_selection.layers(module), context.where
+            )
         x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
         found, kept = choose(module, x, context.where, wanted)
         for name, why in kept.items():

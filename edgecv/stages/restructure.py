@@ -14,9 +14,9 @@ by memory: MACs fall further than time does, measure it. `prune` leaves alone wh
 block: prune first.
 
 `into: hardswish`, `relu6` or `relu` is of an .onnx file (or of what a PyTorch network is exported
-as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, each matched
-channel by channel (`edgecv.restructuring.matching`); every layer is fitted again in closed form,
-and the network learns from its float self on data.train, without labels
+as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, each
+matched channel by channel (`edgecv.restructuring.matching`); every layer is fitted again in closed
+form, and the network learns from its float self on data.train, without labels
 (`edgecv.restructuring.for_activations`).
 """
 
@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from edgecv import counting, naming
+from edgecv import layer_selection, macs
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.restructuring import Activation, Into
@@ -133,7 +133,7 @@ class Restructure(Training):
         model, module = source
         images, test, dense = context.images("train"), context.images("test"), self.dense(module)
         shape = context.preprocess.channels, context.preprocess.size
-        facts: dict[str, Any] = {"macs_before": counting.macs(module, *shape)}
+        facts: dict[str, Any] = {"macs_before": macs.macs(module, *shape)}
         specs = self._choose(module, context)
         facts["blocks"] = self._fit(module, specs, context, images)
         x = torch.zeros(1, shape[0], *shape[1])
@@ -143,7 +143,7 @@ class Restructure(Training):
             "step": context.where,
             "modules": {name: spec.json() for name, spec in specs.items()},
         }
-        facts |= {"macs": counting.macs(module, *shape), "replaced": describe(edit)}
+        facts |= {"macs": macs.macs(module, *shape), "replaced": describe(edit)}
         facts |= context.accuracy(judged(module, test, context), "_before_finetuning")
         if self.finetune_epochs:
             facts |= self.finetune(module, context, self.finetune_epochs, self.lr, dense)
@@ -197,7 +197,7 @@ class Restructure(Training):
     def _named(self, module: torch.nn.Module, where: str) -> tuple[set[str], set[str]]:
         """The layers that `layers` names, and those that lie in modules or match patterns."""
         every = [name for name, _ in module.named_modules() if name]
-        meant = naming.named(self.layers, every, where)
+        meant = layer_selection.named(self.layers, every, where)
         exact = {n for n in meant & {*self.layers} if not any(m.startswith(f"{n}.") for m in every)}
         return exact, meant - exact
 

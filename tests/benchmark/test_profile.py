@@ -29,8 +29,8 @@ from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.stages.quantize.tflite_int8 import quantize_tflite
-from edgecv.tables import lines
 from edgecv.target import Grid, Target
+from edgecv.text_table import lines
 
 SIZE = 32
 ENGINES = ("onnxruntime", "openvino", "tflite")

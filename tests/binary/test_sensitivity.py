@@ -11,7 +11,7 @@ from edgecv import zoo  # noqa: E402
 from edgecv.binary.modules import OneBit  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
 from edgecv.binary.sensitivity import Cost, damage, least  # noqa: E402
-from edgecv.counting import macs  # noqa: E402
+from edgecv.macs import macs  # noqa: E402
 from edgecv.pruning.tuning import recalibrate  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -231,7 +231,7 @@ def test_only_a_measured_step_depends_on_target_and_machine() -> None:
 def test_on_is_a_word_in_a_recipe_although_yaml_thinks_otherwise() -> None:
     import yaml
 
-    from edgecv.checking import Where, validated
+    from edgecv.yaml_validation import Where, validated
 
     values = yaml.safe_load("{latency_ratio: 0.5, on: cpu}")
     stage = validated(Prune, values, Where(Path("my.yaml"), {}), "stages", 0, "prune")

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
-from edgecv.counting import macs, parameters  # noqa: E402
+from edgecv.macs import macs, parameters  # noqa: E402
 
 # name, arguments, parameters, side in pixels, MACs as printed (None: not published)
 ROWS: list[tuple[str, dict[str, Any], int, int, str | None]] = [

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgecv.diagnosis.why.findings import named
-from edgecv.tables import table
+from edgecv.text_table import table
 
 WIDTH = 96
 

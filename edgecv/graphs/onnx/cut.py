@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from edgecv.checking import near
 from edgecv.errors import ModelError
 from edgecv.graphs.onnx.draft import body_reads
 from edgecv.graphs.onnx.index import Index
+from edgecv.yaml_validation import near
 
 
 def cut(model: Any, until: Sequence[str], outputs: Sequence[str], where: str) -> None:

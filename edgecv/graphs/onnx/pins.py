@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from edgecv.checking import near, short
 from edgecv.errors import ModelError, RecipeError
 from edgecv.graphs.onnx.cut import cut
 from edgecv.graphs.onnx.valid import check_types
+from edgecv.yaml_validation import near, short
 
 Shape = tuple[int, ...]
 LAYOUTS = ("NCHW", "NHWC")

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping
 from typing import Any
 
-from edgecv.tables import table
+from edgecv.text_table import table
 
 WIDTH = 96
 CALLED = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgecv.errors import RecipeError
-from edgecv.naming import named
+from edgecv.layer_selection import named
 
 NAMES = ("stem", "stage1.0.conv1", "stage1.0.conv2", "stage10.0.conv1", "head")
 

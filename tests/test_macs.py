@@ -12,7 +12,7 @@ from hypothesis import strategies as st  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv.counting import macs, parameters  # noqa: E402
+from edgecv.macs import macs, parameters  # noqa: E402
 
 
 class Own(nn.Conv2d):
