@@ -10,7 +10,7 @@
     ├── StoreError          2   results could not be written (full disk)
     ├── BundleError         2   a bundle is damaged, or from a newer edgecv
     ├── TrustError          2   a bundle is source code, and nobody said that it is trusted
-    ├── MissingExtraError   3   something is not installed; the hint names the extra
+    ├── MissingExtraError   3   something is not installed; the hint is the cure
     ├── NoCudaDevice        3   the engine needs a GPU and there is none
     ├── DeviceError         2   a device cannot be reached, or lacks what is needed
     ├── DeviceLostError     4   a device vanished in the middle
@@ -130,7 +130,7 @@ class TrustError(EdgecvError):
 
 
 class MissingExtraError(EdgecvError):
-    """Something is not installed; the hint names the extra that brings it."""
+    """Something is not installed; the hint is the command that brings it."""
 
     exit_code = 3
 
@@ -180,5 +180,7 @@ def not_installed(module: str, where: str) -> MissingExtraError:
 
 
 def missing(package: str, extra: str, where: str = "edgecv") -> MissingExtraError:
-    """The error for a package that is not installed, naming the extra that brings it."""
-    return MissingExtraError(where, f"{package} is not installed", f"pip install 'edgecv[{extra}]'")
+    """The error for a package that is not installed, with the command that brings it here."""
+    from edgecv.installation import cure
+
+    return MissingExtraError(where, f"{package} is not installed", cure(extra, package))

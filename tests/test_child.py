@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from edgecv import errors
 from edgecv.child import call
 from edgecv.errors import EdgecvError, EngineError, MissingExtraError, StoreError
+from edgecv.installation import cure
 
 KINDS = [k.__name__ for k in EdgecvError.__subclasses__()]
 
@@ -77,7 +79,8 @@ def test_variables_reach_the_child() -> None:
 
 
 def test_a_library_that_is_not_here_is_a_missing_extra() -> None:
-    with pytest.raises(MissingExtraError, match=r"torch is not installed.*edgecv\[compress\]"):
+    said = re.escape(f"torch is not installed ({cure('compress', 'torch')})")
+    with pytest.raises(MissingExtraError, match=said):
         run(do="import", name="torch.nn")
     with pytest.raises(EngineError, match="No module named"):
         run(do="import", name="edgecv.nowhere")

@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import Any
 
+from edgecv import installation
 from edgecv.benchmark.machine import INTEGER_DOT
 from edgecv.errors import missing
 from edgecv.terminal import print_json
@@ -120,7 +121,7 @@ def doctor(options: argparse.Namespace) -> int:
             "yes" if tools[name] else "no",
             tools[name] or "",
             "" if tools[name] else known[name][1],
-            "" if tools[name] else f"pip install 'edgecv[{known[name][0]}]'",
+            "" if tools[name] else installation.cure(known[name][0], name),
         ]
         for name in known
     ]
@@ -149,7 +150,9 @@ def _cure(probe: Any) -> str:
     if probe.available:
         return ""
     if probe.version is None and probe.extra:
-        return f"pip install 'edgecv[{probe.extra}]'"
+        from edgecv.backends import facts
+
+        return installation.cure(probe.extra, [*facts(probe.engine).libraries, probe.engine][0])
     return str(probe.reason)
 
 

@@ -33,8 +33,8 @@ from edgecv.errors import (
     EdgecvError,
     EngineError,
     MissingExtraError,
-    not_installed,
 )
+from edgecv.installation import distribution
 from edgecv.runtime.shape import NUMBER, wrong
 
 PYTHON = (3, 11)  # the oldest that runs the kit
@@ -304,7 +304,11 @@ def _answer(
         raise DeviceError(str(address), what, hint)
     if "died" in frame:
         if library := child.absent("edgecv", last):
-            raise not_installed(library, f"{where} on {address}")
+            what, hint = (
+                f"{library} is not installed",
+                f"there: pip install {distribution(library)}",
+            )
+            raise MissingExtraError(f"{where} on {address}", what, hint)
         hint = "run `edgecv doctor` there"
         raise EngineError(f"{where} on {address}", child.death(frame["died"], last), hint)
     try:

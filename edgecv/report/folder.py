@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv import __version__
 from edgecv.data.images import Images
 from edgecv.errors import DataError
 from edgecv.report import shape
@@ -40,7 +41,7 @@ def load(folder: Path) -> dict[str, Any]:
     if type(schema) is not int or schema < 1:
         raise _damaged(path, f"schema {schema!r} is not a number from 1 up")
     if schema > SCHEMA:
-        hint = "upgrade: pip install -U edgecv"
+        hint = f"take a newer edgecv: this is {__version__}"
         raise DataError(str(path), f"schema {schema} is newer than {SCHEMA}", hint)
     if problem := shape.wrong(data, shape.RESULTS):
         raise _damaged(path, problem)

@@ -238,7 +238,7 @@ def _manifest(path: Path, data: bytes | None) -> dict[str, Any]:
     if type(schema) is not int or schema < 1:
         raise BundleError(where, f"schema {schema!r:.40} is not a number from 1 up", _AGAIN)
     if schema > SCHEMA:
-        hint = "upgrade: pip install -U edgecv"
+        hint = f"take a newer edgecv: this is {__version__}"
         raise BundleError(where, f"schema {schema} is newer than {SCHEMA}", hint)
     return manifest
 

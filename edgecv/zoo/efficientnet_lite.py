@@ -163,21 +163,21 @@ class EfficientNetLite(nn.Module):
 def efficientnet_lite0(
     classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
 ) -> nn.Module:
-    """EfficientNet-Lite0; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    """EfficientNet-Lite0; with `pretrained`, its ImageNet weights (extra `zoo`)."""
     return _made(0, classes, channels, pretrained, stride)
 
 
 def efficientnet_lite1(
     classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
 ) -> nn.Module:
-    """EfficientNet-Lite1; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    """EfficientNet-Lite1; with `pretrained`, its ImageNet weights (extra `zoo`)."""
     return _made(1, classes, channels, pretrained, stride)
 
 
 def efficientnet_lite2(
     classes: int = 1000, channels: int = 3, pretrained: bool = False, stride: int = 32
 ) -> nn.Module:
-    """EfficientNet-Lite2; with `pretrained`, its ImageNet weights (extra: edgecv[zoo])."""
+    """EfficientNet-Lite2; with `pretrained`, its ImageNet weights (extra `zoo`)."""
     return _made(2, classes, channels, pretrained, stride)
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from edgecv import __version__
 from edgecv.cli import main
+from edgecv.installation import cure
 
 COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "predict",
             "targets", "stages", "doctor", "completion")  # fmt: skip
@@ -368,7 +369,7 @@ def test_host_commands_name_the_extra_that_they_need(
     path = site(f"import sys\nsys.modules[{blocked!r}] = None\n")
     done = edgecv(*arguments, cwd=project, path=path)
     assert done.code == 3
-    assert "pip install 'edgecv[compress]'" in one_line(done.err)
+    assert f"({cure('compress', blocked)})" in one_line(done.err)
     assert not (project / "never").exists()
 
 

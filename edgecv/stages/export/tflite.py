@@ -29,6 +29,7 @@ from edgecv.examples import Example, example_of
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer, groups, layout
 from edgecv.graphs.tflite.subnormals import flush_tflite
+from edgecv.installation import cure
 from edgecv.outputs import flat
 from edgecv.stages.export._outputs import answered, evaluating
 from edgecv.stages.export._tflite_names import name_weights
@@ -137,7 +138,7 @@ def _refusal(answer: dict[str, str]) -> MissingExtraError | UnsupportedError:
     """What the child says of a network that it could not convert, without its dumps."""
     where = "export: LiteRT"
     if answer["kind"] == "ModuleNotFoundError":
-        return MissingExtraError(where, answer["error"], "pip install 'edgecv[compress]'")
+        return MissingExtraError(where, answer["error"], cure("compress", "litert-torch"))
     hint = "say it with other operators, or take a target that reads ONNX"
     if answer["culprit"]:
         return UnsupportedError(where, f"cannot convert {answer['culprit']}", hint)
