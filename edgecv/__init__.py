@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgecv.recipe import Recipe as Recipe
     from edgecv.runtime import open_bundle as open_bundle
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Answer", "Benchmark", "Bundle", "Diagnosis", "Parity", "Recipe", "Results", "Verdict",
     "__version__", "bench", "compress", "errors", "export", "finish", "gate", "open_bundle",

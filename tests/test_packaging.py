@@ -197,3 +197,10 @@ def test_the_sample_says_where_it_is(empty: Shell) -> None:
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("edgecv.errors.DataError")]
     assert "its images are in edgecv's checkout and sdist, not in its wheel" in line
     assert "copy edgecv/data/fashion_mnist_sample from there to" in line
+
+
+def test_the_changelog_has_this_version_as_its_newest() -> None:
+    headings = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.M)
+    assert headings[0] == ("Unreleased", "")
+    assert headings[1][0] == __version__
+    assert re.fullmatch(r" - \d{4}-\d\d-\d\d", headings[1][1])
