@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -34,10 +35,21 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = self._unknown(message) or message
-        near = self._near(message)
+        message, near = self._choice(message) or (message, self._near(message))
         hint = f"did you mean {' or '.join(near)}?" if near else f"see {self.prog} --help"
         hint = self._listed(message) or hint
         self.exit(2, f"error: {self.prog}: {message} ({hint})\n")
+
+    def _choice(self, message: str) -> tuple[str, list[str]] | None:
+        """A word that is none of those an argument takes, and the nearest of these."""
+        found = re.match(r"argument (.+?): invalid choice: '(.*?)' \(choose from (.*)\)", message)
+        if found is None:
+            return None
+        name, word, listed = found.groups()
+        words = [w.strip(" '") for w in listed.split(",")]
+        near = difflib.get_close_matches(word, words, 1)
+        what = f"no command '{word}'" if name == "COMMAND" else f"{name}: '{word}' is not a choice"
+        return f"{what}: {', '.join(words)}", near
 
     def _unknown(self, message: str) -> str | None:
         """The option that is in no command, where argparse speaks of what is missing: --targt."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -29,8 +30,11 @@ class Progress:
     one in a minute of a step that takes longer.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(
+        self, quiet: bool = False, words: Callable[[Node], str] = lambda node: node.id
+    ) -> None:
+        """words: what a step is called."""
+        self.quiet, self.words = quiet, words
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self.live = not quiet and self.console.is_terminal
         self.bars = Bars(
@@ -61,8 +65,8 @@ class Progress:
 
     def start(self, node: Node, index: int, total: int) -> None:
         self.bars.update(self.whole, completed=index, total=total)
-        self.bars.reset(self.one, total=None, description=node.id, note="", visible=True)
-        self.node, self.said = node.id, time.monotonic()
+        self.bars.reset(self.one, total=None, description=self.words(node), note="", visible=True)
+        self.node, self.said = self.words(node), time.monotonic()
 
     def progress(self, done: int, total: int, note: str = "") -> None:
         self.bars.update(self.one, completed=done, total=total, note=printable(note))
@@ -75,7 +79,7 @@ class Progress:
         self.bars.update(self.one, visible=False)
         if self.quiet or (status == "reused" and not self.live):
             return
-        line = f"{MARKS[status]} {node.id}"
+        line = f"{MARKS[status]} {self.words(node)}"
         line += f"  {seconds:.1f} s" if status == "made" else f"  {status}"
         self.console.print(Text(printable(f"{line}  {note}" if note else line)))
 

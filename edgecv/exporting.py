@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 import tempfile
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -161,7 +162,8 @@ def export(
     with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
         compare = bool(request.limits)
         kept_in = Store(store or Path(room))
-        outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
+        with _in_options():
+            outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
         step = recipe.steps[-1]
         ends = {t.name: f"bundle:{step.name}@{t.name}" for t in recipe.targets}
         failed: dict[str, EdgecvError] = {}
@@ -186,6 +188,16 @@ def export(
                 verdict=judge(request.limits, own) if compare else None,
             )
         return found
+
+
+@contextmanager
+def _in_options() -> Iterator[None]:
+    """An error of a recipe's key names the option that stands for it."""
+    try:
+        yield
+    except EdgecvError as e:
+        e.where = {"data.test": "--evaluate", "data.train": "--calibration"}.get(e.where, e.where)
+        raise
 
 
 def _file_name(request: Request, recipe: Recipe, target: str, out: Path) -> str:

@@ -342,7 +342,7 @@ def _bundle(work: Work) -> None:
         told = Graph.load(work.inputs["graph"]).facts.get("warnings", [])  # when it was made
         for note in found.warnings:
             if note not in told:
-                log.warning("%s: %s", node.id, note)
+                log.warning("%s on %s: %s", node.step, work.on.name, note)
     facts.write(work.out, found)
 
 

@@ -208,7 +208,9 @@ def _read_json(folder: Path) -> dict[str, Any]:
     try:
         data = shape.load(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise ModelError(str(folder), "is no Model folder: model.json is missing") from None
+        what = "is not a Model folder: model.json is missing"
+        hint = "give a bundle (.edgecv), or a folder of models/ that `edgecv run` wrote"
+        raise ModelError(str(folder), what, hint) from None
     except OSError as e:
         raise ModelError(str(path), f"cannot be read: {e.strerror}") from None
     except ValueError as e:

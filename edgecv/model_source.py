@@ -114,9 +114,11 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
         raise RecipeError(text, what, hint)
     if is_file(locate(text, folder)):
         hint = "a file is .onnx, .tflite, OpenVINO's .xml, TorchScript or .pt2: docs/networks.md"
-        raise RecipeError(text, "is no network that can come in", hint)
+        raise RecipeError(text, "is not a network that can be read", hint)
     if "/" in text:
-        raise RecipeError(text, "is no Model folder", "a folder with model.json, as `run` writes")
+        raise RecipeError(
+            text, "is not a Model folder", "a folder with model.json, as `run` writes"
+        )
     return ModelSource("zoo", text.removeprefix("zoo:"), args)
 
 

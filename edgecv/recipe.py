@@ -138,7 +138,7 @@ def load(
     data, node = strict_yaml.read(path)
     lines = line_numbers(node)
     if not isinstance(data, dict):
-        raise RecipeError(str(path), "is no mapping", f"its keys are {', '.join(TOP)}")
+        raise RecipeError(str(path), "holds no keys with values", f"its keys are {', '.join(TOP)}")
     user_code.beside(path.parent)
     return _changed(data, path, lines, settings, targets, limits)
 
@@ -296,7 +296,11 @@ def _steps(items: Any, where: Where) -> tuple[Step, ...]:
         stage = validated(cls, parameters or {}, where, "stages", i, word)
         name = stage.name or _unused(str(word), steps, named)
         if name in steps or name == "model":
-            raise RecipeError(where("stages", i, word, "name"), f"name {name!r} is taken")
+            raise RecipeError(
+                where("stages", i, word, "name"),
+                f"there is a step {name!r} already",
+                "give another name",
+            )
         if name.endswith(tuple(f".{f}" for f in formats())):  # nodes of exported graphs end so
             place = where("stages", i, word, "name")
             raise RecipeError(place, f"name {name!r} ends like a graph file", "choose another")

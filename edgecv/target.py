@@ -28,6 +28,8 @@ from edgecv.address import check_python, parse
 from edgecv.backends import ENGINES, facts, reference
 from edgecv.errors import DeviceError, RecipeError, TargetError
 
+GPU = ("gpu", "cuda", "nvidia")  # names of no profile that people try
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -209,6 +211,8 @@ def _find(name: str) -> Path:
                 return path.resolve()
     near = difflib.get_close_matches(name, names(), 1)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names())}"
+    if name.lower() in GPU:
+        hint = "for an NVIDIA GPU: tensorrt, rtx or jetson-orin"
     raise TargetError(f"target {name!r}", "unknown target", hint)
 
 

@@ -16,6 +16,17 @@ from edgecv.errors import RecipeError
 _SHOWN = 200  # characters of a wrong value
 # In place of a line number: the value came from `--set`.
 SET = -1
+# pydantic's phrases -> plainer ones
+PLAIN = (
+    (", unable to parse string as an integer", ""), (", unable to parse string as a number", ""),
+    (", unable to interpret input", ""), (", got a number with a fractional part", ""),
+    ("Input should be a valid integer", "must be a whole number"),
+    ("Input should be a valid number", "must be a number"),
+    ("Input should be a valid boolean", "must be true or false"),
+    ("Input should be a valid string", "must be text"),
+    ("Input should be a valid list", "must be a list"),
+    ("Input should be", "must be"), ("Input should", "must"),
+)  # fmt: skip
 
 
 class Where:
@@ -101,6 +112,8 @@ def _first(error: ValidationError) -> tuple[list[Any], str]:
     if first["type"] == "missing":
         return place, "missing"
     message = first["msg"].removeprefix("Value error, ")
+    for theirs, ours in PLAIN:
+        message = message.replace(theirs, ours)
     # of several keys together the message names what was found
     return place, f"{message}, found {short(first['input'])}" if place else message
 

@@ -180,7 +180,7 @@ def test_weights_of_another_network_do_not_fit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "is no Model folder"),
+        (None, "is not a Model folder"),
         ("", "is not JSON"),
         ("[]", "schema None"),
         ("{}", "schema None"),

@@ -158,7 +158,7 @@ def test_an_engine_brings_a_format_of_graph_of_its_own(toy: Callable, room: Path
 
 @pytest.mark.parametrize(
     ("graph", "said"),
-    [("tflite", "Toy reads no 'tflite', but onnx or toy"), ("5", "Input should be a valid string")],
+    [("tflite", "Toy reads no 'tflite', but onnx or toy"), ("5", "must be text")],
 )
 def test_a_profile_asks_for_what_its_engine_reads(
     edgecv: Callable, room: Path, graph: str, said: str

@@ -164,7 +164,7 @@ def _size(value: int | tuple[int, int] | None) -> tuple[int, int] | None:
         return None
     sides = (value, value) if isinstance(value, int) else tuple(value)
     if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
-        raise RecipeError("--input-size", f"{value!r} is no size", "224, or (height, width)")
+        raise RecipeError("--input-size", f"{value!r} is not a size", "224, or (height, width)")
     return sides
 
 

@@ -107,6 +107,8 @@ def check(bundle: Path, against: Path | None, seen: str, samples: int | None, th
     if samples is not None and not seen:
         raise RecipeError("--samples", "no images are given", "--images or --evaluate")
     for path in filter(None, (bundle, against)):
+        if path.suffix not in (BUNDLE, ".onnx"):
+            raise RecipeError(str(path), "is not a bundle", "give a .edgecv file")
         if not seen and path.suffix == ".onnx":
             hint = "give a bundle, or --images or --evaluate for what its integers cost"
             raise RecipeError(str(path), "is a file, and a bundle is what is timed", hint)

@@ -25,11 +25,19 @@ def existing(text: str) -> Path:
     return path
 
 
+def names(text: str) -> list[str]:
+    """An argparse type: "cpu" or "cpu,openvino"."""
+    found = [name.strip() for name in text.split(",")]
+    if not all(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not cpu, or cpu,openvino")
+    return found
+
+
 def seconds(text: str) -> float:
     """An argparse type: "30s", "2m" or "30" in seconds."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|m|min)?", text.strip())
     if not match or float(match[1]) <= 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time: 30s or 2m")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time: 30s or 2m")
     return float(match[1]) * (60.0 if match[2] in ("m", "min") else 1.0)
 
 

@@ -139,6 +139,7 @@ def register(command: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     try:
+        from edgecv import step_words
         from edgecv.console import Progress
         from edgecv.exporting import export
     except ImportError as e:
@@ -147,7 +148,8 @@ def export(options: argparse.Namespace) -> int:
     from edgecv.api.export_options import request_of
 
     request = request_of(options.model, _targets(options.target), _words(options))
-    with Progress(quiet=options.json) as progress:
+    words = step_words.of_export(bool(request.calibration), bool(request.evaluate))
+    with Progress(options.json, words) as progress:
         found = export(request, options.out, progress)
     code = max(map(_code, found.values()))
     if options.json:
@@ -303,7 +305,7 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     parts = text.lower().split("x")
     if len(parts) > 2 or not all(p.isdigit() and int(p) > 0 for p in parts):
-        raise RecipeError("--input-size", f"{text!r} is no size", "224, or 192x256 (HxW)")
+        raise RecipeError("--input-size", f"{text!r} is not a size", "224, or 192x256 (HxW)")
     return int(parts[0]), int(parts[-1])
 
 
@@ -314,7 +316,7 @@ def _numbers(name: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(p) for p in text.split(","))
     except ValueError:
         hint = "127 or 123.7,116.3,103.5"
-        raise RecipeError(name, f"{text!r} is no list of numbers", hint) from None
+        raise RecipeError(name, f"{text!r} is not a number, or numbers with commas", hint) from None
 
 
 def _words(options: argparse.Namespace) -> ExportOptions:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import add_limits, add_trust, limits_of
+from edgecv.commands.common import add_limits, add_trust, limits_of, names
 from edgecv.commands.reporting import at_the_end
 from edgecv.errors import missing
 from edgecv.terminal import print_json
@@ -25,7 +25,12 @@ def register(command: Any) -> None:
             help="override, e.g. prune.ratio=0.4 or seed=1; may be repeated",
         )  # fmt: skip
         made.add_argument(
-            "--target", action="append", default=[], help="this target only; may be repeated"
+            "--target",
+            action="extend",
+            default=[],
+            type=names,
+            metavar="NAME[,NAME]",
+            help="these targets only; may be repeated",
         )
         add_limits(made)
         if handler is run:

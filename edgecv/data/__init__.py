@@ -141,8 +141,9 @@ def parse(source: str) -> Source:
     if _FUNCTION.fullmatch(source):
         return Source("function", source)
     if source and _is_folder(source):
-        raise DataError("data", f"{source!r} names no kind", f"write imagefolder:{source}, "
-                        "or data: {images: ...} where there are no labels")  # fmt: skip
+        raise DataError("data", f"{source!r} does not say what is in it", f"imagefolder:{source} "
+                        "where each class has a folder; without labels data: {images: ...}, or "
+                        f"--calibration {source}")  # fmt: skip
     close = difflib.get_close_matches(kind, (*PATHS, *_NAMES), n=1)
     sources = "imagefolder:PATH, npz:PATH, coco:JSON, yolo:DATA.yaml, voc:DIR, masks:DIR, "
     sources += "table:FILE.csv, "

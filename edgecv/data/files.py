@@ -166,7 +166,8 @@ def calibration_images(folder: Path) -> list[Path]:
     Raises DataError where the folder is missing or holds no image.
     """
     if not folder.is_dir():
-        raise DataError(str(folder), "no such folder", "give a folder of images")
+        what = "is a file, not a folder of images" if folder.is_file() else "no such folder"
+        raise DataError(str(folder), what, "give a folder of images, an .npy or an .npz file")
     found = image_files(folder)
     if not found:
         hint = f"put a few hundred images in it ({' '.join(SUFFIXES)})"

@@ -33,7 +33,9 @@ def kind(path: Path) -> str:
         with path.open("rb") as file:
             begin = file.read(64)
     except FileNotFoundError:
-        raise ModelError(where, "no such file", f"looked up as {path}") from None
+        raise ModelError(
+            where, "no such file", "" if str(path) == where else f"looked up as {path}"
+        ) from None
     except OSError as e:
         raise ModelError(where, f"cannot be read: {e.strerror}") from None
     if begin.startswith(b"version https://git-lfs"):

@@ -102,8 +102,10 @@ def _function(name: str) -> ast.FunctionDef:
 def _place(name: str) -> tuple[str, str]:
     """The module and the function of a network. Raises ModelError for an unknown name."""
     if name not in _BUILDERS:
-        close = difflib.get_close_matches(str(name), names(), n=1)
+        close = difflib.get_close_matches(str(name), names(), n=1, cutoff=0.7)
         hint = f"did you mean {close[0]}?" if close else f"the zoo has {', '.join(names())}"
+        if not close and Path(f"{name}.py").is_file():
+            hint = f"for {name}.py in this folder write {name}:FUNCTION"
         raise ModelError("zoo", f"no network named {name!r}", hint)
     module, function = _BUILDERS[name].split(":")
     return module, function

@@ -312,7 +312,7 @@ EXPORTS = (
     Case("blanks", nothing, ("unrecognized arguments: 0.5 0.5", "--mean M[,M,M]"),
          ("mynet:make", "--target", "cpu", "--mean", "0.5", "0.5", "0.5")),
     Case("photo", lambda f: (f / "cat.jpg").write_bytes(b"\xff\xd8"),
-         ("cat.jpg", "is no network that can come in"), ("./cat.jpg", "--target", "cpu")),
+         ("cat.jpg", "is not a network that can be read"), ("./cat.jpg", "--target", "cpu")),
     Case("target", nothing, ("cpuu", "did you mean"), ("mynet:make", "--target", "cpuu")),
     Case("precision", nothing, ("--precision", "does not offer fp32", "int8"),
          ("mynet:make", "--target", "edgetpu")),

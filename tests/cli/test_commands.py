@@ -379,7 +379,7 @@ def test_host_commands_name_the_extra_that_they_need(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("rnu",), "invalid choice: 'rnu'"),
+        (("rnu",), "no command 'rnu'"),
         (("verify", "nowhere.edgecv"), "nowhere.edgecv: no such file"),
         (("bench", "--rounds", "many", "x"), "--rounds: invalid int value: 'many'"),
         (("export", "resnet8", "--target", "cpu"), "--out"),

@@ -172,7 +172,7 @@ def test_what_is_no_baseline_is_refused_and_left_alone(
         (("{fast}", "missing.edgecv"), "missing.edgecv: no such file"),
         (("{fast}", "{fast}", "--max-slowdown", "fast"), "'fast' is no percentage"),
         (("{fast}", "{fast}", "--max-slowdown=-5%"), "'-5%' is no percentage"),
-        (("{fast}", "{fast}", "--budget", "soon"), "'soon' is no time"),
+        (("{fast}", "{fast}", "--budget", "soon"), "'soon' is not a time"),
         (("{fast}", "{fast}", "--threads", "0"), "--threads: is 0"),
         (("{fast}", "{fast}", "--junit", "nowhere/x.xml"), "its folder is not there"),
         (("{fast}", "{fast}", "--update"), "is no name of a baseline file"),

@@ -124,7 +124,7 @@ def test_what_is_wrong_by_its_best_entries_says_so(capsys: pytest.CaptureFixture
         (("{int8}",), "what it was made from is not here"),
         (("{int8}", "--against", "{fp32}", "--samples", "0"), "--samples: is 0"),
         (("{folder}",), "is a folder, not a bundle"),
-        (("{int8}", "--against", "{folder}"), "is no Model folder"),
+        (("{int8}", "--against", "{folder}"), "is not a Model folder"),
         (("{int8}", "--against", "{folder}/mynet.py"), "not a readable bundle"),
         (("{int8}", "--against", "missing.onnx"), "no such file"),
         (("{int8}", "--against", "{fp32}", "--images", "{folder}/mynet.py"), "is no folder"),

@@ -155,7 +155,7 @@ def test_a_profile_without_a_device_is_told_the_key() -> None:
     [
         ("device: ssh://pi:secret@rpi5", "device: holds a password"),
         ("device: pi@rpi5", "device: is not an ssh:// address"),
-        ("device: 3", "device: Input should be a valid string"),
+        ("device: 3", "device: must be text"),
         ("device_python: 'python3; reboot'", "device_python: is not the path of a program"),
     ],
 )
