@@ -26,6 +26,7 @@ from pydantic import (
 from edgecv import strict_yaml
 from edgecv.address import check_python, parse
 from edgecv.backends import ENGINES, facts, reference
+from edgecv.checking import plain
 from edgecv.errors import DeviceError, RecipeError, TargetError
 
 GPU = ("gpu", "cuda", "nvidia")  # names of no profile that people try
@@ -161,7 +162,7 @@ def load(name: str, features: Collection[str] | None = None) -> Target:
     except ValidationError as e:
         first = e.errors()[0]
         key = ".".join(str(p) for p in first["loc"])
-        what = first["msg"].removeprefix("Value error, ")
+        what = plain(first["msg"])
         raise TargetError(f"targets/{name}: {key}", what, "see docs/targets.md") from None
 
 

@@ -111,11 +111,17 @@ def _first(error: ValidationError) -> tuple[list[Any], str]:
     place = [k for k in first["loc"] if k not in ("int", "tuple[int, int]")]
     if first["type"] == "missing":
         return place, "missing"
-    message = first["msg"].removeprefix("Value error, ")
-    for theirs, ours in PLAIN:
-        message = message.replace(theirs, ours)
+    message = plain(first["msg"])
     # of several keys together the message names what was found
     return place, f"{message}, found {short(first['input'])}" if place else message
+
+
+def plain(message: str) -> str:
+    """A complaint of pydantic's in the words of all others."""
+    message = message.removeprefix("Value error, ")
+    for theirs, ours in PLAIN:
+        message = message.replace(theirs, ours)
+    return message
 
 
 def _about(cls: type[BaseModel], name: str) -> str:

@@ -167,7 +167,7 @@ def test_no_answer_is_a_riddle() -> None:
         text = "\n".join(lines)
         if code != "[0]":
             assert lines[-1].startswith("error: "), command
-        for inner in ("Traceback", "data:train", "data:test", "bundle:", "measure:", "(a bug",
+        for inner in ("Traceback", "data:train", "data:test", "@cpu", "measure:", "(a bug",
                       "NoneType", "object at 0x"):  # fmt: skip
             assert inner not in text, command
 
