@@ -26,8 +26,8 @@ from pydantic import (
 from edgecv import strict_yaml
 from edgecv.address import check_python, parse
 from edgecv.backends import ENGINES, facts, reference
-from edgecv.checking import plain
 from edgecv.errors import DeviceError, RecipeError, TargetError
+from edgecv.yaml_validation import plain
 
 GPU = ("gpu", "cuda", "nvidia")  # names of no profile that people try
 
