@@ -105,7 +105,7 @@ def report(done: float, total: float, note: str = "") -> None:
 def unpack(data: dict[str, Any]) -> dict[str, Any]:
     """The answer that `serve` wrote. Raises the EdgecvError that it holds instead."""
     if "error" in data:
-        raise _revive(data["error"])
+        raise revive(data["error"])
     return dict(data["answer"])
 
 
@@ -140,7 +140,8 @@ def death(code: int, last: str) -> str:
     return f"the engine's process ended with code {code}{said}"
 
 
-def _revive(error: list[str]) -> EdgecvError:
+def revive(error: list[str]) -> EdgecvError:
+    """The error whose type, where, what and hint these are."""
     name, *facts = error
     kind = getattr(errors, name, EngineError)
     known = isinstance(kind, type) and issubclass(kind, EdgecvError)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 from rich.text import Text
 
 from edgecv import tasks
+from edgecv.execute import Outcome
 from edgecv.limits import fidelity_of
 from edgecv.nodes import Node
-from edgecv.pipeline import Outcome, Planned
+from edgecv.pipeline import Planned
 from edgecv.report.words import decibel, fidelity
 from edgecv.terminal import printable
 from edgecv.text_table import precision, table
@@ -26,8 +28,8 @@ MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
 
 
 class Progress:
-    """A pipeline Reporter: bars on a terminal, silence when quiet; elsewhere a line per step, and
-    one in a minute of a step that takes longer.
+    """An `execute.Reporter`: a bar for each step that runs on a terminal, silence when quiet;
+    elsewhere a line per step, and one in a minute of a step that takes longer.
     """
 
     def __init__(
@@ -42,14 +44,13 @@ class Progress:
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
-            TextColumn("[dim]{task.fields[note]}"),
+            TextColumn("[dim]{task.fields[left]} {task.fields[note]}"),
             console=self.console,
             transient=True,
             disable=not self.live,
         )
-        self.whole = self.bars.add_task("recipe", total=None, note="")
-        self.one = self.bars.add_task("", total=None, note="", visible=False)
-        self.node, self.said = "", time.monotonic()
+        self.whole = self.bars.add_task("recipe", total=None, note="", left="")
+        self.running: dict[str, _Step] = {}
 
     def __enter__(self) -> Progress:
         self.bars.start()
@@ -65,23 +66,64 @@ class Progress:
 
     def start(self, node: Node, index: int, total: int) -> None:
         self.bars.update(self.whole, completed=index, total=total)
-        self.bars.reset(self.one, total=None, description=self.words(node), note="", visible=True)
-        self.node, self.said = self.words(node), time.monotonic()
+        bar = self.bars.add_task(self.words(node), total=None, note="", left="")
+        self.running[node.id] = _Step(bar, time.monotonic())
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        self.bars.update(self.one, completed=done, total=total, note=printable(note))
-        if not (self.quiet or self.live) and time.monotonic() - self.said >= SILENCE:
-            self.said = time.monotonic()
+    def progress(self, node: Node, done: float, total: float, note: str = "") -> None:
+        step, now = self.running.get(node.id), time.monotonic()
+        if step is None:  # what is made again for one that runs
+            return
+        left = _left(step.left(done, total, now))
+        self.bars.update(step.bar, completed=done, total=total, note=printable(note), left=left)
+        if not (self.quiet or self.live) and now - step.said >= SILENCE:
+            step.said = now
             share = f"{100 * done / max(total, 1):.0f}%"
-            self.console.print(Text(printable(f"… {self.node}  {share}  {note}")))
+            said = (word for word in (self.words(node), share, left, note) if word)
+            self.console.print(Text(printable(f"… {'  '.join(said)}")))
 
     def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None:
-        self.bars.update(self.one, visible=False)
+        step = self.running.pop(node.id, None)
+        if step is not None:
+            self.bars.remove_task(step.bar)
         if self.quiet or (status == "reused" and not self.live):
             return
         line = f"{MARKS[status]} {self.words(node)}"
         line += f"  {seconds:.1f} s" if status == "made" else f"  {status}"
         self.console.print(Text(printable(f"{line}  {note}" if note else line)))
+
+
+@dataclass
+class _Step:
+    """A step that runs. said: when it was last spoken of
+
+    first: (seconds, done, total) from which on its pace is known: a step that was interrupted goes
+    on in its middle, and one in several parts begins to count again
+    """
+
+    bar: TaskID
+    said: float
+    first: tuple[float, float, float] | None = None
+    done: float = 0.0
+
+    def left(self, done: float, total: float, now: float) -> float | None:
+        """Seconds that the rest takes at the pace so far; None where that is not known."""
+        before, self.done = self.done, done
+        if self.first is None or self.first[2] != total or done < before:
+            self.first = now, done, total
+            return None
+        began, at, _ = self.first
+        if done <= at or now <= began:
+            return None
+        return (total - done) * (now - began) / (done - at)
+
+
+def _left(seconds: float | None) -> str:
+    """As people say it: "2:05 left", "1:10:00 left"."""
+    if seconds is None:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02} left" if hours else f"{minutes}:{rest:02} left"
 
 
 HEAD = ("target", "step", "precision", "p50 ms", "p90", "p99", "× fp32", "cpu ×", "KB",

@@ -31,6 +31,7 @@ from edgecv import (
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
 from edgecv.errors import BundleError, DataError, EdgecvError, RecipeError
+from edgecv.execute import Reporter
 from edgecv.graph_files import is_pinned
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits, judge
@@ -148,13 +149,15 @@ class Exported:
 def export(
     request: Request,
     out: Path,
-    reporter: pipeline.Reporter | None = None,
+    reporter: Reporter | None = None,
     store: Path | None = None,
+    jobs: int | None = 1,
 ) -> dict[str, Exported | EdgecvError]:
     """Export, quantize, compile, prove, and write a bundle with the engine's files beside it for
     each target: what was written, or why it could not be, by target in the order asked for.
 
     store: a folder that keeps the steps for the exports to come; without it nothing is kept
+    jobs: steps that are done at once, as `pipeline.run` has it
     Raises EdgecvError where no target got a bundle; nothing is written to `out` then.
     """
     pipeline.check_space(out)
@@ -163,7 +166,7 @@ def export(
         compare = bool(request.limits)
         kept_in = Store(store or Path(room))
         with _in_options():
-            outcome = pipeline.run(recipe, out, reporter, kept_in, compare=compare)
+            outcome = pipeline.run(recipe, out, reporter, kept_in, compare, jobs)
         step = recipe.steps[-1]
         ends = {t.name: f"bundle:{step.name}@{t.name}" for t in recipe.targets}
         failed: dict[str, EdgecvError] = {}

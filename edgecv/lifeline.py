@@ -31,6 +31,7 @@ def started(
     environment: Mapping[str, str],
     stdout: int | IO[str] | None = subprocess.PIPE,
     stderr: int | IO[str] | None = subprocess.STDOUT,
+    stdin: int = subprocess.DEVNULL,
 ) -> Iterator[subprocess.Popen[str]]:
     """A running command whose Python calls `watch`; it is over when the block is left.
 
@@ -44,7 +45,7 @@ def started(
         try:
             process = subprocess.Popen(
                 list(command),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 env={**environment, **told},

@@ -27,6 +27,11 @@ def is_live(builder: str) -> bool:
     return builder.startswith(SCHEME)
 
 
+def is_any_held() -> bool:
+    """Whether there is a network that only this process has."""
+    return bool(_HELD)
+
+
 def called(builder: str) -> str:
     """The name of the object's class."""
     return builder.removeprefix(SCHEME).partition("#")[0]

@@ -49,7 +49,8 @@ ONNX_TEACHER = "edgecv.distillation.teacher_onnx"
 
 @dataclass(frozen=True)
 class Node:
-    """One thing to make. inputs: role -> node id; per_target nodes may fail alone."""
+    """One thing to make. inputs: role -> node id; per_target nodes may fail alone; measures: its
+    maker times something, and wants the machine for itself."""
 
     id: str
     kind: str
@@ -60,6 +61,7 @@ class Node:
     target: Target | None = None
     precision: str = "fp32"
     facts: dict[str, Any] = field(default_factory=dict)
+    measures: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -167,7 +169,11 @@ class Expansion:
         if step.teacher_file:
             key["teacher"] = {"content": file_digest(step.teacher_file)}
             facts["files"] = {"teacher": step.teacher_file}
-        self._add(Node(step.name, "stage", inputs, key, step.stage, step.name, facts=facts))
+        made = Node(
+            step.name, "stage", inputs, key, step.stage, step.name,
+            facts=facts, measures=bool(measured),
+        )  # fmt: skip
+        self._add(made)
 
     def _teaching(self, step: Step) -> tuple[str, ...]:
         """Modules that bring a step its teacher, where one comes from outside."""
@@ -194,7 +200,8 @@ class Expansion:
             "device": target.device,
             **code((*MEASURING, *([AWAY] if target.device else [])), (target.backend,)),
         }
-        self._add(Node(f"measure:{target.name}", "measure", inputs, key, target=target))
+        name = f"measure:{target.name}"
+        self._add(Node(name, "measure", inputs, key, target=target, measures=True))
 
     def measured(self) -> Iterator[str]:
         """Names of the steps that become bundles: references first, then what is shipped."""
@@ -316,7 +323,9 @@ class Expansion:
             key |= self._task()
             if limits.latency_ms or limits.latency_ratio:
                 key["machine"] = processor(target.threads)
-        return self._add(Node(name, "stage", inputs, key, stage, step, target))
+        # a search may profile layers, whatever its limits are
+        made = Node(name, "stage", inputs, key, stage, step, target, measures=bool(limits))
+        return self._add(made)
 
 
 def stage_key(

@@ -2,48 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from edgecv import builder_trust, making, source_trust
-from edgecv.errors import (
-    DeviceError,
-    DeviceLostError,
-    EdgecvError,
-    EngineError,
-    MissingExtraError,
-    ParityError,
-    StoreError,
-    UnsupportedError,
-)
+from edgecv import builder_trust, live_network, side_by_side, source_trust
+from edgecv.errors import StoreError
+from edgecv.execute import Execution, Outcome, Reporter, Silent
 from edgecv.measuring import facts
 from edgecv.nodes import Expansion, Node
 from edgecv.recipe import Recipe
 from edgecv.store import Key, Store, disk_errors, publish
-
-log = logging.getLogger(__name__)
-
-
-class Reporter(Protocol):
-    """What a run tells while it works."""
-
-    def start(self, node: Node, index: int, total: int) -> None: ...
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
-    def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None: ...
-
-
-class Silent:
-    """A Reporter that says nothing."""
-
-    def start(self, node: Node, index: int, total: int) -> None: ...
-    def progress(self, done: int, total: int, note: str = "") -> None: ...
-    def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,18 +25,6 @@ class Planned:
     node: Node
     action: str
     why: tuple[str, ...] = ()
-
-
-@dataclass
-class Outcome:
-    """What a run made: node id -> result folder, and what went wrong for single targets."""
-
-    expansion: Expansion
-    folders: dict[str, Path] = field(default_factory=dict)
-    failures: dict[str, EdgecvError] = field(default_factory=dict)
-    made: list[str] = field(default_factory=list)
-    reused: list[str] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 def plan(recipe: Recipe, store: Store) -> list[Planned]:
@@ -149,129 +109,26 @@ def run(
     reporter: Reporter | None = None,
     store: Store | None = None,
     compare: bool = True,
+    jobs: int | None = 1,
 ) -> Outcome:
     """Make every node that is not in the store yet (without fp32 references
     and latencies when not `compare`).
 
+    jobs: nodes that are made at once, each in a process of its own (`edgecv.side_by_side`); None
+          is as many as there are cores for. The results are the same.
     A step that fails for one target is a failed row; a step that all targets need stops the run.
     Raises EdgecvError; whatever was finished is kept.
     """
-    reporter, store = reporter or Silent(), store or Store(out / "store")
-    expansion = Expansion(recipe, compare)
-    outcome = Outcome(expansion)
+    store = store or Store(out / "store")
+    execution = Execution(Outcome(Expansion(recipe, compare)), store, reporter or Silent())
+    jobs = side_by_side.default(recipe.threads) if jobs is None else jobs
     with store.locked(), source_trust.own(), builder_trust.named(recipe.builders()):
-        total = len(expansion.nodes)
-        for index, node in enumerate(expansion.nodes.values()):
-            _visit(node, outcome, store, reporter, (index, total))
-    return outcome
-
-
-# Failures that belong to one engine or one graph, and leave the other targets alone.
-CONTAINED = (
-    EngineError,
-    MissingExtraError,
-    ParityError,
-    UnsupportedError,
-    DeviceError,
-    DeviceLostError,
-)
-
-
-def _visit(
-    node: Node, outcome: Outcome, store: Store, reporter: Reporter, place: tuple[int, int]
-) -> None:
-    if node.kind == "measure":
-        node = _without_failed(node, outcome)
-    blocked = [name for name in node.inputs.values() if name in outcome.failures]
-    if blocked:
-        outcome.failures[node.id] = outcome.failures[blocked[0]]
-        return
-    found = store.get(node.digest)
-    if found and not (_leaves_the_store(node) and _damaged(node, store)):
-        outcome.folders[node.id] = found
-        outcome.reused.append(node.id)
-        store.remember(node.id, node.key)
-        reporter.finish(node, "reused", 0.0)
-        return
-    reporter.start(node, *place)
-    began = time.perf_counter()
-    try:
-        outcome.folders[node.id] = _make(node, outcome, store, reporter)
-    except CONTAINED as e:
-        if not node.per_target:
-            raise
-        store.discard(node.digest)
-        outcome.failures[node.id] = e
-        status = "unavailable" if isinstance(e, MissingExtraError) else "failed"
-        reporter.finish(node, status, time.perf_counter() - began, str(e))
-        return
-    outcome.made.append(node.id)
-    outcome.seconds[node.id] = time.perf_counter() - began
-    reporter.finish(node, "made", outcome.seconds[node.id])
-
-
-def _leaves_the_store(node: Node) -> bool:
-    """Whether what it holds is published or told at the end of every run."""
-    return node.kind in ("bundle", "measure") or (node.kind == "stage" and not node.per_target)
-
-
-def _damaged(node: Node, store: Store) -> bool:
-    """Whether a kept result is not what was written; said where it is."""
-    file = store.damage(node.digest)
-    if file:
-        log.warning("%s: %s was damaged on the disk: made again", node.id, file)
-    return bool(file)
-
-
-def _mend(names: Iterable[str], outcome: Outcome, store: Store, reporter: Reporter) -> None:
-    """Make again what is about to be read and is no longer what was written."""
-    for name in names:
-        node = outcome.expansion.nodes[name]
-        if name in outcome.reused and _damaged(node, store):
-            outcome.folders[name] = _make(node, outcome, store, reporter)
-            outcome.reused.remove(name)
-            outcome.made.append(name)
-            reporter.finish(node, "made", 0.0)
-
-
-def _without_failed(node: Node, outcome: Outcome) -> Node:
-    """A measurement goes on with the bundles that could be made."""
-    good = {k: v for k, v in node.inputs.items() if v not in outcome.failures}
-    if len(good) == len(node.inputs):
-        return node
-    nodes = outcome.expansion.nodes
-    key = {**node.key, "inputs": {role: nodes[name].digest for role, name in good.items()}}
-    return Node(node.id, node.kind, good, key, target=node.target)
-
-
-def _make(node: Node, outcome: Outcome, store: Store, reporter: Reporter) -> Path:
-    resumable = bool(node.stage and node.stage.resumable)
-    decoded = [n for n in ("data:train", "data:test") if n in outcome.folders and n != node.id]
-    _mend(dict.fromkeys((*decoded, *node.inputs.values())), outcome, store, reporter)
-    began = time.perf_counter()
-    with disk_errors(store.root):
-        work = making.Work(
-            expansion=outcome.expansion,
-            node=node,
-            inputs={role: outcome.folders[name] for role, name in node.inputs.items()},
-            images={
-                split: outcome.folders[f"data:{split}"]
-                for split in ("train", "test")
-                if f"data:{split}" in outcome.folders
-            },
-            out=store.begin(node.digest, resumable),
-            progress=reporter.progress,
-        )
-        try:
-            making.make(work)
-        except EdgecvError:
-            store.discard(node.digest)
-            raise
-        except OSError:
-            if not resumable:
-                store.discard(node.digest)
-            raise
-        return store.commit(node.id, node.digest, node.key, time.perf_counter() - began)
+        if jobs > 1 and not live_network.is_any_held():
+            side_by_side.run(execution, jobs)
+        else:
+            for node in execution.outcome.expansion.nodes.values():
+                execution.visit(node)
+    return execution.outcome
 
 
 MODEL_FILES = {"model.json", "weights.safetensors"}

@@ -56,12 +56,12 @@ from edgecv import __version__, history, tasks
 from edgecv.backends import every
 from edgecv.benchmark.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
+from edgecv.execute import Outcome
 from edgecv.limits import Limits, expected_drop, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model import Model
 from edgecv.nodes import Node
-from edgecv.pipeline import Outcome
 from edgecv.recipe import Recipe
 from edgecv.store import digest, disk_errors, seconds_of, write_atomic
 from edgecv.versions import versions

@@ -134,10 +134,10 @@ def test_the_page_has_every_name() -> None:
 
 # Of a command: words of its own, and the keyword that stands for an option of another name.
 COMMANDS = {
-    "export": (set(), {"target": "targets"}), "bench": ({"profile"}, {}),
+    "export": ({"_q", "quiet"}, {"target": "targets"}), "bench": ({"profile"}, {}),
     "gate": ({"update", "junit", "summary"}, {}), "parity": (set(), {}), "why": (set(), {}),
     "predict": (set(), {}),
-    "run": (set(), {"set": "settings", "target": "targets", "no_report": "report"}),
+    "run": ({"_q", "quiet"}, {"set": "settings", "target": "targets", "no_report": "report"}),
 }  # fmt: skip
 
 

@@ -84,21 +84,27 @@ def telling(progress: Progress | None) -> Callable[..., None]:
 
 
 class Steps:
-    """A `pipeline.Reporter` that tells a Progress: done and total count the steps of the run."""
+    """An `edgecv.execute.Reporter` that tells a Progress; done and total count steps of the run."""
 
     def __init__(self, tell: Progress | None) -> None:
         self._tell = telling(tell)
-        self._index, self._total, self._name = 0, 1, ""
+        self._done, self._total = 0, 1
+        self._shares: dict[str, float] = {}  # of the steps that run
 
     def start(self, node: Node, index: int, total: int) -> None:
-        self._index, self._total, self._name = index, total, node.id
-        self._tell(index, total, node.id)
+        self._done, self._total, self._shares[node.id] = index, total, 0.0
+        self._say(node.id)
 
-    def progress(self, done: int, total: int, note: str = "") -> None:
-        share = min(1.0, done / total) if total else 0.0
-        self._tell(self._index + share, self._total, f"{self._name} {note}".strip())
+    def progress(self, node: Node, done: float, total: float, note: str = "") -> None:
+        if node.id in self._shares:
+            self._shares[node.id] = min(1.0, done / total) if total else 0.0
+        self._say(f"{node.id} {note}".strip())
 
     def finish(self, node: Node, status: str, seconds: float, note: str = "") -> None:
         del seconds
-        if node.id == self._name:
-            self._tell(self._index + 1, self._total, f"{node.id} {status} {note}".strip())
+        if self._shares.pop(node.id, None) is not None:
+            self._done += 1
+            self._say(f"{node.id} {status} {note}".strip())
+
+    def _say(self, note: str) -> None:
+        self._tell(self._done + sum(self._shares.values()), self._total, note)

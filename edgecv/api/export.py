@@ -69,6 +69,7 @@ def export(
     out: StrPath,
     progress: Progress | None = None,
     failed: dict[str, EdgecvError] | None = None,
+    jobs: int | None = 1,
     **options: Unpack[ExportOptions],
 ) -> list[Bundle]:
     """Export, quantize, compile and prove a network: a bundle for each target, in their order.
@@ -80,6 +81,8 @@ def export(
     progress: called as progress(done, total, note), in steps
     failed:   where a dict is given, the error of a target that got no bundle, or none within the
               limits, is put there by the target's name, and the others are returned
+    jobs:     steps that are done at once, each in a process of its own, measurements alone; None:
+              as many as there are cores for. A network that is an object is worked on in this one
     options:  the words of `edgecv.api.export_options.ExportOptions`
 
     Raises EdgecvError of the first target that failed, once all were tried: UnsupportedError,
@@ -92,7 +95,7 @@ def export(
     trust = options.pop("trust", False)
     with taken(model, options) as (name, words), source_trust.telling(trust):
         request = request_of(name, one_or_several(targets), words)
-        found = exporting.export(request, Path(out), Steps(progress))
+        found = exporting.export(request, Path(out), Steps(progress), jobs=jobs)
     written = {t: one for t, one in found.items() if not isinstance(one, EdgecvError)}
     notes = tuple(map(spelled, remarks(request, written)))
     made: list[Bundle] = []

@@ -15,8 +15,8 @@ from edgecv.errors import RecipeError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from edgecv.execute import Outcome, Reporter
     from edgecv.limits import Limits
-    from edgecv.pipeline import Outcome, Reporter
     from edgecv.recipe import Recipe, Settings
 
 
@@ -91,6 +91,7 @@ def run(
     trust: bool = False,
     report: bool = False,
     progress: Progress | None = None,
+    jobs: int | None = 1,
 ) -> Results:
     """Run a recipe: train, compress, compile, measure. What `out` holds of it already is reused,
     and what was interrupted goes on.
@@ -104,6 +105,8 @@ def run(
     trust:    run the code that a Model folder names
     report:   also write report.html
     progress: called as progress(done, total, note), in steps
+    jobs:     steps that are done at once, each in a process of its own, measurements alone; None:
+              as many as there are cores for
     Raises RecipeError, TargetError: before anything runs; DataError, ModelError, StageError: a
     step that all targets need failed; StoreError. One target's own failure is a row's status.
     """
@@ -115,7 +118,7 @@ def run(
     checked, source = loaded(recipe, given, only, limits.checked(said))
     folder = path_of(out) or Path("runs") / checked.name
     with source_trust.telling(trust):
-        data = made(checked, source, folder, Steps(progress))[1]
+        data = made(checked, source, folder, Steps(progress), jobs)[1]
         page = _page(folder) if report else None
     return Results(
         tuple(_row(row, folder) for row in data["results"]), folder, page,
@@ -144,13 +147,17 @@ def loaded(
 
 
 def made(
-    recipe: Recipe, source: dict[str, Any], out: Path, reporter: Reporter
+    recipe: Recipe,
+    source: dict[str, Any],
+    out: Path,
+    reporter: Reporter,
+    jobs: int | None = 1,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Run it and write what it made into `out`: also results.json, which comes back."""
     from edgecv import pipeline, results
 
     pipeline.check_space(out)
-    outcome = pipeline.run(recipe, out, reporter)
+    outcome = pipeline.run(recipe, out, reporter, jobs=jobs)
     pipeline.publish_results(outcome, out)
     data = results.collect(outcome, source)
     results.write(data, out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import re
 import sys
 from collections.abc import Callable
@@ -73,6 +74,32 @@ class Bar:
         bar = "━" * full + "─" * (self.width - full)
         print(f"\r\x1b[K{self.title} {bar} {printable(note)}", end="", file=sys.stderr, flush=True)
         self.drawn = True
+
+
+def _count(text: str) -> int:
+    """An argparse type: 1 or more."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of processes: 1 or more")
+    return int(text)
+
+
+def add_jobs(command: Any) -> None:
+    """Options of commands that make many things: how many at once, and what is said meanwhile."""
+    command.add_argument(
+        "--jobs", type=_count, metavar="N",
+        help="steps that are done at once, each in a process of its own; measurements are alone "
+        "(default: as many as there are cores for)",
+    )  # fmt: skip
+    command.add_argument(
+        "-q", "--quiet", action="store_true", help="say nothing but the result and errors"
+    )
+
+
+def is_quiet(options: argparse.Namespace) -> bool:
+    """Whether there is to be no progress; where --quiet says so, warnings are not said either."""
+    if options.quiet:
+        logging.getLogger("edgecv").setLevel(logging.ERROR)
+    return bool(options.quiet or options.json)
 
 
 def add_limits(command: Any) -> None:

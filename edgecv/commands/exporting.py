@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from edgecv import tasks
-from edgecv.commands.common import add_limits, add_task, add_trust, decode_of
+from edgecv.commands.common import (
+    add_jobs,
+    add_limits,
+    add_task,
+    add_trust,
+    decode_of,
+    is_quiet,
+)
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import NAMES, sentence
 from edgecv.terminal import print_json
@@ -50,6 +57,7 @@ def register(command: Any) -> None:
     )
     add_limits(made)
     add_trust(made)
+    add_jobs(made)
     add_task(made)
     made.add_argument("--samples", type=int, default=256, help="calibration images used (256)")
     made.add_argument(
@@ -149,8 +157,8 @@ def export(options: argparse.Namespace) -> int:
 
     request = request_of(options.model, _targets(options.target), _words(options))
     words = step_words.of_export(bool(request.calibration), bool(request.evaluate))
-    with Progress(options.json, words) as progress:
-        found = export(request, options.out, progress)
+    with Progress(is_quiet(options), words) as progress:
+        found = export(request, options.out, progress, jobs=options.jobs)
     code = max(map(_code, found.values()))
     if options.json:
         shown = [{"target": name, **_shown(one)} for name, one in found.items()]

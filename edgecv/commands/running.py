@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.common import add_limits, add_trust, limits_of, names
+from edgecv.commands.common import add_jobs, add_limits, add_trust, is_quiet, limits_of, names
 from edgecv.commands.reporting import at_the_end
 from edgecv.errors import missing
 from edgecv.terminal import print_json
@@ -36,6 +36,7 @@ def register(command: Any) -> None:
         if handler is run:
             made.set_defaults(resumes=True)
             add_trust(made)
+            add_jobs(made)
             made.add_argument(
                 "--no-report", action="store_true", help="do not write DIR/report.html"
             )
@@ -66,10 +67,11 @@ def run(options: argparse.Namespace) -> int:
     from edgecv.api.run import made, succeeded
     from edgecv.console import Progress, results_table
 
-    if not options.json:
+    quiet = is_quiet(options)
+    if not quiet:
         _tell(recipe)
-    with Progress(quiet=options.json) as progress:
-        outcome, data = made(recipe, source, out, progress)
+    with Progress(quiet) as progress:
+        outcome, data = made(recipe, source, out, progress, options.jobs)
     if options.json:
         print_json(data)
     else:
