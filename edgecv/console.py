@@ -156,7 +156,7 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds "
           "(95% interval)")  # fmt: skip
     made, reused = len(outcome.made), len(outcome.reused)
-    print(f"{made} steps made in {sum(outcome.seconds.values()):.0f} s, {reused} reused")
+    print(f"{made} steps made in {outcome.elapsed_s:.0f} s, {reused} reused")
     print(f"{path}, bundles in {path.parent / 'bundles'}")
 
 

@@ -66,6 +66,7 @@ class Outcome:
     made: list[str] = field(default_factory=list)
     reused: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    elapsed_s: float = 0.0  # of the whole
 
     def settled(self, name: str) -> bool:
         """Whether the node of that name is made, or has failed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,12 +123,14 @@ def run(
     store = store or Store(out / "store")
     execution = Execution(Outcome(Expansion(recipe, compare)), store, reporter or Silent())
     jobs = side_by_side.default(recipe.threads) if jobs is None else jobs
+    began = time.perf_counter()
     with store.locked(), source_trust.own(), builder_trust.named(recipe.builders()):
         if jobs > 1 and not live_network.is_any_held():
             side_by_side.run(execution, jobs)
         else:
             for node in execution.outcome.expansion.nodes.values():
                 execution.visit(node)
+    execution.outcome.elapsed_s = time.perf_counter() - began
     return execution.outcome
 
 

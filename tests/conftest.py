@@ -159,7 +159,7 @@ def finished(project: Path) -> Finished:
     """The recipe, run once from the beginning to the end."""
     pytest.importorskip("torch")
     out = project / "out"
-    done = run_edgecv("run", "tiny.yaml", "--out", out, cwd=project)
+    done = run_edgecv("run", "tiny.yaml", "--out", out, "--jobs", "1", cwd=project)
     assert done.code == 0, done.err
     return Finished(project, out, done)
 
