@@ -136,6 +136,13 @@ def test_a_target_that_fails_leaves_the_others(both) -> None:
         }
 
 
+def test_quiet_is_the_table_alone(both, folder: Path, edgecv: Callable) -> None:
+    done = edgecv("run", folder / "two.yaml", "--out", both[1][3], "--quiet", "--no-report")
+    assert (done.code, done.err) == (1, "")
+    assert done.out.startswith("two  (")
+    assert "0 steps made" in done.out
+
+
 def test_what_measures_is_alone(both) -> None:
     assert both[1][2].most == 1
     record = both[2][2]
