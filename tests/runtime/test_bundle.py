@@ -264,7 +264,7 @@ def test_manifests_that_are_not_one(make_bundle) -> None:
     for data in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"schema": true}', b'{"schema": 0}'):
         path = rewritten(make_bundle(), lambda m, d=data: m.update({"manifest.json": d}))
         refused(path, "manifest.json")
-    refused(remade(make_bundle(), lambda m: m.update(schema=3)), "newer", "upgrade")
+    refused(remade(make_bundle(), lambda m: m.update(schema=3)), "newer", "take a newer edgecv")
     refused(remade(make_bundle(), lambda m: m.pop("outputs")), "outputs")
     refused(remade(make_bundle(), lambda m: m.update(members=3)), "members")
     refused(remade(make_bundle(), lambda m: m.update(files=["gone"])), "engine/gone")
