@@ -206,7 +206,7 @@ def test_several_targets_share_what_they_can_and_end_in_a_table(
 
     done = exported("openvino,cpu", tmp_path / "both")
     assert done.code == 0, done.err
-    assert done.err.count("model.onnx") == 1
+    assert done.err.count("float graph, ONNX") == 1
     rows = [line.split()[0] for line in done.out.splitlines() if ".edgecv" in line]
     assert rows == ["openvino", "cpu"]
     assert "top-1" not in done.out.splitlines()[0]  # no labels: no column of nothing
