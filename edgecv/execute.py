@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import NoReturn, Protocol
+from typing import Protocol
 
 from edgecv import making
 from edgecv.errors import (
@@ -226,15 +226,11 @@ class Execution:
 
     def _failed(self, node: Node, error: Exception, began: float) -> None:
         if not (isinstance(error, CONTAINED) and node.per_target):
-            _raise(error)
+            raise error
         self.store.discard(node.digest)
         self.outcome.failures[node.id] = error
         status = "unavailable" if isinstance(error, MissingExtraError) else "failed"
         self.reporter.finish(node, status, time.perf_counter() - began, str(error))
-
-
-def _raise(error: Exception) -> NoReturn:
-    raise error
 
 
 def _resumable(node: Node) -> bool:

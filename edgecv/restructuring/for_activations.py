@@ -145,6 +145,6 @@ def _sentence(facts: dict[str, Any]) -> str:
     return (
         f"{len(facts['replaced'])} of {facts['activations']} activations, "
         f"{100 * facts['share']:.0f}% of their numbers, are {facts['into']} now; the answers' "
-        f"squared error is {100 * facts['error']:.3g}% of their own square, it was "
-        f"{100 * facts['error_replaced']:.3g}% before the layers were fitted"
+        f"squared error is {100 * facts['error']:.3g}% of their own square, and "
+        f"{100 * facts['error_replaced']:.3g}% if they were only replaced"
     )

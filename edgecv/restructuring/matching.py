@@ -61,11 +61,8 @@ def matches(
 
     model: onnx.ModelProto. images: float32 (N, C, H, W)
     """
-    own, index, shapes = (
-        {e.output: e for e in epilogues(model)},
-        Index(model.graph),
-        inferred(model),
-    )
+    own = {e.output: e for e in epilogues(model)}
+    index, shapes = Index(model.graph), inferred(model)
     apt = [p.tensor for p in found if _maker(index, own[p.tensor]) is not None]
     seen = _sampled(model, [own[tensor].input for tensor in apt], images, seed)
     made = {}
