@@ -28,7 +28,7 @@ from fuzzing import changed_bytes, changed_json, main
 from onnx import TensorProto, helper, numpy_helper
 
 from edgecv.backends.onnxruntime.run import Session
-from edgecv.commands.bundles import describe
+from edgecv.commands.inspect import describe
 from edgecv.errors import EngineError
 from edgecv.runtime.archive import read_bundle, write_bundle
 from edgecv.runtime.bundle import opened

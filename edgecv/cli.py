@@ -156,16 +156,21 @@ def _bug(error: Exception, trace: bool) -> int:
 def build_parser() -> Parser:
     """Every command with its options."""
     from edgecv.commands import (
-        benching,
-        bundles,
-        comparing,
-        explaining,
-        exporting,
-        gating,
-        predicting,
-        reporting,
-        running,
-        telling,
+        bench,
+        completion,
+        doctor,
+        export,
+        gate,
+        inspect,
+        parity,
+        plan,
+        predict,
+        report,
+        run,
+        stages,
+        targets,
+        verify,
+        why,
     )
 
     common = Parser(add_help=False)
@@ -189,8 +194,8 @@ def build_parser() -> Parser:
         return made
 
     for module in (
-        running, exporting, benching, explaining, comparing, bundles, predicting, gating, reporting,
-        telling,
+        run, plan, export, bench, why, parity, verify, inspect, predict, gate, report, targets,
+        stages, doctor, completion,
     ):  # fmt: skip
         module.register(command)
     return parser

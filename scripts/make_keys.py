@@ -48,7 +48,7 @@ TOUCHED = (
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",
     "device/ssh.py", "diagnosis/parity/compare.py", "diagnosis/why/explain.py", "report/page.py",
-    "api/run.py", "commands/running.py", "cli.py", "console.py", "benchmark/gate.py",
+    "api/run.py", "commands/run.py", "cli.py", "console.py", "benchmark/gate.py",
 )  # fmt: skip
 ADDED = {".py": "\nTOUCHED = 1\n", ".c": "int touched;\n"}
 LIBRARIES = ("torch", "onnxruntime", "openvino", "ai-edge-litert", "litert-converter", "pillow")

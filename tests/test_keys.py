@@ -116,7 +116,7 @@ def test_no_engine_s_upgrade_trains_a_network_again(shop, library: str) -> None:
     "name",
     [
         "report/page.py",
-        "commands/running.py",
+        "commands/run.py",
         "console.py",
         "cli.py",
         "diagnosis/why/explain.py",

@@ -1,1 +1,1 @@
-"""The commands of `edgecv`, by what they are about. Each module registers its own."""
+"""The commands of `edgecv`, a file for each, named by its word. Each registers its own."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -13,11 +14,11 @@ from pathlib import Path
 import pytest
 
 from edgecv import __version__
-from edgecv.cli import main
+from edgecv.cli import build_parser, main
 from edgecv.installation import cure
 
-COMMANDS = ("run", "plan", "export", "bench", "gate", "report", "inspect", "verify", "predict",
-            "targets", "stages", "doctor", "completion")  # fmt: skip
+COMMANDS = ("run", "plan", "export", "bench", "why", "parity", "gate", "report", "inspect",
+            "verify", "predict", "targets", "stages", "doctor", "completion")  # fmt: skip
 HEAVY = ("torch", "pydantic", "rich", "yaml", "PIL")
 BLOCK = f"import sys\nsys.modules.update(dict.fromkeys({HEAVY!r}))\n"
 
@@ -71,6 +72,12 @@ def test_every_option_of_every_command_is_explained(edgecv: Callable) -> None:
             if line.startswith("  -"):
                 explained = len(line.strip().split("  ")) > 1 or after.startswith(" " * 12)
                 assert explained, f"edgecv {name}: {line}"
+
+
+def test_a_command_s_file_is_named_by_its_word() -> None:
+    (parsers,) = (a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction))
+    rooms = {w: p.get_default("handler").__module__ for w, p in parsers.choices.items()}
+    assert rooms == {word: f"edgecv.commands.{word}" for word in COMMANDS}
 
 
 def test_without_a_command_it_shows_its_help(edgecv: Callable) -> None:
@@ -176,7 +183,7 @@ def test_inspect_a_bundle(edgecv: Callable, shelf) -> None:
 
 
 def test_a_metric_of_classes_is_told_in_lines() -> None:
-    from edgecv.commands.bundles import _of_classes
+    from edgecv.commands.inspect import _of_classes
 
     metric = {"name": "map50_95", "value": 0.25, "samples": 3, "more": {"ap50": 0.5},
               "per_class": {"cat": 0.4, "dog": None, "hen": 0.1}}  # fmt: skip

@@ -104,7 +104,7 @@ def test_the_same_answer_is_what_the_task_says(edgecv: Callable, tmp_path: Path)
 
 
 def test_what_is_wrong_by_its_best_entries_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    from edgecv.commands.comparing import show
+    from edgecv.commands.parity import show
     from edgecv.diagnosis.parity.report_rows import rung
     from edgecv.fidelity import Tolerance
     from edgecv.runtime.fidelity import compare

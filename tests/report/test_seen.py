@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv.commands.reporting import without_pictures
+from edgecv.commands.report import without_pictures
 from edgecv.data.annotations import Boxes, Maps, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.errors import DataError

@@ -13,7 +13,7 @@ from torch import nn
 pytest.importorskip("pycocotools")
 pytest.importorskip("onnxruntime")
 from edgecv import target
-from edgecv.commands.exporting import _fidelity
+from edgecv.commands.export_output import fidelity_lines
 from edgecv.data.images import Images
 from edgecv.errors import ParityError
 from edgecv.fidelity import Parity, Tolerance
@@ -227,7 +227,7 @@ def test_many_layers_are_told_in_few_sentences() -> None:
 def test_the_command_tells_what_the_task_keeps() -> None:
     parity = {"graph": None, "compiled": None, "float": None}
     facts = BundleFacts("b.edgecv", 1, 1, "onnxruntime", True, (), "", None, {}, parity)
-    assert list(_fidelity(facts)) == []
+    assert list(fidelity_lines(facts)) == []
     kept = {"metric": "map50_95", "value": 0.9266, "good": True}
-    (said,) = _fidelity(replace(facts, fidelity=kept))
+    (said,) = fidelity_lines(replace(facts, fidelity=kept))
     assert said.endswith("float's answers for the truth: 92.7 of 100 mAP, without labels")

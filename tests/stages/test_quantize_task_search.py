@@ -12,7 +12,7 @@ pytest.importorskip("pycocotools")
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 from edgecv import target
-from edgecv.commands.exporting import metric_line
+from edgecv.commands.export_output import metric_line
 from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.graph import Graph

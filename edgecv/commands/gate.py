@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edgecv.commands.benching import add_device
+from edgecv.commands.bench import add_device
 from edgecv.commands.common import Bar, runner, seconds
 from edgecv.errors import RecipeError
 from edgecv.terminal import print_json

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from edgecv import tasks
+from edgecv.commands import export_output as output
 from edgecv.commands.common import (
     add_jobs,
     add_limits,
@@ -19,12 +18,9 @@ from edgecv.commands.common import (
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import NAMES, sentence
 from edgecv.terminal import print_json
-from edgecv.text_table import table
 
 if TYPE_CHECKING:
     from edgecv.api.export_options import ExportOptions
-    from edgecv.exporting import Exported
-    from edgecv.measuring.facts import BundleFacts
 
 
 def register(command: Any) -> None:
@@ -159,20 +155,20 @@ def export(options: argparse.Namespace) -> int:
     words = step_words.of_export(bool(request.calibration), bool(request.evaluate))
     with Progress(is_quiet(options), words) as progress:
         found = export(request, options.out, progress, jobs=options.jobs)
-    code = max(map(_code, found.values()))
+    code = max(map(output.exit_code_of, found.values()))
     if options.json:
-        shown = [{"target": name, **_shown(one)} for name, one in found.items()]
+        shown = [{"target": name, **output.json_of(one)} for name, one in found.items()]
         print_json(shown[0] if len(shown) == 1 else {"targets": shown})
         return code
     made = {name: one for name, one in found.items() if not isinstance(one, EdgecvError)}
     if len(found) == 1:
-        _tell(next(iter(made.values())))
+        output.print_one(next(iter(made.values())))
     else:
-        _table(found)
+        output.print_table(found)
     if len(found) > 1 and any(one.facts.made_up for one in made.values()):
         print("note: dB on made-up images, where outputs that hardly change read low: "
               "give --calibration for yours")  # fmt: skip
-    for note in _notes(made, several=len(found) > 1):
+    for note in output.notes(made, several=len(found) > 1):
         print(note)
     for note in remarks(request, made):
         print(f"note: {note}")
@@ -180,125 +176,6 @@ def export(options: argparse.Namespace) -> int:
         if one.verdict:
             print(sentence(one.verdict))
     return code
-
-
-def _code(found: Exported | EdgecvError) -> int:
-    """What one target's outcome would end the command with."""
-    if isinstance(found, EdgecvError):
-        return found.exit_code
-    return 1 if found.verdict and not found.verdict["met"] else 0
-
-
-def _shown(found: Exported | EdgecvError) -> dict[str, Any]:
-    """One target's outcome for --json."""
-    from edgecv.api.export import data_of
-
-    if isinstance(found, EdgecvError):
-        return {"error": str(found), "exit_code": found.exit_code}
-    return data_of(found)
-
-
-def _tell(made: Exported) -> None:
-    """The files of one target, and what is known of them."""
-    facts = made.facts
-    print(f"{made.bundle}  {facts.size_bytes:,} bytes")
-    for path in made.files:
-        print(f"{path}  {path.stat().st_size:,} bytes")
-    ran = ", ".join(f"{n} layers in {p}" for p, n in sorted(facts.executed.items()))
-    print(f"ran: {ran}" if ran else f"not run here: {facts.reason}")
-    for line in _fidelity(facts):
-        print(line)
-    if metric := facts.metric:
-        print(metric_line(metric, _judged(facts)))
-
-
-def _judged(facts: BundleFacts) -> Mapping[str, Any] | None:
-    """How sure the drop of what a search chose is, where it was judged on labels."""
-    search = facts.search or {}
-    chosen = search["tried"][search["chosen"]] if search else {}
-    found: Mapping[str, Any] | None = chosen.get("judged")
-    return found
-
-
-def metric_line(metric: Mapping[str, Any], judged: Mapping[str, Any] | None = None) -> str:
-    """Accuracy in a line, with what stands beside it. judged: its drop, and how sure that is"""
-    from edgecv.report import words
-
-    said = f"{tasks.called(metric['name'])} {100 * metric['value']:.2f}"
-    more, name = metric.get("more") or {}, metric["name"]
-    known = words.figures(key for key, value in more.items() if value is not None)
-    beside = [f"{words.figure(key)} {words.beside(more[key], name, key)}" for key in known]
-    rest = f" ({', '.join(beside)})" if beside else ""
-    if judged:
-        low, high = judged["bounds"]
-        rest += f", {judged['drop']:.2f} points ({low:.2f} to {high:.2f}) below fp32"
-    return f"{said}{rest} on {metric['samples']:,} images"
-
-
-def _table(found: Mapping[str, Exported | EdgecvError]) -> None:
-    """A row for each target; why one got no bundle below."""
-    made = [one.facts.metric for one in found.values() if not isinstance(one, EdgecvError)]
-    points = next((tasks.called(m["name"]) for m in made if m), "top-1")
-    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", points)
-    rows = []
-    for name, one in found.items():
-        if isinstance(one, EdgecvError):
-            rows.append((name, "none", "", "", "", ""))
-            continue
-        facts = one.facts
-        against = facts.parity["float"] or facts.parity["graph"]
-        ran = ", ".join(f"{n} {precision}" for precision, n in sorted(facts.executed.items()))
-        rows.append((
-            name, one.bundle.name, f"{facts.size_bytes:,}", ran or "not run here",
-            f"{against['sqnr_db']:.1f}" if against else "",
-            f"{100 * facts.metric['value']:.2f}" if facts.metric else "",
-        ))  # fmt: skip
-    kept = 6 if any(row[5] for row in rows) else 5  # accuracy where it was measured on labels
-    table(head[:kept], [row[:kept] for row in rows], right=(2, 4, 5)[: kept - 3])
-    for name, one in found.items():
-        if not isinstance(one, EdgecvError) and _has_parts(one.facts):
-            for line in _fidelity(one.facts):
-                print(f"{name}: {line}")
-    for name, one in found.items():
-        if isinstance(one, EdgecvError):
-            print(f"no bundle for {name}: {one}")
-
-
-def _has_parts(facts: BundleFacts) -> bool:
-    """Whether the column's figure is the worst of several outputs' or groups'."""
-    return bool((facts.parity["float"] or facts.parity["graph"] or {}).get("outputs"))
-
-
-def _notes(made: Mapping[str, Exported], several: bool) -> Iterator[str]:
-    """What was found on the way, once each; with its targets where not all of several share it."""
-    of: dict[str, list[str]] = {}
-    for name, one in made.items():
-        said = (*one.facts.notes, *one.facts.warnings)
-        reason = one.facts.reason if several else ""  # of one target it stands above
-        if reason and not any(note in reason for note in said):
-            said += (reason,)
-        for note in dict.fromkeys(said):
-            of.setdefault(note, []).append(name)
-    for note, names in of.items():
-        whose = "" if len(names) == len(made) else f" ({', '.join(names)})"
-        yield f"note{whose}: {note}"
-
-
-def _fidelity(facts: BundleFacts) -> Iterator[str]:
-    """What will run against float; where it did not run here, what is known of its graph."""
-    from edgecv.report.words import fidelity
-
-    parity, made_up, classifies = facts.parity, facts.made_up, facts.task == "classification"
-    if ran := parity["float"]:
-        yield f"against float: {fidelity(ran, made_up, classifies)}"
-    elif ran := parity["compiled"]:
-        file = "the file's own integers" if facts.executed.get("int8") else "the file"
-        yield f"the engine against {file}, node by node: {fidelity(ran, made_up, classifies)}"
-    elif graph := parity["graph"]:
-        yield f"the graph, not the engine, against float: {fidelity(graph, made_up, classifies)}"
-    if asked := facts.fidelity:
-        points = f"{100 * asked['value']:.1f} of 100 {tasks.called(asked['metric'])}"
-        yield f"the graph, with float's answers for the truth: {points}, without labels"
 
 
 def _targets(text: str) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from edgecv.commands.benching import add_device
+from edgecv.commands.bench import add_device
 from edgecv.commands.common import Bar, add_trust, existing, place
 from edgecv.terminal import print_json
 

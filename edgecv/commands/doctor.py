@@ -1,14 +1,12 @@
-"""`edgecv targets`, `stages`, `doctor`, `completion`: commands that tell what there is."""
+"""`edgecv doctor`: which engines and CPU features are here, and what is missing."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from edgecv import installation
 from edgecv.benchmark.machine import INTEGER_DOT
-from edgecv.errors import missing
 from edgecv.terminal import print_json
 
 TOOLS = {
@@ -22,59 +20,7 @@ TOOLS = {
 
 
 def register(command: Any) -> None:
-    command("targets", targets, "List the device profiles that a recipe or --target can name.")
-    made = command("stages", stages, "List the stages of a recipe with their parameters.")
-    made.add_argument("--schema", action="store_true", help="print the recipe's JSON Schema")
     command("doctor", doctor, "Tell which engines and CPU features are here, and what is missing.")
-    made = command("completion", completion, "Print a shell completion script.", json_=False)
-    made.add_argument("shell", choices=("bash", "zsh", "tcsh"))
-
-
-def targets(options: argparse.Namespace) -> int:
-    from edgecv.text_table import table
-
-    try:
-        from edgecv import target
-    except ImportError as e:
-        raise missing(e.name or "pydantic", "compress", "edgecv targets") from None
-    found = [target.load(name) for name in target.names()]
-    if options.json:
-        print_json([t.model_dump(mode="json") for t in found])
-        return 0
-    rows = [
-        [t.name, t.backend, "/".join(t.precisions), str(t.alignment), str(t.threads), t.description]
-        for t in found
-    ]
-    table(["target", "engine", "precisions", "align", "threads", "device"], rows, right=(3, 4))
-    return 0
-
-
-def stages(options: argparse.Namespace) -> int:
-
-    try:
-        from edgecv import recipe
-        from edgecv.stages import words
-    except ImportError as e:
-        raise missing(e.name or "pydantic", "compress", "edgecv stages") from None
-    if options.schema:
-        print_json(recipe.schema())
-        return 0
-    found = {word: cls.model_json_schema()["properties"] for word, cls in words().items()}
-    if options.json:
-        print_json(found)
-        return 0
-    for word, cls in words().items():
-        print(f"{word}: {(cls.__doc__ or '').splitlines()[0]}")
-        for name, field in found[word].items():
-            kind = (
-                field.get("enum")
-                or field.get("type")
-                or "/".join(str(t.get("type")) for t in field.get("anyOf", []))
-            )
-            shown = "|".join(map(str, kind)) if isinstance(kind, list) else kind
-            about = field.get("description", "")
-            print(f"  {name:<21} {shown:<22}default {json.dumps(field.get('default')):<10}{about}")
-    return 0
 
 
 def doctor(options: argparse.Namespace) -> int:
@@ -154,12 +100,3 @@ def _cure(probe: Any) -> str:
 
         return installation.cure(probe.extra, [*facts(probe.engine).libraries, probe.engine][0])
     return str(probe.reason)
-
-
-def completion(options: argparse.Namespace) -> int:
-    try:
-        import shtab
-    except ImportError:
-        raise missing("shtab", "compress", "edgecv completion") from None
-    print(shtab.complete(options.root, shell=options.shell))
-    return 0
