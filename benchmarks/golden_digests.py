@@ -26,7 +26,7 @@ from torch import nn
 from benchmarks.random_nets import onnx_nets
 from benchmarks.random_nets.judging import in_process
 from benchmarks.random_nets.pictures import MEAN, STD, folder
-from edgecv import exporting, target
+from edgecv import quick_export, target
 from edgecv.backends import compile_module
 from edgecv.benchmark.machine import load_average
 from edgecv.binary.constants_for_export import frozen
@@ -104,14 +104,14 @@ def exported(name: str, targets: list[str], precision: str, room: Path) -> dict[
         if not path.exists():
             onnx.save(onnx_nets.build(int(number), SIDE), str(path))
         given = {"model": str(path)}
-    request = exporting.Request(
+    request = quick_export.Request(
         targets=tuple(targets), precision=precision, calibration=folder(room, SIDE),
         crop_pct=1.0, mean=(MEAN,), std=(STD,), interpolation="bilinear", **given,
     )  # fmt: skip
     out, store = room / f"{name}-{precision}", room / f"{name}-store"
     try:
         with in_process():
-            return dict(exporting.export(request, out, store=store))
+            return dict(quick_export.export(request, out, store=store))
     except EdgecvError as e:  # none of the targets got one
         return dict.fromkeys(targets, e)
 

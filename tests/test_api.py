@@ -227,11 +227,11 @@ def test_a_network_becomes_bundles_that_answer(
 def test_labelled_images_and_limits_are_judged(
     batch: torch.Tensor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecv import exporting
+    from edgecv.quick_export import recipe as quick_recipe
     from edgecv.recipe_data import Bench
 
     # limits compare with fp32, which is measured: shortly, here
-    monkeypatch.setattr(exporting, "Bench", lambda: Bench(rounds=3, budget_s=0.1, burst_ms=1))
+    monkeypatch.setattr(quick_recipe, "Bench", lambda: Bench(rounds=3, budget_s=0.1, burst_ms=1))
     module = network()
     trained(module, batch)
     said = {"input_size": SIZE, "mean": MEAN, "std": STD, "crop_pct": 1.0}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv import exporting, reading_graph, recipe
+from edgecv import quick_export, reading_graph, recipe
 from edgecv.diagnosis.parity import compare
 from edgecv.errors import ParityError, TargetError, UnsupportedError
 from edgecv.runtime import open_bundle
@@ -51,14 +51,14 @@ def room(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def made(room: Path, out: Path, target: str, precision: str, nms: str) -> exporting.Exported:
-    request = exporting.Request(
+def made(room: Path, out: Path, target: str, precision: str, nms: str) -> quick_export.Exported:
+    request = quick_export.Request(
         str(room / "net.onnx"), (target,), precision, calibration=room / "images",
         task="detection", decode={**TASK, "nms": nms}, resize="letterbox", mean=(127.0,),
         std=(64.0,),
     )  # fmt: skip
-    (found,) = exporting.export(request, out / nms, store=out / "store").values()
-    assert isinstance(found, exporting.Exported)
+    (found,) = quick_export.export(request, out / nms, store=out / "store").values()
+    assert isinstance(found, quick_export.Exported)
     return found
 
 
@@ -114,12 +114,12 @@ def test_targets_that_cannot_hold_it_are_refused_at_once(room: Path, tmp_path: P
 
 def test_a_head_without_nodes_is_refused(tmp_path: Path) -> None:
     network(tmp_path / "net.onnx", 6)
-    request = exporting.Request(
+    request = quick_export.Request(
         str(tmp_path / "net.onnx"), ("cpu",), "fp32", task="detection",
         decode={"decoder": "centernet", "nms": "graph", "outputs": ["map"]},
     )  # fmt: skip
     with pytest.raises(UnsupportedError):
-        exporting.export(request, tmp_path / "out")
+        quick_export.export(request, tmp_path / "out")
     assert not list(tmp_path.rglob("*.edgecv"))
 
 

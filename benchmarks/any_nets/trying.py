@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.random_nets.judging import FLOAT_DB, INT8_DB, TFLITE_DB, compared, in_process, tree
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, WRONG
-from edgecv import exporting, packing
+from edgecv import packing, quick_export
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.runtime import open_bundle
 
@@ -29,7 +29,7 @@ BEGUN = "begun"
 
 @dataclass(frozen=True)
 class Network:
-    """name: a row of the table; model, args: as in `exporting.Request`; side: of its picture
+    """name: a row of the table; model, args: as in `quick_export.Request`; side: of its picture
 
     feeds: arrays (N, ...) by the name of an input, float, in ONNX's layout; wanted: what the graph
     itself makes of them, (N, ...) by output; pixels: (N, side, side, 3), where one input is image
@@ -63,7 +63,7 @@ def answers(path: Path, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 def tried(network: Network, target: str, precision: str, store: Path) -> dict[str, Any]:
     """The verdict on one export. store: what exports of this network share"""
     row = {"network": network.name, "target": target, "precision": precision, "tree": tree()}
-    request = exporting.Request(
+    request = quick_export.Request(
         model=network.model, args=network.args, targets=(target,), precision=precision,
         **network.options,
     )  # fmt: skip
@@ -71,7 +71,7 @@ def tried(network: Network, target: str, precision: str, store: Path) -> dict[st
     with tempfile.TemporaryDirectory() as out:
         try:
             with in_process():
-                (made,) = exporting.export(request, Path(out), store=store).values()
+                (made,) = quick_export.export(request, Path(out), store=store).values()
             row |= _judged(network, made, target, precision)
         except EdgecvError as e:
             told = e.exit_code in (2, 3) or isinstance(e, ParityError)

@@ -35,7 +35,7 @@ from benchmarks.random_nets.pictures import (
     pictures,
 )
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, UNCLEAR, WRONG
-from edgecv import child, exporting, packing
+from edgecv import child, packing, quick_export
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.fidelity import SEEN_DB
 from edgecv.graphs.onnx.pins import Pins
@@ -56,9 +56,9 @@ def source(number: int) -> str:
 
 
 class Network:
-    """Network `number` of a seed, ready for `exporting`, with what it answers in float.
+    """Network `number` of a seed, ready for `quick_export`, with what it answers in float.
 
-    model, args, pins, calibration: as in `exporting.Request`
+    model, args, pins, calibration: as in `quick_export.Request`
     feeds: float32 (JUDGED, ...) by input; batch: how many of them a call takes
     wanted: float32 (JUDGED, ...) by output, in the network's order
     """
@@ -167,7 +167,7 @@ def judged(network: Network, target: str, precision: str,
                               "tree": tree()}  # fmt: skip
     alone = network.kind == "torch" and not network.pins.inputs
     size = (network.side, network.side) if alone else None
-    request = exporting.Request(
+    request = quick_export.Request(
         model=network.model, args=network.args, targets=(target,), precision=precision, size=size,
         pins=network.pins, calibration=network.calibration, crop_pct=1.0, mean=(MEAN,), std=(STD,),
         interpolation="bilinear",
@@ -175,10 +175,10 @@ def judged(network: Network, target: str, precision: str,
     with tempfile.TemporaryDirectory() as out:
         try:
             if apart:
-                found = exporting.export(request, Path(out), store=network.store)
+                found = quick_export.export(request, Path(out), store=network.store)
             else:
                 with in_process():
-                    found = exporting.export(request, Path(out), store=network.store)
+                    found = quick_export.export(request, Path(out), store=network.store)
             (made,) = found.values()
         except EdgecvError as e:
             return {**result, **_refusal(e)}

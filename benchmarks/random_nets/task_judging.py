@@ -19,7 +19,7 @@ from benchmarks.random_nets import onnx_nets, task_nets, task_reading
 from benchmarks.random_nets.judging import _refusal, in_process, normalised, tree
 from benchmarks.random_nets.pictures import MEAN, STD, pictures
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, RIGHT, WRONG
-from edgecv import exporting, packing
+from edgecv import packing, quick_export
 from edgecv.errors import EdgecvError
 from edgecv.runtime import open_bundle
 
@@ -70,7 +70,7 @@ def judged(network: Network, target: str, precision: str, apart: bool = False) -
     made = network.made
     result = {"network": network.number, "source": network.kind, "target": target,
               "precision": precision, "tree": tree()}  # fmt: skip
-    request = exporting.Request(
+    request = quick_export.Request(
         model=network.model, targets=(target,), precision=precision, task=made.task,
         decode=dict(made.decode), labels=network.labels, calibration=network.calibration,
         resize=made.resize, pad_at=made.pad_at if made.resize == "letterbox" else None,
@@ -79,10 +79,10 @@ def judged(network: Network, target: str, precision: str, apart: bool = False) -
     with tempfile.TemporaryDirectory() as out:
         try:
             if apart:
-                found = exporting.export(request, Path(out), store=network.store)
+                found = quick_export.export(request, Path(out), store=network.store)
             else:
                 with in_process():
-                    found = exporting.export(request, Path(out), store=network.store)
+                    found = quick_export.export(request, Path(out), store=network.store)
             (bundle,) = found.values()
             if isinstance(bundle, EdgecvError):
                 raise bundle

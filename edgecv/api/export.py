@@ -18,7 +18,7 @@ from edgecv.errors import BudgetError, EdgecvError, RecipeError
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.exporting import Exported, Request
+    from edgecv.quick_export import Exported, Request
     from edgecv.runtime.bundle import Bundle as Opened
 
 
@@ -89,13 +89,13 @@ def export(
     MissingExtraError, BudgetError (its nearest bundle is in `out`), ...; RecipeError, ModelError,
     DataError before anything is made.
     """
-    from edgecv import exporting
+    from edgecv import quick_export
 
     check(options, "edgecv.export")
     trust = options.pop("trust", False)
     with taken(model, options) as (name, words), source_trust.telling(trust):
         request = request_of(name, one_or_several(targets), words)
-        found = exporting.export(request, Path(out), Steps(progress), jobs=jobs)
+        found = quick_export.export(request, Path(out), Steps(progress), jobs=jobs)
     written = {t: one for t, one in found.items() if not isinstance(one, EdgecvError)}
     notes = tuple(map(spelled, remarks(request, written)))
     made: list[Bundle] = []

@@ -14,8 +14,8 @@ from edgecv.api.calling import StrPath, path_of
 from edgecv.errors import RecipeError
 
 if TYPE_CHECKING:
-    from edgecv.exporting import Request
     from edgecv.graphs.onnx.pins import Pins
+    from edgecv.quick_export import Request
 
 # what is said of how a task reads outputs, and has a word of its own
 DECODE = ("decoder", "confidence", "iou", "max_detections", "priors", "form", "background", "nms",
@@ -128,9 +128,9 @@ def check(options: Mapping[str, Any], function: str) -> None:
 
 
 def request_of(model: str, targets: Sequence[str], options: ExportOptions) -> Request:
-    """What `edgecv.exporting` is asked for. Raises RecipeError: a word has no such value, or says
+    """What `edgecv.quick_export` is asked for. Raises RecipeError: a word has no such value, or says
     what another says."""
-    from edgecv.exporting import Request
+    from edgecv.quick_export import Request
 
     words: dict[str, Any] = {k: v for k, v in options.items() if v is not None}
     return Request(

@@ -145,7 +145,7 @@ def export(options: argparse.Namespace) -> int:
     try:
         from edgecv import step_words
         from edgecv.console import Progress
-        from edgecv.exporting import export
+        from edgecv.quick_export import export
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
     from edgecv.api.export import remarks

@@ -10,8 +10,8 @@ from edgecv.errors import EdgecvError
 from edgecv.text_table import table
 
 if TYPE_CHECKING:
-    from edgecv.exporting import Exported
     from edgecv.measuring.facts import BundleFacts
+    from edgecv.quick_export import Exported
 
 
 def exit_code_of(found: Exported | EdgecvError) -> int:

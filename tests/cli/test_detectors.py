@@ -96,13 +96,14 @@ def test_labels_that_are_not_the_sets_are_one_line(
 def test_another_way_of_resizing_is_told(
     option: dict[str, str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    from edgecv.exporting import Request, _geometry
+    from edgecv.quick_export import Request
+    from edgecv.quick_export.images import geometry
 
     known = {"resize": "letterbox", "pad_at": "centre", "pad_value": 114, "channels": 3}
-    own = _geometry(Request("spots.onnx", ("cpu",)), known)
+    own = geometry(Request("spots.onnx", ("cpu",)), known)
     assert (own["resize"], own["pad_at"]) == ("letterbox", "centre")
     assert not caplog.records
-    _geometry(Request("spots.onnx", ("cpu",), **option), known)
+    geometry(Request("spots.onnx", ("cpu",), **option), known)
     ((key, value),) = option.items()
     (record,) = caplog.records
     said = f"--{key.replace('_', '-')} {value} is asked for, the model says {known[key]}"

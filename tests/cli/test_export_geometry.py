@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from edgecv.errors import RecipeError
-from edgecv.exporting import Request, _recipe, _understood
 from edgecv.nodes import Expansion
+from edgecv.quick_export import Request
+from edgecv.quick_export.images import understood_as
+from edgecv.quick_export.recipe import recipe_of
 from edgecv.runtime import Preprocess, open_bundle
 from edgecv.runtime.archive import read_bundle
 from tests.runtime.conftest import network
@@ -85,10 +87,10 @@ def test_a_bundle_sees_what_the_options_say(edgecv: Callable, net: Path, tmp_pat
 )  # fmt: skip
 def test_what_is_asked_for_is_what_pixels_become(options, wanted, note: str) -> None:
     request = Request("resnet8", ("cpu",), size=(24, 24), **options)
-    made = _recipe(request)
+    made = recipe_of(request)
     pre = Preprocess(channels=3, **Expansion(made, compare=False).input())
     np.testing.assert_allclose(pre(PHOTO)[0].transpose(1, 2, 0), wanted(), atol=1e-5)
-    said = _understood(request, made.data)
+    said = understood_as(request, made.data)
     assert note in said
     assert bool(note) == bool(said)
 
@@ -110,14 +112,14 @@ def test_what_is_asked_for_is_what_pixels_become(options, wanted, note: str) -> 
 )
 def test_what_means_nothing_is_one_sentence(options, said: str) -> None:
     with pytest.raises(RecipeError) as e:
-        _recipe(Request("resnet8", ("cpu",), **options))
+        recipe_of(Request("resnet8", ("cpu",), **options))
     assert str(e.value).startswith(said)
     assert "\n" not in str(e.value)
 
 
 def test_grey_is_not_for_a_file_of_three_channels(net: Path) -> None:
     with pytest.raises(RecipeError, match="grey is of 1 channel, and the model takes 3"):
-        _recipe(Request(str(net), ("cpu",), color="grey"))
+        recipe_of(Request(str(net), ("cpu",), color="grey"))
 
 
 def test_other_channels_from_arrays_in_int8(edgecv: Callable, tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ from edgecv.backends.onnxruntime.run import plain as onnx_session
 from edgecv.backends.tflite import run as litert
 from edgecv.backends.tflite.run import plain as tflite_session
 from edgecv.errors import ModelError, UnsupportedError
-from edgecv.exporting import Exported, Request, export
 from edgecv.importing.tflite import tflite_to_onnx
 from edgecv.importing.tflite.operators import OPERATORS
 from edgecv.importing.tflite.proof import first
+from edgecv.quick_export import Exported, Request, export
 from edgecv.runtime import open_bundle
 from tests.importing.tflite_files import File, conv
 

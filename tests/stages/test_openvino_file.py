@@ -16,9 +16,10 @@ from edgecv.backends.openvino.compile import compile as compile_for
 from edgecv.backends.openvino.plain import CAUTION, Plain
 from edgecv.backends.openvino.run import Session
 from edgecv.errors import ModelError, TargetError
-from edgecv.exporting import Request, _recipe
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.quick_export import Request
+from edgecv.quick_export.recipe import recipe_of
 from edgecv.stages.export.ends import with_kinds
 from edgecv.stages.export.openvino_file import load
 from edgecv.target import load as target
@@ -150,7 +151,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path):
 def test_other_engines_are_told_apart_before_anything_runs(tmp_path: Path):
     path = saved(tmp_path, net())
     with pytest.raises(TargetError, match="ONNX Runtime does not read"):
-        _recipe(Request(str(path), ("cpu",), "fp32"))
+        recipe_of(Request(str(path), ("cpu",), "fp32"))
 
 
 def test_a_row_behind_a_relu_holds_values_and_no_classes(tmp_path: Path):

@@ -9,8 +9,9 @@ import pytest
 from edgecv import recipe, zoo
 from edgecv.data.images import Images, as_outputs
 from edgecv.errors import DataError
-from edgecv.exporting import Request, _recipe
 from edgecv.model import Model
+from edgecv.quick_export import Request
+from edgecv.quick_export.recipe import recipe_of
 from edgecv.zoo import published
 
 TEXT = """model: {{zoo: efficientnet_lite0, pretrained: {pretrained}}}
@@ -37,7 +38,7 @@ def loaded(tmp_path, pretrained="true", more=""):
 )
 def test_an_export_that_says_nothing_normalises_as_the_weights_were_trained(name, side, crop):
     """The published evaluation: (pixel - 127) / 128 on the centre, 32 pixels of border cut."""
-    made = _recipe(Request(name, ("cpu",), args={"pretrained": True}))
+    made = recipe_of(Request(name, ("cpu",), args={"pretrained": True}))
     assert made.data.height_width == (side, side)
     assert np.allclose([255 * v for v in (*made.data.mean, *made.data.std)], [127, 128])
     assert made.data.crop_pct == pytest.approx(crop, abs=1e-4)
@@ -51,7 +52,7 @@ def test_what_the_user_says_holds():
         "efficientnet_lite0", ("cpu",), size=(192, 160), mean=(0.0,), std=(255.0,), crop_pct=1.0,
         interpolation="bilinear", args={"pretrained": True, "classes": 7},
     )  # fmt: skip
-    made = _recipe(request)
+    made = recipe_of(request)
     assert made.data.height_width == (192, 160)
     assert (made.data.mean, made.data.std) == ((0.0,), (1.0,))
     assert (made.data.crop_pct, made.data.interpolation) == (1.0, "bilinear")
@@ -59,7 +60,7 @@ def test_what_the_user_says_holds():
 
 
 def test_without_weights_nothing_is_published():
-    made = _recipe(Request("efficientnet_lite0", ("cpu",)))
+    made = recipe_of(Request("efficientnet_lite0", ("cpu",)))
     assert (made.data.mean, made.data.std, made.labels) == ((0.0,), (1.0,), None)
 
 

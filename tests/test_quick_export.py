@@ -10,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from edgecv.errors import RecipeError, TargetError
-from edgecv.exporting import Request, _check_task, _file_name, _recipe, _task, cleaned
+from edgecv.quick_export import Request, file_name
+from edgecv.quick_export.recipe import cleaned, recipe_of
+from edgecv.quick_export.task import check_task, task_for
 from edgecv.stages.export import Export
 from tests.runtime.conftest import make_bundle
 
@@ -44,7 +46,7 @@ def test_of_two_names_without_a_letter_none_is_lost() -> None:
 
 def named(path: Path, target: str, name: str | None = "net") -> str:
     recipe = SimpleNamespace(name="net-fp32", targets=[SimpleNamespace(name=target)])
-    return _file_name(Request("net.onnx", (target,), name=name), recipe, target, path.parent)
+    return file_name(Request("net.onnx", (target,), name=name), recipe, target, path.parent)
 
 
 def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[..., Path]) -> None:
@@ -60,25 +62,25 @@ def test_a_second_target_does_not_overwrite_the_first(make_bundle: Callable[...,
 
 def test_layers_stay_float_by_name_where_int8_is_asked_for(tmp_path: Path) -> None:
     kept = Request("resnet8", ("cpu",), "int8", calibration=tmp_path, keep_float=("stem", "head"))
-    (step,) = _recipe(kept).steps
+    (step,) = recipe_of(kept).steps
     assert step.stage.keep_float == ("stem", "head")
     with pytest.raises(RecipeError, match="float") as refused:
-        _recipe(Request("resnet8", ("cpu",), "fp32", keep_float=("stem",)))
+        recipe_of(Request("resnet8", ("cpu",), "fp32", keep_float=("stem",)))
     assert refused.value.where == "--keep-float"
 
 
 def test_the_quantizer_is_chosen_by_name_where_the_target_has_it(tmp_path: Path) -> None:
     asked = Request("resnet8", ("openvino",), calibration=tmp_path, quantizer="nncf")
-    (step,) = _recipe(asked).steps
+    (step,) = recipe_of(asked).steps
     assert step.stage.engine == "nncf"
-    (step,) = _recipe(replace(asked, quantizer=None)).steps
+    (step,) = recipe_of(replace(asked, quantizer=None)).steps
     assert "engine" not in step.stage.model_fields_set
     for wrong, kind, what in (
         (replace(asked, targets=("openvino", "cpu")), TargetError, "for OpenVINO targets alone"),
         (replace(asked, calibration=None, precision="fp32"), RecipeError, "all of fp32 is float"),
     ):
         with pytest.raises(kind, match=what) as refused:
-            _recipe(wrong)
+            recipe_of(wrong)
         assert refused.value.where == "--quantizer"
 
 
@@ -102,7 +104,7 @@ def test_the_quantizer_is_chosen_by_name_where_the_target_has_it(tmp_path: Path)
     ],
 )
 def test_what_a_network_is_for(asked: dict, task: str | None) -> None:
-    assert _task(Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})) == task
+    assert task_for(Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})) == task
 
 
 @pytest.mark.parametrize(
@@ -119,4 +121,4 @@ def test_what_a_network_is_for(asked: dict, task: str | None) -> None:
 def test_what_is_said_of_reading_is_of_the_task(asked: dict, line: str) -> None:
     request = Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})
     with pytest.raises(RecipeError, match=line):
-        _check_task(request, _task(request))
+        check_task(request, task_for(request))
