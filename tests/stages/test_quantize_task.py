@@ -181,6 +181,48 @@ def test_floats_that_do_not_serve_the_task_are_not_kept(
     assert "only labelled images can tell" in doubt
 
 
+def test_other_knobs_are_tried_where_the_defaults_do_not_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, here = exported(500.0, tmp_path / "float"), context(tmp_path)
+    making, out = Quantizer(source, here, 16), tmp_path / "int8"
+    assert making.asked is not None
+
+    def scored(change: dict[str, object]) -> float:
+        return making.asked.score(
+            making._answers(making._quantized(replace(DEFAULT, **change), out))
+        )
+
+    first, *others = map(scored, ({}, *quantizer.KNOBS))
+    best = max(others)
+    assert best > first
+    monkeypatch.setattr(quantizer, "FAITHFUL", best)
+    graph, _ = making.make(DEFAULT, out, TOLERANCE)
+    change = quantizer.KNOBS[others.index(best)]
+    assert {k: graph.facts["options"][k] for k in change} == change
+    assert making.asked.score(making._answers(graph)) == pytest.approx(best)
+    said = " ".join(graph.facts["warnings"])
+    assert f"{100 * best:.1f} of 100 mAP of float's own answers so, and {100 * first:.1f}" in said
+    # what the user set stays
+    kept = Quantizer(source, here, 16, fixed=frozenset({"calibration", "bias_correction"}))
+    graph, _ = kept.make(replace(DEFAULT, calibration="mean"), out, TOLERANCE)
+    assert graph.facts["options"]["calibration"] == "mean"
+    assert graph.facts["options"]["bias_correction"]
+
+
+def test_the_defaults_stay_where_no_knob_is_better(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, here = exported(500.0, tmp_path / "float"), context(tmp_path)
+    monkeypatch.setattr(quantizer, "FAITHFUL", 1.5)
+    making = Quantizer(source, here, 16)
+    first = making._quantized(DEFAULT, tmp_path / "int8")
+    before = first.path.read_bytes()
+    graph, options, _, said = making._other_knobs(first, DEFAULT, tmp_path / "int8")
+    assert (options, said) == (DEFAULT, [])  # two hundredths are not won
+    assert graph.path.read_bytes() == before
+
+
 def test_a_tolerance_of_the_users_own_holds(tmp_path: Path) -> None:
     source, here = exported(1.0, tmp_path / "float"), context(tmp_path)
     high = Tolerance(150.0, 0.0)

@@ -185,7 +185,7 @@ class Quantize(Limited):
             return
         from edgecv.stages.quantize.quantizer import Quantizer
 
-        quantizer = Quantizer(source, context, self.samples, strict=self._strict)
+        quantizer = Quantizer(source, context, self.samples, strict=self._strict, fixed=fixed)
         quantizer.make(start, context.out, tolerance)
 
     @property

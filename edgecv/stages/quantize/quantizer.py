@@ -49,6 +49,14 @@ HELD_BACK = 256
 ROUNDS = 4  # of looking for layers that are far off: what is float no longer hides the next
 NONE = Tolerance(-math.inf, 0.0)
 GAIN = 0.02  # of the task's fidelity: less is not worth a layer in float
+# What is tried, in this order, of a detector that the defaults do not serve: it costs no time on
+# the device, as layers in float do, and SQNR does not tell which of them serves the task.
+KNOBS: tuple[dict[str, Any], ...] = (
+    {"calibration": "percentile"},
+    {"bias_correction": False},
+    {"calibration": "percentile", "bias_correction": False},
+    {"calibration": "minmax"},
+)
 
 
 class Quantizer:
@@ -57,7 +65,8 @@ class Quantizer:
     What calibration images tell is measured once, for however many choices of the knobs.
     samples: calibration images, from data.train; judged: images to compare on, at most; unseen: on
     others alone, however few they are, since knobs that are chosen on images fit those; strict:
-    the tolerance is the user's own, and holds where the task is well served too
+    the tolerance is the user's own, and holds where the task is well served too; fixed: names of
+    knobs that the user set, which stay as they are
     """
 
     def __init__(
@@ -68,9 +77,11 @@ class Quantizer:
         judged: int = JUDGED,
         unseen: bool = False,
         strict: bool = False,
+        fixed: frozenset[str] = frozenset(),
     ) -> None:
         assert context.target is not None
         self.source, self.context, self.target = source, context, context.target
+        self._fixed = fixed
         images = context.images("train")
         pixels, self._made_up = images.samples, images.made_up
         chosen = calibration_sample(pixels, samples)
@@ -198,7 +209,8 @@ class Quantizer:
         """(the graph, with the layers in float that cost the task most, where it is the better for
         it; its options; what is said of them; whether the task is well served)"""
         assert self.asked is not None
-        now, blamed = self.asked.score(self._answers(graph)), list[Costly]()
+        graph, options, now, said = self._other_knobs(graph, options, out)
+        blamed = list[Costly]()
         known: Known = {}
         for _ in range(ROUNDS if self._floats else 0):
             if now >= FAITHFUL:
@@ -213,13 +225,42 @@ class Quantizer:
                 graph = self._quantized(options, out) if names else graph
                 break
             graph, options, now, blamed = made, more, then, [*blamed, *found]
-        said = why_float(blamed)
+        said += why_float(blamed)
         if now < FAITHFUL:
             said.append(
                 f"int8 keeps {100 * now:.1f} of 100 {self.asked.task.points} of float's own "
                 "answers: only labelled images can tell whether it will do"
             )
         return graph, options, said, now >= FAITHFUL
+
+    def _other_knobs(
+        self, graph: Graph, options: Options, out: Path
+    ) -> tuple[Graph, Options, float, list[str]]:
+        """(the graph, by the first of KNOBS that serves the task, else the best; its options; its
+        fidelity; what is said of it)"""
+        assert self.asked is not None
+        first = best = self.asked.score(self._answers(graph))
+        found = last = options
+        for change in KNOBS:
+            other = replace(options, **change)
+            if best >= FAITHFUL or set(change) & self._fixed or other == options:
+                continue
+            graph, last = self._quantized(other, out), other
+            now = self.asked.score(self._answers(graph))
+            if now >= min(best + GAIN, FAITHFUL):
+                best, found = now, other
+        if last != found:
+            graph = self._quantized(found, out)
+        if found == options:
+            return graph, found, best, []
+        knobs = ", ".join(
+            f"{k}: {v}" for k, v in found.to_json().items() if v != options.to_json()[k]
+        )
+        said = (
+            f"{knobs}: int8 keeps {100 * best:.1f} of 100 {self.asked.task.points} of float's own "
+            f"answers so, and {100 * first:.1f} without"
+        )
+        return graph, found, best, [said]
 
     def serves(self, graph: Graph) -> bool:
         """Whether the task is served well by a graph that was made, and that is what counts."""
