@@ -23,9 +23,9 @@ from typing import Any
 import record
 import yaml
 
-from edgecv import pipeline, recipe, results
 from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe, results
 
 FASHION = {"train": "fashion-mnist-sample", "test": "fashion-mnist-sample", "size": 28,
            "crop_pct": 1.0, "mean": [0.286], "std": [0.353]}  # fmt: skip

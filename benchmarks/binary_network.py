@@ -24,12 +24,13 @@ import record
 import torch
 import yaml
 
-from edgecv import pipeline, recipe, zoo
+from edgecv import zoo
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
 from edgecv.binary.replacing import binarize
 from edgecv.binary.selection import choose
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe
 from edgecv.runtime.archive import read_bundle
 
 SIDE, CLASSES = 224, 10

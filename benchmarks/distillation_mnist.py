@@ -23,10 +23,10 @@ import numpy as np
 import record
 import yaml
 
-from edgecv import pipeline, recipe
 from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe
 
 TEACHER = {"epochs": 22, "batch_size": 256, "lr": 0.002, "flip": False, "shift": 2}
 STUDENT = {"epochs": 30, "batch_size": 256, "lr": 0.001, "flip": False, "shift": 0,

@@ -18,8 +18,8 @@ from typing import Any
 import yaml
 from fuzzing import changed_bytes, main
 
-from edgecv import pipeline, recipe
-from edgecv.store import Store
+from edgecv.plan import pipeline, recipe
+from edgecv.plan.store import Store
 
 SOURCE, BOXES = "fashion-mnist-sample", "shapes-boxes:8"
 BASE = """model: {zoo: resnet8, width: 8}

@@ -24,9 +24,9 @@ import record
 import yaml
 from torch import Tensor, nn
 
-from edgecv import pipeline, recipe, results
 from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe, results
 
 # net -> densities of the paper's tables 3 and 4 (LeNet-5's first dense layer at 7.7% instead of 8%:
 # with its biases the paper's own make 11.7 times, which it rounds), published error in %, limit;

@@ -21,10 +21,10 @@ from typing import Any
 import record
 import yaml
 
-from edgecv import pipeline, recipe
 from edgecv.benchmark.machine import load_average
 from edgecv.measuring import facts
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe
 
 TARGET = "cpu"
 DATA = {

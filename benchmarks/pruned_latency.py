@@ -30,17 +30,18 @@ import record
 import torch
 import yaml
 
-from edgecv import pipeline, recipe, results, target
+from edgecv import target
 from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.errors import BudgetError
+from edgecv.files import write_atomic
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe, results
 from edgecv.pruning.groups import _head
 from edgecv.pruning.shapes import macs
 from edgecv.pruning.whole import Whole
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
-from edgecv.store import write_atomic
 from edgecv.training import Plan, Trainer, judged
 
 WIDTHS = {"resnet8": 24, "mobilenet_v2_small": 16}

@@ -17,9 +17,9 @@ from typing import Any
 import pruned_latency as shared
 import record
 
-from edgecv import results
 from edgecv.benchmark.machine import load_average
 from edgecv.model import Model
+from edgecv.plan import results
 from edgecv.pruning import criteria
 from edgecv.stages.prune import Prune
 

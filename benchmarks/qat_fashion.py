@@ -22,10 +22,10 @@ import numpy as np
 import record
 import yaml
 
-from edgecv import pipeline, recipe
 from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.model import Model
+from edgecv.plan import pipeline, recipe
 from edgecv.replay import torch_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.quantize import Quantize

@@ -15,7 +15,7 @@ sys.path.insert(0, str(ROOT))  # the checkout's own edgecv, installed or not
 
 from edgecv import __version__  # noqa: E402
 from edgecv.benchmark.machine import load_average, machine  # noqa: E402
-from edgecv.versions import versions  # noqa: E402
+from edgecv.keys.versions import versions  # noqa: E402
 
 PACKAGES = (
     "numpy", "pillow", "onnxruntime", "openvino", "nncf", "ai-edge-litert", "ai-edge-quantizer",

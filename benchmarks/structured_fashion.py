@@ -22,9 +22,9 @@ import record
 import yaml
 from lowrank_fashion import DATA, TARGET, Told
 
-from edgecv import pipeline, recipe
 from edgecv.benchmark.machine import load_average
 from edgecv.measuring import facts
+from edgecv.plan import pipeline, recipe
 
 SIDE = 784
 NETS = (("dense", 0), ("circulant", 0), ("lowrank", 1), ("toeplitz", 1), ("lowrank", 4),

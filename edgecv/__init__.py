@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edgecv.api.run import run as run
     from edgecv.api.why import Diagnosis as Diagnosis
     from edgecv.api.why import why as why
-    from edgecv.recipe import Recipe as Recipe
+    from edgecv.plan.recipe import Recipe as Recipe
     from edgecv.runtime import open_bundle as open_bundle
 
 __version__ = "0.2.0"
@@ -49,8 +49,8 @@ def __getattr__(name: str) -> Any:
         return import_module("edgecv.errors")
     places = {
         "Answer": "api.predict", "Benchmark": "api.bench", "Bundle": "api.export",
-        "Diagnosis": "api.why", "Parity": "api.parity", "Recipe": "recipe", "Results": "api.run",
-        "Verdict": "api.gate", "open_bundle": "runtime",
+        "Diagnosis": "api.why", "Parity": "api.parity", "Recipe": "plan.recipe",
+        "Results": "api.run", "Verdict": "api.gate", "open_bundle": "runtime",
     }  # fmt: skip
     found = getattr(import_module(f"edgecv.{places.get(name, f'api.{name}')}"), name)
     globals()[name] = found

@@ -114,7 +114,7 @@ def serve(work: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     lifeline.watch()
     task, answer = Path(sys.argv[1]), Path(sys.argv[2])
     data: dict[str, Any]
-    from edgecv.store import disk_errors
+    from edgecv.files import disk_errors
 
     try:
         job = json.loads(task.read_text())

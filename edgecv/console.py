@@ -15,10 +15,10 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from edgecv import tasks
-from edgecv.execute import Outcome
 from edgecv.limits import fidelity_of
-from edgecv.nodes import Node
-from edgecv.pipeline import Planned
+from edgecv.plan.execute import Outcome
+from edgecv.plan.graph import Node
+from edgecv.plan.pipeline import Planned
 from edgecv.report.words import decibel, fidelity
 from edgecv.terminal import printable
 from edgecv.text_table import precision, table

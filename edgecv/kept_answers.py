@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.files import digest, file_sha256
 from edgecv.samples import Given, samples_of
-from edgecv.store import digest, file_sha256
 
 if TYPE_CHECKING:
     from edgecv.graph import Graph

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 from edgecv import builder_trust, live_network, user_code
 from edgecv import edits as editing
 from edgecv.errors import EdgecvError, ModelError, one_line
+from edgecv.keys.versions import source
 from edgecv.runtime import shape
 from edgecv.runtime.shape import NUMBER, Every, Number, Text, whole
-from edgecv.versions import source
 
 if TYPE_CHECKING:
     import torch

@@ -32,7 +32,8 @@ READ = {
     "README.md": ("tests/test_docs.py",),
     "CONTRIBUTING.md": ("tests/test_docs.py",), "ARCHITECTURE.md": ("tests/test_docs.py",),
     "mkdocs.yml": ("tests/test_docs.py",), "scripts": ("tests/test_docs.py", "tests/test_keys.py"),
-    "targets": ("tests/test_target.py", "tests/test_docs.py"), "recipes": ("tests/test_recipe.py",),
+    "targets": ("tests/test_target.py", "tests/test_docs.py"),
+    "recipes": ("tests/plan/test_recipe.py",),
     "benchmarks": ("tests/test_docs.py",), "pyproject.toml": ("tests/test_docs.py",),
 }  # fmt: skip
 

@@ -17,7 +17,8 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edgecv import recipe, stages, target, zoo  # noqa: E402
+from edgecv import stages, target, zoo  # noqa: E402
+from edgecv.plan import recipe_schema  # noqa: E402
 from edgecv.zoo import published  # noqa: E402
 from scripts import api_page, reference_pages  # noqa: E402
 
@@ -273,7 +274,7 @@ def pages() -> dict[Path, str]:
         "docs/targets.md": targets_page(),
         "docs/stages.md": stages_page(),
         "docs/zoo.md": zoo_page(),
-        "docs/recipe.schema.json": json.dumps(recipe.schema(), indent=1) + "\n",
+        "docs/recipe.schema.json": json.dumps(recipe_schema.schema(), indent=1) + "\n",
         **{f"docs/reference/{name}.md": page() for name, page in reference_pages.PAGES.items()},
     }
     for name, tables in TABLES.items():

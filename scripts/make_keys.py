@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from edgecv import closure, recipe, versions
-from edgecv.nodes import Expansion
+from edgecv.keys import closure, versions
+from edgecv.plan import recipe
+from edgecv.plan.graph import Expansion
 
 PAGE = Path(__file__).parent.parent / "docs" / "keys.md"
 RECIPE = """
@@ -43,7 +44,8 @@ TOUCHED = (
     "training.py", "distillation/losses.py", "pruning/groups.py", "lowrank/tucker2.py",
     "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "qat/lsq.py",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
-    "stages/quantize/search.py", "stages/quantize/onnx_qdq.py", "fidelity.py", "packing.py",
+    "plan/makers/model.py", "stages/quantize/search.py", "stages/quantize/onnx_qdq.py",
+    "fidelity.py", "packing.py",
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",
@@ -160,8 +162,9 @@ HEAD = (
     """# What is made again, and why
 
 Every result is kept under a key that holds the code that runs and the versions of the libraries it
-touches, both found by following imports from the module that does the step (`edgecv.closure`). A
-comment, a docstring or the wording of a message is no part of it. `edgecv plan` says what changed.
+touches, both found by following imports from the module that does the step
+(`edgecv.keys.closure`). A comment, a docstring or the wording of a message is no part of it.
+`edgecv plan` says what changed.
 
 This page is made by `scripts/make_keys.py`: a file of every room is edited in a copy of the
 package, and the recipe below is planned with it. What reads a step that is made again is made

@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgecv import backends, errors, recipe, results
+from edgecv import backends, errors
 from edgecv.cli import build_parser
+from edgecv.plan import recipe_schema, results
 
 ROOT = Path(__file__).resolve().parent.parent
 MADE = "Generated from {} by `make docs`."
@@ -89,9 +90,9 @@ def _cell(text: str) -> str:
 
 
 def recipe_page() -> str:
-    schema = recipe.schema()["properties"]
+    schema = recipe_schema.schema()["properties"]
     parts = [
-        "# Recipe", MADE.format("`edgecv.recipe`"),
+        "# Recipe", MADE.format("`edgecv.plan.recipe`"),
         "A recipe is a YAML file of these keys. Paths and modules are looked up in the working "
         "folder, then beside the recipe. Editors complete it by its [JSON Schema]"
         "(../recipe.schema.json); `edgecv plan` checks it and writes nothing. What it means: "
@@ -133,7 +134,7 @@ def results_page() -> str:
     text = inspect.cleandoc(results.__doc__ or "")
     first, _, rest = text.partition("\n\n")
     return "\n\n".join([
-        "# Results", MADE.format("the docstring of `edgecv.results`"),
+        "# Results", MADE.format("the docstring of `edgecv.plan.results`"),
         f"`{first.partition(':')[0]}`{first.partition(':')[1]}{first.partition(':')[2]}",
         _literal(rest),
     ]) + "\n"  # fmt: skip

@@ -227,8 +227,8 @@ def test_a_network_becomes_bundles_that_answer(
 def test_labelled_images_and_limits_are_judged(
     batch: torch.Tensor, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from edgecv.plan.recipe_data import Bench
     from edgecv.quick_export import recipe as quick_recipe
-    from edgecv.recipe_data import Bench
 
     # limits compare with fp32, which is measured: shortly, here
     monkeypatch.setattr(quick_recipe, "Bench", lambda: Bench(rounds=3, budget_s=0.1, burst_ms=1))

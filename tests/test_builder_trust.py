@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgecv import pipeline, recipe
 from edgecv.builder_trust import check_function, named
 from edgecv.cli import main
 from edgecv.errors import ModelError, TrustError
 from edgecv.model import Model, check_reference
-from edgecv.store import Store
+from edgecv.plan import pipeline, recipe
+from edgecv.plan.store import Store
 
 NET = """import os
 from os import system, path

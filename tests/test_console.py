@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rich")
 
 from edgecv import console
-from edgecv.nodes import Node
+from edgecv.plan.graph import Node
 
 
 class Clock:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from edgecv import recipe
 from edgecv.cli import build_parser
+from edgecv.plan import recipe
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

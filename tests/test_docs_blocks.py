@@ -128,7 +128,7 @@ def test_recipes_of_the_pages_are_accepted(tiny: Path, monkeypatch: pytest.Monke
     """Every YAML block that is a whole recipe; those with a file's name run on their page."""
     import yaml
 
-    from edgecv import recipe
+    from edgecv.plan import recipe
 
     monkeypatch.chdir(tiny)
     seen = 0

@@ -24,8 +24,8 @@ def test_the_mirror_comes_first_then_what_imports_it():
         ),
         ("README.md", "tests/test_docs.py"),
         ("edgecv/report/page.html.j2", "tests/report/test_page.py"),
-        ("edgecv/store.py", "tests/test_store.py"),
-        ("tests/test_store.py", "tests/test_store.py"),
+        ("edgecv/plan/store.py", "tests/plan/test_store.py"),
+        ("tests/plan/test_store.py", "tests/plan/test_store.py"),
         ("scripts/fast_tests.py", "tests/test_fast_tests.py"),
         ("edgecv/edits.py", "tests/test_edits.py"),
     ],
@@ -39,8 +39,8 @@ def test_nothing_is_near_what_nothing_reads():
 
 
 def test_what_the_time_does_not_suffice_for_is_named(capsys):
-    assert fast_tests.run(["tests/test_store.py"], budget_s=0.0) == 0
-    assert "not run within 0 s: tests/test_store.py" in capsys.readouterr().out
+    assert fast_tests.run(["tests/plan/test_store.py"], budget_s=0.0) == 0
+    assert "not run within 0 s: tests/plan/test_store.py" in capsys.readouterr().out
 
 
 def test_a_failing_file_is_an_exit_code(tmp_path):

@@ -56,7 +56,7 @@ def test_words_redo_nothing_and_a_function_does(shop, text: str) -> None:
 
 @pytest.mark.parametrize("kind", ["data", "model", "measure"])
 def test_how_a_node_is_made_counts_for_its_kind_alone(shop, kind: str) -> None:
-    with shop.touched("making.py", f"\n\ndef _{kind}(work):\n    return None\n"):
+    with shop.touched(f"plan/makers/{kind}.py"):
         found = {"model", "small:student"} if kind == "model" else set()
         assert shop.own() == (found or {n for n in shop.before if n.startswith(f"{kind}:")})
 

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv import quick_export, reading_graph, recipe
+from edgecv import quick_export, reading_graph
 from edgecv.diagnosis.parity import compare
 from edgecv.errors import ParityError, TargetError, UnsupportedError
+from edgecv.plan import recipe
 from edgecv.runtime import open_bundle
 from edgecv.runtime.verify import verify
 from edgecv.tasks.detection import DetectionTask

@@ -6,9 +6,10 @@ import tracemalloc
 import pytest
 import yaml
 
-from edgecv import pipeline, recipe, strict_yaml, target
+from edgecv import strict_yaml, target
 from edgecv.errors import RecipeError, TargetError
-from edgecv.store import Store
+from edgecv.plan import pipeline, recipe
+from edgecv.plan.store import Store
 
 GOOD = """model: resnet8
 data: {train: fashion-mnist-sample, test: fashion-mnist-sample, size: 28}

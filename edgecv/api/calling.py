@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from edgecv.errors import EdgecvError, StoreError, not_installed
 
 if TYPE_CHECKING:
-    from edgecv.nodes import Node
+    from edgecv.plan.graph import Node
 
 StrPath = str | os.PathLike[str]
 # progress(done, total, note): in steps, whole or not; total may grow
@@ -84,7 +84,7 @@ def telling(progress: Progress | None) -> Callable[..., None]:
 
 
 class Steps:
-    """An `edgecv.execute.Reporter` that tells a Progress; done and total count steps of the run."""
+    """A Reporter (`edgecv.plan.execute`) that tells a Progress; done and total count steps."""
 
     def __init__(self, tell: Progress | None) -> None:
         self._tell = telling(tell)

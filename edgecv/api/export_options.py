@@ -128,8 +128,8 @@ def check(options: Mapping[str, Any], function: str) -> None:
 
 
 def request_of(model: str, targets: Sequence[str], options: ExportOptions) -> Request:
-    """What `edgecv.quick_export` is asked for. Raises RecipeError: a word has no such value, or says
-    what another says."""
+    """What `edgecv.quick_export` is asked for. Raises RecipeError: a word has no such value, or
+    says what another says."""
     from edgecv.quick_export import Request
 
     words: dict[str, Any] = {k: v for k, v in options.items() if v is not None}

@@ -15,9 +15,9 @@ from edgecv.errors import RecipeError
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from edgecv.execute import Outcome, Reporter
     from edgecv.limits import Limits
-    from edgecv.recipe import Recipe, Settings
+    from edgecv.plan.execute import Outcome, Reporter
+    from edgecv.plan.recipe import Recipe, Settings
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def loaded(
     targets: Sequence[str], limits: Limits,
 ) -> tuple[Recipe, dict[str, Any]]:  # fmt: skip
     """The checked recipe, and what results.json keeps of where it came from. Raises RecipeError."""
-    from edgecv import recipe as recipes
+    from edgecv.plan import recipe as recipes
 
     if isinstance(recipe, recipes.Recipe):
         if settings or targets or limits:
@@ -154,7 +154,7 @@ def made(
     jobs: int | None = 1,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Run it and write what it made into `out`: also results.json, which comes back."""
-    from edgecv import pipeline, results
+    from edgecv.plan import pipeline, results
 
     pipeline.check_space(out)
     outcome = pipeline.run(recipe, out, reporter, jobs=jobs)

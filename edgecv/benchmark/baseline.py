@@ -35,11 +35,11 @@ import numpy as np
 
 from edgecv import __version__, tasks
 from edgecv.errors import RecipeError
+from edgecv.files import disk_errors, write_atomic
 from edgecv.runtime import npy, shape
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.manifest import COUNT, LINE, METRIC, NAME
 from edgecv.runtime.shape import Every, Number, Text
-from edgecv.store import disk_errors, write_atomic
 from edgecv.tasks.base import Task
 
 SCHEMA = 1

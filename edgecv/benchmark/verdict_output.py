@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 from edgecv.benchmark.gate import SAME, SKIPPED, Check, Judged
 from edgecv.benchmark.sequential_test import INCONCLUSIVE, PASS, REGRESSION
 from edgecv.errors import StoreError
-from edgecv.store import disk_errors, write_atomic
+from edgecv.files import disk_errors, write_atomic
 from edgecv.text_table import table
 
 HEAD = (

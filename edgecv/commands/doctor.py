@@ -27,8 +27,8 @@ def doctor(options: argparse.Namespace) -> int:
     from edgecv.backends import ENGINES, every, facts, run_module
     from edgecv.benchmark.machine import machine
     from edgecv.binary import library
+    from edgecv.keys.versions import version
     from edgecv.text_table import table
-    from edgecv.versions import version
 
     engines = [run_module(name).probe() for name in ENGINES]
     here = machine()

@@ -143,9 +143,8 @@ def register(command: Any) -> None:
 
 def export(options: argparse.Namespace) -> int:
     try:
-        from edgecv import step_words
         from edgecv.console import Progress
-        from edgecv.quick_export import export
+        from edgecv.quick_export import export, step_words
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv export") from None
     from edgecv.api.export import remarks

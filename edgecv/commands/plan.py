@@ -16,9 +16,9 @@ def register(command: Any) -> None:
 
 def plan(options: argparse.Namespace) -> int:
     recipe, _, out = checked_recipe(options)
-    from edgecv import pipeline
     from edgecv.console import plan_table
-    from edgecv.store import Store
+    from edgecv.plan import pipeline
+    from edgecv.plan.store import Store
 
     lines = pipeline.plan(recipe, Store(out / "store"))
     if options.json:

@@ -45,7 +45,7 @@ def checked_recipe(options: argparse.Namespace) -> tuple[Any, dict[str, Any], Pa
     """The checked recipe, where it came from, and the folder for results."""
     try:
         import edgecv.console
-        import edgecv.recipe  # noqa: F401  (rich, pydantic: find out before anything is made)
+        import edgecv.plan.recipe  # noqa: F401  (rich, pydantic: find out before anything is made)
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv run") from None
     from edgecv.api.run import loaded

@@ -18,12 +18,12 @@ def register(command: Any) -> None:
 def stages(options: argparse.Namespace) -> int:
 
     try:
-        from edgecv import recipe
+        from edgecv.plan import recipe_schema
         from edgecv.stages import words
     except ImportError as e:
         raise missing(e.name or "pydantic", "compress", "edgecv stages") from None
     if options.schema:
-        print_json(recipe.schema())
+        print_json(recipe_schema.schema())
         return 0
     found = {word: cls.model_json_schema()["properties"] for word, cls in words().items()}
     if options.json:

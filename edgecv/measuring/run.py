@@ -12,10 +12,10 @@ from typing import Any
 from edgecv import child, source_trust
 from edgecv.benchmark.calibration import ONE_THREAD
 from edgecv.benchmark.machine import processor
-from edgecv.closure import code
+from edgecv.files import digest
+from edgecv.keys.closure import code
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import Job, LayersJob, MeasureJob, PackJob, ProfileJob, RowsJob, Times
-from edgecv.store import digest
 
 MODULES: dict[type[Job], str] = {
     PackJob: "edgecv.packing",

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from edgecv.behaviour import check_runs
 from edgecv.edits import Edit, describe, replay
 from edgecv.errors import ModelError, StageError, UnsupportedError
+from edgecv.files import write_atomic
 from edgecv.model import Model
 from edgecv.pruning import criteria, frontier, groups, tables, whole
 from edgecv.pruning.criteria import thinet
@@ -31,7 +32,6 @@ from edgecv.pruning.probe import probe
 from edgecv.pruning.shapes import Shapes, example_of, macs, shapes, size_bytes
 from edgecv.pruning.tuning import Slimming, epochs_before, recalibrate, scratch
 from edgecv.stages.base import Context
-from edgecv.store import write_atomic
 from edgecv.target import Target
 from edgecv.training import judged
 

@@ -14,18 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import pipeline, results
 from edgecv.errors import BundleError, EdgecvError
-from edgecv.execute import Reporter
+from edgecv.files import disk_errors, publish
 from edgecv.limits import judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
+from edgecv.plan import pipeline, results
+from edgecv.plan.execute import Reporter
+from edgecv.plan.recipe import Recipe
+from edgecv.plan.store import Store
 from edgecv.quick_export.images import understood_as
 from edgecv.quick_export.recipe import recipe_of
 from edgecv.quick_export.request import Request
-from edgecv.recipe import Recipe
 from edgecv.runtime.archive import read_bundle
-from edgecv.store import Store, disk_errors, publish
 
 __all__ = ["Exported", "Request", "export"]
 

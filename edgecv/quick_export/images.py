@@ -13,8 +13,8 @@ from edgecv import (
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
 from edgecv.errors import DataError, RecipeError
+from edgecv.plan.recipe_data import Data
 from edgecv.quick_export.request import OPTIONS, Request
-from edgecv.recipe_data import Data
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.yaml_validation import checked
 

@@ -18,18 +18,18 @@ from edgecv import (
 from edgecv.errors import DataError, RecipeError
 from edgecv.graph_files import is_pinned
 from edgecv.model_source import ModelSource, source_of
-from edgecv.quick_export.images import data_of, labels_of
-from edgecv.quick_export.request import OPTIONS, Request
-from edgecv.quick_export.task import check_task, task_for
-from edgecv.recipe import Recipe
-from edgecv.recipe_data import Bench
-from edgecv.recipe_flow import Step, comes_as, offers, suits, takes
-from edgecv.recipe_input import (
+from edgecv.plan.recipe import Recipe
+from edgecv.plan.recipe_data import Bench
+from edgecv.plan.recipe_flow import Step, comes_as, offers, suits, takes
+from edgecv.plan.recipe_input import (
     check_decode,
     labelled,
     unknown_drop,
     with_tables,
 )
+from edgecv.quick_export.images import data_of, labels_of
+from edgecv.quick_export.request import OPTIONS, Request
+from edgecv.quick_export.task import check_task, task_for
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.restructure import Restructure

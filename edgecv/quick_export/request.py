@@ -11,7 +11,7 @@ from edgecv import (
 )
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.limits import Limits
-from edgecv.recipe import NO_LIMITS
+from edgecv.plan.recipe import NO_LIMITS
 
 # Field of a checked type -> the option that sets it.
 OPTIONS = {

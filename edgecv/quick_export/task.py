@@ -7,11 +7,11 @@ from edgecv import (
     zoo,
 )
 from edgecv.errors import RecipeError
-from edgecv.quick_export.request import Request
-from edgecv.recipe_input import (
+from edgecv.plan.recipe_input import (
     check_truth,
     task_of,
 )
+from edgecv.quick_export.request import Request
 
 # fields of tasks that have an option of their own
 SHORT = ("decoder", "confidence", "iou", "max_detections", "agnostic", "priors", "form",

@@ -40,8 +40,8 @@ def write(
     Raises DataError (as collect), MissingExtraError (extra `report`), StoreError (a full disk).
     """
     from edgecv.errors import StoreError
+    from edgecv.files import disk_errors, write_atomic
     from edgecv.report import page
-    from edgecv.store import disk_errors, write_atomic
 
     page.check_libraries()
     path = out or run_dir / "report.html"

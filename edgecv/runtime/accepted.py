@@ -99,7 +99,7 @@ def _read(path: Path, channels: int) -> np.ndarray:
 
     try:
         # by a name that is not followed: no result of a stage hangs on this way to read files
-        # (`edgecv.closure`), and no device's kit carries what reads them
+        # (`edgecv.keys.closure`), and no device's kit carries what reads them
         decode = resolve_name("edgecv.data.decode:decode")
     except ModuleNotFoundError as e:
         what = f"an image file is read by {e.name}, which is not here"

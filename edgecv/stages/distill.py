@@ -54,7 +54,7 @@ class Distill(Training):
     )
 
     def parameters(self) -> dict[str, Any]:
-        """A student counts by the network it is (`edgecv.nodes`), not by how it is named."""
+        """A student counts by the network it is (`edgecv.plan.graph`), not by how it is named."""
         return super().parameters() | {"student": self.student is not None}
 
     def unfit(self, task: str) -> str:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv import store
 from edgecv.benchmark import gate
 from edgecv.benchmark.baseline import Baseline, load
 from edgecv.errors import EdgecvError, RecipeError, StoreError
+from edgecv.plan import store
 from tests.benchmark.judged import HERE, entry, timing
 from tests.runtime.conftest import make_bundle
 

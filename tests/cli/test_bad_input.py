@@ -401,7 +401,7 @@ def test_a_file_in_the_place_of_out(edgecv: Callable, folder: Path) -> None:
 
 
 def test_two_runs_do_not_share_one_out(edgecv: Callable, folder: Path) -> None:
-    from edgecv.store import Store
+    from edgecv.plan.store import Store
 
     with Store(folder / "out" / "store").locked():
         done = edgecv("run", "recipe.yaml", "--out", "out", "--json", cwd=folder)

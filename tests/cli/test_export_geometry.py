@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edgecv.errors import RecipeError
-from edgecv.nodes import Expansion
+from edgecv.plan.graph import Expansion
 from edgecv.quick_export import Request
 from edgecv.quick_export.images import understood_as
 from edgecv.quick_export.recipe import recipe_of
@@ -145,7 +145,7 @@ def test_other_channels_from_arrays_in_int8(edgecv: Callable, tmp_path: Path) ->
 
 
 def test_a_recipe_without_a_size_takes_the_files(net: Path, tmp_path: Path) -> None:
-    from edgecv import recipe
+    from edgecv.plan import recipe
 
     path = tmp_path / "r.yaml"
     path.write_text(

@@ -169,7 +169,7 @@ def test_a_wrong_device_is_said_when_the_profile_is_read(profile, line: str, why
 
 
 def test_no_bundle_depends_on_where_a_device_is(profile) -> None:
-    from edgecv.nodes import NOT_IN_BUNDLES
+    from edgecv.plan.graph import NOT_IN_BUNDLES
 
     profile("extends: rpi5\ndevice: ssh://pi@rpi5\ndevice_python: python3.12\n")
     with_one = target.load("board").model_dump(mode="json", exclude=NOT_IN_BUNDLES)

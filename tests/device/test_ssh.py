@@ -76,10 +76,10 @@ def test_a_run_measures_a_target_where_it_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
     """The same job here and there, but for where the bundles are."""
-    from edgecv import making
     from edgecv.measuring import facts, run
     from edgecv.measuring.facts import BundleFacts
-    from edgecv.recipe import Bench
+    from edgecv.plan import makers
+    from edgecv.plan.recipe import Bench
     from edgecv.target import load
 
     target = load("cpu").model_copy(
@@ -106,7 +106,7 @@ def test_a_run_measures_a_target_where_it_can(
     monkeypatch.setattr(device, "call", lambda *a, **_: ask(*a))
     expansion = SimpleNamespace(recipe=SimpleNamespace(bench=Bench(), seed=0, threads=1))
     node = SimpleNamespace(target=target, id="measure:cpu")
-    making._measure(making.Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
+    makers._measure(makers.Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
     found = facts.measured(tmp_path)["bundles"]
     if where == "nowhere":
         assert (asked, found) == ([], [])

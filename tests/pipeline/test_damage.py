@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from edgecv import pipeline, recipe
-from edgecv.store import Store
+from edgecv.plan import pipeline, recipe
+from edgecv.plan.store import Store
 
 TEXT = """model: {zoo: resnet8, width: 4}
 data: {train: "npz:d.npz", test: "npz:d.npz", size: 16}

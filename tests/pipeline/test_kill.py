@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edgecv.results import MEASURED
+from edgecv.plan.results import MEASURED
 
 # Kills as (how many steps are finished, seconds more at most): in training, in an export, in an
 # engine's own process.

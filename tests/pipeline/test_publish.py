@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 pytest.importorskip("torch")
-from edgecv import pipeline
+from edgecv.plan import pipeline
 
 
 def test_models_of_other_runs_go_and_a_users_own_stay(tmp_path: Path) -> None:

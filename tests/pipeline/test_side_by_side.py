@@ -16,15 +16,16 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from edgecv import errors, pipeline, recipe
+from edgecv import errors
 from edgecv.api.run import made
-from edgecv.execute import Execution, Outcome, Silent
-from edgecv.nodes import Expansion, Node
-from edgecv.results import MEASURED
-from edgecv.side_by_side import default
-from edgecv.store import Store
-from edgecv.worker import told
-from edgecv.workers import Done, Pool, Progress, revived
+from edgecv.plan import pipeline, recipe
+from edgecv.plan.execute import Execution, Outcome, Silent
+from edgecv.plan.graph import Expansion, Node
+from edgecv.plan.results import MEASURED
+from edgecv.plan.side_by_side import default
+from edgecv.plan.store import Store
+from edgecv.plan.worker import told
+from edgecv.plan.workers import Done, Pool, Progress, revived
 from tests.conftest import write_images
 from tests.pipeline.test_kill import sha256
 from tests.test_lifeline import gone, of_room, start, until
@@ -286,7 +287,7 @@ def test_jobs_are_as_many_as_there_are_cores_for(monkeypatch: pytest.MonkeyPatch
 
 def test_warnings_come_in_the_order_of_the_recipe(both, folder: Path, caplog) -> None:
     """Of two branches and two targets, whoever is done first."""
-    from edgecv.side_by_side import _Schedule
+    from edgecv.plan.side_by_side import _Schedule
 
     outcome = both[1][0]
     open_ = Outcome(outcome.expansion, {k: v for k, v in outcome.folders.items() if k != "a"})

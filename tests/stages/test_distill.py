@@ -11,9 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
-from edgecv import pipeline, recipe, zoo  # noqa: E402
+from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.plan import (  # noqa: E402
+    pipeline,
+    recipe,
+)
 from edgecv.stages.distill import Distill  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402

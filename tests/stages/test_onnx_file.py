@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecv.errors import ModelError, RecipeError
 from edgecv.graphs.onnx.pins import Pins
-from edgecv.nodes import file_digest
+from edgecv.plan.graph import file_digest
 from edgecv.quick_export import Request, export
 from edgecv.stages.export._onnx_file import read_file
 from edgecv.stages.export.onnx import load_onnx

@@ -15,10 +15,14 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import pipeline, recipe, zoo  # noqa: E402
+from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.measuring import facts as kept  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.plan import (  # noqa: E402
+    pipeline,
+    recipe,
+)
 from edgecv.qat.attach import of  # noqa: E402
 from edgecv.qat.training import QuantizingTrainer  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402

@@ -12,10 +12,10 @@ from PIL import Image
 onnx = pytest.importorskip("onnx")
 torch = pytest.importorskip("torch")
 
-from edgecv import recipe  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import DataError, RecipeError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.plan import recipe  # noqa: E402
 from edgecv.quick_export import Request, export  # noqa: E402
 from edgecv.restructuring.activations import places  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402

@@ -10,14 +10,15 @@ from typing import Any
 
 import pytest
 
-from edgecv import backends, recipe, stages, target, zoo
+from edgecv import backends, stages, target, zoo
 from edgecv.cli import build_parser, main
 from edgecv.errors import RecipeError
+from edgecv.plan import recipe, recipe_schema
 from edgecv.stages.base import Stage
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-SCHEMA = recipe.schema()
+SCHEMA = recipe_schema.schema()
 
 
 def commands() -> dict[str, argparse.ArgumentParser]:

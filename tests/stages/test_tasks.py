@@ -15,11 +15,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import recipe, stages, zoo  # noqa: E402
+from edgecv import stages, zoo  # noqa: E402
 from edgecv.data.annotations import Boxes, Maps, Numbers, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import MissingExtraError, RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.model import Model  # noqa: E402
+from edgecv.plan import recipe  # noqa: E402
 from edgecv.pruning import criteria, groups  # noqa: E402
 from edgecv.pruning.probe import loss, probe  # noqa: E402
 from edgecv.pruning.shapes import example_of  # noqa: E402

@@ -6,10 +6,11 @@ import sys
 import numpy as np
 import pytest
 
-from edgecv import recipe, zoo
+from edgecv import zoo
 from edgecv.data.images import Images, as_outputs
 from edgecv.errors import DataError
 from edgecv.model import Model
+from edgecv.plan import recipe
 from edgecv.quick_export import Request
 from edgecv.quick_export.recipe import recipe_of
 from edgecv.zoo import published

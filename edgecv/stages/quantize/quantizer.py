@@ -17,6 +17,7 @@ from edgecv.backends import facts
 from edgecv.diagnosis.parity.layers import Sample
 from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.fidelity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
+from edgecv.files import file_sha256
 from edgecv.graph import Graph
 from edgecv.replay import (
     JUDGED,
@@ -40,7 +41,6 @@ from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
 from edgecv.steadiness import explained
-from edgecv.store import file_sha256
 from edgecv.task_fidelity import FAITHFUL, TaskFidelity
 
 log = logging.getLogger(__name__)

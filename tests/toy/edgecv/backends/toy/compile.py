@@ -10,8 +10,8 @@ from edgecv.backends.toy.run import FILE, MAGIC, Session
 from edgecv.backends import Compiled
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
+from edgecv.keys.versions import version
 from edgecv.target import Target
-from edgecv.versions import version
 
 OPSET = 21
 
