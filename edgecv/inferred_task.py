@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgecv.replay import Answers, as_rows
+from edgecv.bundling.inference import Answers, as_rows
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import TensorSpec
 

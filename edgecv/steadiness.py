@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.bundling.inference import last_answers, plain_session, sample
 from edgecv.errors import ParityError
 from edgecv.fidelity import compare_all
-from edgecv.replay import last_answers, plain_session, sample
 from edgecv.runtime.fidelity import kinds
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv import tasks
+from edgecv.bundling.inference import Answers
 from edgecv.errors import EdgecvError
 from edgecv.graph import Graph
-from edgecv.replay import Answers
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of

@@ -10,10 +10,10 @@ import numpy as np
 
 from edgecv import tasks
 from edgecv.backends import Session
+from edgecv.bundling.inference import graph_session, parted
 from edgecv.data.images import Images
 from edgecv.errors import DataError
 from edgecv.graph import Graph
-from edgecv.replay import graph_session, parted
 from edgecv.runtime.interface import Interface, own
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of, plain

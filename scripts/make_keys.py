@@ -45,7 +45,7 @@ TOUCHED = (
     "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "qat/lsq.py",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
     "plan/makers/model.py", "stages/quantize/search.py", "stages/quantize/onnx_qdq.py",
-    "fidelity.py", "packing.py",
+    "fidelity.py", "bundling/build.py",
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",
     "backends/onnxruntime/run.py", "backends/openvino/compile.py", "backends/tflite/run.py",
     "backends/tensorrt/compile.py", "backends/c/kernels.c",

@@ -131,7 +131,7 @@ def test_what_prints_redoes_nothing(shop, name: str) -> None:
 def test_training_does_not_hang_on_what_packs_measures_or_runs_commands(shop) -> None:
     held = set(shop.before["dense"]["code"])
     timed = ("benchmark.measure", "benchmark.sampling")
-    rooms = (*timed, "packing", "measuring", "report", "commands")
+    rooms = (*timed, "bundling.build", "measuring", "report", "commands")
     assert not {m for m in held if m.startswith(tuple(f"edgecv.{room}" for room in rooms))}
     assert not {m for m in held if m.startswith("edgecv.stages.") and m not in (
         "edgecv.stages.base", "edgecv.stages.train"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgecv.bundling.inference import session_answers
 from edgecv.errors import DataError
-from edgecv.replay import session_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, image_of
 from edgecv.samples import Feeds, Samples, calibration_data

@@ -125,7 +125,7 @@ def test_a_child_and_its_own_children_search_no_working_folder(folder):
     code += "subprocess.run([sys.executable, '-m', 'grandchild'], stderr=-3)"
     made = subprocess.run(
         [*command[:2], "-c", code],
-        env=child.variables("edgecv.packing"),
+        env=child.variables("edgecv.bundling.build"),
         capture_output=True,
         text=True,
         check=True,

@@ -23,7 +23,7 @@ class BundleFacts:
     metric:       {"name", "value", "samples", "images"}, or None
     executed:     precision -> layers that the engine ran in it
     parity:       {"graph", "compiled", "float"}: `edgecv.fidelity.Parity` as JSON, or None
-                  (`edgecv.bundle_parity`)
+                  (`edgecv.bundling.parity`)
     warnings:     what makes the figures say less than they seem to
     made_up:      the images that answers were compared on were no photographs
     task:         as the manifest says; None is no classifier

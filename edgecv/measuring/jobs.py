@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class PackJob(Job):
-    """Make a graph into a bundle and prove it (`edgecv.packing`).
+    """Make a graph into a bundle and prove it (`edgecv.bundling.build`).
 
     graph:       folder of a Graph
     images:      folder of decoded images that calibrate

@@ -18,7 +18,7 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import Job, LayersJob, MeasureJob, PackJob, ProfileJob, RowsJob, Times
 
 MODULES: dict[type[Job], str] = {
-    PackJob: "edgecv.packing",
+    PackJob: "edgecv.bundling.build",
     MeasureJob: "edgecv.benchmark.measure",
     ProfileJob: "edgecv.benchmark.profile",
     LayersJob: "edgecv.measuring.layer_times",

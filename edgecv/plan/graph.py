@@ -244,7 +244,7 @@ class Expansion:
             "target": target.model_dump(mode="json", exclude=NOT_IN_BUNDLES),
             "environment": self._environment(target.backend, engine),
             **code(
-                ("edgecv.packing", *self._task_modules()),
+                ("edgecv.bundling.build", *self._task_modules()),
                 (target.backend, reference(self._format(target))),
             ),
             "name": name,

@@ -33,7 +33,7 @@ __all__ = ["Exported", "Request", "export"]
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. facts: as `edgecv.packing` found them.
+    """What was written. facts: as `edgecv.bundling.build` found them.
 
     verdict: on the limits (`edgecv.limits.judge`), when there were any
     """

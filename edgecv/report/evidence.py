@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from edgecv import child
+from edgecv.bundling.inference import sample, session_outputs
 from edgecv.data.images import Images
 from edgecv.errors import DataError, EdgecvError, one_line
-from edgecv.replay import sample, session_outputs
 from edgecv.report import saliency
 from edgecv.report.folder import Row, Run
 from edgecv.report.gather import compared

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.bundling.inference import calibration_sample
 from edgecv.errors import UnsupportedError
 from edgecv.graph import OWN, Graph
 from edgecv.graph_files import SOURCE
-from edgecv.replay import calibration_sample
 from edgecv.restructuring import Activation
 from edgecv.restructuring.activations import Answers, Place, chosen, places, replaced
 from edgecv.restructuring.matching import Match, folded, harms, matched, matches

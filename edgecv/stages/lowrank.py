@@ -239,7 +239,7 @@ class Lowrank(Training):
     def _sample(self, images: Any, context: Context) -> torch.Tensor:
         import torch
 
-        from edgecv.replay import sample
+        from edgecv.bundling.inference import sample
 
         pixels = sample(images.pixels, self.samples)
         return torch.from_numpy(context.preprocess.normalise(pixels))

@@ -58,10 +58,10 @@ class Qat(Training):
     def run(self, source: Any, context: Context) -> None:
         import torch
 
+        from edgecv.bundling.inference import calibration_sample
         from edgecv.qat.biases import settle
         from edgecv.qat.initialisation import prepare
         from edgecv.qat.training import Lesson, QuantizingTrainer
-        from edgecv.replay import calibration_sample
         from edgecv.training import judged
 
         model, module = source

@@ -207,8 +207,8 @@ class Restructure(Training):
         """Replace the layers one after another; what each fit was like, by layer."""
         import torch
 
+        from edgecv.bundling.inference import calibration_sample
         from edgecv.edits import put
-        from edgecv.replay import calibration_sample
         from edgecv.restructuring.fitting import captured, fit
 
         torch.set_num_threads(context.threads)

@@ -138,7 +138,7 @@ def _module(made: torch.export.ExportedProgram) -> nn.Module:
 
 def _compare(original: Network, graph: Any, given: tuple[Tensor, ...], where: str) -> None:
     """Raises ModelError where the .onnx file answers otherwise than PyTorch, on random inputs."""
-    from edgecv.replay import plain_session
+    from edgecv.bundling.inference import plain_session
 
     rng = np.random.default_rng(0)
     wanted: list[tuple[np.ndarray, ...]] = []

@@ -33,7 +33,7 @@ from edgecv.binary import build  # noqa: E402
 from edgecv.binary.constants_for_export import frozen, one_bit  # noqa: E402
 from edgecv.binary.replacing import binarize  # noqa: E402
 from edgecv.binary.selection import choose  # noqa: E402
-from edgecv.bundle_precision import float_layers  # noqa: E402
+from edgecv.bundling.precision import float_layers  # noqa: E402
 from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402

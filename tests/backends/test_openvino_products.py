@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.backends import compile_module, facts, run_module
-from edgecv.bundle_precision import check_precision, float_layers
+from edgecv.bundling.precision import check_precision, float_layers
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import load

@@ -15,7 +15,7 @@ ABOVE = ("edgecv.backends", "edgecv.stages", "edgecv.measuring", "edgecv.benchma
 RUNS = re.compile("compile_model|infer_request")  # OpenVINO reads and runs by one library
 # Who asks for a format by its name, or runs an engine by it, and why it may.
 NAMED = {
-    "replay.py": "a Q/DQ file alone says for which processors its integers are",
+    "bundling/inference.py": "a Q/DQ file alone says for which processors its integers are",
     "runtime/outside.py": "reads the bytes of each format, on a device too",
     "distillation/teacher_onnx.py": "reads that format, and proves it on its reference engine",
     "distillation/unlabelled.py": "a file teaches and is taught, proven on its reference engine",

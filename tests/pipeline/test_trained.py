@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from edgecv.bundling.build import check_trained
 from edgecv.errors import ParityError
-from edgecv.packing import check_trained
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")

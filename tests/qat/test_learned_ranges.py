@@ -15,6 +15,7 @@ import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
 from edgecv import target, zoo  # noqa: E402
+from edgecv.bundling.inference import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.tflite import flatbuffer  # noqa: E402
@@ -23,7 +24,6 @@ from edgecv.qat import values  # noqa: E402
 from edgecv.qat.attach import of, rounded  # noqa: E402
 from edgecv.qat.biases import settle  # noqa: E402
 from edgecv.qat.initialisation import prepare  # noqa: E402
-from edgecv.replay import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
 from edgecv.stages.quantize.vnni_saturation import neighbours, saturating  # noqa: E402

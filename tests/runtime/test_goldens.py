@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 import pytest
 
-from edgecv.goldens import LEAST, goldens, room
+from edgecv.bundling.goldens import LEAST, goldens, room
 from edgecv.runtime import goldens as packed
 from edgecv.runtime import npy
 from edgecv.runtime.goldens import Goldens

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from edgecv.replay import graph_outputs
+from edgecv.bundling.inference import graph_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export._pads import absorb_paddings
 from edgecv.stages.export.onnx import export_onnx

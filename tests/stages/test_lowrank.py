@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv import target, zoo  # noqa: E402
+from edgecv.bundling.inference import sample  # noqa: E402
 from edgecv.cli import main  # noqa: E402
 from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import BudgetError, RecipeError, StageError  # noqa: E402
@@ -22,7 +23,6 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.lowrank import timing  # noqa: E402
 from edgecv.measuring.jobs import Times  # noqa: E402
 from edgecv.model import Model  # noqa: E402
-from edgecv.replay import sample  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.lowrank import Lowrank  # noqa: E402
 from tests import networks as nets  # noqa: E402

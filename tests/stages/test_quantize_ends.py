@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecv import packing
+from edgecv.bundling import remarks
 from edgecv.errors import RecipeError
 from edgecv.graph import Graph
 from edgecv.limits import Limits
@@ -99,23 +99,23 @@ def test_a_drop_of_boxes_is_refused_without_labels(tmp_path: Path) -> None:
 
 
 def test_accuracy_that_guessing_gives_is_told() -> None:
-    assert list(packing.guesses({"value": 0.11, "samples": 100}, 10))
-    assert not list(packing.guesses({"value": 0.4, "samples": 100}, 10))
-    assert not list(packing.guesses(None, 10))
+    assert list(remarks.guesses({"value": 0.11, "samples": 100}, 10))
+    assert not list(remarks.guesses({"value": 0.4, "samples": 100}, 10))
+    assert not list(remarks.guesses(None, 10))
 
 
 def test_answers_that_cannot_be_judged_are_told() -> None:
     one = {"flat": False, "answers": 1, "samples": 8}
-    assert "one class" in next(packing.doubts(one, classifies=True))
+    assert "one class" in next(remarks.doubts(one, classifies=True))
     assert "the same for every image" in next(
-        packing.doubts({**one, "flat": True}, classifies=False)
+        remarks.doubts({**one, "flat": True}, classifies=False)
     )
-    assert not list(packing.doubts({**one, "answers": 3}, classifies=True))
-    assert not list(packing.doubts(one, classifies=False)), "channels of a map are no classes"
+    assert not list(remarks.doubts({**one, "answers": 3}, classifies=True))
+    assert not list(remarks.doubts(one, classifies=False)), "channels of a map are no classes"
 
 
 def test_what_int8_lost_is_told():
-    assert "12.4 dB" in next(packing.losses("int8", {"sqnr_db": 12.4}))
-    assert not list(packing.losses("int8", {"sqnr_db": 18.0}))
-    assert not list(packing.losses("fp16", {"sqnr_db": 12.4}))
-    assert not list(packing.losses("int8", None))
+    assert "12.4 dB" in next(remarks.losses("int8", {"sqnr_db": 12.4}))
+    assert not list(remarks.losses("int8", {"sqnr_db": 18.0}))
+    assert not list(remarks.losses("fp16", {"sqnr_db": 12.4}))
+    assert not list(remarks.losses("int8", None))

@@ -13,6 +13,7 @@ from torch import nn
 
 from edgecv import target
 from edgecv.backends import compile_module, run_module
+from edgecv.bundling.inference import graph_outputs, session_outputs
 from edgecv.diagnosis.parity import tolerances
 from edgecv.diagnosis.parity.layers import Form
 from edgecv.diagnosis.parity.onnx_network import OnnxNetwork
@@ -21,7 +22,6 @@ from edgecv.diagnosis.parity.tflite_network import TfliteNetwork
 from edgecv.errors import ModelError
 from edgecv.fidelity import compare
 from edgecv.graph import Graph
-from edgecv.replay import graph_outputs, session_outputs
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.export.tflite import export_tflite

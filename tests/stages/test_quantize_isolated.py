@@ -13,11 +13,11 @@ from onnx import numpy_helper
 from torch import nn
 
 from edgecv import target
+from edgecv.bundling.inference import plain_answers
 from edgecv.errors import UnsupportedError
 from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import harm, quantizer

@@ -13,10 +13,10 @@ from edgecv.backends.onnxruntime.run import Session as OrtSession
 from edgecv.backends.openvino.compile import compile as compile_openvino
 from edgecv.backends.openvino.run import Session as OpenVinoSession
 from edgecv.backends.tflite.run import Session as LiteRtSession
+from edgecv.bundling.inference import graph_session
 from edgecv.errors import StageError, TargetError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.names import node_names
-from edgecv.replay import graph_session
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.quantize.onnx_qdq import _known_as, quantize_onnx

@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from edgecv.backends import compile_module, run_module
+from edgecv.bundling.inference import plain_answers
 from edgecv.errors import MissingExtraError, ModelError, StageError
 from edgecv.graph import Graph
 from edgecv.installation import cure
-from edgecv.replay import plain_answers
 from edgecv.runtime.fidelity import compare
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import Quantize

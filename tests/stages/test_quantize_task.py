@@ -13,13 +13,13 @@ from torch import nn
 pytest.importorskip("pycocotools")
 pytest.importorskip("onnxruntime")
 from edgecv import target
+from edgecv.bundling.inference import plain_answers
 from edgecv.commands.export_output import fidelity_lines
 from edgecv.data.images import Images
 from edgecv.errors import ParityError
 from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.measuring.facts import BundleFacts
-from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx

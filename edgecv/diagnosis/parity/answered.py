@@ -12,8 +12,8 @@ from __future__ import annotations
 from typing import Any
 
 from edgecv import tasks
+from edgecv.bundling.inference import Answers
 from edgecv.errors import BundleError, UnsupportedError
-from edgecv.replay import Answers
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.interface import own
 from edgecv.runtime.placement import Placement

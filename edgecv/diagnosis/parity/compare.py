@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import child, tasks
+from edgecv.bundling.inference import JUDGED, Answers, as_rows
 from edgecv.diagnosis.parity import causes, images, reference, tolerances
 from edgecv.diagnosis.parity.answered import Answered
 from edgecv.diagnosis.parity.distance import Energy, answers, outputs
@@ -29,7 +30,6 @@ from edgecv.diagnosis.parity.noise import per_layer
 from edgecv.diagnosis.parity.report_rows import Rung, rung
 from edgecv.errors import MissingExtraError, ModelError, NoCudaDevice, UnsupportedError
 from edgecv.fidelity import Parity
-from edgecv.replay import JUDGED, Answers, as_rows
 from edgecv.runtime.archive import Contents, read_bundle, write_bundle
 from edgecv.runtime.bundle import Bundle, opened
 from edgecv.runtime.fidelity import kinds as kinds_of

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from edgecv.bundling.inference import Answers
 from edgecv.diagnosis.parity.layers import Form, Sample
 from edgecv.diagnosis.parity.matching import Pair
 from edgecv.errors import ModelError
-from edgecv.replay import Answers
 from edgecv.runtime.fidelity import FEW, Energy, Parity, compare, compare_all
 from edgecv.runtime.spec import joined
 

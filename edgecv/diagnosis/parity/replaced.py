@@ -10,8 +10,8 @@ from importlib import import_module
 
 import numpy as np
 
+from edgecv.bundling.inference import Answers
 from edgecv.diagnosis.parity.layers import Form, Sample
-from edgecv.replay import Answers
 
 GIVEN = "/given"  # behind the name of a tensor: what is read in its place
 

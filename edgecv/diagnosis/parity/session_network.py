@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgecv.backends import run_module
+from edgecv.bundling.inference import real
 from edgecv.diagnosis.parity.layers import Grid, Layer, Sample, feeds, image_in, input_grid
-from edgecv.replay import real
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.spec import channels_first
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite.run import Session, engine
+from edgecv.bundling.inference import real as as_real
 from edgecv.diagnosis.parity.layers import (
     INPUT,
     Grid,
@@ -28,7 +29,6 @@ from edgecv.diagnosis.parity.layers import (
 from edgecv.graphs.tflite import flatbuffer, layers
 from edgecv.graphs.tflite.constants import dequantized
 from edgecv.graphs.tflite.layers import SORTED, outputs_first
-from edgecv.replay import real as as_real
 from edgecv.runtime.spec import channels_first
 
 KINDS = {

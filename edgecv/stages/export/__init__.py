@@ -52,10 +52,10 @@ class Export(Stage):
             with_kinds(graph, context.labels, context.task).save_facts()
             return
         from edgecv.binary.constants_for_export import frozen, one_bit
+        from edgecv.bundling.inference import judged, plain_answers, torch_answers
         from edgecv.errors import ParityError
         from edgecv.fidelity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.lowrank.structured import materialised
-        from edgecv.replay import judged, plain_answers, torch_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.steadiness import explained
 

@@ -206,8 +206,8 @@ class Quantize(Limited):
         return for_nncf(self.options(), fixed), fixed | {"engine"}
 
     def _halve(self, source: Any, context: Context, tolerance: Any) -> None:
+        from edgecv.bundling.inference import judged, plain_answers
         from edgecv.fidelity import check
-        from edgecv.replay import judged, plain_answers
         from edgecv.runtime.fidelity import kinds
         from edgecv.stages.quantize.half import brain, halve
 

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.tflite.run import _signature_names, engine, quiet
+from edgecv.bundling.inference import sample
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import OPERANDS, layers
-from edgecv.replay import sample
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize._tflite_equalize import equalize
 from edgecv.stages.quantize._tflite_even import Evened, even

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from edgecv import tasks
+from edgecv.bundling.inference import graph_outputs
 from edgecv.fidelity import Parity
 from edgecv.graph import Graph
 from edgecv.limits import Limits, expected_drop
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob, ProfileJob
-from edgecv.replay import graph_outputs
 from edgecv.runtime.archive import read_bundle
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options

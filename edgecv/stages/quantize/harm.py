@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.bundling.inference import Answers
 from edgecv.diagnosis.parity.isolated_layers import open_apart
 from edgecv.diagnosis.parity.layers import Grid, Layer, Sample
 from edgecv.diagnosis.parity.matching import Pair, match
 from edgecv.diagnosis.parity.replaced import Replaced
 from edgecv.fidelity import BEST_DB
 from edgecv.graph import Graph
-from edgecv.replay import Answers
 from edgecv.runtime.layers import from_scope
 
 # What repeats numbers in another order: its result is on the grid of what it reads.

@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgecv.bundling.inference import Answers
 from edgecv.diagnosis.parity.layers import Sample
 from edgecv.diagnosis.parity.matching import Pair
 from edgecv.fidelity import BEST_DB, INT8_ROUNDING
 from edgecv.graph import Graph
-from edgecv.replay import Answers
 from edgecv.runtime.fidelity import Energy, compare_all, kinds
 from edgecv.runtime.spec import joined
 from edgecv.stages.quantize.harm import Harm, Known, Progress, blamed_names, forms, paired, runs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgecv.backends import facts
+from edgecv.bundling.inference import held_back
 from edgecv.graph import Graph
-from edgecv.replay import held_back
 from edgecv.samples import calibration_data
 from edgecv.stages.base import Context
 from edgecv.stages.quantize.mixed import Problem

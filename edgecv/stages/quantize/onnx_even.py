@@ -23,12 +23,12 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends.onnxruntime.tensors import layer_inputs
+from edgecv.bundling.inference import sample
 from edgecv.graphs.onnx.constants import initializers
 from edgecv.graphs.onnx.draft import Draft
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
-from edgecv.replay import sample
 from edgecv.samples import CalibrationData
 from edgecv.stages.quantize.equalization import LEVELS, POOR, scales
 

@@ -14,12 +14,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import facts
-from edgecv.diagnosis.parity.layers import Sample
-from edgecv.errors import ModelError, ParityError, UnsupportedError
-from edgecv.fidelity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
-from edgecv.files import file_sha256
-from edgecv.graph import Graph
-from edgecv.replay import (
+from edgecv.bundling.inference import (
     JUDGED,
     Answers,
     calibration_sample,
@@ -28,7 +23,12 @@ from edgecv.replay import (
     sample,
     seen,
 )
-from edgecv.replay import judged as judged_images
+from edgecv.bundling.inference import judged as judged_images
+from edgecv.diagnosis.parity.layers import Sample
+from edgecv.errors import ModelError, ParityError, UnsupportedError
+from edgecv.fidelity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
+from edgecv.files import file_sha256
+from edgecv.graph import Graph
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data

@@ -51,7 +51,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     torch = pytest.importorskip("torch")
     for library in ("onnx", "onnxruntime", "openvino", "ai_edge_litert", "ai_edge_quantizer"):
         pytest.importorskip(library)
-    from edgecv import packing, target
+    from edgecv import target
+    from edgecv.bundling import build
     from edgecv.data.images import Images
     from edgecv.model import Model
     from edgecv.stages.export.onnx import export_onnx
@@ -83,7 +84,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     for name, graph in graphs.items():
         graph.save_facts()
         out = root / "bundles" / name
-        facts = packing.work(
+        facts = build.work(
             {
                 "graph": str(graph.path.parent),
                 "target": target.load(name.partition(".")[2]).model_dump(mode="json"),

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecv import fidelity, target
 from edgecv.backends import compile_module, run_module
-from edgecv.bundle_parity import bundle_parity, lost
+from edgecv.bundling.parity import bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.graphs.onnx.bounded import bounded
 from edgecv.runtime.fidelity import compare

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from edgecv.backends import Facts
+from edgecv.bundling.inference import sample
 from edgecv.diagnosis.why.rounding.cures import cure
 from edgecv.diagnosis.why.rounding.held import held
 from edgecv.diagnosis.why.rounding.judge import Judge, Worth
 from edgecv.diagnosis.why.rounding.mechanisms import KINDS, Mechanism, mechanism
 from edgecv.diagnosis.why.rounding.network import Network, Tensor
-from edgecv.replay import sample
 from edgecv.samples import Feeds
 
 LOOKED_AT, FEW = 32, 4  # images looked into; for one tensor

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgecv import tasks
+from edgecv.bundling.inference import Answers, last_answers
 from edgecv.data.images import Images
 from edgecv.diagnosis.parity.distance import outputs
-from edgecv.replay import Answers, last_answers
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.interface import own

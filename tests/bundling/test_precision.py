@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgecv.backends import facts
-from edgecv.bundle_precision import check_precision
+from edgecv.bundling.precision import check_precision
 from edgecv.errors import ParityError
 from edgecv.graph import OWN_INTEGERS, Graph
 from edgecv.runtime.spec import Layer

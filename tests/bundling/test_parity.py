@@ -11,10 +11,10 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-import edgecv.bundle_parity as bundle_parity_module
+import edgecv.bundling.parity as bundle_parity_module
 from edgecv import fidelity, target
 from edgecv.backends import compile_module, run_module
-from edgecv.bundle_parity import _as_near, bundle_parity, lost
+from edgecv.bundling.parity import _as_near, bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.runtime.fidelity import compare
 from edgecv.runtime.preprocess import Preprocess

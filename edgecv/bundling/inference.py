@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgecv import kept_answers
 from edgecv.backends import Session, reference, run_module
+from edgecv.bundling import kept_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of, channels_first
 from edgecv.samples import Feeds, Given, Some

@@ -10,12 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
-from edgecv import packing, target  # noqa: E402
+from edgecv import target  # noqa: E402
 from edgecv.backends import Compiled  # noqa: E402
+from edgecv.bundling import build  # noqa: E402
+from edgecv.bundling.goldens import COUNTS, LEAST, SHARE  # noqa: E402
+from edgecv.bundling.inference import graph_outputs  # noqa: E402
 from edgecv.errors import BundleError, ParityError  # noqa: E402
-from edgecv.goldens import COUNTS, LEAST, SHARE  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.replay import graph_outputs  # noqa: E402
 from edgecv.runtime.archive import read_bundle  # noqa: E402
 from edgecv.runtime.verify import verify  # noqa: E402
 from edgecv.stages.base import Context  # noqa: E402
@@ -80,7 +81,7 @@ def test_a_bundle_tells_what_was_measured(
     precision: str, made: Made, int8: Graph, tmp_path: Path
 ) -> None:
     graph = int8 if precision == "int8" else made.fp32
-    facts = packing.work(made.job(graph, tmp_path))
+    facts = build.work(made.job(graph, tmp_path))
     path = tmp_path / facts["bundle"]
     manifest = read_bundle(path).manifest
     assert facts["bundle"] == "small.cpu.edgecv"
@@ -100,7 +101,7 @@ def test_a_bundle_tells_what_was_measured(
 def test_accuracy_is_over_the_whole_test_set_by_the_bundle_itself(
     made: Made, tmp_path: Path
 ) -> None:
-    metric = packing.work(made.job(made.fp32, tmp_path))["metric"]
+    metric = build.work(made.job(made.fp32, tmp_path))["metric"]
     test = made.context.images("test")
     best = graph_outputs(made.fp32, test.pixels, made.context.preprocess).argmax(1)
     value = float((best == test.labels).mean())
@@ -114,22 +115,22 @@ def test_integers_that_came_so_are_not_called_float(
     made: Made, int8: Graph, tmp_path: Path
 ) -> None:
     """A file with Q/DQ nodes is its own source: what it costs against float nobody knows."""
-    quantized = packing.work(made.job(int8, tmp_path / "a", floats=int8.path.parent))
+    quantized = build.work(made.job(int8, tmp_path / "a", floats=int8.path.parent))
     assert quantized["parity"]["float"] is None
     assert quantized["parity"]["compiled"]["sqnr_db"] > 15
-    ours = packing.work(made.job(int8, tmp_path / "b", floats=made.fp32.path.parent))
+    ours = build.work(made.job(int8, tmp_path / "b", floats=made.fp32.path.parent))
     assert 10 < ours["parity"]["float"]["sqnr_db"] < 80
 
 
 def test_the_same_job_gives_the_same_bytes(made: Made, int8: Graph, tmp_path: Path) -> None:
     for name in ("a", "b"):
-        packing.work(made.job(int8, tmp_path / name))
+        build.work(made.job(int8, tmp_path / name))
     a, b = (tmp_path / name / "small.cpu.edgecv" for name in ("a", "b"))
     assert a.read_bytes() == b.read_bytes()
 
 
 def test_images_without_labels_tell_nothing_of_accuracy(made: Made, tmp_path: Path) -> None:
-    facts = packing.work(made.job(made.fp32, tmp_path, test=None, labels=None))
+    facts = build.work(made.job(made.fp32, tmp_path, test=None, labels=None))
     assert facts["metric"] is None
     assert read_bundle(tmp_path / facts["bundle"]).manifest["labels"] is None
 
@@ -139,7 +140,7 @@ def test_int8_that_ran_in_float_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(
         ParityError, match=r"asked for int8, but of \d+ compute layers .* in fp32"
     ) as refused:
-        packing.work(made.job(graph, tmp_path))
+        build.work(made.job(graph, tmp_path))
     assert "(Conv)" in refused.value.what  # which of them
     assert "--keep-float" in refused.value.hint
     assert not list(tmp_path.glob("*.edgecv"))
@@ -152,12 +153,12 @@ def test_a_float_graph_that_is_called_int8_is_refused(made: Made, tmp_path: Path
     liar = replace(made.fp32, path=path, precision="int8")
     liar.save_facts()
     with pytest.raises(ParityError, match="asked for int8"):
-        packing.work(made.job(liar, tmp_path / "out"))
+        build.work(made.job(liar, tmp_path / "out"))
 
 
 def test_another_count_of_labels_is_refused(made: Made, tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="3 labels for 4 classes"):
-        packing.work(made.job(made.fp32, tmp_path, labels=["a", "b", "c"]))
+        build.work(made.job(made.fp32, tmp_path, labels=["a", "b", "c"]))
     assert not list(tmp_path.glob("*.edgecv"))
 
 
@@ -170,11 +171,11 @@ def test_another_count_of_labels_is_refused(made: Made, tmp_path: Path) -> None:
     ],
 )
 def test_probabilities_are_told_from_logits(outputs: list, scores: str) -> None:
-    assert packing.scores_of(np.array(outputs)) == scores
+    assert build.scores_of(np.array(outputs)) == scores
 
 
 def test_a_claim_of_counting_that_the_engine_did_not_do_is_an_error() -> None:
     made = Compiled(("model.onnx",), (), (), counted=6)
-    packing._assert_counted("here", made, {"binary": 6, "fp32": 4})
+    build._assert_counted("here", made, {"binary": 6, "fp32": 4})
     with pytest.raises(ParityError, match="of 6 one-bit layers the engine ran 5"):
-        packing._assert_counted("here", made, {"binary": 5, "fp32": 5})
+        build._assert_counted("here", made, {"binary": 5, "fp32": 5})

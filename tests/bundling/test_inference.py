@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgecv.replay import JUDGED, calibration_sample, held_back, judged, real, sample, seen
+from edgecv.bundling.inference import (
+    JUDGED,
+    calibration_sample,
+    held_back,
+    judged,
+    real,
+    sample,
+    seen,
+)
 from edgecv.runtime.spec import TensorSpec
 
 counts = st.integers(1, 500)

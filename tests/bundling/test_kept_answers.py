@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgecv import kept_answers, replay
 from edgecv.backends.tflite import run
+from edgecv.bundling import inference, kept_answers
+from edgecv.bundling.inference import plain_answers
 from edgecv.graph import Graph
-from edgecv.replay import plain_answers
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import Probe
 from tests.backends.tflite_graphs import float_graph, images, int8_graph
@@ -29,8 +29,8 @@ def graph(tmp_path: Path) -> Graph:
 
 def asked_of_the_engine(monkeypatch: pytest.MonkeyPatch) -> list[Graph]:
     """The graphs that the engine was asked of from now on."""
-    asked, plain = list[Graph](), replay.plain_session
-    monkeypatch.setattr(replay, "plain_session", lambda g: (asked.append(g), plain(g))[1])
+    asked, plain = list[Graph](), inference.plain_session
+    monkeypatch.setattr(inference, "plain_session", lambda g: (asked.append(g), plain(g))[1])
     return asked
 
 

@@ -6,34 +6,22 @@ Everything measured here is measured through the session of the compiled artifac
 engine compiles but cannot run on this machine (no GPU, no Edge TPU), the bundle carries no golden
 outputs and no accuracy, and says why.
 
-Run by `edgecv.child`: `python -m edgecv.packing JOB ANSWER`.
+Run by `edgecv.child`: `python -m edgecv.bundling.build JOB ANSWER`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from edgecv import __version__, tasks
 from edgecv.backends import Compiled, compile_module, facts, run_module
-from edgecv.bundle_parity import bundle_parity
-from edgecv.bundle_precision import check_precision, float_layers, meant_in_float
-from edgecv.child import serve
-from edgecv.data.images import Images
-from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
-from edgecv.fidelity import COMPILE_INT8, SEEN_DB
-from edgecv.goldens import goldens, room
-from edgecv.graph import Graph
-from edgecv.inferred_task import inferred
-from edgecv.measuring.facts import BundleFacts
-from edgecv.measuring.jobs import PackJob
-from edgecv.reading_graph import FOLDER as READING
-from edgecv.reading_graph import put_behind
-from edgecv.replay import (
+from edgecv.bundling.goldens import goldens, room
+from edgecv.bundling.inference import (
     Answers,
     as_rows,
     graph_session,
@@ -41,6 +29,18 @@ from edgecv.replay import (
     saturated_here,
     session_outputs,
 )
+from edgecv.bundling.parity import bundle_parity
+from edgecv.bundling.precision import check_precision, float_layers, meant_in_float
+from edgecv.bundling.remarks import doubts, guesses, losses
+from edgecv.child import serve
+from edgecv.data.images import Images
+from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
+from edgecv.graph import Graph
+from edgecv.inferred_task import inferred
+from edgecv.measuring.facts import BundleFacts
+from edgecv.measuring.jobs import PackJob
+from edgecv.reading_graph import FOLDER as READING
+from edgecv.reading_graph import put_behind
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
@@ -51,7 +51,6 @@ from edgecv.task_score import graph_task, judge
 from edgecv.tasks.base import Task
 from edgecv.tasks.classification import ClassificationTask, scores_of
 
-LOSSY = "much was lost in int8:"
 FAR, FAR_ONE_BIT = 0.02, 0.05  # of top-1: apart by less is rounding
 
 
@@ -202,37 +201,6 @@ def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:
     scores = scores_of(as_rows(answers[0])) if answers is not None and known else "logits"
     said = job.task is not None or inferred(graph.outputs, answers, bool(job.labels))
     return ClassificationTask(scores) if said else None
-
-
-def doubts(parity: Mapping[str, Any], classifies: bool) -> Iterator[str]:
-    """What makes an agreement say nothing, a sentence each. parity: the bundle against float."""
-    if parity["flat"]:
-        yield "the network answers the same for every image: nothing can be judged by it"
-    elif classifies and parity["answers"] == 1 and parity["samples"] > 1:
-        yield "the network gives one class to every image: equal best classes say nothing"
-
-
-def losses(precision: str, against_float: Mapping[str, Any] | None) -> Iterator[str]:
-    """A sentence where integers left little of the answers: more than recipes allow by default may
-    be meant, but is never passed over."""
-    if precision == "int8" and against_float:
-        found = against_float["sqnr_db"]
-        if found < COMPILE_INT8.min_sqnr_db + SEEN_DB:
-            yield (
-                f"{LOSSY} {found:.1f} dB from float: only accuracy on labelled images can tell "
-                "whether it will do; qat trains it in integers"
-            )
-
-
-def guesses(metric: Mapping[str, Any] | None, classes: int) -> Iterator[str]:
-    """A sentence where accuracy is what guessing gives, within two standard deviations."""
-    if metric is None:
-        return
-    chance = 1 / classes
-    near = 2 * (chance * (1 - chance) / metric["samples"]) ** 0.5
-    if metric["value"] <= chance + near:
-        said = f"top-1 {100 * metric['value']:.2f} is near chance ({100 * chance:.2f})"
-        yield f"{said}: are the weights trained, and the labels in the outputs' order?"
 
 
 def check_trained(

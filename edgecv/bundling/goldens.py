@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.replay import sample
+from edgecv.bundling.inference import sample
 from edgecv.runtime.goldens import Goldens, deflated, repeated, thinned
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import batch_of, image_of, joined

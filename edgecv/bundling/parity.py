@@ -17,10 +17,7 @@ import numpy as np
 
 from edgecv import fidelity
 from edgecv.backends import facts, reference
-from edgecv.errors import NotFiniteError, ParityError
-from edgecv.fidelity import Parity, Tolerance
-from edgecv.graph import Graph
-from edgecv.replay import (
+from edgecv.bundling.inference import (
     Answers,
     fused_session,
     last_answers,
@@ -29,6 +26,9 @@ from edgecv.replay import (
     saturated_here,
     session_answers,
 )
+from edgecv.errors import NotFiniteError, ParityError
+from edgecv.fidelity import Parity, Tolerance
+from edgecv.graph import Graph
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.samples import Feeds, Given
