@@ -33,10 +33,10 @@ from edgecv.backends.openvino import run as ov_run
 from edgecv.backends.openvino.one_bit import BLOCK
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import build, library
-from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.lowering import lower
-from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.binary.reference import Shape, packed
+from edgecv.methods.binary.constants_for_export import frozen
+from edgecv.methods.binary.modules import OneBit, RPReLU
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.target import load
 

@@ -31,9 +31,9 @@ from edgecv import target
 from edgecv.backends import compile_module, run_module
 from edgecv.benchmark.machine import load_average, machine
 from edgecv.binary import build, library
-from edgecv.binary.constants_for_export import frozen
-from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.graph import Graph
+from edgecv.methods.binary.constants_for_export import frozen
+from edgecv.methods.binary.modules import OneBit, RPReLU
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 

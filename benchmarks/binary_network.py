@@ -27,8 +27,8 @@ import yaml
 from edgecv import zoo
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
-from edgecv.binary.replacing import binarize
-from edgecv.binary.selection import choose
+from edgecv.methods.binary.replacing import binarize
+from edgecv.methods.binary.selection import choose
 from edgecv.model import Model
 from edgecv.plan import pipeline, recipe
 from edgecv.runtime.archive import read_bundle

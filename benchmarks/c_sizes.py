@@ -25,10 +25,10 @@ from edgecv import target, zoo
 from edgecv.backends.c.compile import compile
 from edgecv.benchmark.machine import load_average
 from edgecv.binary.build import compiler
-from edgecv.binary.constants_for_export import frozen, one_bit
-from edgecv.binary.replacing import binarize
-from edgecv.binary.selection import choose
 from edgecv.graph import Graph
+from edgecv.methods.binary.constants_for_export import frozen, one_bit
+from edgecv.methods.binary.replacing import binarize
+from edgecv.methods.binary.selection import choose
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 

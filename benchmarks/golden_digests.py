@@ -29,9 +29,9 @@ from benchmarks.random_nets.pictures import MEAN, STD, folder
 from edgecv import quick_export, target
 from edgecv.backends import compile_module
 from edgecv.benchmark.machine import load_average
-from edgecv.binary.constants_for_export import frozen
-from edgecv.binary.modules import OneBit, RPReLU
 from edgecv.errors import EdgecvError
+from edgecv.methods.binary.constants_for_export import frozen
+from edgecv.methods.binary.modules import OneBit, RPReLU
 from edgecv.runtime.archive import read_bundle
 from edgecv.stages.export.onnx import export_onnx
 

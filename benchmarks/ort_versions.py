@@ -26,8 +26,8 @@ from binary_equal import networks
 
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
-from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.lowering import lower
+from edgecv.methods.binary.constants_for_export import frozen
 from edgecv.stages.export.onnx import export_onnx
 
 TOO_OLD = "1.16.3"

@@ -35,14 +35,16 @@ from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
 from edgecv.errors import BudgetError
 from edgecv.files import write_atomic
+from edgecv.methods.pruning.groups import _head
+from edgecv.methods.pruning.shapes import macs
+from edgecv.methods.pruning.whole import Whole
+from edgecv.methods.training.judging import judged
+from edgecv.methods.training.loop import Trainer
+from edgecv.methods.training.plan import Plan
 from edgecv.model import Model
 from edgecv.plan import pipeline, recipe, results
-from edgecv.pruning.groups import _head
-from edgecv.pruning.shapes import macs
-from edgecv.pruning.whole import Whole
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.base import Context
-from edgecv.training import Plan, Trainer, judged
 
 WIDTHS = {"resnet8": 24, "mobilenet_v2_small": 16}
 EPOCHS = {"resnet8": 8, "mobilenet_v2_small": 5}  # of the dense training: minutes, on two cores

@@ -3,10 +3,10 @@
     python benchmarks/pruning_criteria.py --work DIR [--net resnet8] [--target cpu] [--share 0.5]
 
 One dense network, and it pruned to the same measured time by every criterion of
-`edgecv.pruning.criteria` (network slimming with its sparse training before), fine-tuned alike, with
-distillation from the dense network off and on where `prune` has a `teacher`. Top-1 right after the
-cut, after new batch-norm statistics, and after tuning. A finished step is reused when run again.
-Writes benchmarks/results/pruning_criteria.{json,md}.
+`edgecv.methods.pruning.criteria` (network slimming with its sparse training before), fine-tuned
+alike, with distillation from the dense network off and on where `prune` has a `teacher`. Top-1
+right after the cut, after new batch-norm statistics, and after tuning. A finished step is reused
+when run again. Writes benchmarks/results/pruning_criteria.{json,md}.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import pruned_latency as shared
 import record
 
 from edgecv.benchmark.machine import load_average
+from edgecv.methods.pruning import criteria
 from edgecv.model import Model
 from edgecv.plan import results
-from edgecv.pruning import criteria
 from edgecv.stages.prune import Prune
 
 TEACHER = "teacher" in Prune.model_fields  # distillation off and on

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from edgecv.lowrank import structured
+from edgecv.methods.lowrank import structured
 
 
 class OneHidden(nn.Module):

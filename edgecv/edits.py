@@ -31,16 +31,16 @@ Edit = dict[str, Any]
 def kinds() -> dict[str, str]:
     """op -> the module of that kind of edit, sorted by op. Nothing is imported."""
     here = Path(__file__).parent
-    found = {p.stem.removeprefix("edit_"): p.parent.name for p in here.glob("*/edit_*.py")}
-    return {op: f"edgecv.{found[op]}.edit_{op}" for op in sorted(found)}
+    found = {p.stem.removeprefix("edit_"): p.parent.name for p in here.glob("methods/*/edit_*.py")}
+    return {op: f"edgecv.methods.{found[op]}.edit_{op}" for op in sorted(found)}
 
 
 def kind(op: str) -> ModuleType | None:
     """The module of that kind of edit; None where there is none."""
     if op not in kinds():
         return None
-    room = kinds()[op].split(".")[1]
-    return import_module(f"edgecv.{room}.edit_{op}")
+    room = kinds()[op].split(".")[2]
+    return import_module(f"edgecv.methods.{room}.edit_{op}")
 
 
 def replay(module: torch.nn.Module, edit: Edit) -> None:

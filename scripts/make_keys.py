@@ -41,8 +41,9 @@ targets: [cpu, openvino, tflite, tensorrt, c]
 # One file of every room.
 TOUCHED = (
     "data/images.py", "runtime/preprocess.py", "model.py", "zoo/resnet.py", "edits.py",
-    "training.py", "distillation/losses.py", "pruning/groups.py", "lowrank/tucker2.py",
-    "restructuring/fitting.py", "binary/training.py", "binary/c/portable.c", "qat/lsq.py",
+    "methods/training/loop.py", "methods/distillation/losses.py", "methods/pruning/groups.py",
+    "methods/lowrank/tucker2.py", "methods/restructuring/fitting.py", "methods/binary/training.py",
+    "methods/qat/lsq.py", "binary/lowering.py", "binary/c/portable.c",
     "importing/reader.py", "stages/train.py", "stages/export/onnx.py", "stages/export/tflite.py",
     "plan/makers/model.py", "stages/quantize/search.py", "stages/quantize/onnx_qdq.py",
     "fidelity.py", "bundling/build.py",

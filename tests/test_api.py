@@ -403,7 +403,7 @@ def test_learned_integers_are_the_ones_that_run(
 def test_channels_go_by_the_clock_of_an_engine(
     batch: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecv.pruning import whole
+    from edgecv.methods.pruning import whole
 
     quick = {"rounds": 5, "precision": 1.0, "budget_s": 0.2, "burst_ms": 1.0}
     monkeypatch.setattr(whole, "TRIAL_PLAN", quick)

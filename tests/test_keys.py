@@ -39,7 +39,7 @@ def test_the_page_is_what_editing_a_file_of_every_room_gives() -> None:
 
 
 def test_an_edit_of_training_redoes_what_trains_and_what_reads_it(shop) -> None:
-    with shop.touched("training.py"):
+    with shop.touched("methods/training/loop.py"):
         assert shop.own() == TRAINED
         assert shop.rerun() == set(shop.before) - {
             "data:train", "data:test", "model", "small:student"
@@ -50,7 +50,7 @@ def test_an_edit_of_training_redoes_what_trains_and_what_reads_it(shop) -> None:
     "text", ["\n# a comment\n", "\n\n\n", '\n\ndef _said():\n    """Words."""\n']
 )
 def test_words_redo_nothing_and_a_function_does(shop, text: str) -> None:
-    with shop.touched("training.py", text):
+    with shop.touched("methods/training/loop.py", text):
         assert bool(shop.rerun()) == ("def" in text)
 
 

@@ -12,12 +12,12 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv.binary import selection  # noqa: E402
 from edgecv.errors import RecipeError, UnsupportedError  # noqa: E402
 from edgecv.layer_kinds import altered  # noqa: E402
-from edgecv.lowrank import layers as lowrank  # noqa: E402
-from edgecv.pruning import connections, groups  # noqa: E402
-from edgecv.restructuring import blocks  # noqa: E402
+from edgecv.methods.binary import selection  # noqa: E402
+from edgecv.methods.lowrank import layers as lowrank  # noqa: E402
+from edgecv.methods.pruning import connections, groups  # noqa: E402
+from edgecv.methods.restructuring import blocks  # noqa: E402
 
 X = torch.zeros(1, 3, 16, 16)
 

@@ -75,8 +75,8 @@ def compress(
 
     from edgecv import live_network
     from edgecv.folding import folded, unwrapped
+    from edgecv.methods.qat.attach import has_quantizers
     from edgecv.model import check_outputs
-    from edgecv.qat.attach import has_quantizers
 
     costs = {"ratio": ratio, "macs": macs, "size_mb": size_mb, "latency_ratio": latency_ratio,
              "latency_ms": latency_ms}  # fmt: skip
@@ -123,9 +123,9 @@ def _prune(
     progress: Callable[..., None],
 ) -> None:  # fmt: skip
     """Remove channels, in place, and measure batch norms anew."""
+    from edgecv.methods.pruning.rounds import Pruning
+    from edgecv.methods.pruning.tuning import recalibrate
     from edgecv.model import Model
-    from edgecv.pruning.rounds import Pruning
-    from edgecv.pruning.tuning import recalibrate
     from edgecv.stages.prune import Prune
     from edgecv.yaml_validation import checked
 
@@ -175,7 +175,7 @@ def _with_quantizers(
     """Put quantizers into a float network, in place; the edit that does it again."""
     import torch
 
-    from edgecv.qat.initialisation import prepare
+    from edgecv.methods.qat.initialisation import prepare
 
     for name, bits in (("weight_bits", weight_bits), ("activation_bits", activation_bits)):
         if type(bits) is not int or not 2 <= bits <= 8:

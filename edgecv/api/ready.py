@@ -35,7 +35,7 @@ class Ready:
     """What `compress` knows of a network that it returned.
 
     images: float32 (N, C, H, W), normalised as the training loop has them
-    edit:   its quantizers (`edgecv.qat`), or None
+    edit:   its quantizers (`edgecv.methods.qat`), or None
     """
 
     images: np.ndarray
@@ -98,9 +98,9 @@ def _folder(module: nn.Module, ready: Ready, folder: Path) -> Iterator[None]:
     """A Model folder of a network with quantizers, whose float self is held meanwhile."""
     from edgecv import builder_trust, live_network
     from edgecv.folding import unwrapped
+    from edgecv.methods.qat.attach import plain
+    from edgecv.methods.qat.biases import settle
     from edgecv.model import Model
-    from edgecv.qat.attach import plain
-    from edgecv.qat.biases import settle
 
     assert ready.edit is not None
     trained = copy.deepcopy(unwrapped(module)).cpu().float().eval()

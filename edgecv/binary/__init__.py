@@ -1,1 +1,1 @@
-"""Networks of one bit: kernels in C (`c/`), their library, and what it computes."""
+"""Networks of one bit as they run: kernels in C (`c/`), their library, and what it computes."""

@@ -16,7 +16,7 @@ from edgecv.runtime.placement import Placement
 from edgecv.runtime.resample import resize
 
 if TYPE_CHECKING:
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
 PAD = 114  # grey, as letterboxes are
 Region = tuple[int, int, int, int]  # top, left, bottom, right, in pixels of the canvas

@@ -221,10 +221,11 @@ def _code(
     reads: tuple[str, ...],
     graphs: tuple[str, ...],
 ) -> dict[str, Any]:
-    # Kinds of edit ("edgecv.*.edit_*") count with the steps that made them, by their inputs.
-    choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": ()}
-    choices[f"{NAME}.distillation.teacher_*"] = ()  # files that teach count with who reads them
-    choices[f"{NAME}.restructuring.for_*"] = ()  # counts where a step says it (`Stage.modules`)
+    # Kinds of edit ("edgecv.methods.*.edit_*") count with the steps that made them, as inputs.
+    choices: dict[str, tuple[str, ...]] = {NAME: (), f"{NAME}.stages": (), f"{NAME}.methods": ()}
+    methods = f"{NAME}.methods"
+    choices[f"{methods}.distillation.teacher_*"] = ()  # files that teach count with who reads them
+    choices[f"{methods}.restructuring.for_*"] = ()  # counts where a step says it (`Stage.modules`)
     choices[f"{NAME}.importing.from_*"] = ()  # formats that are read for others, likewise
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
     # A task counts where it is among the modules; where none is, labels are classes.

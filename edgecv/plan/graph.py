@@ -44,7 +44,7 @@ NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
 MEASURING, AWAY = ("edgecv.benchmark.measure", "edgecv.benchmark.profile"), "edgecv.measuring.away"
 
 
-ONNX_TEACHER = "edgecv.distillation.teacher_onnx"
+ONNX_TEACHER = "edgecv.methods.distillation.teacher_onnx"
 
 
 @dataclass(frozen=True)

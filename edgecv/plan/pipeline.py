@@ -91,7 +91,7 @@ NAMED = 3  # modules of ours that a plan names
 
 
 def _code(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str]:
-    """Which of our modules changed, came or went: "changed: edgecv.training"."""
+    """Which of our modules changed, came or went: "changed: edgecv.methods.training.loop"."""
     names = sorted(m for m in before.keys() | after.keys() if before.get(m) != after.get(m))
     if names:
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""

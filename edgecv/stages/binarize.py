@@ -1,7 +1,7 @@
 """y = s (sign(x − β) ⊛ sign(W)) + t + x: weights and activations of one bit, trained as they run.
 
 Products of ±1 are counted, not multiplied: `dot = K − 2 popcount(a ^ w)`. A layer and the batch
-norm behind it become one (`edgecv.binary.modules`); by form:
+norm behind it become one (`edgecv.methods.binary.modules`); by form:
 
     xnor     sign, α = mean |W| for each filter          Rastegari et al., ECCV 2016
     bireal   a real shortcut around every layer          Liu et al., ECCV 2018
@@ -10,8 +10,8 @@ norm behind it become one (`edgecv.binary.modules`); by form:
 `weights: ternary` takes −1, 0 and +1 (TWN, Li & Liu 2016), `ttq` −n, 0 and +p, which are trained
 (Zhu et al., ICLR 2017). `activations: real` keeps what layers read in float: it saves no time, and
 bytes only where the file is packed. `layers: auto` leaves in float what costs most for its MACs
-(`edgecv.binary.sensitivity`). The float network that came in is the teacher. In the first of two
-steps only activations have one bit.
+(`edgecv.methods.binary.sensitivity`). The float network that came in is the teacher. In the first
+of two steps only activations have one bit.
 
 Pitfalls: the first and the last layer and projections stay in float, because there signs lose most
 and time is least; Adam without weight decay; pooling belongs behind a binary layer's sum, not
@@ -93,9 +93,9 @@ class Binarize(Training):
         import torch
 
         from edgecv.behaviour import check_runs
-        from edgecv.binary.replacing import binarize
-        from edgecv.binary.training import BinaryTrainer
-        from edgecv.training import judged
+        from edgecv.methods.binary.replacing import binarize
+        from edgecv.methods.binary.training import BinaryTrainer
+        from edgecv.methods.training.judging import judged
 
         model, module = source
         torch.set_num_threads(context.threads)
@@ -127,7 +127,7 @@ class Binarize(Training):
     def _choose(self, module: nn.Module, context: Context) -> dict[str, dict[str, Any]]:
         import torch
 
-        from edgecv.binary.selection import choose
+        from edgecv.methods.binary.selection import choose
 
         wanted = None
         if self.layer_names():
@@ -144,7 +144,7 @@ class Binarize(Training):
         self, module: nn.Module, edit: dict[str, Any], context: Context
     ) -> tuple[dict[str, dict[str, Any]], dict[str, float]]:
         """The edit's layers that `auto` keeps, and what each of them alone costs."""
-        from edgecv.binary.sensitivity import damage, least
+        from edgecv.methods.binary.sensitivity import damage, least
 
         layers = edit["layers"]
         costs = damage(module, edit, context)

@@ -28,7 +28,7 @@ from edgecv.stages.train import Training
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.distillation.lesson import Lesson
+    from edgecv.methods.distillation.lesson import Lesson
 
 
 class Distill(Training):
@@ -76,7 +76,7 @@ class Distill(Training):
 
     def _came_in(self, source: Any, context: Context) -> nn.Module:
         """The network that the step reads, also where that is an .onnx file."""
-        from edgecv.distillation import teacher
+        from edgecv.methods.distillation import teacher
 
         if isinstance(source, Path):
             return teacher.load(
@@ -87,8 +87,8 @@ class Distill(Training):
     def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:
         import torch
 
-        from edgecv.distillation.features import Features, Weights
-        from edgecv.distillation.lesson import Lesson
+        from edgecv.methods.distillation.features import Features, Weights
+        from edgecv.methods.distillation.lesson import Lesson
 
         weights = Weights(self.hints, self.attention, self.similarity, self.relational)
         features = None

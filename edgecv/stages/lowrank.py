@@ -123,9 +123,9 @@ class Lowrank(Training):
     def run(self, source: Any, context: Context) -> None:
         import torch
 
-        from edgecv.lowrank.structured import materialised
+        from edgecv.methods.lowrank.structured import materialised
+        from edgecv.methods.training.judging import judged
         from edgecv.stages.prune import macs
-        from edgecv.training import judged
 
         model, module = source
         torch.set_num_threads(context.threads)
@@ -158,7 +158,7 @@ class Lowrank(Training):
         from safetensors.torch import load_file, save_file
 
         from edgecv.behaviour import check_runs
-        from edgecv.training import judged
+        from edgecv.methods.training.judging import judged
 
         kept, weights = context.out / CHOICE, context.out / FACTORS
         if kept.exists():  # written last
@@ -182,8 +182,8 @@ class Lowrank(Training):
     def _factorize(
         self, module: torch.nn.Module, context: Context, images: Any
     ) -> tuple[Edit, dict[str, Any]]:
-        from edgecv.lowrank.apply import agreement, apply
-        from edgecv.lowrank.decide import Wish, decide
+        from edgecv.methods.lowrank.apply import agreement, apply
+        from edgecv.methods.lowrank.decide import Wish, decide
 
         sample, layers, names = self._layers(module, context, images)
         align = self.align or context.alignment
@@ -215,7 +215,7 @@ class Lowrank(Training):
     def _structure(
         self, module: torch.nn.Module, context: Context, images: Any
     ) -> tuple[Edit, dict[str, Any]]:
-        from edgecv.lowrank.apply import structure
+        from edgecv.methods.lowrank.apply import structure
 
         sample, layers, names = self._layers(module, context, images)
         if not self.layers and layers:  # the classifier only by name: it decides most
@@ -230,7 +230,7 @@ class Lowrank(Training):
         self, module: torch.nn.Module, context: Context, images: Any
     ) -> tuple[torch.Tensor, Any, set[str]]:
         """What they are judged on, all layers, and the names of those that are asked for."""
-        from edgecv.lowrank.layers import chosen, found
+        from edgecv.methods.lowrank.layers import chosen, found
 
         sample = self._sample(images, context)
         layers = found(module, sample[:1])

@@ -7,11 +7,11 @@ Which channels hang together (residual additions, concatenations, depthwise conv
 readers' input side) is found by a dependency graph (Fang et al., "DepGraph", CVPR 2023). Asked for
 a latency, every layer is measured on the engine by its width, widths are chosen by importance lost
 for time won, and the whole network is measured until the time is within 5% of what was asked for
-(`edgecv.pruning.frontier`, `fit`); a layer whose narrowing wins no time stays. `ratio` is the old
-way: a share of every layer's channels, or (`scope: global`) of all.
+(`edgecv.methods.pruning.frontier`, `fit`); a layer whose narrowing wins no time stays. `ratio` is
+the old way: a share of every layer's channels, or (`scope: global`) of all.
 
-Criteria (`edgecv.pruning.criteria`): thinet (effect on the next layer, what stays rescaled: the
-default, because it keeps most before tuning); l1, l2 norms; bn_scale (network slimming, with
+Criteria (`edgecv.methods.pruning.criteria`): thinet (effect on the next layer, what stays rescaled:
+the default, because it keeps most before tuning); l1, l2 norms; bn_scale (network slimming, with
 `sparse_epochs` before); apoz (share of zeros); taylor (effect on the loss); fpgm (geometric
 median); lamp; hessian; gates (learned by distillation); random.
 
@@ -118,7 +118,7 @@ class Prune(Training):
 
     def measures(self, targets: tuple[Target, ...]) -> tuple[Target, ...]:
         """The target on whose clock the widths depend."""
-        from edgecv.pruning.place import here
+        from edgecv.methods.pruning.place import here
 
         return (here(targets, self.on, self.name or self.word),) if self.timed else ()
 
@@ -129,7 +129,7 @@ class Prune(Training):
         return self.keep
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.pruning.rounds import Pruning
+        from edgecv.methods.pruning.rounds import Pruning
 
         model, module = source
         Pruning(self, model, module, context).run()
@@ -137,6 +137,6 @@ class Prune(Training):
 
 def macs(module: Any, context: Context) -> int:
     """Multiply-accumulates of one image."""
-    from edgecv.pruning.shapes import macs as counted
+    from edgecv.methods.pruning.shapes import macs as counted
 
     return counted(module, context)

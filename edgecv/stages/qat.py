@@ -59,10 +59,10 @@ class Qat(Training):
         import torch
 
         from edgecv.bundling.inference import calibration_sample
-        from edgecv.qat.biases import settle
-        from edgecv.qat.initialisation import prepare
-        from edgecv.qat.training import Lesson, QuantizingTrainer
-        from edgecv.training import judged
+        from edgecv.methods.qat.biases import settle
+        from edgecv.methods.qat.initialisation import prepare
+        from edgecv.methods.qat.training import Lesson, QuantizingTrainer
+        from edgecv.methods.training.judging import judged
 
         model, module = source
         torch.set_num_threads(context.threads)

@@ -3,10 +3,10 @@
 D is a depthwise k×k convolution and P a 1x1 (`separable`: Howard et al. 2017; Chollet, CVPR 2017);
 other blocks are grouped convolutions with a channel shuffle (Zhang et al., CVPR 2018), interleaved
 group convolutions (IGCV1 ICCV 2017, IGCV2 CVPR 2018, IGCV3 BMVC 2018) and the bottleneck (He et
-al., CVPR 2016), drawn in `edgecv.restructuring.blocks`. In the order in which they run, each block
-is first fitted to the outputs of the convolution it replaces on training images: from the kernel's
-singular vectors, by least squares, then by Adam (`edgecv.restructuring.fitting`). Then the network
-is fine-tuned as a whole.
+al., CVPR 2016), drawn in `edgecv.methods.restructuring.blocks`. In the order in which they run,
+each block is first fitted to the outputs of the convolution it replaces on training images: from
+the kernel's singular vectors, by least squares, then by Adam
+(`edgecv.methods.restructuring.fitting`). Then the network is fine-tuned as a whole.
 
 Pitfalls: errors add up over the depth; where top-1 before fine-tuning is near chance, replace the
 widest layers alone (`layers: [stage3]`). Depthwise and grouped convolutions and shuffles are bound
@@ -15,9 +15,9 @@ block: prune first.
 
 `into: hardswish`, `relu6` or `relu` is of an .onnx file (or of what a PyTorch network is exported
 as) and gives one: cheaper activations take the place of SiLU, Mish, GELU and HardSwish, each
-matched channel by channel (`edgecv.restructuring.matching`); every layer is fitted again in closed
-form, and the network learns from its float self on data.train, without labels
-(`edgecv.restructuring.for_activations`).
+matched channel by channel (`edgecv.methods.restructuring.matching`); every layer is fitted again in
+closed form, and the network learns from its float self on data.train, without labels
+(`edgecv.methods.restructuring.for_activations`).
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from pydantic import Field, model_validator
 from edgecv import layer_selection, macs
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
-from edgecv.restructuring import Activation, Into
+from edgecv.methods.restructuring import Activation, Into
 from edgecv.stages.base import Context, Stage
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:
     import torch
 
-    from edgecv.restructuring.blocks import Spec
+    from edgecv.methods.restructuring.blocks import Spec
 
 log = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ class Restructure(Training):
 
     def modules(self) -> tuple[str, ...]:
         """Engines run what becomes of activations, and nothing of what becomes of convolutions."""
-        return (f"edgecv.restructuring.for_{FILES}",) if self.on_files() else ()
+        return (f"edgecv.methods.restructuring.for_{FILES}",) if self.on_files() else ()
 
     def planned(self, step: str) -> Edit | None:
         if self.on_files():
@@ -121,14 +121,14 @@ class Restructure(Training):
     def run(self, source: Any, context: Context) -> None:
         """source: (Model, module); of activations also the Path of an .onnx file."""
         if self.on_files():
-            way: Any = import_module(f"edgecv.restructuring.for_{FILES}")
+            way: Any = import_module(f"edgecv.methods.restructuring.for_{FILES}")
             choice = way.Choice(self.into, self.layers, self.share, self.passes, self.samples)
             way.cheaper(source, choice, context)
             return
         import torch
 
         from edgecv.behaviour import check_runs
-        from edgecv.training import judged
+        from edgecv.methods.training.judging import judged
 
         model, module = source
         images, test, dense = context.images("train"), context.images("test"), self.dense(module)
@@ -155,7 +155,7 @@ class Restructure(Training):
         Raises StageError (a name that is not there, a layer named that does not fit) and
         UnsupportedError (none fits).
         """
-        from edgecv.restructuring.blocks import Spec, chosen
+        from edgecv.methods.restructuring.blocks import Spec, chosen
 
         order = _running(module, context)
         named, held = self._named(module, context.where)
@@ -209,7 +209,7 @@ class Restructure(Training):
 
         from edgecv.bundling.inference import calibration_sample
         from edgecv.edits import put
-        from edgecv.restructuring.fitting import captured, fit
+        from edgecv.methods.restructuring.fitting import captured, fit
 
         torch.set_num_threads(context.threads)
         pixels = calibration_sample(images.pixels, self.samples)

@@ -4,7 +4,7 @@
 
 magnitude (Han et al., NIPS 2015) with an L1 or L2 term in the loss, of each layer or the network;
 movement (Sanh et al., NeurIPS 2020); nm: N of every M along the input channels, by SR-STE (Zhou et
-al., ICLR 2021). `edgecv.pruning.connections` has the formulas.
+al., ICLR 2021). `edgecv.methods.pruning.connections` has the formulas.
 
 Pitfalls: this buys bytes. No engine here has kernels for scattered zeros on a CPU, so the time is
 that of the dense network, and the table says so; 2:4 is faster on NVIDIA GPUs from Ampere on. The
@@ -70,8 +70,8 @@ class Sparsify(Training):
         return tuple(self.density)
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.pruning.connections import Rule, Sparsifier, counted, densities
-        from edgecv.training import judged
+        from edgecv.methods.pruning.connections import Rule, Sparsifier, counted, densities
+        from edgecv.methods.training.judging import judged
 
         model, module = source
         n, m = map(int, self.pattern.split(":"))

@@ -16,14 +16,14 @@ from pydantic import Field
 
 from edgecv import tasks
 from edgecv.errors import StageError
+from edgecv.methods.training.plan import Plan
 from edgecv.stages.base import Context, Stage
 from edgecv.tasks.base import Task
-from edgecv.training import Plan
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.distillation.lesson import Lesson
+    from edgecv.methods.distillation.lesson import Lesson
 
 
 class Training(Stage):
@@ -95,7 +95,7 @@ class Training(Stage):
 
     def dense(self, module: nn.Module) -> nn.Module | None:
         """A copy of the network before a stage changes it, where that is the teacher."""
-        from edgecv.distillation.teacher import own
+        from edgecv.methods.distillation.teacher import own
 
         return own(module) if self.teacher == "self" else None
 
@@ -108,7 +108,7 @@ class Training(Stage):
         """
         import torch
 
-        from edgecv.distillation import teacher
+        from edgecv.methods.distillation import teacher
 
         if self.teacher == "none":
             return None
@@ -128,7 +128,7 @@ class Training(Stage):
 
     def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:  # noqa: ARG002
         """The loss of training `module` with that teacher."""
-        from edgecv.distillation.lesson import Lesson
+        from edgecv.methods.distillation.lesson import Lesson
 
         return Lesson(teacher, self.distill, self.temperature, self.logits_mse)
 
@@ -144,7 +144,8 @@ class Training(Stage):
 
         teacher: what `dense` kept before the stage changed the network, for `teacher: self`
         """
-        from edgecv.training import Trainer, judged
+        from edgecv.methods.training.judging import judged
+        from edgecv.methods.training.loop import Trainer
 
         lesson = self.lesson(module, context, self.teaching(module, context, teacher))
         plan = self.plan(epochs, lr)

@@ -13,7 +13,7 @@ import numpy as np
 from edgecv.data.augment import moved, recoloured
 
 if TYPE_CHECKING:
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
 
 def recoloured_all(pixels: np.ndarray, plan: Plan, rng: np.random.Generator) -> np.ndarray:

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     import torch
 
+    from edgecv.methods.training.plan import Plan
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
-    from edgecv.training import Plan
 
 Outputs = Mapping[str, np.ndarray]  # of one image, by name, real values (1, ...), channels first
 Parts = Mapping[str, np.ndarray]  # of a score: arrays that say what each image adds to it

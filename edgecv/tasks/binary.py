@@ -23,9 +23,9 @@ from edgecv.tasks.base import PICTURE_ALONE, Difference, Outputs, Parts, Score, 
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.methods.training.plan import Plan
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
-    from edgecv.training import Plan
 
 SCORES = ("logits", "probabilities")
 _WHERE = "task binary"

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.annotations import Boxes, Numbers, PictureBoxes
+    from edgecv.methods.training.plan import Plan
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
-    from edgecv.training import Plan
 
     Own = PictureBoxes | np.ndarray  # what is true of one picture
 

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.annotations import Numbers
+    from edgecv.methods.training.plan import Plan
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
-    from edgecv.training import Plan
 
 _WHERE = "task regression"
 _UNIT = re.compile(r"(.*\S)\s*\[([^\[\]]*)\]\s*")

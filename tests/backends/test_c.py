@@ -30,17 +30,17 @@ from edgecv.backends.c.run import Session, probe  # noqa: E402
 from edgecv.backends.c.window import outputs  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session as OrtSession  # noqa: E402
 from edgecv.binary import build  # noqa: E402
-from edgecv.binary.constants_for_export import frozen, one_bit  # noqa: E402
-from edgecv.binary.replacing import binarize  # noqa: E402
-from edgecv.binary.selection import choose  # noqa: E402
 from edgecv.bundling.precision import float_layers  # noqa: E402
 from edgecv.errors import EngineError, MissingExtraError, TrustError, UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
+from edgecv.methods.binary.constants_for_export import frozen, one_bit  # noqa: E402
+from edgecv.methods.binary.replacing import binarize  # noqa: E402
+from edgecv.methods.binary.selection import choose  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks  # noqa: E402
-from tests.qat.nets import settled  # noqa: E402
+from tests.methods.qat.nets import settled  # noqa: E402
 
 pytestmark = pytest.mark.skipif(build.compiler() is None, reason="no C compiler")
 

@@ -247,8 +247,8 @@ def one_bit_graph(folder: Path) -> Graph:
     torch = pytest.importorskip("torch")
     from torch import nn
 
-    from edgecv.binary.constants_for_export import frozen, one_bit
-    from edgecv.binary.modules import OneBit
+    from edgecv.methods.binary.constants_for_export import frozen, one_bit
+    from edgecv.methods.binary.modules import OneBit
     from edgecv.stages.export.onnx import export_onnx
 
     torch.manual_seed(0)

@@ -17,12 +17,12 @@ from edgecv.backends.openvino import one_bit  # noqa: E402
 from edgecv.backends.openvino.compile import compile  # noqa: E402
 from edgecv.backends.openvino.run import Session, precision  # noqa: E402
 from edgecv.benchmark.machine import cpu_features  # noqa: E402
-from edgecv.binary.constants_for_export import frozen  # noqa: E402
-from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.diagnosis.parity.openvino_network import OpenVinoForm  # noqa: E402
 from edgecv.diagnosis.why.ir_view import IrView  # noqa: E402
 from edgecv.errors import DataError  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
+from edgecv.methods.binary.constants_for_export import frozen  # noqa: E402
+from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.target import Target  # noqa: E402
 

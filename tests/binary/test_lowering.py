@@ -13,14 +13,14 @@ ort = pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
-from edgecv.binary.constants_for_export import frozen  # noqa: E402
 from edgecv.binary.float_fallback import plain  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
-from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
+from edgecv.methods.binary.constants_for_export import frozen  # noqa: E402
+from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.qat.nets import settled  # noqa: E402
+from tests.methods.qat.nets import settled  # noqa: E402
 
 
 def bit(c_in: int, c_out: int, k: int = 3, stride: int = 1, **options) -> OneBit:

@@ -186,10 +186,18 @@ def test_explain_names_what_changed(project: Path) -> None:
 
 
 def test_explain_speaks_of_sources_and_versions() -> None:
-    before = {"code": {"edgecv.training": "a"}, "versions": {"torch": "2.12"}, "content": "x"}
-    after = {"code": {"edgecv.training": "b"}, "versions": {"torch": "2.13"}, "content": "y"}
+    before = {
+        "code": {"edgecv.methods.training.loop": "a"},
+        "versions": {"torch": "2.12"},
+        "content": "x",
+    }
+    after = {
+        "code": {"edgecv.methods.training.loop": "b"},
+        "versions": {"torch": "2.13"},
+        "content": "y",
+    }
     assert list(explain(before, after)) == [
-        "changed: edgecv.training",
+        "changed: edgecv.methods.training.loop",
         "the files' content changed",
         "torch 2.12 → 2.13",
     ]

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv import history, zoo  # noqa: E402
-from edgecv.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.errors import ModelError, RecipeError, UnsupportedError  # noqa: E402
+from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402

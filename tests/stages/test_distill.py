@@ -13,6 +13,7 @@ from safetensors.torch import load_file  # noqa: E402
 
 from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
+from edgecv.methods.training.loop import Trainer  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import (  # noqa: E402
     pipeline,
@@ -22,7 +23,6 @@ from edgecv.stages.distill import Distill  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402
 from edgecv.stages.train import Train, Training  # noqa: E402
-from edgecv.training import Trainer  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 X = torch.randn(4, 3, nets.SIZE, nets.SIZE, generator=torch.Generator().manual_seed(0))

@@ -20,8 +20,8 @@ from edgecv.cli import main  # noqa: E402
 from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import BudgetError, RecipeError, StageError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.lowrank import timing  # noqa: E402
 from edgecv.measuring.jobs import Times  # noqa: E402
+from edgecv.methods.lowrank import timing  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.lowrank import Lowrank  # noqa: E402

@@ -16,12 +16,12 @@ from torch import nn
 
 from edgecv.backends import compile_module, run_module
 from edgecv.backends.onnxruntime.run import Session
-from edgecv.binary.constants_for_export import frozen
 from edgecv.binary.countable import countable
-from edgecv.binary.modules import OneBit
 from edgecv.bundling.inference import graph_session
 from edgecv.errors import DataError, ModelError, StageError
 from edgecv.graph import Graph
+from edgecv.methods.binary.constants_for_export import frozen
+from edgecv.methods.binary.modules import OneBit
 from edgecv.stages.export.onnx import export_onnx, load_onnx
 from edgecv.stages.quantize.onnx_measured import Measured, measure_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx

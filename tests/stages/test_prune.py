@@ -15,8 +15,8 @@ from torch import nn  # noqa: E402
 
 from edgecv.edits import replay  # noqa: E402
 from edgecv.errors import StageError, UnsupportedError  # noqa: E402
+from edgecv.methods.pruning import groups  # noqa: E402
 from edgecv.model import Model  # noqa: E402
-from edgecv.pruning import groups  # noqa: E402
 from edgecv.stages.prune import Prune, macs  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

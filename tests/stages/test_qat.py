@@ -18,17 +18,17 @@ from torch import nn  # noqa: E402
 from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.measuring import facts as kept  # noqa: E402
+from edgecv.methods.qat.attach import of  # noqa: E402
+from edgecv.methods.qat.training import QuantizingTrainer  # noqa: E402
+from edgecv.methods.training.loop import Trainer  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import (  # noqa: E402
     pipeline,
     recipe,
 )
-from edgecv.qat.attach import of  # noqa: E402
-from edgecv.qat.training import QuantizingTrainer  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.qat import Qat  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
-from edgecv.training import Trainer  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
@@ -211,8 +211,8 @@ def test_pact_decays_its_clips(trained: Path, tmp_path: Path) -> None:
 
 
 def test_the_loss_by_hand(trained: Path, tmp_path: Path) -> None:
-    from edgecv.qat.initialisation import prepare
-    from edgecv.qat.training import Lesson
+    from edgecv.methods.qat.initialisation import prepare
+    from edgecv.methods.qat.training import Lesson
 
     _, module = Model.load(trained)
     teacher = copy.deepcopy(module)

@@ -23,7 +23,7 @@ from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.restructure import Restructure  # noqa: E402
 from tests import networks as nets  # noqa: E402
-from tests.restructuring.test_blocks import KINDS  # noqa: E402
+from tests.methods.restructuring.test_blocks import KINDS  # noqa: E402
 
 ARGS = {"width": 8, "classes": nets.CLASSES}
 SHAPE = (3, (nets.SIZE, nets.SIZE))

@@ -14,10 +14,10 @@ torch = pytest.importorskip("torch")
 
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import DataError, RecipeError, UnsupportedError  # noqa: E402
+from edgecv.methods.restructuring.activations import places  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
 from edgecv.quick_export import Request, export  # noqa: E402
-from edgecv.restructuring.activations import places  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
 from edgecv.stages.base import Context  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402

@@ -19,15 +19,15 @@ from edgecv import stages, zoo  # noqa: E402
 from edgecv.data.annotations import Boxes, Maps, Numbers, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import MissingExtraError, RecipeError, StageError, UnsupportedError  # noqa: E402
+from edgecv.methods.pruning import criteria, groups  # noqa: E402
+from edgecv.methods.pruning.probe import loss, probe  # noqa: E402
+from edgecv.methods.pruning.shapes import example_of  # noqa: E402
+from edgecv.methods.training.judging import judged  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
-from edgecv.pruning import criteria, groups  # noqa: E402
-from edgecv.pruning.probe import loss, probe  # noqa: E402
-from edgecv.pruning.shapes import example_of  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
 from edgecv.stages.base import Context, Stage  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
-from edgecv.training import judged  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 SIDE, CLASSES, COUNT = 64, 2, 16

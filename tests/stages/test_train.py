@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 torch = pytest.importorskip("torch")
+from edgecv.methods.training.plan import Plan  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
-from edgecv.training import Plan  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 

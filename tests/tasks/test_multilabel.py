@@ -137,7 +137,7 @@ def test_a_table_of_0_and_1_says_the_same_as_boxes() -> None:
 
 def test_rows_of_a_table_are_learned() -> None:
     torch = pytest.importorskip("torch")
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
     z = torch.tensor([[0.5, -1.0, 4.0]], requires_grad=True)
     loss = TASK.loss(z, [np.array([1.0, 0.0, np.nan])])

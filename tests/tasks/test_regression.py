@@ -159,7 +159,7 @@ def test_the_loss_is_of_what_the_network_itself_says() -> None:
 
 
 def test_pictures_are_recoloured_alone() -> None:
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
     pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
     rng = np.random.default_rng(1)

@@ -15,7 +15,7 @@ from edgecv import installation, zoo
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.edits import replay
 from edgecv.errors import MissingExtraError, ModelError
-from edgecv.pruning import groups
+from edgecv.methods.pruning import groups
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.zoo import blocks, efficientnet_lite, igc
 

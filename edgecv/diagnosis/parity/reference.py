@@ -149,10 +149,10 @@ def torch_form(folder: Path, contents: Contents) -> Form:
     Of one that learnt its grids, the float network that was exported: its weights on their grid.
     """
     from edgecv.diagnosis.parity.torch_network import TorchNetwork
-    from edgecv.lowrank.structured import materialised
+    from edgecv.methods.lowrank.structured import materialised
+    from edgecv.methods.qat.attach import has_quantizers
+    from edgecv.methods.qat.learned_ranges import Trained
     from edgecv.model import Model
-    from edgecv.qat.attach import has_quantizers
-    from edgecv.qat.learned_ranges import Trained
 
     model, module = Model.load(folder)
     title = "PyTorch"

@@ -63,8 +63,8 @@ def _trained(work: Work) -> float | None:
 
 def _in_batches(work: Work, folder: Path) -> float | None:
     """Top-1 of a network on data.test as its user would measure it: shuffled, many at a time."""
+    from edgecv.methods.training.judging import judged
     from edgecv.model import Model
-    from edgecv.training import judged
 
     test = Images.load(work.images["test"])
     if not test.classes or test.truth is not None:  # top-1 is of classes alone

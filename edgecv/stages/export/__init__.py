@@ -51,11 +51,11 @@ class Export(Stage):
             graph = graph.knowing(source.parent)
             with_kinds(graph, context.labels, context.task).save_facts()
             return
-        from edgecv.binary.constants_for_export import frozen, one_bit
         from edgecv.bundling.inference import judged, plain_answers, torch_answers
         from edgecv.errors import ParityError
         from edgecv.fidelity import EXPORT, EXPORT_ONE_BIT, check
-        from edgecv.lowrank.structured import materialised
+        from edgecv.methods.binary.constants_for_export import frozen, one_bit
+        from edgecv.methods.lowrank.structured import materialised
         from edgecv.runtime.fidelity import kinds
         from edgecv.steadiness import explained
 
@@ -131,6 +131,6 @@ def _trained(source: Any) -> Any:
     """The float network inside one that `qat` trained, and what it learned; else None."""
     if not isinstance(source, tuple) or not any(e["op"] == "quantizers" for e in source[0].edits):
         return None
-    from edgecv.qat.learned_ranges import Trained
+    from edgecv.methods.qat.learned_ranges import Trained
 
     return Trained(*source)

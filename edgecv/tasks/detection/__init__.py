@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.annotations import Boxes
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
 __all__ = ["Detection", "DetectionTask", "Found"]
 

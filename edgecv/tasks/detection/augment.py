@@ -18,7 +18,7 @@ from edgecv.data.annotations import PictureBoxes
 from edgecv.runtime.placement import Placement
 
 if TYPE_CHECKING:
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
 SEEN = 0.3  # of a box, at the least, for it to be taught
 SMALLEST = 2.0  # pixels of a side, likewise

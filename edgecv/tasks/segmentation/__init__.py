@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.annotations import Maps
+    from edgecv.methods.training.plan import Plan
     from edgecv.runtime.placement import Placement
     from edgecv.runtime.spec import TensorSpec
-    from edgecv.training import Plan
 
 _WHERE = "task segmentation"
 HOLDS = ("scores", "logit", "probability", "indices")

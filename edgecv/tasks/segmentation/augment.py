@@ -15,7 +15,7 @@ from edgecv.data import augment
 from edgecv.data.annotations import IGNORED
 
 if TYPE_CHECKING:
-    from edgecv.training import Plan
+    from edgecv.methods.training.plan import Plan
 
 
 def augmented(

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgecv.data.annotations import PictureBoxes
+from edgecv.methods.training.plan import Plan
 from edgecv.tasks.detection import augment
-from edgecv.training import Plan
 
 H, W = 64, 96
 PLAN = Plan(1, flip=True, shift=4, scale=0.5)

@@ -292,7 +292,7 @@ import sys
 for name in ("torch", "PIL", "pydantic", "onnx", "pycocotools"): sys.modules[name] = None
 import {first}
 import edgecv.tasks.detection
-print(*(m for m in sys.modules if m.startswith("edgecv.training")))
+print(*(m for m in sys.modules if m.startswith("edgecv.methods")))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False

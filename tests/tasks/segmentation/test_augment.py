@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from edgecv.data.annotations import IGNORED
 from edgecv.data.augment import PAD
+from edgecv.methods.training.plan import Plan
 from edgecv.tasks.segmentation.augment import augmented
-from edgecv.training import Plan
 
 H, W = 40, 56
 LEVELS = np.full(256, PAD, np.uint8)  # of each class its grey, and of IGNORED the padding

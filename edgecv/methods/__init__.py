@@ -1,0 +1,1 @@
+"""How networks are made smaller and taught: a folder for each method, with its edits."""

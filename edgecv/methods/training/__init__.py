@@ -1,0 +1,1 @@
+"""Training: one loop for `train` and for the fine-tuning after other stages."""
