@@ -14,6 +14,7 @@ import numpy as np
 
 from edgecv.backends import Session, reference, run_module
 from edgecv.bundling import kept_answers
+from edgecv.cores import ahead, shares
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of, channels_first
 from edgecv.samples import Feeds, Given, Some
@@ -124,10 +125,17 @@ def plain_answers(
     known = kept_answers.kept(graph, asked)
     if known is not None:
         return known
-    found = last_answers(plain_session(graph), pixels, preprocess)
+    found = _answers_of_all(graph, pixels, preprocess)
     if keep:
         kept_answers.keep(graph, asked, found)
     return found
+
+
+def _answers_of_all(graph: Graph, pixels: Given, preprocess: Preprocess) -> Answers:
+    """Node by node, on every core that is free, each with a session of its own."""
+    every = shares(len(pixels)) if batch_of(graph.inputs) == 1 else [slice(None)]
+    found = ahead(lambda some: last_answers(plain_session(graph), pixels[some], preprocess), every)
+    return tuple(np.concatenate(rows) for rows in zip(*found, strict=True))
 
 
 def last_answers(session: Any, pixels: Given, preprocess: Preprocess) -> Answers:

@@ -2,7 +2,8 @@
 
     what all share (images, the network as it comes)   here, one after another, before the rest
     steps, graphs, quantization, bundles               as soon as their inputs are there, `jobs` at
-                                                       once; one that is alone, here
+                                                       once; one that is alone, here, on
+                                                       their cores (`edgecv.cores`)
     whatever measures times (`Node.measures`)          here, while nothing else runs
 
 A node's result is the same wherever it is made, so only their order differs from one process. What
@@ -17,6 +18,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from edgecv import cores
 from edgecv.plan.execute import Execution
 from edgecv.plan.graph import Node
 from edgecv.plan.workers import Done, Pool, Progress, Warned
@@ -117,7 +119,8 @@ class _Schedule:
             yield current
 
     def _here(self, node: Node) -> None:
-        self._stopping(node, lambda: self.execution.visit(node))
+        with cores.free(1 if node.measures else self.pool.jobs):
+            self._stopping(node, lambda: self.execution.visit(node))
 
     def _begin(self, node: Node) -> None:
         def begin() -> None:

@@ -14,14 +14,16 @@ import torch
 from onnx import numpy_helper
 from torch import nn
 
+from edgecv import cores
 from edgecv.backends import compile_module, run_module
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.binary.countable import countable
-from edgecv.bundling.inference import graph_session
+from edgecv.bundling.inference import graph_session, plain_answers
 from edgecv.errors import DataError, ModelError, StageError
 from edgecv.graph import Graph
 from edgecv.methods.binary.constants_for_export import frozen
 from edgecv.methods.binary.modules import OneBit
+from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.export.onnx import export_onnx, load_onnx
 from edgecv.stages.quantize.onnx_measured import Measured, measure_onnx
 from edgecv.stages.quantize.onnx_qdq import quantize_onnx
@@ -101,6 +103,24 @@ def test_the_bytes_are_the_same_in_another_process(fp32: Graph, tmp_path: Path) 
     )
     mine = quantize_onnx(fp32, images(8), X86, tmp_path / "mine").path.read_bytes()
     assert mine == (tmp_path / "other" / "model.onnx").read_bytes()
+
+
+def test_the_bytes_are_the_same_on_two_cores(fp32: Graph, tmp_path: Path) -> None:
+    made = []
+    for count in (1, 2):
+        with cores.free(count):
+            made.append(quantize_onnx(fp32, images(40), X86, tmp_path / str(count)))
+    assert made[0].path.read_bytes() == made[1].path.read_bytes()
+
+
+def test_the_answers_are_the_same_on_two_cores(fp32: Graph) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 12, 12, 3)).astype(np.uint8)
+    preprocess = Preprocess((12, 12), 3, (0.5,), (0.5,))
+    one = plain_answers(fp32, pixels, preprocess)
+    with cores.free(2):
+        two = plain_answers(fp32, pixels, preprocess)
+    assert len(two[0]) == 9
+    np.testing.assert_array_equal(one[0], two[0])
 
 
 def test_the_tensorrt_grid_is_symmetric_signed_and_its_bias_float(

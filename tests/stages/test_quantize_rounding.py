@@ -12,6 +12,10 @@ from torch import nn
 from edgecv.stages.quantize.layer_rounding import LIMIT, settle_layer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import (
+    DAMP,
+    HELD,
+    LAZY,
+    WIDE,
     Moments,
     columns,
     descend,
@@ -118,6 +122,38 @@ def test_a_layer_with_few_columns_has_no_h_and_a_mean() -> None:
     assert few.square is None
     assert enough.square is not None
     np.testing.assert_allclose(enough.mean, x.mean(2), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("groups", "k", "places"), [(1, WIDE + 44, 20), (1, 40, 20), (30, 9, 20)])
+def test_moments_are_the_sum_of_each_images_product(groups: int, k: int, places: int) -> None:
+    rng, seen = np.random.default_rng(0), Moments()
+    wanted, total = np.zeros((groups, k, k)), np.zeros((groups, k))
+    for i in range(HELD + 3):
+        x = rng.normal(1, 1, size=(groups, k, places)).astype(np.float32)
+        seen.add(x, 1000)
+        wanted += (x @ x.transpose(0, 2, 1)).astype(np.float64)
+        total += x.sum(2, dtype=np.float64)
+        if i == 1:  # who looks in between changes nothing
+            np.testing.assert_allclose(seen.square, wanted, rtol=1e-6, atol=1e-4)
+    np.testing.assert_allclose(seen.square, wanted, rtol=1e-6, atol=1e-4)
+    np.testing.assert_array_equal(seen.square, np.swapaxes(seen.square, 1, 2))
+    np.testing.assert_allclose(seen.total, total, rtol=1e-12)
+
+
+def test_rounding_in_blocks_is_rounding_one_by_one() -> None:
+    rng, k = np.random.default_rng(1), LAZY + 21
+    w, x = rng.normal(size=(2, 6, k)), rng.normal(size=(2, k, 4 * k))
+    h, s = x @ x.transpose(0, 2, 1), np.abs(w).max(2) / 127
+    damp = DAMP * np.einsum("gkk->gk", h).mean(1)
+    for g in range(2):
+        order = np.argsort(-np.diag(h[g]), kind="stable")
+        u = np.linalg.cholesky(np.linalg.inv(h[g][order][:, order] / damp[g] + np.eye(k))).T
+        rest, wanted = w[g][:, order].copy(), np.empty((6, k))
+        for i, at in enumerate(order):
+            wanted[:, at] = np.clip(np.rint(rest[:, i] / s[g]), -127, 127)
+            error = (rest[:, i] - s[g] * wanted[:, at]) / u[i, i]
+            rest[:, i:] -= error[:, None] * u[i, i:]
+        np.testing.assert_array_equal(round_weights(w, s, h, 127)[g], wanted)
 
 
 def test_a_dead_channel_keeps_its_bias_and_the_mean_stays() -> None:

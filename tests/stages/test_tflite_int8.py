@@ -11,6 +11,7 @@ import torch
 from ai_edge_litert.interpreter import Interpreter, OpResolverType
 from torch import nn
 
+from edgecv import cores
 from edgecv.backends.tflite.run import Session
 from edgecv.errors import DataError, ModelError, TargetError
 from edgecv.graphs.tflite import flatbuffer
@@ -92,6 +93,12 @@ def test_the_same_samples_give_the_same_bytes(tmp_path: Path):
     for io in tflite_int8.IO:
         again = quantize_tflite(float_graph(), images()[:16], GRID, io, tmp_path / io)
         assert again.path.read_bytes() == int8_graph(io).path.read_bytes()
+
+
+def test_the_bytes_are_the_same_on_two_cores(tmp_path: Path):
+    with cores.free(2):
+        again = quantize_tflite(float_graph(), images()[:16], GRID, "int8", tmp_path)
+    assert again.path.read_bytes() == int8_graph("int8").path.read_bytes()
 
 
 def test_what_is_known_of_the_outputs_is_kept(tmp_path: Path):

@@ -52,6 +52,7 @@ class Export(Stage):
             with_kinds(graph, context.labels, context.task).save_facts()
             return
         from edgecv.bundling.inference import judged, plain_answers, torch_answers
+        from edgecv.cores import beside
         from edgecv.errors import ParityError
         from edgecv.fidelity import EXPORT, EXPORT_ONE_BIT, check
         from edgecv.methods.binary.constants_for_export import frozen, one_bit
@@ -72,11 +73,12 @@ class Export(Stage):
         graph = with_kinds(graph, context.labels, context.task)
         images = context.images("train")
         pixels = judged(images.samples)
-        found = plain_answers(graph, pixels, context.preprocess, keep=True)
+        answers = beside(lambda: plain_answers(graph, pixels, context.preprocess, keep=True))
         specs = {spec.name: spec for spec in graph.inputs}
         order = [n for n in _given(module, takes, context) if n in specs]
         inputs = [specs[n] for n in order] if len(order) == len(specs) else graph.inputs
         wanted = torch_answers(module, pixels, context.preprocess, inputs)
+        found = answers()
         where = f"export of {context.where} to {target.graph}"
         tolerance = EXPORT_ONE_BIT if bits else EXPORT
         if bits:

@@ -1,18 +1,20 @@
 """Everything that the samples tell of a float .tflite, measured once for any options.
 
-Two passes, one image at a time: extremes and moments, then histograms between the extremes.
+Two passes, one image after the other: extremes and moments, then histograms between the extremes.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from threading import local
 from typing import Any
 
 import numpy as np
 
 from edgecv.backends.tflite.run import _signature_names, engine, quiet
 from edgecv.bundling.inference import sample
+from edgecv.cores import ahead
 from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
@@ -98,34 +100,50 @@ class Measured:
         return chosen(choose, self.spans, counts, whole, symmetric=False) | inside
 
     def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
-        seen = Extremes(len(self._places))
+        extremes = Extremes(len(self._places))
         every = list(enumerate(layers(self.model)))
-        for value_of in play(self.content, self.samples):
-            values = {name: value_of(place) for name, place in self._places.items()}
+        run = Player(self.content)
+
+        def look(sample: Any) -> tuple[list[float], list[float], dict[int, np.ndarray]]:
+            value_of = run(sample)
+            values = {place: value_of(place) for place in self._places.values()}
             lows, highs = ([float(f(v)) for v in values.values()] for f in (np.min, np.max))
-            seen.add(lows, highs)
-            for name, low, high in zip(values, lows, highs, strict=True):
+            seen = {}
+            for i, (kind, op) in every:
+                place = int(op.inputs[OPERANDS[kind][0]])
+                entry = values[place] if place in values else value_of(place)
+                x = seen_by(self.model, kind, op, entry)
+                if x is not None:
+                    seen[i] = x
+            return lows, highs, seen
+
+        for lows, highs, seen in ahead(look, self.samples):
+            extremes.add(lows, highs)
+            for name, low, high in zip(self._places, lows, highs, strict=True):
                 if not np.isfinite([low, high]).all():
                     what = f"tensor {name} becomes NaN or infinite on the samples"
                     hint = "is it max pooling with padding? put it after a ReLU: int8 has no -inf"
                     raise ModelError("quantize", what, hint if "padv2" in name else "")
-            for i, (kind, op) in every:
-                entry = value_of(int(op.inputs[OPERANDS[kind][0]]))
-                x = seen_by(self.model, kind, op, entry)
-                if x is not None:
-                    self.moments.setdefault(i, Moments()).add(x, len(self.samples))
+            for i, x in seen.items():
+                self.moments.setdefault(i, Moments()).add(x, len(self.samples))
         main = flatbuffer.graph_of(self.model)
         whole = {main.tensors[t].name.decode() for t in main.outputs}
-        spans = dict(zip(self._places, seen.whole(), strict=True))
-        means = zip(self._places, seen.mean(), strict=True)
+        spans = dict(zip(self._places, extremes.whole(), strict=True))
+        means = zip(self._places, extremes.mean(), strict=True)
         return spans, {name: spans[name] if name in whole else mean for name, mean in means}
 
     def _second_pass(self) -> dict[str, np.ndarray]:
-        counts = {name: np.zeros(BINS, np.int64) for name in self._places}
-        for value_of in play(self.content, self.samples):
-            for name, place in self._places.items():
-                counts[name] += histogram(value_of(place), *self.spans[name])
-        return counts
+        run = Player(self.content)
+
+        def look(sample: Any) -> np.ndarray:
+            value_of = run(sample)
+            places = self._places.items()
+            return np.stack([histogram(value_of(at), *self.spans[name]) for name, at in places])
+
+        counts = np.zeros((len(self._places), BINS), np.int64)
+        for found in ahead(look, self.samples):
+            counts += found
+        return dict(zip(self._places, counts, strict=True))
 
 
 def measure_tflite(graph: Graph, samples: CalibrationData, equalization: bool = False) -> Measured:
@@ -135,18 +153,40 @@ def measure_tflite(graph: Graph, samples: CalibrationData, equalization: bool = 
 
 def play(content: bytes, samples: CalibrationData) -> Iterator[Callable[[int], np.ndarray]]:
     """Run one sample after the other; each time, a function from a tensor's index to its value."""
-    with warnings.catch_warnings(), quiet():
-        warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
-        net = engine().Interpreter(
-            model_content=content, num_threads=1, experimental_preserve_all_tensors=True
-        )
-        net.allocate_tensors()
-    details = net.get_input_details()
-    names = _signature_names(net)
-    places = {names.get(int(d["index"]), d["name"]): d["index"] for d in details}
-    for one in samples:
-        feed = {next(iter(places)): one[None]} if isinstance(one, np.ndarray) else one
+    return map(Player(content), samples)
+
+
+class Player:
+    """Runs a float .tflite for what its tensors hold; each thread has an interpreter of its own.
+
+    A call takes a sample, (H, W, C) or feeds, and gives a function from a tensor's index to its
+    value, which holds until the thread's next call.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content, self._own = content, local()
+
+    def __call__(self, sample: Any) -> Callable[[int], np.ndarray]:
+        if not hasattr(self._own, "net"):
+            self._own.net = self._opened()
+            names = _signature_names(self._own.net)
+            details = self._own.net.get_input_details()
+            self._own.places = {names.get(int(d["index"]), d["name"]): d["index"] for d in details}
+        net, places = self._own.net, self._own.places
+        feed = {next(iter(places)): sample[None]} if isinstance(sample, np.ndarray) else sample
         for name, place in places.items():
             net.set_tensor(place, feed[name])
         net.invoke()
-        yield net.get_tensor
+        value: Callable[[int], np.ndarray] = net.get_tensor
+        return value
+
+    def _opened(self) -> Any:
+        with quiet(), warnings.catch_warnings():  # in this order: a lock, then what it guards
+            warnings.simplefilter("ignore")  # "preserve_all_tensors is for debugging": it is
+            net = engine().Interpreter(
+                model_content=self._content,
+                num_threads=1,
+                experimental_preserve_all_tensors=True,
+            )
+            net.allocate_tensors()
+        return net

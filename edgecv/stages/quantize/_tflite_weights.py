@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.cores import ahead
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.layers import is_float, layers, operand, weights
 from edgecv.stages.quantize._tflite_slots import Place
-from edgecv.stages.quantize.layer_rounding import settle_layer
+from edgecv.stages.quantize.layer_rounding import Settled, settle_layer
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import Moments
 
@@ -24,9 +25,9 @@ def settle(model: Any, float_model: Any, moments: dict[int, Moments], options: O
     """Replace integers, scales and biases of the quantized model in place; how many weight scales
     had to rise. Layers that stayed float, or whose weights are computed, are left alone.
     """
-    raised = 0
     # Quantizing inserts operators, never a layer with weights: the two lists pair up.
     pairs = zip(layers(model), layers(float_model), strict=True)
+    every = []
     for i, ((name, op), (_, twin)) in enumerate(pairs):
         real = weights(float_model, name, twin)
         if real is None or is_float(model, op):
@@ -35,7 +36,14 @@ def settle(model: Any, float_model: Any, moments: dict[int, Moments], options: O
         bias = None if offset is None else flatbuffer.constant(float_model, offset)
         zeros = np.zeros(len(real)) if bias is None else bias
         place, seen = Place(model, name, op), moments.get(i) or Moments.none(real[0].size)
-        found = settle_layer(real, zeros, seen, place.scale, place.input_scale, LIMIT, options)
-        place.write(found.q, found.s, found.bias)
-        raised += found.raised
+        every.append((place, real, zeros, seen))
+
+    def settled(one: tuple[Place, np.ndarray, np.ndarray, Moments]) -> Settled:
+        place, real, bias, seen = one
+        return settle_layer(real, bias, seen, place.scale, place.input_scale, LIMIT, options)
+
+    raised = 0
+    for (place, *_), made in zip(every, ahead(settled, every), strict=True):
+        place.write(made.q, made.s, made.bias)
+        raised += made.raised
     return raised

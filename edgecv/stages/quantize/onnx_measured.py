@@ -1,7 +1,8 @@
 """Everything that the samples tell of a float ONNX graph, measured once for any options.
 
-Two passes, one image at a time: extremes and moments, then histograms between the extremes. Memory
-holds one image's activations, a histogram for each tensor and an H for each layer.
+Two passes, one image after the other: extremes and moments, then histograms between the extremes.
+Memory holds one image's activations for each core, a histogram for each tensor and an H for each
+layer.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.tensors import activations, layer_inputs, with_shapes
+from edgecv.backends.onnxruntime.tensors import Sample, activations, layer_inputs, with_shapes
+from edgecv.cores import ahead
 from edgecv.errors import StageError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.geometry import geometry
@@ -80,30 +82,39 @@ class Measured:
     def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}
         every = list(layers(self.model))
-        seen = Extremes(len(self._names))
-        for values in map(self._run, self.samples):
-            seen.add([v.min() for v in values], [v.max() for v in values])
-            held = dict(zip(self._names, values, strict=True))
+
+        def look(sample: Sample) -> tuple[list[float], list[float], list[np.ndarray]]:
+            values = self._run(sample)
+            held, seen = dict(zip(self._names, values, strict=True)), []
             for node in every:
                 x = held[node.input[0]]
                 if node.op_type == "Gemm":
-                    x = np.ascontiguousarray(x.T)[None]  # a row for every token
+                    seen.append(np.ascontiguousarray(x.T)[None])  # a row for every token
                 else:
-                    x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
+                    seen.append(columns(x[0], shapes[node.input[1]][2:], *geometry(node)))
+            return [v.min() for v in values], [v.max() for v in values], seen
+
+        extremes = Extremes(len(self._names))
+        for low, high, seen in ahead(look, self.samples):
+            extremes.add(low, high)
+            for node, x in zip(every, seen, strict=True):
                 self.moments[node.output[0]].add(x, len(self.samples))
-        spans = dict(zip(self._names, seen.whole(), strict=True))
+        spans = dict(zip(self._names, extremes.whole(), strict=True))
         for name, span in spans.items():
             if not np.isfinite(span).all():
                 raise StageError(f"quantize: tensor {name!r}", "is NaN or infinite on the samples")
         whole = {o.name for o in self.model.graph.output}
-        means = zip(self._names, seen.mean(), strict=True)
+        means = zip(self._names, extremes.mean(), strict=True)
         return spans, {name: spans[name] if name in whole else mean for name, mean in means}
 
     def _second_pass(self) -> np.ndarray:
+        def look(sample: Sample) -> np.ndarray:
+            rows = zip(self._run(sample), self.spans.values(), strict=True)
+            return np.stack([histogram(value, low, high) for value, (low, high) in rows])
+
         counts = np.zeros((len(self._names), BINS), np.int64)
-        for values in map(self._run, self.samples):
-            for row, value, (low, high) in zip(counts, values, self.spans.values(), strict=True):
-                row += histogram(value, low, high)
+        for found in ahead(look, self.samples):
+            counts += found
         return counts
 
 

@@ -12,12 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.cores import ahead
 from edgecv.graphs.onnx.constants import initializers
 from edgecv.graphs.onnx.geometry import groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of
-from edgecv.stages.quantize.layer_rounding import settle_layer
-from edgecv.stages.quantize.onnx_quantized import Quantized
+from edgecv.stages.quantize.layer_rounding import Settled, settle_layer
+from edgecv.stages.quantize.onnx_quantized import Place, Quantized
 from edgecv.stages.quantize.options import Options
 from edgecv.stages.quantize.rounding import Moments
 from edgecv.stages.quantize.vnni_saturation import fitted, neighbours
@@ -57,16 +58,22 @@ def settle(
     floats = initializers(model.graph)
     graph = Quantized(quantized)
     uses = Index(model.graph).uses
-    for node in layers(model):
-        seen, place = moments.get(node.output[0]), graph.layer(node)
-        if place is None or seen is None or uses[node.input[1]] > 1:
-            continue
+    found = ((node, moments.get(node.output[0]), graph.layer(node)) for node in layers(model))
+    every = [
+        (node, seen, place)
+        for node, seen, place in found
+        if place is not None and seen is not None and uses[node.input[1]] == 1
+    ]
+
+    def settled(one: tuple[Any, Moments, Place]) -> Settled:
+        node, seen, place = one
         w, bias = floats[node.input[1]], floats[node.input[2]]
         rows = np.ascontiguousarray(outputs_first(node, w))
-        found = settle_layer(
-            rows, bias, seen, place.scale, place.input_scale, limit, options, _pairs(node, floats)
-        )
-        place.write(found.q, found.s, found.bias)
+        pairs = _pairs(node, floats)
+        return settle_layer(rows, bias, seen, place.scale, place.input_scale, limit, options, pairs)
+
+    for (_, _, place), made in zip(every, ahead(settled, every), strict=True):
+        place.write(made.q, made.s, made.bias)
 
 
 def rows_and_pairs(model: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:

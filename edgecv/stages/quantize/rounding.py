@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -28,6 +29,8 @@ PLACES = 64  # of an image's output map, spread evenly; all of them where it is 
 SAMPLES_PER_WEIGHT = 8
 DAMP = 0.01  # λ, as a share of H's mean diagonal
 SWEEPS = 10
+LAZY = 64  # weights whose errors the rest makes up for at once
+WIDE, HELD, BLOCK = 256, 16, 96  # inputs of a wide layer; images kept, and rows added at a time
 SHRINKS = np.linspace(0.35, 1, 27)
 
 
@@ -43,41 +46,96 @@ def columns(
 
     x: one image's input (C, H, W). pads: top, left, bottom, right. At most PLACES places.
     """
-    (kh, kw), (dh, dw), (top, left, bottom, right) = kernel, dilations, pads
-    channels, height, width = x.shape
+    geometry = (tuple(map(int, one)) for one in (x.shape[1:], kernel, strides, dilations, pads))
+    at, inside, places = _places(*geometry)
+    seen = x.reshape(len(x), -1).take(at, axis=1)
+    if inside is not None:
+        seen *= inside
+    return seen.reshape(groups, -1, places)
+
+
+@lru_cache(maxsize=1024)
+def _places(
+    size: tuple[int, ...],
+    kernel: tuple[int, ...],
+    strides: tuple[int, ...],
+    dilations: tuple[int, ...],
+    pads: tuple[int, ...],
+) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """Where in a flat image lies what a kernel reads, (kh * kw * places,), 0 outside of it; which
+    of them are inside, None where all are; how many places."""
+    (height, width), (kh, kw), (dh, dw), (top, left, bottom, right) = size, kernel, dilations, pads
     high = (height + top + bottom - (kh - 1) * dh - 1) // strides[0] + 1
     wide = (width + left + right - (kw - 1) * dw - 1) // strides[1] + 1
     picked = np.linspace(0, high * wide - 1, min(high * wide, PLACES)).astype(int)
     rows = (picked // wide * strides[0] - top) + np.arange(kh)[:, None, None] * dh
     across = (picked % wide * strides[1] - left) + np.arange(kw)[None, :, None] * dw
-    inside = (rows >= 0) & (rows < height) & (across >= 0) & (across < width)
-    at = np.where(inside, rows * width + across, 0)  # (kh, kw, places)
-    seen = x.reshape(channels, -1)[:, at.reshape(-1)].reshape(channels, *at.shape)
-    return np.where(inside, seen, x.dtype.type(0)).reshape(groups, -1, len(picked))
+    inside = ((rows >= 0) & (rows < height) & (across >= 0) & (across < width)).ravel()
+    at = np.where(inside, (rows * width + across).ravel(), 0)
+    return at, None if inside.all() else inside, len(picked)
 
 
 class Moments:
     """Sums over the samples of a layer's columns x: of x, and of x xᵀ where they are enough.
 
-    total: (groups, K) float64. square: (groups, K, K) float64, None where too few columns say
-    what H is. count: columns seen.
+    total: (groups, K) float64. count: columns seen.
+
+    Each image's x xᵀ is a product in float32, and their sum is one in float64. Of a wide layer that
+    sum is larger than a processor's cache: some images are kept, and their products added to a
+    block of its rows at a time. Only the lower triangle is, of a matrix that is symmetric.
     """
 
     def __init__(self) -> None:
         self.total: np.ndarray | None = None
-        self.square: np.ndarray | None = None
         self.count = 0
+        self._square: np.ndarray | None = None
+        self._held: list[np.ndarray] = []
+        self._room = np.empty(0, np.float32)
 
     def add(self, x: np.ndarray, images: int) -> None:
         """x: one image's columns (groups, K, places). images: how many there will be."""
+        groups, k, places = x.shape
         if self.total is None:
-            self.total = np.zeros(x.shape[:2])
-            if x.shape[2] * images >= SAMPLES_PER_WEIGHT * x.shape[1]:
-                self.square = np.zeros((*x.shape[:2], x.shape[1]))
-        self.total += x.sum(2, dtype=np.float64)
-        if self.square is not None:
-            self.square += (x @ x.transpose(0, 2, 1)).astype(np.float64)
-        self.count += x.shape[2]
+            self.total = np.zeros((groups, k))
+            if places * images >= SAMPLES_PER_WEIGHT * k:
+                self._square = np.zeros((groups, k, k))
+        self.total += np.einsum("gkp->gk", x.astype(np.float64))
+        self.count += places
+        if self._square is None:
+            return
+        if groups == 1 and k >= WIDE:
+            self._held.append(x[0])
+            if len(self._held) == HELD:
+                self._add_held()
+            return
+        if self._room.shape != self._square.shape:
+            self._room = np.empty(self._square.shape, np.float32)
+        np.matmul(x, x.transpose(0, 2, 1), out=self._room)
+        np.add(self._square, self._room, out=self._square)
+
+    def _add_held(self) -> None:
+        """The lower triangle of the sum, with the images that were kept."""
+        assert self._square is not None
+        k = self._square.shape[1]
+        for first in range(0, k, BLOCK):
+            end = min(first + BLOCK, k)
+            rows = self._square[0, first:end, :end]
+            product = np.empty(rows.shape, np.float32)
+            for x in self._held:
+                np.matmul(x[first:end], x[:end].T, out=product)
+                np.add(rows, product, out=rows)
+        self._held.clear()
+
+    @property
+    def square(self) -> np.ndarray | None:
+        """(groups, K, K) float64, None where too few columns say what H is."""
+        if self._held:
+            self._add_held()
+        if self._square is not None and self._square.shape[1] >= WIDE and len(self._square) == 1:
+            lower = np.tril(self._square[0], -1)
+            self._square[0] = np.tril(self._square[0]) + lower.T
+        self._room = np.empty(0, np.float32)
+        return self._square
 
     @staticmethod
     def none(inputs: int) -> Moments:
@@ -132,6 +190,9 @@ def round_weights(w: np.ndarray, s: np.ndarray, h: np.ndarray, limit: int) -> np
     """GPTQ. Integers q in -limit..limit with a small (w − s q)ᵀ H (w − s q); float64, w's shape.
 
     w: (groups, O, K). s: (groups, O), above 0. h: (groups, K, K), of any scale.
+
+    What a rounded weight takes from the others it takes at once from those of its block, and from
+    the rest with its block: "lazy batch updates", section 4 of the paper.
     """
     k = w.shape[2]
     diagonal = np.einsum("gkk->gk", h).astype(np.float64)
@@ -141,11 +202,14 @@ def round_weights(w: np.ndarray, s: np.ndarray, h: np.ndarray, limit: int) -> np
     rest = np.take_along_axis(w.astype(np.float64), order[:, None, :], 2)
     inverse = np.linalg.inv(h / damp[:, None, None] + np.eye(k))
     u = np.linalg.cholesky(inverse).transpose(0, 2, 1)
-    q = np.empty_like(rest)
-    for i in range(k):
-        q[:, :, i] = np.clip(np.rint(rest[:, :, i] / s), -limit, limit)
-        error = (rest[:, :, i] - s * q[:, :, i]) / u[:, None, i, i]
-        rest[:, :, i + 1 :] -= error[:, :, None] * u[:, None, i, i + 1 :]
+    q, errors = np.empty_like(rest), np.empty_like(rest)
+    for first in range(0, k, LAZY):
+        end = min(first + LAZY, k)
+        for i in range(first, end):
+            q[:, :, i] = np.clip(np.rint(rest[:, :, i] / s), -limit, limit)
+            errors[:, :, i] = (rest[:, :, i] - s * q[:, :, i]) / u[:, None, i, i]
+            rest[:, :, i + 1 : end] -= errors[:, :, i, None] * u[:, None, i, i + 1 : end]
+        rest[:, :, end:] -= errors[:, :, first:end] @ u[:, first:end, end:]
     back = np.argsort(order, axis=1)
     return np.take_along_axis(q, back[:, None, :], 2)
 
