@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
     record.edgecv("run", str(path), "--out", str(out))
     found = json.loads((out / "results.json").read_text())
     seconds = {n["id"]: n["seconds"] for n in found["nodes"]}
-    told = {m["step"]: m["told"] for m in found["models"]}
+    told = {m["step"]: m["summary"] for m in found["models"]}
     return [
         {**{k: r[k] for k in ("step", "target", "metric", "latency_ms", "latency_ratio",
                               "latency_ratio_interval", "cpu_time_ratio", "size_bytes")},

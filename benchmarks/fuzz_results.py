@@ -47,7 +47,7 @@ RESULTS: dict[str, Any] = {
     ],
     "nodes": [{"id": "dense", "kind": "train", "step": "dense", "target": None, "digest": "0f",
                "inputs": {"model": "model"}, "action": "made", "seconds": 1.0}],
-    "models": [{"step": "dense", "told": "top1 0.7", "history": ["built"],
+    "models": [{"step": "dense", "summary": "top1 0.7", "history": ["built"],
                 "curve": [{"step": "a", "top1": 0.5}]}],
     "limits": [],
 }  # fmt: skip

@@ -150,7 +150,7 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     for i, note in enumerate(notes, 1):
         print(f"[{i}] {note}")
     for model in data["models"]:
-        print(f"{model['step']}: {model['told']}")
+        print(f"{model['step']}: {model['summary']}")
     if labelled:
         print(f"{judged[0]} in percent, vs fp32 in points on the same engine")
     print("× fp32: wall time relative to fp32 on the same engine, median of interleaved rounds "

@@ -35,11 +35,11 @@ def _lines(model: Model) -> list[str]:
         if step == "subnormal_weights":
             found.append(f"{sum(facts.values())} subnormal weights set to zero")
         else:
-            found.append(f"{step}: {told(facts)}")
+            found.append(f"{step}: {summary(facts)}")
     return found + [describe(edit) for edit in left]
 
 
-def told(facts: dict[str, Any]) -> str:
+def summary(facts: dict[str, Any]) -> str:
     """A step's measurements on one line."""
     parts, metric = [], facts.get("metric", "top1")
     called = tasks.called(metric).replace("-", "")

@@ -328,10 +328,10 @@ def _accuracy(before: Entry, after: Entry, options: Options) -> list[Check]:
     low, high = found.bounds
     blank = replace(blank, change=-found.drop, bounds=(-high, -low))
     if found.drop <= limit:
-        return [replace(blank, verdict=PASS, reason=found.told)]
+        return [replace(blank, verdict=PASS, reason=found.summary)]
     if found.p < options.alpha:
-        return [replace(blank, verdict=REGRESSION, reason=found.told)]
-    return [replace(blank, verdict=INCONCLUSIVE, reason=f"{found.told}: it may be chance",
+        return [replace(blank, verdict=REGRESSION, reason=found.summary)]
+    return [replace(blank, verdict=INCONCLUSIVE, reason=f"{found.summary}: it may be chance",
                     hint=f"some {found.enough:,} test images would tell")]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ A row also has engine_bytes (the engine's own files, without the bundle's golden
 graph against the step before it (float against torch, int8 against float), and the compiled file
 against the graph.
 
-    model:  {"step", "told", "history": [line, ...], "curve": [{"step", METRIC}, ...]}
+    model:  {"step", "summary", "history": [line, ...], "curve": [{"step", METRIC}, ...]}
 
 models are the steps that changed a network in PyTorch: what the step measured in a line, all that
 became of its network so far, and the task's metric, by its name, on the way through the step.
@@ -126,7 +126,7 @@ def _model(node: Node, outcome: Outcome) -> dict[str, Any]:
     facts = model.facts.get(node.step, {})
     return {
         "step": node.step,
-        "told": history.told(facts),
+        "summary": history.summary(facts),
         "history": history.of(model),
         "curve": list(facts.get("curve", ())),
     }

@@ -8,6 +8,7 @@ Nothing that is read here is trusted: a digest that is no digest names no folder
 
 from __future__ import annotations
 
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from edgecv.errors import DataError
 from edgecv.report import shape
 from edgecv.runtime.shape import load as load_json
 
+log = logging.getLogger(__name__)
 SCHEMA = 2
+RENAMED = {"told": "summary"}  # of models, since edgecv 0.2
 Row = dict[str, Any]
 Node = dict[str, Any]
 
@@ -45,7 +48,19 @@ def load(folder: Path) -> dict[str, Any]:
         raise DataError(str(path), f"schema {schema} is newer than {SCHEMA}", hint)
     if problem := shape.wrong(data, shape.RESULTS):
         raise _damaged(path, problem)
+    _rename(path, data.get("models") or [])
     return dict(data)
+
+
+def _rename(path: Path, models: list[dict[str, Any]]) -> None:
+    """Fields that edgecv 0.1 called otherwise, by their name of today."""
+    for old, new in RENAMED.items():
+        if any(old in model for model in models):
+            log.warning("%s: %r of models is %r now; edgecv 0.3 reads the new name alone: run the "
+                        "recipe again", path, old, new)  # fmt: skip
+        for model in models:
+            if old in model:
+                model.setdefault(new, model.pop(old))
 
 
 def _damaged(path: Path, what: str) -> DataError:

@@ -24,18 +24,19 @@ SHOWN = 12  # changes that are drawn and told of one image
 
 
 def scene(pixels: np.ndarray, found: Sequence[Change], labels: Sequence[str]) -> dict[str, Any]:
-    """What the page holds of one image: {"picture": data URI, "size": [height, width], "told": a
-    phrase of each change drawn, "svg": the whole, "more": changes that are not drawn}.
+    """What the page holds of one image: {"picture": data URI, "size": [height, width], "captions":
+    a phrase of each change drawn, "svg": the whole, "more": changes that are not drawn}.
 
     pixels: uint8 (H, W, C). Raises MissingExtraError.
     """
     height, width = pixels.shape[:2]
     shown = list(found[:SHOWN])
-    told = [said(change, labels) for change in shown]
+    captions = [said(change, labels) for change in shown]
     picture = pictures.scene(pixels)
     return {
-        "picture": picture, "size": [height, width], "told": told, "more": len(found) - len(shown),
-        "svg": drawn(picture, (height, width), shown, "; ".join(told)),
+        "picture": picture, "size": [height, width], "captions": captions,
+        "more": len(found) - len(shown),
+        "svg": drawn(picture, (height, width), shown, "; ".join(captions)),
     }  # fmt: skip
 
 

@@ -36,6 +36,7 @@ NODE = {
 }
 MODEL = {
     "step": str,
+    "summary?": str,
     "told?": str,
     "history": Every(list, str),
     "curve": Every(list, {"step": str}),

@@ -115,8 +115,8 @@ class Binarize(Training):
         x = torch.zeros(1, context.preprocess.channels, *context.preprocess.size)
         check_runs(module, x, context.where, f"its layers {', '.join(layers)} got one bit")
         plan = self.plan(self.epochs, self.lr)
-        lesson = self.lesson(module, context, teacher)
-        trainer = BinaryTrainer(module, context.images("train"), plan, context, lesson)
+        distill_loss = self.distill_loss(module, context, teacher)
+        trainer = BinaryTrainer(module, context.images("train"), plan, context, distill_loss)
         trainer.first = self.epochs // 2 if self.two_step and not real else 0
         facts |= trainer.fit()
         if self.teacher != "none":

@@ -28,7 +28,7 @@ from edgecv.stages.train import Training
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.methods.distillation.lesson import Lesson
+    from edgecv.methods.distillation.distill_loss import DistillLoss
 
 
 class Distill(Training):
@@ -84,11 +84,13 @@ class Distill(Training):
             )
         return teacher.settled(source[1])
 
-    def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:
+    def distill_loss(
+        self, module: nn.Module, context: Context, teacher: nn.Module | None
+    ) -> DistillLoss:
         import torch
 
+        from edgecv.methods.distillation.distill_loss import DistillLoss
         from edgecv.methods.distillation.features import Features, Weights
-        from edgecv.methods.distillation.lesson import Lesson
 
         weights = Weights(self.hints, self.attention, self.similarity, self.relational)
         features = None
@@ -97,7 +99,7 @@ class Distill(Training):
             features = Features(
                 module, teacher, sample, weights, self.pairs, context.where, context.seed
             )
-        return Lesson(
+        return DistillLoss(
             teacher, self.distill, self.temperature, self.logits_mse,
             logits=self.logits, beta=self.dkd_beta, features=features,
         )  # fmt: skip

@@ -61,7 +61,7 @@ class Qat(Training):
         from edgecv.bundling.inference import calibration_sample
         from edgecv.methods.qat.biases import settle
         from edgecv.methods.qat.initialisation import prepare
-        from edgecv.methods.qat.training import Lesson, QuantizingTrainer
+        from edgecv.methods.qat.training import DistillLoss, QuantizingTrainer
         from edgecv.methods.training.judging import judged
 
         model, module = source
@@ -74,13 +74,13 @@ class Qat(Training):
         edit = prepare(module, sample, context.where, self.method,
                        self.weight_bits, self.activation_bits)  # fmt: skip
         facts |= context.accuracy(judged(module, test, context), "_before_training")
-        lesson = Lesson(
+        distill_loss = DistillLoss(
             teacher, self.distill, self.temperature, self.logits_mse, self.clip_decay,
             freeze_from=round(self.freeze_bn * self.epochs),
         )  # fmt: skip
         few = min(self.weight_bits, self.activation_bits) < 8
         plan = self.plan(self.epochs, self.lr or (0.01 if few else 0.001))
-        facts |= QuantizingTrainer(module, images, plan, context, lesson).fit()
+        facts |= QuantizingTrainer(module, images, plan, context, distill_loss).fit()
         settle(module, edit)
         facts |= context.accuracy(judged(module, test, context))
         model.with_edit(edit).with_facts(context.where, facts).save(context.out, module.eval())

@@ -83,8 +83,10 @@ class Sparsify(Training):
             judged(module, context.images("test"), context), "_dense"
         )
         plan = self.plan(self.epochs + self.finetune_epochs, self.lr)
-        lesson = self.lesson(module, context, self.teaching(module, context, self.dense(module)))
-        facts |= Sparsifier(module, plan, context, rule, lesson).fit()
+        distill_loss = self.distill_loss(
+            module, context, self.teaching(module, context, self.dense(module))
+        )
+        facts |= Sparsifier(module, plan, context, rule, distill_loss).fit()
         facts |= counted(module, list(shares))
         facts |= context.accuracy(judged(module, context.images("test"), context))
         if self.teacher != "none":

@@ -23,7 +23,7 @@ from edgecv.tasks.base import Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.methods.distillation.lesson import Lesson
+    from edgecv.methods.distillation.distill_loss import DistillLoss
 
 
 class Training(Stage):
@@ -126,11 +126,16 @@ class Training(Stage):
         teacher.check_classes(found, module, sample, context.where, context.classifies)
         return found
 
-    def lesson(self, module: nn.Module, context: Context, teacher: nn.Module | None) -> Lesson:  # noqa: ARG002
+    def distill_loss(
+        self,
+        module: nn.Module,
+        context: Context,
+        teacher: nn.Module | None,
+    ) -> DistillLoss:
         """The loss of training `module` with that teacher."""
-        from edgecv.methods.distillation.lesson import Lesson
+        from edgecv.methods.distillation.distill_loss import DistillLoss
 
-        return Lesson(teacher, self.distill, self.temperature, self.logits_mse)
+        return DistillLoss(teacher, self.distill, self.temperature, self.logits_mse)
 
     def finetune(
         self,
@@ -147,9 +152,9 @@ class Training(Stage):
         from edgecv.methods.training.judging import judged
         from edgecv.methods.training.loop import Trainer
 
-        lesson = self.lesson(module, context, self.teaching(module, context, teacher))
+        distill_loss = self.distill_loss(module, context, self.teaching(module, context, teacher))
         plan = self.plan(epochs, lr)
-        facts = Trainer(module, context.images("train"), plan, context, lesson).fit()
+        facts = Trainer(module, context.images("train"), plan, context, distill_loss).fit()
         facts |= context.accuracy(judged(module, context.images("test"), context))
         return facts | ({"teacher": self.teacher} if self.teacher != "none" else {})
 

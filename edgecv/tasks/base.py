@@ -58,14 +58,14 @@ class Difference:
     drop:   before - after, in units of the metric (0..1)
     bounds: two-sided interval of the drop at 1 - 2 alpha
     p:      probability of such a drop or a larger one between equals
-    told:   counts that a reader understands, a phrase
+    summary: counts that a reader understands, a phrase
     enough: about how many images would show this drop at alpha
     """
 
     drop: float
     bounds: tuple[float, float]
     p: float
-    told: str
+    summary: str
     enough: int = 0
 
 

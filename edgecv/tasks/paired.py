@@ -46,8 +46,8 @@ def difference(
     drawn = value_of(before, times) - value_of(after, times)
     low, high = map(float, np.quantile(drawn, (alpha, 1.0 - alpha)))
     p = (int(np.count_nonzero(drawn <= 0.0)) + 1) / (REPLICATES + 1)
-    told = f"{images:,} images (p {p:.2g})"
-    return Difference(drop, (low, high), p, told, _enough(drop, low, high, images))
+    summary = f"{images:,} images (p {p:.2g})"
+    return Difference(drop, (low, high), p, summary, _enough(drop, low, high, images))
 
 
 def interval(
@@ -83,8 +83,8 @@ def of_right(before: np.ndarray, after: np.ndarray, alpha: float) -> Difference:
     drop, low, high = paired_drop(before, after, 1.0 - 2.0 * alpha)
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())
     p = drop_p(lost, won)
-    told = f"{lost} images lost, {won} won of {len(before):,} (p {p:.2g})"
-    return Difference(drop, (low, high), p, told, images_to_settle(before, after, alpha))
+    summary = f"{lost} images lost, {won} won of {len(before):,} (p {p:.2g})"
+    return Difference(drop, (low, high), p, summary, images_to_settle(before, after, alpha))
 
 
 def _enough(drop: float, low: float, high: float, images: int) -> int:

@@ -147,7 +147,7 @@ def test_the_table_says_what_results_json_says(finished, data: dict) -> None:
             assert f"{found['latency_ms']['p50']:.3f}" in finished.done.out
     assert [model["step"] for model in data["models"]] == ["small"]
     for model in data["models"]:
-        assert f"{model['step']}: {model['told']}" in finished.done.out.splitlines()
+        assert f"{model['step']}: {model['summary']}" in finished.done.out.splitlines()
     assert "Traceback" not in finished.done.err
 
 

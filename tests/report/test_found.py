@@ -178,7 +178,7 @@ def test_a_scene_draws_and_tells_every_change() -> None:
     assert max(widths) <= 640
     assert [e.text for e in root.iter("text")] == ["1", "2", "3"]
     assert root.get("aria-label", "").startswith('lost: <b>"cat" 0.90, which was right; ')
-    assert (len(shown["told"]), shown["more"]) == (3, 0)
+    assert (len(shown["captions"]), shown["more"]) == (3, 0)
     assert scene(pixels, made * 9, LABELS)["more"] == 27 - SHOWN
 
 

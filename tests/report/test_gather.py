@@ -230,6 +230,20 @@ def test_any_value_of_the_wrong_kind_is_one_line_or_does_no_harm(
         assert pages.html(bare, found)
 
 
+def test_the_old_name_of_a_field_is_read_for_one_version(
+    bare: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = results(bare)
+    said = [model.pop("summary") for model in data["models"]]
+    for model, line in zip(data["models"], said, strict=True):
+        model["told"] = line
+    found = gather(write(bare, data))
+    assert said
+    assert [model["summary"] for model in found["models"]] == said
+    assert not any("told" in model for model in found["models"])
+    assert "'told' of models is 'summary' now" in caplog.text
+
+
 def test_no_results(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no results"):
         gather(tmp_path)

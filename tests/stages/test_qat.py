@@ -212,16 +212,16 @@ def test_pact_decays_its_clips(trained: Path, tmp_path: Path) -> None:
 
 def test_the_loss_by_hand(trained: Path, tmp_path: Path) -> None:
     from edgecv.methods.qat.initialisation import prepare
-    from edgecv.methods.qat.training import Lesson
+    from edgecv.methods.qat.training import DistillLoss
 
     _, module = Model.load(trained)
     teacher = copy.deepcopy(module)
     prepare(module, X, "q", "pact", 2, 2)
-    lesson = Lesson(teacher, 0.25, 2.0, 0.5, 0.1, 9)
+    distill_loss = DistillLoss(teacher, 0.25, 2.0, 0.5, 0.1, 9)
     context = nets.context(tmp_path)
     stage = Qat(**QUICK)
     trainer = QuantizingTrainer(
-        module, context.images("train"), stage.plan(1, 0.01), context, lesson
+        module, context.images("train"), stage.plan(1, 0.01), context, distill_loss
     )
     y = torch.tensor([0, 1, 2, 3])
     module.eval()

@@ -82,7 +82,7 @@ def test_a_worse_network_is_told_by_mcnemar() -> None:
     found = TASK.difference(whole, worse, 0.05)
     assert found.p < 0.01
     assert found.bounds[0] < found.drop < found.bounds[1]
-    assert "images lost" in found.told
+    assert "images lost" in found.summary
     with pytest.raises(ValueError, match="different test images"):
         TASK.difference(whole, {"correct": whole["correct"][1:]}, 0.05)
 

@@ -4,5 +4,5 @@ losses.py     D of the logits (soft targets, DKD, DIST) and F of the features (h
               similarity, relations), each a function of two tensors
 features.py   which features of the two networks belong together, and adapters of other widths
 teacher.py    the teacher, from a network, a Model folder or an .onnx file
-lesson.py     the whole loss, for the training loop (`edgecv.methods.training.loop`)
+distill_loss.py  the whole loss, for the training loop (`edgecv.methods.training.loop`)
 """

@@ -134,7 +134,7 @@ def _prove(work: _Work, made: Any, best: float, where: str) -> None:
     """Whether ONNX Runtime finds the error that torch found."""
     run, total = runner(ended(made, work.ends)), 0.0
     for i, image in enumerate(work.held_back):
-        total += work.apart(run(image), i)
+        total += work.divergence(run(image), i)
     found = total / len(work.wanted)
     if abs(found - best) > SAME * max(found, best) + 1e-6:
         what = (
@@ -223,10 +223,10 @@ class _Work:
         with torch.no_grad():
             for i, image in enumerate(self.held_back):
                 found = _called(self.full, state, torch.from_numpy(image[None]))
-                total += self.apart([one.numpy() for one in found], i)
+                total += self.divergence([one.numpy() for one in found], i)
         return total / len(self.wanted)
 
-    def apart(self, found: Sequence[np.ndarray], image: int) -> float:
+    def divergence(self, found: Sequence[np.ndarray], image: int) -> float:
         """How far answers to an image held back are off."""
         every = zip(found, self.wanted[image], self._weights[image], self._power, strict=True)
         return float(np.mean([(w * np.square(a - b)).mean() / p for a, b, w, p in every]))

@@ -26,7 +26,7 @@ from torch.nn.utils import parametrize
 from edgecv import layer_selection
 from edgecv.errors import RecipeError, UnsupportedError
 from edgecv.layer_kinds import altered
-from edgecv.methods.distillation.lesson import Lesson
+from edgecv.methods.distillation.distill_loss import DistillLoss
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan, learning_rate
 from edgecv.stages.base import Context
@@ -173,7 +173,7 @@ class Sparsifier(Trainer):
         plan: Plan,
         context: Context,
         rule: Rule,
-        lesson: Lesson | None = None,
+        distill_loss: DistillLoss | None = None,
     ) -> None:
         layers = dict(module.named_modules())
         self.rule, self.step = rule, 0
@@ -186,7 +186,7 @@ class Sparsifier(Trainer):
                 self.marks[name] = Patterned(layer.weight.detach(), rule.pattern, rule.decay)
             if name in self.marks:
                 parametrize.register_parametrization(layer, "weight", self.marks[name])
-        super().__init__(module, context.images("train"), plan, context, lesson)
+        super().__init__(module, context.images("train"), plan, context, distill_loss)
         for mark in self.marks.values():
             if isinstance(mark, Moving):  # not for the optimizer: its rates are not movement
                 mark.scores.requires_grad_(True)

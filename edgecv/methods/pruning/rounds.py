@@ -287,10 +287,10 @@ class Pruning:
             "curve": curve,
             "rounds": [item["facts"] for item in rounds],
         }
-        facts |= rounds[-1]["told"]
-        if rounds[-1]["told"]:
+        facts |= rounds[-1]["tuned"]
+        if rounds[-1]["tuned"]:
             facts |= self.context.accuracy(curve[-1][self.context.metric])
-            facts["epochs"] = sum(item["told"].get("epochs", 0) for item in rounds)
+            facts["epochs"] = sum(item["tuned"].get("epochs", 0) for item in rounds)
         return facts
 
     def _control(self, facts: dict[str, Any]) -> dict[str, Any]:
@@ -330,13 +330,13 @@ class Kept:
         module: nn.Module,
     ) -> None:  # fmt: skip
         """A round was cut and is to be tuned."""
-        item = {"edit": edit, "facts": facts, "reached": reached, "done": False, "told": {}}
+        item = {"edit": edit, "facts": facts, "reached": reached, "done": False, "tuned": {}}
         self.rounds.append(item)
         self.save(curve, module)
 
     def finish(self, told: dict[str, Any], curve: Sequence[Any], module: nn.Module) -> None:
         """The last round was tuned."""
-        self.rounds[-1] |= {"done": True, "told": told}
+        self.rounds[-1] |= {"done": True, "tuned": told}
         self.save(curve, module)
 
     def save(self, curve: Sequence[Any], module: nn.Module) -> None:

@@ -1,6 +1,6 @@
 """L = L_taught + λ/2 Σ α²: `edgecv.methods.training.loop` of a network with quantizers.
 
-L_taught is the loss with a teacher (`edgecv.methods.distillation.lesson`), the sum PACT's decay of
+L_taught is the loss with a teacher (`methods.distillation.distill_loss`), the sum PACT's decay of
 its clips. Batch norm and steps stand still from a given epoch on; a loss that ends far above where
 it began is an error.
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from edgecv.data.images import Images
 from edgecv.errors import StageError
-from edgecv.methods.distillation import lesson as distillation
+from edgecv.methods.distillation import distill_loss as distillation
 from edgecv.methods.qat.attach import of
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan
@@ -31,7 +31,7 @@ LATE_RATE = 0.1  # of the schedule's learning rate, once batch norm stands still
 
 
 @dataclass(frozen=True)
-class Lesson(distillation.Lesson):
+class DistillLoss(distillation.DistillLoss):
     """What training with quantizers adds.
 
     clip_decay: λ
@@ -45,12 +45,17 @@ class Lesson(distillation.Lesson):
 class QuantizingTrainer(Trainer):
     """A Trainer for a network with quantizers. Raises StageError where the loss diverges."""
 
-    lesson: Lesson
+    distill_loss: DistillLoss
 
     def __init__(
-        self, module: nn.Module, images: Images, plan: Plan, context: Context, lesson: Lesson
+        self,
+        module: nn.Module,
+        images: Images,
+        plan: Plan,
+        context: Context,
+        distill_loss: DistillLoss,
     ) -> None:
-        super().__init__(module, images, plan, context, lesson)
+        super().__init__(module, images, plan, context, distill_loss)
         self.before, self.lr = 0.0, plan.lr
         self.quantizers: list[Any] = list(of(module).values())
         self.clips = [q.alpha for q in self.quantizers if hasattr(q, "alpha")]
@@ -73,7 +78,7 @@ class QuantizingTrainer(Trainer):
 
     def mode(self, epoch: int) -> None:
         super().mode(epoch)
-        late = epoch >= self.lesson.freeze_from
+        late = epoch >= self.distill_loss.freeze_from
         self.plan = replace(self.plan, lr=self.lr * (LATE_RATE if late else 1.0))
         for part in self.module.modules():
             if late and isinstance(part, nn.modules.batchnorm._BatchNorm):
@@ -84,7 +89,7 @@ class QuantizingTrainer(Trainer):
     def loss(self, x: Tensor, y: Tensor) -> Tensor:
         loss = super().loss(x, y)
         if self.clips:
-            loss = loss + 0.5 * self.lesson.clip_decay * torch.cat(self.clips).square().sum()
+            loss = loss + 0.5 * self.distill_loss.clip_decay * torch.cat(self.clips).square().sum()
         return loss
 
     def _epoch(self, epoch: int, total: int) -> None:

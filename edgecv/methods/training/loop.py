@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from edgecv.data.images import Images
-    from edgecv.methods.distillation.lesson import Lesson
+    from edgecv.methods.distillation.distill_loss import DistillLoss
     from edgecv.stages.base import Context
 from edgecv.methods.training.judging import task_of, truths_of
 from edgecv.methods.training.plan import Plan, learning_rate
@@ -62,12 +62,12 @@ class Trainer:
         images: Images,
         plan: Plan,
         context: Context,
-        lesson: Lesson | None = None,
+        distill_loss: DistillLoss | None = None,
     ):
-        """lesson: the loss with a teacher; None is cross-entropy alone."""
+        """distill_loss: the loss with a teacher; None is cross-entropy alone."""
         import torch
 
-        from edgecv.methods.distillation.lesson import Lesson
+        from edgecv.methods.distillation.distill_loss import DistillLoss
         from edgecv.methods.training.train_mode import check_train_mode
 
         torch.set_num_threads(context.threads)
@@ -81,8 +81,8 @@ class Trainer:
         self.format = memory_format(module)
         self.module = module.to(memory_format=self.format)  # type: ignore[call-overload]
         self.images, self.plan, self.context = images, plan, context
-        self.lesson = replace(lesson or Lesson(), task=self.task)
-        self.beside = self.lesson.adapters or torch.nn.Module()  # trained, and no part of it
+        self.distill_loss = replace(distill_loss or DistillLoss(), task=self.task)
+        self.beside = self.distill_loss.adapters or torch.nn.Module()  # trained, and no part of it
         self.batch = plan.batch(len(images.labels))
         trained = (*module.parameters(), *self.beside.parameters())
         self.parameters = [p for p in trained if p.requires_grad]
@@ -160,7 +160,7 @@ class Trainer:
     def loss(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         """What is minimised, of one batch: images (N, C, H, W) and labels (N,), or of a task what
         is true of each image."""
-        return self.lesson.loss(self.module, x, y, self.plan.label_smoothing)
+        return self.distill_loss.loss(self.module, x, y, self.plan.label_smoothing)
 
     def _epoch(self, epoch: int, total: int) -> None:
         import torch

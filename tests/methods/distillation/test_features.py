@@ -10,8 +10,8 @@ from torch import nn  # noqa: E402
 from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.distillation import losses  # noqa: E402
+from edgecv.methods.distillation.distill_loss import DistillLoss  # noqa: E402
 from edgecv.methods.distillation.features import Features, Weights, found, shapes  # noqa: E402
-from edgecv.methods.distillation.lesson import Lesson  # noqa: E402
 from edgecv.methods.distillation.teacher import Translated  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
@@ -134,10 +134,10 @@ def test_adapters_start_from_the_seed_and_draw_from_nobody() -> None:
 def test_a_network_has_nothing_to_learn_from_itself(name: str) -> None:
     module = net("resnet8", 8)
     made = features(module, net("resnet8", 8), Weights(**{name: 1.0}))
-    lesson = Lesson(made.teacher, share=0.0, features=made)
+    distill_loss = DistillLoss(made.teacher, share=0.0, features=made)
     y = torch.tensor([0, 1, 2, 3])
-    alone = Lesson().loss(module, X, y, 0.0)
-    torch.testing.assert_close(lesson.loss(module, X, y, 0.0), alone)
+    alone = DistillLoss().loss(module, X, y, 0.0)
+    torch.testing.assert_close(distill_loss.loss(module, X, y, 0.0), alone)
 
 
 def test_the_loss_is_the_mean_over_pairs() -> None:
@@ -156,6 +156,6 @@ def test_the_loss_is_the_mean_over_pairs() -> None:
 def test_no_hook_is_left() -> None:
     student, teacher = net("resnet8", 8), net("resnet20", 16)
     made = features(student, teacher)
-    Lesson(teacher, features=made).loss(student, X, torch.zeros(4, dtype=torch.long), 0.0)
+    DistillLoss(teacher, features=made).loss(student, X, torch.zeros(4, dtype=torch.long), 0.0)
     hooks = [m._forward_hooks for n in (student, teacher) for m in n.modules()]
     assert not any(hooks)

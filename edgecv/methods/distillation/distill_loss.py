@@ -27,7 +27,7 @@ TASK_SHARE = 4.0  # a distance of a quarter of the outputs' variance weighs as a
 
 
 @dataclass(frozen=True)
-class Lesson:
+class DistillLoss:
     """What is learned from whom.
 
     teacher: a network in eval mode, or None. share: a. temperature: T. mse: m.
