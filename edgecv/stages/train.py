@@ -128,8 +128,8 @@ class Training(Stage):
 
     def distill_loss(
         self,
-        module: nn.Module,
-        context: Context,
+        module: nn.Module,  # noqa: ARG002
+        context: Context,  # noqa: ARG002
         teacher: nn.Module | None,
     ) -> DistillLoss:
         """The loss of training `module` with that teacher."""
