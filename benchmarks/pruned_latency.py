@@ -32,6 +32,7 @@ import yaml
 
 from edgecv import target
 from edgecv.benchmark.machine import load_average
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.errors import BudgetError
 from edgecv.files import write_atomic
@@ -44,7 +45,6 @@ from edgecv.methods.training.plan import Plan
 from edgecv.model import Model
 from edgecv.plan import pipeline, recipe, results
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.base import Context
 
 WIDTHS = {"resnet8": 24, "mobilenet_v2_small": 16}
 EPOCHS = {"resnet8": 8, "mobilenet_v2_small": 5}  # of the dense training: minutes, on two cores

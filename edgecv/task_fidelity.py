@@ -28,7 +28,7 @@ from edgecv.task_score import graph_task
 from edgecv.tasks.base import Task
 
 if TYPE_CHECKING:
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 log = logging.getLogger(__name__)
 

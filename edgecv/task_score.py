@@ -23,7 +23,7 @@ from edgecv.tasks.base import NotNumbers, Score, Task
 if TYPE_CHECKING:
     from torch import nn
 
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 NOTHING = 0.01  # of a metric: below it something is set wrong, or nothing was learned
 ASK = "are labels in the outputs' order, and resize, color, mean and std as in training?"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecv import zoo
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.base import Context
 
 SIZE, CLASSES = 16, 4
 

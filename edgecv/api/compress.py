@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
     from edgecv.stages.prune import Prune
 
 Method = Literal["apoz", "bn_scale", "fpgm", "l1", "l2", "lamp", "random", "thinet"]
@@ -144,10 +144,10 @@ def _context(
     """What stages know of a run, of images that are normalised already: they are laid on 256 levels
     over their own range, channel by channel, and mean and std lead back."""
     from edgecv import target
+    from edgecv.context import Context
     from edgecv.data.images import Images
     from edgecv.measuring.run import Measuring
     from edgecv.runtime.preprocess import Preprocess
-    from edgecv.stages.base import Context
 
     low, high = images.min((0, 2, 3)), images.max((0, 2, 3))
     span = np.where(high > low, high - low, 1.0).astype(np.float64)

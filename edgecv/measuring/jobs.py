@@ -17,7 +17,7 @@ from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
 if TYPE_CHECKING:
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 # Enough to tell candidates apart; a run measures what it ships by itself, and longer.
 TRIAL_PLAN = {"rounds": 24, "precision": 0.01, "budget_s": 8.0, "burst_ms": 5.0}

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from edgecv import layer_selection
+from edgecv.context import Context
 from edgecv.edits import Edit
-from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from edgecv.stages.base import Context
+from edgecv.context import Context
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:

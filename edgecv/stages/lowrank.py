@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgecv.context import Context
 from edgecv.edits import Edit, describe, replay
 from edgecv.errors import StageError
-from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 from edgecv.target import Target
 

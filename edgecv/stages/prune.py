@@ -28,8 +28,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from edgecv.context import Context
 from edgecv.edits import Edit
-from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 from edgecv.target import Target
 

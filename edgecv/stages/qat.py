@@ -25,8 +25,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from edgecv.context import Context
 from edgecv.edits import Edit
-from edgecv.stages.base import Context
 from edgecv.stages.train import Training
 
 

@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 from pydantic import Field, model_validator
 
 from edgecv import layer_selection, macs
+from edgecv.context import Context
 from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.methods.restructuring import Activation, Into
-from edgecv.stages.base import Context, Stage
+from edgecv.stages.base import Stage
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field
 
 from edgecv import tasks
+from edgecv.context import Context
 from edgecv.errors import StageError
 from edgecv.methods.training.plan import Plan
-from edgecv.stages.base import Context, Stage
+from edgecv.stages.base import Stage
 from edgecv.tasks.base import Task
 
 if TYPE_CHECKING:

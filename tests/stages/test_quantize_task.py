@@ -15,13 +15,13 @@ pytest.importorskip("onnxruntime")
 from edgecv import target
 from edgecv.bundling.inference import plain_answers
 from edgecv.commands.export_output import fidelity_lines
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.errors import ParityError
 from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.measuring.facts import BundleFacts
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx
 from edgecv.stages.quantize import quantizer
 from edgecv.stages.quantize.candidate import Judged

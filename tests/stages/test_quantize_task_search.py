@@ -13,11 +13,11 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 from edgecv import target
 from edgecv.commands.export_output import metric_line
+from edgecv.context import Context
 from edgecv.data.annotations import Boxes, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.graph import Graph
 from edgecv.measuring.run import Measuring
-from edgecv.stages.base import Context
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.quantize.task_search import EVEN
 from tests.stages import test_quantize_task as task

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv import stages, zoo  # noqa: E402
+from edgecv.context import Context  # noqa: E402
 from edgecv.data.annotations import Boxes, Maps, Numbers, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import MissingExtraError, RecipeError, StageError, UnsupportedError  # noqa: E402
@@ -26,7 +27,7 @@ from edgecv.methods.training.judging import judged  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
-from edgecv.stages.base import Context, Stage  # noqa: E402
+from edgecv.stages.base import Stage  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

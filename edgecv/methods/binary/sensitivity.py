@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 IMAGES = 512
 

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch.func import functional_call
 
 from edgecv.backends.onnxruntime.tensors import Runner, runner
+from edgecv.context import no_progress
 from edgecv.errors import DataError, ParityError
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.index import Index
@@ -31,7 +32,6 @@ from edgecv.methods.distillation.student import Student, read, written
 from edgecv.methods.restructuring.activations import ended, quantities
 from edgecv.methods.training.loop import memory_format
 from edgecv.one_thread import one_thread
-from edgecv.stages.base import no_progress
 
 HELD_BACK = 10  # every so-manyth image
 LEAST = 2 * HELD_BACK  # images

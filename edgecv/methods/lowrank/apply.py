@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 BATCH = 64
 NO_DENSE = "is no dense layer"

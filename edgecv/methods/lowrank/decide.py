@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgecv.context import Context
 from edgecv.errors import BudgetError, StageError
 from edgecv.measuring.jobs import Times
 from edgecv.methods.lowrank import choice, ranks, timing
@@ -20,7 +21,6 @@ from edgecv.methods.lowrank.choice import Option
 from edgecv.methods.lowrank.form import Form, Ranks, Shape, composed, error
 from edgecv.methods.lowrank.history import form_of
 from edgecv.methods.lowrank.layers import Layer, covariance
-from edgecv.stages.base import Context
 from edgecv.target import Target
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 
 from edgecv.backends import facts, run_module
 from edgecv.benchmark.machine import cpu_features
+from edgecv.context import Context
 from edgecv.measuring.jobs import RowsJob, Times
 from edgecv.measuring.product import Product
 from edgecv.methods.lowrank.form import Shape
-from edgecv.stages.base import Context
 from edgecv.target import Target
 
 Options = Sequence[Sequence[Shape]]  # a layer's candidates, the first is the layer as it is

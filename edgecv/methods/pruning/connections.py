@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from edgecv import layer_selection
+from edgecv.context import Context
 from edgecv.errors import RecipeError, UnsupportedError
 from edgecv.layer_kinds import altered
 from edgecv.methods.distillation.distill_loss import DistillLoss
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan, learning_rate
-from edgecv.stages.base import Context
 
 log = logging.getLogger(__name__)
 EVERY = 8  # steps between two looks at the masks

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.behaviour import as_trained
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.methods.pruning.groups import Group, Member
 from edgecv.methods.training.judging import task_of, truths_of
-from edgecv.stages.base import Context
 from edgecv.tasks.base import Task
 
 BATCH = 128

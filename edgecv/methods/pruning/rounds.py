@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.behaviour import check_runs
+from edgecv.context import Context
 from edgecv.edits import Edit, describe, replay
 from edgecv.errors import ModelError, StageError, UnsupportedError
 from edgecv.files import write_atomic
@@ -32,7 +33,6 @@ from edgecv.methods.pruning.shapes import Shapes, example_of, macs, shapes, size
 from edgecv.methods.pruning.tuning import Slimming, epochs_before, recalibrate, scratch
 from edgecv.methods.training.judging import judged
 from edgecv.model import Model
-from edgecv.stages.base import Context
 from edgecv.target import Target
 
 if TYPE_CHECKING:

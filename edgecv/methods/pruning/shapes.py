@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgecv.context import Context
 from edgecv.macs import macs as macs_of
 from edgecv.measuring.product import Product, widened
 from edgecv.methods.pruning.groups import Group
-from edgecv.stages.base import Context
 
 Widths = tuple[int, ...]
 BIAS = 4  # bytes

@@ -19,11 +19,11 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from edgecv.context import Context
 from edgecv.files import write_atomic
 from edgecv.measuring.jobs import LayersJob
 from edgecv.measuring.product import Product, widened
 from edgecv.methods.pruning.shapes import Shapes, Widths
-from edgecv.stages.base import Context
 from edgecv.target import Target
 
 Lines = Sequence[Sequence[Product]]

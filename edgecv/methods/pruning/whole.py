@@ -12,9 +12,9 @@ from pathlib import Path
 
 from torch import nn
 
+from edgecv.context import Context
 from edgecv.errors import BudgetError, MissingExtraError
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
 from edgecv.target import Target
 

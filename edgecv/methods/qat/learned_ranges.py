@@ -30,7 +30,7 @@ from edgecv.methods.qat.attach import of, plain, rounded
 from edgecv.model import Model
 
 if TYPE_CHECKING:
-    from edgecv.stages.base import Context
+    from edgecv.context import Context
 
 log = logging.getLogger(__name__)
 CLOSE = 2e-4  # of a tensor's largest value; exporting moves it by 1e-6, other tensors are 1e-2 away

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.errors import StageError
 from edgecv.methods.distillation import distill_loss as distillation
 from edgecv.methods.qat.attach import of
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan
-from edgecv.stages.base import Context
 
 PROBE = 4  # batches that tell the loss before training
 LATE_RATE = 0.1  # of the schedule's learning rate, once batch norm stands still

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.bundling.inference import calibration_sample
+from edgecv.context import Context
 from edgecv.errors import UnsupportedError
 from edgecv.graph import OWN, Graph
 from edgecv.graph_files import SOURCE
@@ -24,7 +25,6 @@ from edgecv.methods.restructuring import Activation
 from edgecv.methods.restructuring.activations import Answers, Place, chosen, places, replaced
 from edgecv.methods.restructuring.matching import Match, folded, harms, matched, matches
 from edgecv.samples import calibration_data
-from edgecv.stages.base import Context
 
 log = logging.getLogger(__name__)
 

@@ -20,11 +20,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from edgecv.backends.onnxruntime.tensors import runner
+from edgecv.context import no_progress
 from edgecv.methods.distillation.relevance import probabilities, relevance, weights
 from edgecv.methods.distillation.student import Layer, Student, read, written
 from edgecv.methods.restructuring.activations import ended, quantities
 from edgecv.one_thread import one_thread
-from edgecv.stages.base import no_progress
 
 IMAGES, PLACES = 64, 500  # images, and places of each map that are looked at
 RIDGE = 1e-1  # λ, of an input's energy

@@ -11,8 +11,8 @@ from edgecv.errors import StageError
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.context import Context
     from edgecv.data.images import Images
-    from edgecv.stages.base import Context
     from edgecv.tasks.base import Task
 
 

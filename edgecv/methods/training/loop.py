@@ -22,9 +22,9 @@ from edgecv.tasks.augment import augmented
 if TYPE_CHECKING:
     import torch
 
+    from edgecv.context import Context
     from edgecv.data.images import Images
     from edgecv.methods.distillation.distill_loss import DistillLoss
-    from edgecv.stages.base import Context
 from edgecv.methods.training.judging import task_of, truths_of
 from edgecv.methods.training.plan import Plan, learning_rate
 

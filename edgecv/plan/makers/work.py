@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.errors import RecipeError
 from edgecv.measuring.run import Measuring
 from edgecv.plan.graph import Expansion, Node
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.base import Context
 from edgecv.target import Target
 
 

@@ -18,8 +18,9 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from edgecv import portions
+from edgecv.context import Context
 from edgecv.graph_files import kind_of, reaches, reader
-from edgecv.stages.base import Context, Stage
+from edgecv.stages.base import Stage
 from edgecv.stages.export.roads import road
 from edgecv.target import Target
 

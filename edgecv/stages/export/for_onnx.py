@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgecv.context import Context
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.index import Index
-from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx, load_onnx
 
 # Functions behind a network's last layer after which its numbers are quantities.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from edgecv.context import Context
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.index import Index
-from edgecv.stages.base import Context
 
 # Functions behind a network's last layer after which its numbers are quantities.
 VALUES = {"RELU", "RELU6", "LOGISTIC", "EXP", "TANH", "ABS", "SQRT", "POW", "LOG", "SQUARE"}

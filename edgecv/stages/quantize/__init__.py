@@ -21,7 +21,8 @@ from pydantic import Field, model_validator
 
 from edgecv import portions
 from edgecv.backends import every, facts
-from edgecv.stages.base import Context, Limited, Verdict
+from edgecv.context import Context, Verdict
+from edgecv.stages.base import Limited
 from edgecv.stages.quantize.options import (
     DEFAULT,
     NNCF_ALONE,

@@ -10,9 +10,9 @@ import logging
 from dataclasses import replace
 from typing import Any
 
+from edgecv.context import Context
 from edgecv.errors import ModelError
 from edgecv.graph import OWN_INTEGERS, Graph
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import DEFAULT, Options
 from edgecv.stages.quantize.roads import road
 

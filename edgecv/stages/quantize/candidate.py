@@ -15,13 +15,13 @@ import numpy as np
 
 from edgecv import tasks
 from edgecv.bundling.inference import graph_outputs
+from edgecv.context import Context
 from edgecv.fidelity import Parity
 from edgecv.graph import Graph
 from edgecv.limits import Limits, expected_drop
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob, ProfileJob
 from edgecv.runtime.archive import read_bundle
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.options import Options
 from edgecv.task_score import judge_graph
 

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from edgecv.backends import facts
 from edgecv.bundling.inference import held_back
+from edgecv.context import Context
 from edgecv.graph import Graph
 from edgecv.samples import calibration_data
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.mixed import Problem
 from edgecv.stages.quantize.options import Sensitivity
 from edgecv.stages.quantize.quantizer import Quantizer

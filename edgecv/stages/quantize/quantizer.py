@@ -24,6 +24,7 @@ from edgecv.bundling.inference import (
     seen,
 )
 from edgecv.bundling.inference import judged as judged_images
+from edgecv.context import Context
 from edgecv.diagnosis.parity.layers import Sample
 from edgecv.errors import ModelError, ParityError, UnsupportedError
 from edgecv.fidelity import COMPILE_INT8, SEEN_DB, Parity, Tolerance, check
@@ -32,7 +33,6 @@ from edgecv.graph import Graph
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.costly import Costly, costly, problem, why_float
 from edgecv.stages.quantize.harm import Known, Progress
 from edgecv.stages.quantize.isolated import IMAGES, FarOff, far_off, kept, whole_db

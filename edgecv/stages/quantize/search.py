@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import facts
+from edgecv.context import Context
 from edgecv.errors import EdgecvError, MissingExtraError
 from edgecv.fidelity import Parity, Tolerance, require
 from edgecv.graph import Graph
 from edgecv.limits import Limits
-from edgecv.stages.base import Context
 from edgecv.stages.quantize.candidate import Prover, Trial
 from edgecv.stages.quantize.learned import is_learned
 from edgecv.stages.quantize.loss_by_layer import Sensitivities, loss_by_layer

@@ -13,6 +13,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from edgecv import target  # noqa: E402
+from edgecv.context import Context  # noqa: E402
 from edgecv.errors import ModelError, RecipeError  # noqa: E402
 from edgecv.measuring.jobs import Times  # noqa: E402
 from edgecv.measuring.run import Measuring  # noqa: E402
@@ -21,7 +22,6 @@ from edgecv.methods.lowrank.choice import Option  # noqa: E402
 from edgecv.methods.lowrank.form import Shape  # noqa: E402
 from edgecv.methods.lowrank.layers import chosen, covariance, found  # noqa: E402
 from edgecv.methods.lowrank.tucker2 import Tucker2  # noqa: E402
-from edgecv.stages.base import Context  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 X = torch.randn(2, 3, nets.SIZE, nets.SIZE, generator=torch.Generator().manual_seed(0))

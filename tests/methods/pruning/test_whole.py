@@ -11,13 +11,13 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
 from edgecv import target, zoo  # noqa: E402
+from edgecv.context import Context  # noqa: E402
 from edgecv.measuring.run import Measuring  # noqa: E402
 from edgecv.methods.pruning import groups, tables  # noqa: E402
 from edgecv.methods.pruning.shapes import example_of, shapes  # noqa: E402
 from edgecv.methods.pruning.whole import Whole  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.runtime.archive import read_bundle  # noqa: E402
-from edgecv.stages.base import Context  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

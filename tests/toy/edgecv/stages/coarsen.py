@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 from pydantic import Field
 
-from edgecv.stages.base import Context, Stage
+from edgecv.context import Context
+from edgecv.stages.base import Stage
 
 
 class Coarsen(Stage):

@@ -8,8 +8,8 @@ from typing import Any
 
 from edgecv.backends.toy.run import FILE, MAGIC
 
+from edgecv.context import Context
 from edgecv.graph import Graph
-from edgecv.stages.base import Context
 from edgecv.stages.export.onnx import export_onnx
 
 VALUES: set[str] = set()
