@@ -91,6 +91,8 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code. Errors are one line on stderr unless --traceback."""
+    # Before numpy comes in: threads of its own spin beside the step that they are to help.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from edgecv.interrupts import Stopped, stoppable
     from edgecv.logs import quiet
     from edgecv.source_trust import telling

@@ -17,6 +17,7 @@ from edgecv.commands.common import (
 )
 from edgecv.errors import EdgecvError, RecipeError, missing
 from edgecv.limits import NAMES, sentence
+from edgecv.memory import keep_freed
 from edgecv.terminal import print_json
 
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ def export(options: argparse.Namespace) -> int:
     from edgecv.api.export import remarks
     from edgecv.api.export_options import request_of
 
+    keep_freed()
     request = request_of(options.model, _targets(options.target), _words(options))
     words = step_words.of_export(bool(request.calibration), bool(request.evaluate))
     with Progress(is_quiet(options), words) as progress:

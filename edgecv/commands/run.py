@@ -9,6 +9,7 @@ from typing import Any
 from edgecv.commands.common import add_jobs, add_limits, add_trust, is_quiet, limits_of, names
 from edgecv.commands.report import at_the_end
 from edgecv.errors import missing
+from edgecv.memory import keep_freed
 from edgecv.terminal import print_json
 
 
@@ -67,6 +68,7 @@ def run(options: argparse.Namespace) -> int:
     from edgecv.api.run import made, succeeded
     from edgecv.console import Progress, results_table
 
+    keep_freed()
     quiet = is_quiet(options)
     if not quiet:
         tell_notes(recipe)

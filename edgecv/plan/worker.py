@@ -16,6 +16,7 @@ from typing import Any
 from edgecv import builder_trust, lifeline, logs, source_trust
 from edgecv.errors import EdgecvError
 from edgecv.files import disk_errors
+from edgecv.memory import keep_freed
 from edgecv.plan import makers
 from edgecv.plan.graph import Expansion
 
@@ -81,6 +82,7 @@ def _log_to(telling: Telling, levels: dict[str, int]) -> None:
 
 def main() -> None:
     lifeline.watch()
+    keep_freed()
     channel = Connection(os.dup(0))
     with open(os.devnull) as nothing:  # noqa: PTH123  (processes that this one begins read nothing)
         os.dup2(nothing.fileno(), 0)

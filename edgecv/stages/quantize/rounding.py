@@ -31,6 +31,7 @@ DAMP = 0.01  # λ, as a share of H's mean diagonal
 SWEEPS = 10
 LAZY = 64  # weights whose errors the rest makes up for at once
 WIDE, HELD, BLOCK = 256, 16, 96  # inputs of a wide layer; images kept, and rows added at a time
+CACHED = 1 << 16  # numbers of many groups' columns that are looked at at once
 SHRINKS = np.linspace(0.35, 1, 27)
 
 
@@ -90,7 +91,6 @@ class Moments:
         self.count = 0
         self._square: np.ndarray | None = None
         self._held: list[np.ndarray] = []
-        self._room = np.empty(0, np.float32)
 
     def add(self, x: np.ndarray, images: int) -> None:
         """x: one image's columns (groups, K, places). images: how many there will be."""
@@ -99,19 +99,19 @@ class Moments:
             self.total = np.zeros((groups, k))
             if places * images >= SAMPLES_PER_WEIGHT * k:
                 self._square = np.zeros((groups, k, k))
-        self.total += np.einsum("gkp->gk", x.astype(np.float64))
         self.count += places
-        if self._square is None:
-            return
-        if groups == 1 and k >= WIDE:
+        many = groups > 1 or k < WIDE
+        step = max(1, CACHED // (k * places)) if many else groups
+        for first in range(0, groups, step):
+            some = slice(first, first + step)
+            self.total[some] += np.einsum("gkp->gk", x[some].astype(np.float64))
+            if self._square is not None and many:
+                product = x[some] @ x[some].transpose(0, 2, 1)
+                np.add(self._square[some], product, out=self._square[some])
+        if self._square is not None and not many:
             self._held.append(x[0])
             if len(self._held) == HELD:
                 self._add_held()
-            return
-        if self._room.shape != self._square.shape:
-            self._room = np.empty(self._square.shape, np.float32)
-        np.matmul(x, x.transpose(0, 2, 1), out=self._room)
-        np.add(self._square, self._room, out=self._square)
 
     def _add_held(self) -> None:
         """The lower triangle of the sum, with the images that were kept."""
@@ -134,7 +134,6 @@ class Moments:
         if self._square is not None and self._square.shape[1] >= WIDE and len(self._square) == 1:
             lower = np.tril(self._square[0], -1)
             self._square[0] = np.tril(self._square[0]) + lower.T
-        self._room = np.empty(0, np.float32)
         return self._square
 
     @staticmethod
