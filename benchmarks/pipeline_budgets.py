@@ -166,7 +166,7 @@ def _members(bundle: Path) -> dict[str, Any]:
 
 def page(rows: list[dict[str, Any]]) -> list[str]:
     head = ["", "budget s", "before s", "after s", "CPU before s", "CPU after s",
-            "CPU after × before", "others, cores", "rounds", "bundles", "within budget"]  # fmt: skip
+            "CPU, after / before", "others, cores", "rounds", "bundles", "in budget"]  # fmt: skip
     lines = []
     for r in rows:
         same = f"{r['bundles']} the same" if not r["differ"] else f"{len(r['differ'])} differ"

@@ -119,7 +119,7 @@ class _Schedule:
             yield current
 
     def _here(self, node: Node) -> None:
-        with cores.free(1 if node.measures else self.pool.jobs):
+        with cores.free(self.pool.jobs):
             self._stopping(node, lambda: self.execution.visit(node))
 
     def _begin(self, node: Node) -> None:

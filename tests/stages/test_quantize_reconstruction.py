@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from edgecv import cores
 from edgecv.backends.onnxruntime.run import Session as OrtSession
 from edgecv.backends.tflite.run import Session as LiteRtSession
 from edgecv.errors import DataError
@@ -86,13 +87,14 @@ def test_tflite_the_same(tmp_path: Path) -> None:
     assert graph.facts["executed"] == {"int8": 5, "fp32": 1}
 
 
-def test_the_same_bytes_twice(onnx_graph: Graph, tmp_path: Path) -> None:
-    options = Options(reconstruction="network")
-    files = [
-        quantize_onnx(onnx_graph, turned(SEEN[:24]), Grid(), tmp_path / n, options).path
-        for n in "ab"
-    ]
-    assert files[0].read_bytes() == files[1].read_bytes()
+def test_the_same_bytes_on_two_cores(onnx_graph: Graph, tmp_path: Path) -> None:
+    options, files = Options(reconstruction="network"), []
+    for count in (1, 2):
+        with cores.free(count):
+            out = tmp_path / str(count)
+            made = quantize_onnx(onnx_graph, turned(SEEN[:24]), Grid(), out, options)
+        files.append(made.path.read_bytes())
+    assert files[0] == files[1]
 
 
 def test_too_few_images_are_refused(onnx_graph: Graph, tmp_path: Path) -> None:

@@ -16,11 +16,15 @@ def layer_inputs(
     model: Any, names: Sequence[str], samples: Iterable[Sample]
 ) -> Iterator[dict[str, np.ndarray]]:
     """Those activations (or the input) by name, one image after the other."""
+    yield from map(watcher(model, names), samples)
+
+
+def watcher(model: Any, names: Sequence[str]) -> Callable[[Sample], dict[str, np.ndarray]]:
+    """A function from a sample to those activations (or the input) by name."""
     known = {v.name: v for v in (*model.graph.value_info, *model.graph.output)}
     kept = [n for n in dict.fromkeys(names) if n in known]
     run = _watched(model, [known[n] for n in kept]) if kept else lambda _: []
-    for image in samples:
-        yield {**_feed(model, image), **dict(zip(kept, run(image), strict=True))}
+    return lambda image: {**_feed(model, image), **dict(zip(kept, run(image), strict=True))}
 
 
 def with_shapes(model: Any) -> Any:

@@ -19,7 +19,7 @@ from edgecv.errors import UnsupportedError
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.geometry import is_same, pads
 from edgecv.graphs.tflite.layers import FORWARD, OPERANDS, is_float, operand, weights
-from edgecv.stages.quantize._tflite_measured import play
+from edgecv.stages.quantize._tflite_measured import Player
 from edgecv.stages.quantize._tflite_slots import Place
 from edgecv.stages.quantize.reconstruction import Subject
 
@@ -53,8 +53,10 @@ def subject(content: bytes, float_model: Any, model: Any) -> Subject:
     ]
     output = str(graph.outputs[0])
 
+    run = Player(content)
+
     def teach(images: np.ndarray, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        for value_of in play(content, images):
+        for value_of in map(run, images):
             yield {name: _turned(value_of(int(name))) for name in names}
 
     return Subject(

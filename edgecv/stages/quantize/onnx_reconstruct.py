@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 
-from edgecv.backends.onnxruntime.tensors import layer_inputs
+from edgecv.backends.onnxruntime.tensors import watcher
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import layers
 from edgecv.importing.operators import OPERATORS
@@ -33,8 +34,12 @@ def subject(model: Any, quantized: Any) -> Subject:
             found.append((str(made.target), node.output[0], place))
     output = model.graph.output[0].name
 
+    @cache
+    def watched(*names: str) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+        return watcher(model, names)
+
     def teach(images: np.ndarray, names: Sequence[str]) -> Iterator[dict[str, np.ndarray]]:
-        return layer_inputs(model, names, images)
+        return map(watched(*names), images)
 
     return Subject(
         net=net,

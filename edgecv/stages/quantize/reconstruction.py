@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from edgecv.cores import ahead
 from edgecv.errors import DataError, UnsupportedError
 from edgecv.one_thread import one_thread
 from edgecv.samples import CalibrationData
@@ -118,6 +119,7 @@ class _Work:
     def __init__(self, subject: Subject, limit: int) -> None:
         self._of, self._net = subject, subject.net
         self._layers: list[_Layer] = []
+        self._wanted: list[np.ndarray] = []
         for target, _, place in subject.layers:
             layer = _Layer(self._net.get_submodule(target), place, limit)
             self._net.set_submodule(target, layer)
@@ -149,16 +151,22 @@ class _Work:
         order = np.random.default_rng(SEED)
         for _ in range(passes):
             shuffled = order.permutation(len(samples))
-            for start in range(0, len(samples), batch):
+            starts = range(0, len(samples), batch)
+            batches = (samples[shuffled[start : start + batch]] for start in starts)
+            for images, taught in ahead(self._taught, batches):
                 optimizer.zero_grad()
-                self._loss(samples[shuffled[start : start + batch]]).backward()
+                self._loss(images, taught).backward()
                 optimizer.step()
                 schedule.step()
             yield
 
-    def _loss(self, images: np.ndarray) -> torch.Tensor:
+    def _taught(self, images: np.ndarray) -> tuple[np.ndarray, list[dict[str, np.ndarray]]]:
+        """The images, and what the float network says of each."""
         names = [*self._of.blocks, self._of.output]
-        rows = list(self._of.teach(images, names))
+        return images, list(self._of.teach(images, names))
+
+    def _loss(self, images: np.ndarray, rows: list[dict[str, np.ndarray]]) -> torch.Tensor:
+        names = [*self._of.blocks, self._of.output]
         got = self._simulate(images, names)
         parts = []
         for name in names:
@@ -173,13 +181,14 @@ class _Work:
         return runner.found
 
     def sqnr_db(self, samples: Any) -> float:
+        """Of the images held back: always the same, so that the float network answers once."""
         signal = noise = 0.0
         name = self._of.output
+        if not self._wanted:
+            self._wanted = [row[name] for row in self._of.teach(samples, [name])]
         with torch.no_grad():
-            for i in range(len(samples)):
-                image = samples[i : i + 1]
-                (want,) = (row[name] for row in self._of.teach(image, [name]))
-                got = self._simulate(image, [name])[name].numpy().reshape(want.shape)
+            for i, want in enumerate(self._wanted):
+                got = self._simulate(samples[i : i + 1], [name])[name].numpy().reshape(want.shape)
                 signal += float(np.square(want).sum())
                 noise += float(np.square(want - got).sum())
         return float(10 * np.log10(max(signal, 1e-30) / max(noise, 1e-30)))
