@@ -85,6 +85,19 @@ def test_the_graph_is_static_folded_and_described(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["graph.json", "model.onnx"]
 
 
+def test_another_hardswish_can_be_put_into_what_was_written(tmp_path: Path) -> None:
+    """ONNX Runtime inlines HardSwish, and refuses the names that it gave if it gives them again."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Hardswish(), nn.Conv2d(4, 2, 1), nn.Hardswish())
+    graph = export_onnx(module.eval(), torch.zeros(1, 3, 4, 4), tmp_path)
+    model = onnx.load_model(str(graph.path))
+    (last,) = model.graph.output
+    model.graph.node.append(helper.make_node("HardSwish", [last.name], ["twice"], "twice"))
+    last.name = "twice"
+    x = images(1)[:, :, :4, :4]
+    expected = nn.functional.hardswish(module(torch.from_numpy(x))).detach().numpy()
+    np.testing.assert_allclose(outputs(load(model, tmp_path), x), expected, rtol=1e-4, atol=1e-6)
+
+
 def test_the_bytes_are_the_same_in_another_process_and_name_no_place(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from test_export_onnx import *\n"

@@ -4,6 +4,8 @@ blocks       which blocks there are, and which convolution they fit
 fitting      a block is started from the kernel it replaces, and fitted to its outputs
 replacing    the edit that is replayed on load; it needs neither of the above's data
 activations  which activations there are in an ONNX graph, and others in their place
+matching     each cheap one shifted and scaled, channel by channel, until it is nearest to the old
+harms        what each replacement alone does to the answers
 refitting    its layers, fitted to what they gave before
 cheaper      the step: replaced, fitted, distilled without labels
 """

@@ -122,18 +122,23 @@ def replaced(model: Any, tensors: Collection[str], into: Activation) -> Any:
         if one.output not in tensors or one.kind not in REPLACES[into]:
             continue
         end = one.nodes[-1]
-        inputs = [one.input]
-        if into == "relu6":
-            bounds = (("low", 0.0), ("high", 6.0))
-            inputs += [draft.hold(f"{one.output}/{n}", np.float32(v)) for n, v in bounds]
-        op = {"hardswish": "HardSwish", "relu6": "Clip", "relu": "Relu"}[into]
-        node = draft.make(op, inputs, one.output)
+        node = cheaper_node(draft, into, one.input, one.output, one.output)
         node.name = end.name or one.output
         draft.before(end, node)
         for old in one.nodes:
             draft.remove(old)
     draft.drop_unread()
     return made
+
+
+def cheaper_node(draft: Draft, into: Activation, x: str, output: str, name: str) -> Any:
+    """The node of `into`, of tensor x. name: what its constants are called after"""
+    inputs = [x]
+    if into == "relu6":
+        bounds = (("low", 0.0), ("high", 6.0))
+        inputs += [draft.hold(f"{name}/{n}", np.float32(v)) for n, v in bounds]
+    op = {"hardswish": "HardSwish", "relu6": "Clip", "relu": "Relu"}[into]
+    return draft.make(op, inputs, output)
 
 
 def quantities(model: Any) -> list[str]:
@@ -189,8 +194,12 @@ class Answers:
     def error(self, other: Any) -> float:
         """The mean over the quantities of Σ w (t − t')² / Σ w t², t' of another model, w what each
         place matters (`edgecv.methods.distillation.relevance`)."""
+        return self.error_of(self._of(other))
+
+    def error_of(self, answers: Sequence[Sequence[np.ndarray]]) -> float:
+        """The same of another model's answers, for each image those of `ends`."""
         noise, power = np.zeros(len(self.ends)), np.full(len(self.ends), 1e-12)
-        for own, found, by in zip(self._own, self._of(other), self._weights, strict=True):
+        for own, found, by in zip(self._own, answers, self._weights, strict=True):
             for i, (t, t_, w) in enumerate(zip(own, found, by, strict=True)):
                 noise[i] += (w * np.square(t - t_, dtype=np.float64)).sum()
                 power[i] += (w * np.square(t, dtype=np.float64)).sum()

@@ -23,7 +23,8 @@ from edgecv.graph import OWN, Graph
 from edgecv.graph_files import SOURCE
 from edgecv.methods.restructuring import Activation
 from edgecv.methods.restructuring.activations import Answers, Place, chosen, places, replaced
-from edgecv.methods.restructuring.matching import Match, folded, harms, matched, matches
+from edgecv.methods.restructuring.harms import harms
+from edgecv.methods.restructuring.matching import Match, folded, matched, matches
 from edgecv.samples import calibration_data
 
 log = logging.getLogger(__name__)

@@ -35,6 +35,7 @@ from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.canonical.stored import is_quantized
 from edgecv.graphs.onnx.control import settled
 from edgecv.graphs.onnx.growing import refuse_growing
+from edgecv.graphs.onnx.inlined import rename_inlined
 from edgecv.graphs.onnx.pins import Pins, pin
 from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.onnx.valid import check, check_domains, strange
@@ -322,7 +323,9 @@ def _fold(model: Any, where: str) -> Any:
             )
         except Exception as e:
             raise refused(e, model, where) from None
-        return onnx.load_model(str(path))
+        made = onnx.load_model(str(path))
+    rename_inlined(made.graph)
+    return made
 
 
 def _run_once(model: Any, where: str) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

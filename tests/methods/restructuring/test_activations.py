@@ -22,7 +22,8 @@ from edgecv.methods.restructuring.activations import (  # noqa: E402
     quantities,
     replaced,
 )
-from edgecv.methods.restructuring.matching import harms, matches  # noqa: E402
+from edgecv.methods.restructuring.harms import harms  # noqa: E402
+from edgecv.methods.restructuring.matching import matches  # noqa: E402
 from edgecv.methods.restructuring.refitting import refitted  # noqa: E402
 from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 

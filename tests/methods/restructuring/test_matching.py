@@ -17,7 +17,16 @@ from edgecv.graphs.onnx.draft import inferred  # noqa: E402
 from edgecv.graphs.onnx.epilogues import FUNCTIONS, epilogues  # noqa: E402
 from edgecv.graphs.onnx.index import Index  # noqa: E402
 from edgecv.methods.restructuring.activations import Answers, places, replaced  # noqa: E402
-from edgecv.methods.restructuring.matching import CHEAP, absorbs, fitted, folded, matched, matches  # noqa: E402
+from edgecv.methods.restructuring.matching import (  # noqa: E402
+    CHEAP,
+    NUMBERS,
+    absorbs,
+    fitted,
+    folded,
+    in_short,
+    matched,
+    matches,
+)
 from edgecv.methods.restructuring.refitting import refitted  # noqa: E402
 from tests.methods.restructuring.test_activations import exported, images  # noqa: E402
 
@@ -111,3 +120,30 @@ def test_a_channel_near_zero_is_stretched_and_a_wide_one_is_not() -> None:
     free = fitted(silu, cheap, x, scaled=False)
     assert (free[2] == 1).all()
     assert (free[3] == 0).all()
+
+
+@pytest.mark.parametrize("cheap", sorted(CHEAP))
+def test_a_few_numbers_say_what_all_do(cheap: str) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.standard_t(3, (6, 6400)) * np.array([0.1, 0.5, 1, 2, 8, 30])[:, None]
+    x += np.array([0, -2, 0.5, -1, 3, 0])[:, None]
+    short, shares = in_short(x)
+    assert short.shape == (6, len(shares))
+    assert 100 < len(shares) < NUMBERS
+    assert shares.sum() == pytest.approx(1)
+    np.testing.assert_allclose(short @ shares, x.mean(1))
+    silu, given = FUNCTIONS["silu"][0], CHEAP[cheap]
+
+    def error(line: tuple[np.ndarray, ...]) -> np.ndarray:
+        b, a, c, d = (v[:, None] for v in line)
+        return np.square(silu(x) - c * given(b * x + a) - d).mean(1)
+
+    few = error(fitted(silu, given, short, shares=shares))
+    np.testing.assert_array_less(few, 1.06 * error(fitted(silu, given, x)) + 1e-6)
+
+
+def test_numbers_that_are_few_stand_for_themselves() -> None:
+    x = np.random.default_rng(0).normal(size=(3, 7))
+    short, shares = in_short(x)
+    np.testing.assert_allclose(short @ shares, x.mean(1))
+    assert short.shape[1] <= 7
