@@ -37,7 +37,7 @@ from edgecv.binary.lowering import lower
 from edgecv.binary.reference import Shape, packed
 from edgecv.methods.binary.constants_for_export import frozen
 from edgecv.methods.binary.modules import OneBit, RPReLU
-from edgecv.stages.export.onnx import export_onnx
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.target import load
 
 CROSS = {"aarch64": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabihf-gcc",

@@ -34,8 +34,8 @@ from edgecv.binary import build, library
 from edgecv.graph import Graph
 from edgecv.methods.binary.constants_for_export import frozen
 from edgecv.methods.binary.modules import OneBit, RPReLU
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 
 SHAPES = ((56, 64), (28, 128), (14, 256), (7, 512))
 LAYERS = 4

@@ -29,8 +29,8 @@ from edgecv.graph import Graph
 from edgecv.methods.binary.constants_for_export import frozen, one_bit
 from edgecv.methods.binary.replacing import binarize
 from edgecv.methods.binary.selection import choose
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 
 NETS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "resnet8": ({"width": 8, "channels": 1}, (1, 28, 28)),

@@ -32,8 +32,8 @@ from edgecv.benchmark.machine import load_average
 from edgecv.errors import EdgecvError
 from edgecv.methods.binary.constants_for_export import frozen
 from edgecv.methods.binary.modules import OneBit, RPReLU
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.runtime.archive import read_bundle
-from edgecv.stages.export.onnx import export_onnx
 
 PAGE = "golden_digests"
 TARGETS = ("cpu", "openvino", "c", "tflite", "edgetpu", "rtx")

@@ -23,8 +23,8 @@ import record
 
 from benchmarks.opset_nets import SHAPE, cases, make
 from edgecv.errors import EdgecvError
-from edgecv.stages.export._proof import plain_runner
-from edgecv.stages.export.onnx import load_onnx
+from edgecv.methods.export._proof import plain_runner
+from edgecv.methods.export.onnx import load_onnx
 
 LIMIT, SEED = 1e-5, 1
 

@@ -28,7 +28,7 @@ from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
 from edgecv.binary.lowering import lower
 from edgecv.methods.binary.constants_for_export import frozen
-from edgecv.stages.export.onnx import export_onnx
+from edgecv.methods.export.onnx import export_onnx
 
 TOO_OLD = "1.16.3"
 NUMPY_1 = ("1.16", "1.17", "1.18")  # built for numpy 1

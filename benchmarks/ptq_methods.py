@@ -33,12 +33,12 @@ from edgecv.benchmark.measure import Plan, measure
 from edgecv.data.decode import decode
 from edgecv.data.files import calibration_images
 from edgecv.graph import Graph
+from edgecv.methods.quantize._tflite_measured import measure_tflite
+from edgecv.methods.quantize.onnx_measured import measure_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.quantize.options import Options
+from edgecv.methods.quantize.tflite_int8 import quantize_tflite
 from edgecv.runtime.archive import Contents, read_bundle
-from edgecv.stages.quantize._tflite_measured import measure_tflite
-from edgecv.stages.quantize.onnx_measured import measure_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.options import Options
-from edgecv.stages.quantize.tflite_int8 import quantize_tflite
 
 ENGINES = {"cpu": "ONNX Runtime", "openvino": "OpenVINO", "tflite": "LiteRT"}
 INPUT = ("--arg", "pretrained=true", "--input-size", "224", "--mean", "127", "--std", "128")

@@ -22,11 +22,11 @@ from torch import Tensor, nn
 from edgecv import zoo
 from edgecv.backends import compile_module, run_module
 from edgecv.graph import Graph
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.samples import adapted
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import Grid, load
 
 SIZE, WIDTH, CLASSES = 64, 16, 10

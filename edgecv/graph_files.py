@@ -1,8 +1,8 @@
 """Formats of graph files: those that networks come in, the door of each, what is made of them.
 
 An engine says which formats it reads (`edgecv.backends.Facts`). What is done otherwise for each
-lies in for_<format>.py: of stages/export, and where such a graph is made int8, of stages/quantize,
-diagnosis/parity and quantizers. Folders on the Python path add to these too.
+lies in for_<format>.py: of methods/export, and where such a graph is made int8, of
+methods/quantize, diagnosis/parity and methods/qat. Folders on the Python path add to these too.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def brought(graph_format: str, what: str) -> Iterator[None]:
 
 def loader(kind: str) -> str:
     """The module whose `load` checks a graph file of that kind and writes a clean copy."""
-    return f"edgecv.stages.export.{kind}_file"
+    return f"edgecv.methods.export.{kind}_file"
 
 
 def graph_file(folder: Path) -> Path | None:

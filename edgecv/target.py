@@ -45,7 +45,7 @@ class Grid(_Frozen):
     dense_per_channel: fully connected weights too (false on the Edge TPU)
     quantize_bias: bias becomes int32 with scale s_w*s_x (false for TensorRT)
     reduce_range: for CPUs whose u8*s8 products saturate in 16 bits (no VNNI): weights whose
-                  neighbours together fit (`stages.quantize.pairs`); 7 bits where these are not
+                  neighbours together fit (`vnni_saturation`); 7 bits where these are not
                   known. A profile may say "auto": by its cpu_features, else by this machine's
     """
 

@@ -87,21 +87,25 @@ def test_a_graph_hangs_on_its_own_format_alone(shop) -> None:
         told = shop.own()
     assert "int8@tflite" in told
     assert not {n for n in told if n.endswith(".onnx")} | (told & {"int8@cpu", "int8@openvino"})
-    with shop.touched("stages/quantize/onnx_qdq.py"):
+    with shop.touched("methods/quantize/onnx_qdq.py"):
         assert "int8@cpu" in (told := shop.own())
         assert "int8@tflite" not in told
 
 
 def test_what_measures_hangs_on_the_formats_of_its_own_targets(shop) -> None:
     onnx = {f"searched@{t}" for t in TARGETS if t != "tflite"}
-    with shop.touched("stages/quantize/onnx_qdq.py"):
+    with shop.touched("methods/quantize/onnx_qdq.py"):
         assert {n for n in shop.own() if n.startswith("searched")} == onnx
     with shop.upgraded("onnxruntime"):
         assert "int8@tflite" not in (told := shop.own())
         assert {n for n in told if n.startswith("searched")} == onnx
-    with shop.touched("stages/export/tflite.py"):
+    with shop.touched("methods/export/tflite.py"):
         told = shop.own()
-    assert {"searched@tflite", "factored"} <= told
+    assert {"dense.tflite", "factored"} <= told
+    assert not told & {*onnx, "narrow", "searched@tflite"}  # that one reads the file it made
+    with shop.touched("methods/quantize/tflite_int8.py"):
+        told = shop.own()
+    assert {"searched@tflite", "int8@tflite"} <= told
     assert not told & {*onnx, "narrow"}
 
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from edgecv.errors import ParityError
 from edgecv.graph import Graph
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export.onnx import export_onnx
 from edgecv.steadiness import LEAST_DB, explained, steadiness
 
 TAKES = Preprocess((12, 12), 3, (127.0,), (64.0,), 1.0)

@@ -17,9 +17,9 @@ from edgecv.graphs.onnx.subnormals import flush_onnx
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.measuring.flushing import flushing, possible
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.export.tflite import export_tflite
 from edgecv.model import Model
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.export.tflite import export_tflite
 from edgecv.subnormals import SMALLEST, count, flush, scan
 
 FLOATS = st.floats(width=32, allow_subnormal=True)

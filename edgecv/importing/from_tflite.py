@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.importing.tflite import tflite_to_onnx
-from edgecv.stages.export.onnx import load_onnx
+from edgecv.methods.export.onnx import load_onnx
 
 
 def load(source: Path, out: Path, where: str, target: str) -> Graph:

@@ -13,10 +13,10 @@ from edgecv.backends import reference
 from edgecv.edits import kinds
 from edgecv.graph_files import loader
 from edgecv.keys.closure import code
+from edgecv.methods.export._onnx_file import beside
 from edgecv.model_source import TORCH, ModelSource, locate
 from edgecv.plan.store import Key
 from edgecv.stages.base import Stage
-from edgecv.stages.export._onnx_file import beside
 from edgecv.target import Target
 
 

@@ -19,7 +19,7 @@ models are the steps that changed a network in PyTorch: what the step measured i
 became of its network so far, and the task's metric, by its name, on the way through the step.
 
 control is the same shape trained from scratch, where `prune` was asked for one. search is what a
-step tried to meet its limits (`edgecv.stages.quantize.search`). made_up, where it is there, says
+step tried to meet its limits (`edgecv.methods.quantize.search`). made_up, where it is there, says
 that the images of parity were no photographs. agreement is the
 share of the test images whose best class is that of the fp32 reference on the same engine;
 expected_drop, where there are no labels, what that costs as fp32 sees it (`edgecv.limits`). limits

@@ -43,7 +43,7 @@ def to_onnx(
     Raises ModelError and UnsupportedError as `script.load` and `program.load`, and where it fails
     on the inputs, cannot be exported or answers otherwise as .onnx.
     """
-    from edgecv.stages.export.onnx import export_onnx
+    from edgecv.methods.export.onnx import export_onnx
 
     where = path.name
     if kinds.kind(path) == "program":

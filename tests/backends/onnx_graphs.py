@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from edgecv.graph import Graph
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import Grid
 
 LAYERS = 4  # three convolutions and one dense layer

@@ -36,8 +36,8 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.methods.binary.constants_for_export import frozen, one_bit  # noqa: E402
 from edgecv.methods.binary.replacing import binarize  # noqa: E402
 from edgecv.methods.binary.selection import choose  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx, load_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx, load_onnx  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks  # noqa: E402
 from tests.methods.qat.nets import settled  # noqa: E402

@@ -16,7 +16,7 @@ from edgecv.backends.c import reference
 from edgecv.backends.c.compile import compile as to_c
 from edgecv.backends.c.read import read
 from edgecv.backends.c.run import Session, probe
-from edgecv.stages.export.onnx import load_onnx
+from edgecv.methods.export.onnx import load_onnx
 from edgecv.target import load
 
 RNG = np.random.default_rng(5)

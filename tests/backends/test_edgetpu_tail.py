@@ -18,10 +18,10 @@ from edgecv.backends.tflite.run import COMPUTE
 from edgecv.errors import UnsupportedError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
-from edgecv.stages.export.tflite import export_tflite
-from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+from edgecv.methods.export.tflite import export_tflite
+from edgecv.methods.quantize.tflite_int8 import quantize_tflite
 from tests.backends.tflite_graphs import images
-from tests.stages.test_tflite_int8 import logits, sqnr_db
+from tests.methods.quantize.test_tflite_int8 import logits, sqnr_db
 
 CORAL = target.load("coral-usb")
 _ROOM = tempfile.TemporaryDirectory(prefix="edgecv-test-tail-")

@@ -16,8 +16,8 @@ from edgecv.backends import compile_module, facts, run_module  # noqa: E402
 from edgecv.backends.onnxruntime.tables import looked_up  # noqa: E402
 from edgecv.binary import library  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
 
 TABLES = facts("onnxruntime").tables
@@ -169,7 +169,7 @@ def test_what_has_no_such_activation_keeps_its_bytes(tmp_path: Path) -> None:
 
 def test_a_layer_kept_float_keeps_its_activation_float(tmp_path: Path) -> None:
     graph, _ = made(Net(nn.SiLU()), tmp_path)
-    from edgecv.stages.quantize.options import Options
+    from edgecv.methods.quantize.options import Options
 
     first = onnx.load(str(graph.path)).graph.node[0].name
     kept = quantize_onnx(

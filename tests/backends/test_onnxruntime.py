@@ -249,7 +249,7 @@ def one_bit_graph(folder: Path) -> Graph:
 
     from edgecv.methods.binary.constants_for_export import frozen, one_bit
     from edgecv.methods.binary.modules import OneBit
-    from edgecv.stages.export.onnx import export_onnx
+    from edgecv.methods.export.onnx import export_onnx
 
     torch.manual_seed(0)
     layers = [OneBit(nn.Conv2d(16, 16, 3, padding=1), shortcut=False) for _ in range(2)]

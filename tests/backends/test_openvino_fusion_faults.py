@@ -17,8 +17,8 @@ from edgecv.diagnosis.parity.openvino_network import OpenVinoForm  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
 from edgecv.graphs.openvino.layers import BETWEEN  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.runtime.fidelity import Energy  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.target import Target  # noqa: E402
 from tests.backends import onnx_graphs as graphs  # noqa: E402
 

@@ -18,8 +18,8 @@ from edgecv.backends.openvino.run import Session  # noqa: E402
 from edgecv.benchmark.machine import cpu_features  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.runtime.spec import TensorSpec  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid, Target  # noqa: E402
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")

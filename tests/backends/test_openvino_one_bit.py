@@ -23,7 +23,7 @@ from edgecv.errors import DataError  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
 from edgecv.methods.binary.constants_for_export import frozen  # noqa: E402
 from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.target import Target  # noqa: E402
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from edgecv.backends import compile_module, facts, run_module
 from edgecv.bundling.precision import check_precision, float_layers
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import load
 from tests.networks import SIZE, conv, images, seeded
 

@@ -19,8 +19,8 @@ from edgecv.backends.tflite.pools import padded_pools  # noqa: E402
 from edgecv.backends.tflite.run import Session  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.tflite import flatbuffer  # noqa: E402
-from edgecv.stages.export.tflite import export_tflite  # noqa: E402
-from edgecv.stages.quantize.tflite_int8 import quantize_tflite  # noqa: E402
+from edgecv.methods.export.tflite import export_tflite  # noqa: E402
+from edgecv.methods.quantize.tflite_int8 import quantize_tflite  # noqa: E402
 from edgecv.target import load  # noqa: E402
 from tests.backends.tflite_graphs import GRID, images  # noqa: E402
 

@@ -17,8 +17,8 @@ from edgecv.backends.onnxruntime.averages import averaged  # noqa: E402
 from edgecv.backends.onnxruntime.profile import ONES  # noqa: E402
 from edgecv.backends.onnxruntime.slices import unsliced  # noqa: E402
 from edgecv.backends.onnxruntime.softmax import flattened  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
 from tests.backends.test_lookup import answers, compiled, images  # noqa: E402
 

@@ -12,8 +12,8 @@ import onnx  # noqa: E402
 from torch import nn  # noqa: E402
 
 from edgecv.backends.onnxruntime.stem import rearranged  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import load  # noqa: E402
 from tests.backends.test_lookup import answers, compiled, images  # noqa: E402
 

@@ -12,7 +12,7 @@ from edgecv.backends.tensorrt.compile import compile
 from edgecv.backends.tensorrt.run import Cuda, Session, count_layers, probe, profiled_layers
 from edgecv.errors import EngineError, NoCudaDevice, TargetError, UnsupportedError
 from edgecv.graph import Graph
-from edgecv.stages.export.onnx import export_onnx
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.target import Grid, Target
 from tests.backends import onnx_graphs as graphs
 

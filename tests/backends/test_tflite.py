@@ -20,8 +20,8 @@ from edgecv.backends.tflite.profiler import Event
 from edgecv.backends.tflite.run import COMPUTE, Session, probe
 from edgecv.errors import DataError, EngineError, ModelError, UnsupportedError
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.methods.quantize._tflite_measured import measure_tflite
 from edgecv.runtime.spec import Layer, Profile
-from edgecv.stages.quantize._tflite_measured import measure_tflite
 from tests.backends.tflite_graphs import float_graph, images, int8_graph, torch_logits
 from tests.calls import calls
 

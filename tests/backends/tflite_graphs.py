@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from edgecv.graph import Graph
-from edgecv.stages.export.tflite import export_tflite
-from edgecv.stages.quantize.tflite_int8 import quantize_tflite
+from edgecv.methods.export.tflite import export_tflite
+from edgecv.methods.quantize.tflite_int8 import quantize_tflite
 from edgecv.target import Grid
 
 GRID = Grid(activations="int8")

@@ -22,13 +22,13 @@ from edgecv.benchmark.profile import HEAD, RIGHT, profile, rows, summary
 from edgecv.errors import BundleError
 from edgecv.graph import Graph
 from edgecv.graphs.tflite import flatbuffer
+from edgecv.methods.export._tflite_names import copy_names, name_weights
+from edgecv.methods.export.onnx import export_onnx
+from edgecv.methods.export.tflite import export_tflite
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
+from edgecv.methods.quantize.tflite_int8 import quantize_tflite
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export._tflite_names import copy_names, name_weights
-from edgecv.stages.export.onnx import export_onnx
-from edgecv.stages.export.tflite import export_tflite
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-from edgecv.stages.quantize.tflite_int8 import quantize_tflite
 from edgecv.target import Grid, Target
 from edgecv.text_table import lines
 

@@ -17,8 +17,8 @@ from edgecv.binary.float_fallback import plain  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
 from edgecv.methods.binary.constants_for_export import frozen  # noqa: E402
 from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.qat.nets import settled  # noqa: E402
 

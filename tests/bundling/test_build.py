@@ -18,10 +18,10 @@ from edgecv.bundling.inference import graph_outputs  # noqa: E402
 from edgecv.context import Context  # noqa: E402
 from edgecv.errors import BundleError, ParityError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.runtime.archive import read_bundle  # noqa: E402
 from edgecv.runtime.verify import verify  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -16,10 +16,10 @@ from edgecv import fidelity, target
 from edgecv.backends import compile_module, run_module
 from edgecv.bundling.parity import _as_near, bundle_parity, lost
 from edgecv.errors import ParityError
+from edgecv.methods.export.onnx import export_onnx, load_onnx
+from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 from edgecv.runtime.fidelity import compare
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export.onnx import export_onnx, load_onnx
-from edgecv.stages.quantize.onnx_qdq import quantize_onnx
 from edgecv.target import Grid
 from tests import networks as nets
 

@@ -15,11 +15,11 @@ from edgecv import fidelity
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.data.images import Images
 from edgecv.errors import UnsupportedError
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.report import saliency, surgery
 from edgecv.report.folder import Run, load
 from edgecv.report.saliency import OnnxCam, agreement, open_cam, upsampled
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export.onnx import export_onnx
 
 SIZE = (20, 24)
 PREPROCESS = Preprocess(SIZE, 3, (127.0,), (64.0,), crop_pct=1.0)

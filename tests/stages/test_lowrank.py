@@ -118,7 +118,7 @@ def test_another_process_computes_and_exports_the_same_bits(tmp_path: Path) -> N
     code = (
         "import sys, torch; from pathlib import Path\n"
         "sys.modules['scipy'] = None  # what chose the ranks is not needed\n"
-        "from edgecv.model import Model; from edgecv.stages.export.onnx import export_onnx\n"
+        "from edgecv.model import Model; from edgecv.methods.export.onnx import export_onnx\n"
         "from safetensors.torch import load_file, save_file\n"
         "torch.set_num_threads(1); out = Path(sys.argv[1]); _, net = Model.load(out)\n"
         "x = load_file(out / 'x.safetensors')['x']\n"
@@ -129,7 +129,7 @@ def test_another_process_computes_and_exports_the_same_bits(tmp_path: Path) -> N
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, check=True)
     torch.set_num_threads(1)
     assert torch.equal(load_file(tmp_path / "y.safetensors")["y"], module(X))
-    from edgecv.stages.export.onnx import export_onnx
+    from edgecv.methods.export.onnx import export_onnx
 
     here = export_onnx(module, X[:1], tmp_path / "here")
     assert here.path.read_bytes() == (tmp_path / "there" / "model.onnx").read_bytes()

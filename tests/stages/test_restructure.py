@@ -18,8 +18,8 @@ from edgecv.backends.onnxruntime.run import Session  # noqa: E402
 from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import RecipeError, StageError, UnsupportedError  # noqa: E402
 from edgecv.macs import macs, parameters  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.model import Model  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.restructure import Restructure  # noqa: E402
 from tests import networks as nets  # noqa: E402

@@ -15,12 +15,12 @@ torch = pytest.importorskip("torch")
 from edgecv.context import Context  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import DataError, RecipeError, UnsupportedError  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.methods.restructuring.activations import places  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
 from edgecv.quick_export import Request, export  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 from edgecv.stages.restructure import Restructure  # noqa: E402
 
 SIDE, COUNT = 32, 24

@@ -15,8 +15,8 @@ from edgecv import installation, zoo
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.edits import replay
 from edgecv.errors import MissingExtraError, ModelError
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.pruning import groups
-from edgecv.stages.export.onnx import export_onnx
 from edgecv.zoo import blocks, efficientnet_lite, igc
 
 

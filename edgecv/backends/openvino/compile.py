@@ -29,7 +29,7 @@ from edgecv.target import Target
 def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     """Write out/model.xml and out/model.bin, after loading them once.
 
-    A user's IR stays as it came in (`edgecv.stages.export.openvino_file`).
+    A user's IR stays as it came in (`edgecv.methods.export.openvino_file`).
     Raises UnsupportedError (neither ONNX nor IR), MissingExtraError, EngineError.
     """
     if graph.format not in ("onnx", "openvino"):

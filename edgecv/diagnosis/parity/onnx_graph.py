@@ -182,7 +182,7 @@ class OnnxGraph:
 
     def _clip(self, root: str) -> tuple[float, float] | None:
         """What the low end of a grid clips: a ReLU, or what is flat of an activation that follows
-        (`stages/quantize/onnx_tables.py`)."""
+        (`methods/quantize/onnx_tables.py`)."""
         grid = self.grids.get(root)
         if grid is not None:
             return (0.0, np.inf) if grid.zero_point == grid.low else None

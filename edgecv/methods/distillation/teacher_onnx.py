@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.pins import Pins
+from edgecv.methods.export.onnx import load_onnx
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export.onnx import load_onnx
 
 
 def load(path: Path, preprocess: Preprocess) -> tuple[nn.Module, Preprocess]:

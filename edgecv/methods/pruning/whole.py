@@ -15,7 +15,7 @@ from torch import nn
 from edgecv.context import Context
 from edgecv.errors import BudgetError, MissingExtraError
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob
-from edgecv.stages.quantize.options import Options
+from edgecv.methods.quantize.options import Options
 from edgecv.target import Target
 
 QUICK, SAMPLES = Options(calibration="minmax", rounding="nearest", bias_correction=False), 32
@@ -57,9 +57,9 @@ class Whole:
 
     def _packed(self, module: nn.Module) -> Path:
         from edgecv.graph import Graph
+        from edgecv.methods.quantize.quantizer import Quantizer
         from edgecv.model import Model
         from edgecv.stages.export import Export
-        from edgecv.stages.quantize.quantizer import Quantizer
 
         self._count += 1
         kinds = ("float", "int8", "bundle")

@@ -5,7 +5,8 @@
 Exporters rename, fuse, fold and transpose, and keep no names of ours. A tensor is recognised by
 what it holds: one image goes through both, and the tensor that holds the same numbers in any order
 as the network did where a quantizer sits is that quantizer's. A weight is recognised as in
-`edgecv.stages.export._tflite_names`: each output channel is a multiple k of a layer's own, and then
+`edgecv.methods.export._tflite_names`: each output channel is a multiple k of a layer's own, and
+then
 
     w' = k ŵ = k s q,   so its scale is |k| s and its integers are q, or −q where k < 0
 

@@ -32,8 +32,8 @@ from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.names import layer_name
 from edgecv.layer_selection import named
 from edgecv.methods.distillation.relevance import probabilities, weights
+from edgecv.methods.quantize.onnx_fused import tail
 from edgecv.methods.restructuring import Activation
-from edgecv.stages.quantize.onnx_fused import tail
 
 # What each takes the place of; nothing is replaced by what costs as much.
 REPLACES: dict[str, tuple[str, ...]] = {

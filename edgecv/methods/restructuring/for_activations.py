@@ -51,7 +51,7 @@ def cheaper(source: Any, choice: Choice, context: Context) -> None:
     """
     import onnx
 
-    from edgecv.stages.export.onnx import write_clean
+    from edgecv.methods.export.onnx import write_clean
 
     with tempfile.TemporaryDirectory(prefix="edgecv-activations-") as room:
         graph = _graph(source, context, Path(room))
@@ -75,7 +75,7 @@ def cheaper(source: Any, choice: Choice, context: Context) -> None:
 
 
 def _graph(source: Any, context: Context, room: Path) -> Graph:
-    from edgecv.stages.export.onnx import export_onnx, load_onnx
+    from edgecv.methods.export.onnx import export_onnx, load_onnx
 
     if isinstance(source, Path):
         graph = load_onnx(source, room / "float")

@@ -54,10 +54,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     from edgecv import target
     from edgecv.bundling import build
     from edgecv.data.images import Images
+    from edgecv.methods.export.onnx import export_onnx
+    from edgecv.methods.quantize.onnx_qdq import quantize_onnx
+    from edgecv.methods.quantize.tflite_int8 import quantize_tflite
     from edgecv.model import Model
-    from edgecv.stages.export.onnx import export_onnx
-    from edgecv.stages.quantize.onnx_qdq import quantize_onnx
-    from edgecv.stages.quantize.tflite_int8 import quantize_tflite
     from tests.backends import tflite_graphs as nets
 
     root = tmp_path_factory.mktemp("parity")

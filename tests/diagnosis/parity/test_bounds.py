@@ -14,10 +14,10 @@ from edgecv.backends import compile_module, run_module
 from edgecv.bundling.parity import bundle_parity, lost
 from edgecv.errors import ParityError
 from edgecv.graphs.onnx.bounded import bounded
+from edgecv.methods.export._proof import NEAR, _far
+from edgecv.methods.export.onnx import load_onnx
 from edgecv.runtime.fidelity import compare
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.stages.export._proof import NEAR, _far
-from edgecv.stages.export.onnx import load_onnx
 
 RNG = np.random.default_rng(0)
 TINY = RNG.uniform(0, 1e-6, (8, 1, 6, 6))  # a detector's map on images of nothing

@@ -193,7 +193,7 @@ def test_nothing_to_compare_with_is_bad_input(made: Made) -> None:
 
 def test_another_network_is_bad_input(made: Made, climb: Callable, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    from edgecv.stages.export.onnx import export_onnx
+    from edgecv.methods.export.onnx import export_onnx
     from tests import networks as nets
 
     other = nets.seeded(nets.PRUNABLE["residual"]).eval()

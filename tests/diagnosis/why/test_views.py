@@ -19,7 +19,7 @@ from edgecv.diagnosis.why.onnx_view import OnnxView
 from edgecv.graph import Graph
 from edgecv.measuring.product import Product, widened
 from edgecv.measuring.single_layer_graphs import onnx_twin, trial
-from edgecv.stages.export.onnx import export_onnx
+from edgecv.methods.export.onnx import export_onnx
 from edgecv.target import load
 
 SIZE = 16

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.graphs.onnx.draft import attributes
-from edgecv.stages.export._proof import learn_shapes
+from edgecv.methods.export._proof import learn_shapes
 
 RNG = np.random.default_rng(3)
 

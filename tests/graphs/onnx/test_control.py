@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgecv.stages.export.onnx import load_onnx
-from tests.stages.test_onnx_entry import answer, normal, save
+from edgecv.methods.export.onnx import load_onnx
+from tests.methods.export.test_onnx_entry import answer, normal, save
 
 SHAPE = (1, 3, 8, 8)
 FLOAT, BOOL, INT = TensorProto.FLOAT, TensorProto.BOOL, TensorProto.INT64

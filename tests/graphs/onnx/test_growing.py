@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.pins import Pins
-from edgecv.stages.export.onnx import load_onnx
+from edgecv.methods.export.onnx import load_onnx
 
 RNG = np.random.default_rng(0)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from edgecv.graphs.onnx import metadata  # noqa: E402
-from edgecv.stages.export.onnx import load_onnx  # noqa: E402
+from edgecv.methods.export.onnx import load_onnx  # noqa: E402
 
 ULTRALYTICS = {
     "description": "Ultralytics YOLOv8n model trained on spots", "task": "detect", "stride": "32",

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 
 from benchmarks.opset_nets import FAMILIES, SHAPE, make
 from edgecv.errors import ModelError
-from edgecv.stages.export.onnx import load_onnx
-from tests.stages.test_onnx_entry import answer
+from edgecv.methods.export.onnx import load_onnx
+from tests.methods.export.test_onnx_entry import answer
 
 PIXELS = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
 TURNS = (7, 9, 10, 11, 12, 17, 22, 26)

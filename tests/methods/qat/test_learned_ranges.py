@@ -23,10 +23,10 @@ from edgecv.methods.qat import values  # noqa: E402
 from edgecv.methods.qat.attach import of, rounded  # noqa: E402
 from edgecv.methods.qat.biases import settle  # noqa: E402
 from edgecv.methods.qat.initialisation import prepare  # noqa: E402
+from edgecv.methods.quantize.vnni_saturation import neighbours, saturating  # noqa: E402
 from edgecv.model import Model  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
-from edgecv.stages.quantize.vnni_saturation import neighbours, saturating  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.qat.nets import Spelled, settled  # noqa: E402
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 from edgecv.errors import RecipeError, UnsupportedError  # noqa: E402
 from edgecv.graphs.onnx.epilogues import epilogues  # noqa: E402
 from edgecv.methods.distillation.unlabelled import Plan, blocks, distilled  # noqa: E402
+from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.methods.restructuring.activations import (  # noqa: E402
     Answers,
     chosen,
@@ -25,7 +26,6 @@ from edgecv.methods.restructuring.activations import (  # noqa: E402
 from edgecv.methods.restructuring.harms import harms  # noqa: E402
 from edgecv.methods.restructuring.matching import matches  # noqa: E402
 from edgecv.methods.restructuring.refitting import refitted  # noqa: E402
-from edgecv.stages.export.onnx import export_onnx  # noqa: E402
 
 SIDE = 64
 
