@@ -93,7 +93,7 @@ READS: dict[str, Callable[[Tensor], Tensor]] = {
 def test_a_forward_that_reads_values_is_refused_at_its_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nets:mine.*reads the values of an image") as e:
         export_onnx(Net(READS[name]), EXAMPLE, tmp_path, where="nets:mine")
-    assert "test_export_forward.py:" in str(e.value)
+    assert "test_forward.py:" in str(e.value)
 
 
 def test_constants_and_parameters_may_be_read() -> None:

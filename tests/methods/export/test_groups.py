@@ -43,7 +43,7 @@ def floats(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Graph]:
 
     @cache
     def made(form: str) -> Graph:
-        road = import_module(f"edgecv.stages.export.{form}")
+        road = import_module(f"edgecv.methods.export.{form}")
         example = torch.zeros(1, 3, SIZE, SIZE)
         network = seeded(Detector).eval()
         found: Graph = getattr(road, f"export_{form}")(

@@ -100,7 +100,7 @@ def test_another_hardswish_can_be_put_into_what_was_written(tmp_path: Path) -> N
 
 def test_the_bytes_are_the_same_in_another_process_and_name_no_place(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from test_export_onnx import *\n"
+        "import sys; from pathlib import Path; from test_onnx import *\n"
         "export_onnx(Net(), EXAMPLE, Path(sys.argv[1]))"
     )
     path = os.pathsep.join([str(Path(__file__).parent), str(ROOT), *sys.path])
