@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test fast check format docs clean
+.PHONY: demo test fast check format docs sbom clean
 
 demo: $(INSTALLED)  ## train, compress, compile and measure the quickstart recipe
 	$(BIN)/edgecv run recipes/quickstart.yaml
@@ -28,6 +28,13 @@ docs: $(INSTALLED)  ## the generated pages, then the site: site/index.html
 	$(BIN)/python scripts/make_docs.py
 	$(BIN)/python scripts/make_keys.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# Its own environment: what writes the list is not on it.
+sbom: $(INSTALLED)  ## dist/edgecv.cdx.json: what is installed here, CycloneDX
+	$(PYTHON) -m venv build/sbom
+	build/sbom/bin/python -m pip install --quiet --disable-pip-version-check cyclonedx-bom==7.5.0
+	mkdir -p dist
+	build/sbom/bin/cyclonedx-py environment $(VENV) --pyproject pyproject.toml --output-reproducible -o dist/edgecv.cdx.json
 
 clean:
 	rm -rf $(VENV) runs build dist site

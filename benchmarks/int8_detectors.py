@@ -53,7 +53,7 @@ OURS: dict[str, tuple[str, ...]] = {
     "edgecv": (),
     "edgecv-drop": ("--accuracy-drop", "1.0"),
     "edgecv-hardswish": ("--activations", "hardswish"),
-    "edgecv-hardswish-share": ("--activations", "hardswish", "--activations-share", "0.8"),
+    "edgecv-hardswish-share": ("--activations", "hardswish", "--activations-share", "0.75"),
     "edgecv-relu": ("--activations", "relu"),
 }
 ENGINE_OF = {"cpu": "onnxruntime", "openvino": "openvino", "tflite": "tflite", "edgetpu": "edgetpu"}
