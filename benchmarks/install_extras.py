@@ -4,7 +4,7 @@
 
 Each wheel with each extra goes into an empty environment, in turn, with the versions of
 constraints.txt and whatever package index pip is set to (so that seconds are this machine's and
-this index's), and `edgecv --version` and `edgecv info` run there. Writes
+this index's), and `edgecv --version` and `edgecv doctor` run there. Writes
 results/install_extras.{json,md}.
 """
 
@@ -54,7 +54,7 @@ def installed(wheel: Path, extra: str) -> dict[str, Any]:
         }
         if done.returncode:
             return found | {"error": done.stderr.strip().splitlines()[-1][:300]}
-        for words in (["--version"], ["info"]):
+        for words in (["--version"], ["doctor"]):
             ran = subprocess.run([f"{room}/bin/edgecv", *words], cwd=room, capture_output=True,
                                  text=True, check=False)  # fmt: skip
             if ran.returncode:
