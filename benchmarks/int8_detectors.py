@@ -7,7 +7,7 @@ FILE: .onnx detectors with a name of `detection_map.PREPARED`. DIR of --set has 
 labels/ and data.yaml: pictures of even place (by name) calibrate and, where labels are asked for,
 choose; those of odd place judge. Every quantizer is given the file as it is and edgecv's fp32
 export for its engine (`int8_rivals.py`), and every result is judged by the same code
-(`edgecv.task_score`, pycocotools' mAP).
+(`edgecv.bundling.task_score`, pycocotools' mAP).
 
 Each row is made and judged in a process of its own with a time limit, and kept in DIR of --work as
 soon as it is known: the next call goes on from there (--again: what --only names is made anew, the

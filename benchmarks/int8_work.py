@@ -22,13 +22,13 @@ import record  # noqa: F401  (it puts the checkout's edgecv on the path)
 
 from edgecv import tasks
 from edgecv.backends import Session, run_module
+from edgecv.bundling.task_score import judge
 from edgecv.data import materialise
 from edgecv.data.images import Images
 from edgecv.graphs.openvino.files import cleaned, wishing_bf16
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.samples import Feeds
-from edgecv.task_score import judge
 from edgecv.tasks.base import Task
 
 MAIN = {"onnxruntime": "model.onnx", "openvino": "model.xml", "tflite": "model.tflite"}

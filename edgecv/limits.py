@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
+from edgecv import tasks
 from edgecv.errors import RecipeError
 
 if TYPE_CHECKING:  # the command line reads this module at every start
@@ -173,3 +174,13 @@ def sentence(verdict: Mapping[str, Any]) -> str:
 
 def _shown(value: float | None) -> str:
     return "not known" if value is None else f"{value:.3g}"
+
+
+def unknown_drop(task: str, where: str, option: str) -> RecipeError:
+    """A limit on what a task's metric may lose, without labels to measure it by.
+
+    option: where labelled images would be named
+    """
+    points = tasks.task(task).points
+    return RecipeError(where, f"what {task} loses of its {points} is not known without labels",
+                       f"{option} with labels, or limit sqnr_db, latency or size")  # fmt: skip

@@ -29,14 +29,15 @@ from edgecv.bundling.inference import (
     saturated_here,
     session_outputs,
 )
+from edgecv.bundling.inferred_task import inferred
 from edgecv.bundling.parity import bundle_parity
 from edgecv.bundling.precision import check_precision, float_layers, meant_in_float
 from edgecv.bundling.remarks import doubts, guesses, losses
+from edgecv.bundling.task_score import graph_task, judge
 from edgecv.child import serve
 from edgecv.data.images import Images
 from edgecv.errors import MissingExtraError, NoCudaDevice, ParityError
 from edgecv.graph import Graph
-from edgecv.inferred_task import inferred
 from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import PackJob
 from edgecv.reading_graph import FOLDER as READING
@@ -47,7 +48,6 @@ from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import image_of
 from edgecv.samples import adapted
 from edgecv.target import Target
-from edgecv.task_score import graph_task, judge
 from edgecv.tasks.base import Task
 from edgecv.tasks.classification import ClassificationTask, scores_of
 
@@ -173,7 +173,7 @@ def _served(
     """Whether answers serve the task as float's do, where the graph was judged by that."""
     if not graph.facts.get("fidelity", {}).get("good"):
         return None
-    from edgecv.task_fidelity import FAITHFUL, TaskFidelity
+    from edgecv.bundling.task_fidelity import FAITHFUL, TaskFidelity
 
     def served(reference: Answers, own: Answers) -> bool:
         task = _task(job, graph, own)

@@ -26,13 +26,13 @@ from edgecv.bundling.inference import (
     saturated_here,
     session_answers,
 )
+from edgecv.bundling.steadiness import explained
 from edgecv.errors import NotFiniteError, ParityError
 from edgecv.fidelity import Parity, Tolerance
 from edgecv.graph import Graph
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.samples import Feeds, Given
-from edgecv.steadiness import explained
 from edgecv.target import Target
 
 # Other rounding costs a network of integers some decibels against float: told beyond TOLD_DB, an

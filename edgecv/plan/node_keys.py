@@ -36,7 +36,7 @@ def stage_key(
 def made_by(model: ModelSource) -> tuple[str, ...]:
     """Modules of ours that make the network a recipe names."""
     if model.is_graph:
-        made = ("edgecv.torchfiles.convert",) if model.kind in TORCH else ()
+        made = ("edgecv.methods.export.torch_program",) if model.kind in TORCH else ()
         return (loader(model.format), *made)
     if model.kind == "folder":
         return edit_modules(Path(model.name))

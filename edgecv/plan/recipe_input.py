@@ -14,6 +14,7 @@ from edgecv import data as datasets
 from edgecv import model_input, pixel_units, tasks
 from edgecv.errors import DataError, ModelError, RecipeError, one_line
 from edgecv.graph_files import FILES
+from edgecv.limits import unknown_drop
 from edgecv.model_source import ModelSource, is_file
 from edgecv.plan.recipe_data import Data
 from edgecv.plan.recipe_flow import Step
@@ -157,16 +158,6 @@ def _check_task(task: str, data: Data, steps: Sequence[Step], where: Where) -> N
         limited = isinstance(step.stage, Limited) and step.stage.limits.accuracy_drop is not None
         if limited and not labelled(data.test):
             raise unknown_drop(task, where("stages", i, word, "accuracy_drop"), "data.test")
-
-
-def unknown_drop(task: str, where: str, option: str) -> RecipeError:
-    """A limit on what a task's metric may lose, without labels to measure it by.
-
-    option: where labelled images would be named
-    """
-    points = tasks.task(task).points
-    return RecipeError(where, f"what {task} loses of its {points} is not known without labels",
-                       f"{option} with labels, or limit sqnr_db, latency or size")  # fmt: skip
 
 
 def _check_input(data: Data, model: ModelSource, known: dict[str, Any], where: Where) -> None:

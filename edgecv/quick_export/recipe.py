@@ -17,6 +17,7 @@ from edgecv import (
 )
 from edgecv.errors import DataError, RecipeError
 from edgecv.graph_files import is_pinned
+from edgecv.limits import unknown_drop
 from edgecv.model_source import ModelSource, source_of
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.recipe_data import Bench
@@ -24,7 +25,6 @@ from edgecv.plan.recipe_flow import Step, comes_as, offers, suits, takes
 from edgecv.plan.recipe_input import (
     check_decode,
     labelled,
-    unknown_drop,
     with_tables,
 )
 from edgecv.quick_export.images import data_of, labels_of

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import child, task_score
+from edgecv import child
+from edgecv.bundling import task_score
 from edgecv.data.annotations import Boxes, Maps
 from edgecv.data.images import Images
 from edgecv.errors import DataError, EdgecvError

@@ -247,7 +247,7 @@ def _check_drop(source: Any, limits: Any, context: Context) -> None:
     do not tell what another task than classification loses."""
     from edgecv import tasks
     from edgecv.errors import RecipeError
-    from edgecv.plan.recipe_input import unknown_drop
+    from edgecv.limits import unknown_drop
     from edgecv.runtime.fidelity import kinds
 
     if limits.accuracy_drop is None:

@@ -25,6 +25,7 @@ NAMED = {
     "methods/qat/for_*.py": "tensors of a format, by its reference engine",
     "reading_graph.py": "puts nodes of that format behind a network",
     "methods/restructuring/activations.py": "changes such files, run by its reference engine",
+    "methods/restructuring/harms.py": "runs such a file by its reference engine, once for all",
     "methods/restructuring/matching.py": "asks its reference engine what tensors hold",
     "methods/restructuring/refitting.py": "fits such files to what its reference engine gives",
     "report/saliency.py": "gradients of a format, by its reference engine",

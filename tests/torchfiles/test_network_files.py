@@ -19,10 +19,10 @@ from torch import Tensor
 
 from edgecv.backends.onnxruntime.run import Session
 from edgecv.errors import EdgecvError, ModelError, RecipeError, UnsupportedError
+from edgecv.methods.export.torch_program import to_onnx
 from edgecv.model_source import source_of
 from edgecv.outputs import outputs_of
 from edgecv.torchfiles import program, script
-from edgecv.torchfiles.convert import to_onnx
 from edgecv.torchfiles.kinds import kind
 from tests.torchfiles.files import Net, cut, saved, state
 

@@ -185,7 +185,7 @@ def _unsteadiness(
     first: Run, taken: Taken, images: list[Feed], answers: list[list[np.ndarray]]
 ) -> float:
     """How far the original's answers move where its inputs are a millionth larger
-    (`edgecv.steadiness`)."""
+    (`edgecv.bundling.steadiness`)."""
     more = np.float32(1 + 1e-6)
     moved = [{k: v * more if v.dtype == "f4" else v for k, v in x.items()} for x in images]
     return max(

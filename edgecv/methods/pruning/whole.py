@@ -57,9 +57,9 @@ class Whole:
 
     def _packed(self, module: nn.Module) -> Path:
         from edgecv.graph import Graph
+        from edgecv.methods.export.network import export_network
         from edgecv.methods.quantize.quantizer import Quantizer
         from edgecv.model import Model
-        from edgecv.stages.export import Export
 
         self._count += 1
         kinds = ("float", "int8", "bundle")
@@ -67,7 +67,7 @@ class Whole:
         for folder in (graph, quantized, out):
             folder.mkdir()
         context = replace(self.context, out=graph, target=self.target)
-        Export().run((Model("pruned"), module), context)
+        export_network((Model("pruned"), module), context)
         if self.integer:
             source = Graph.load(graph)
             Quantizer(source, context, SAMPLES, judged=1).make(QUICK, quantized, tell=False)

@@ -15,6 +15,7 @@ import numpy as np
 
 from edgecv import tasks
 from edgecv.bundling.inference import graph_outputs
+from edgecv.bundling.task_score import judge_graph
 from edgecv.context import Context
 from edgecv.fidelity import Parity
 from edgecv.graph import Graph
@@ -23,7 +24,6 @@ from edgecv.measuring.facts import BundleFacts
 from edgecv.measuring.jobs import TRIAL_PLAN, MeasureJob, PackJob, ProfileJob
 from edgecv.methods.quantize.options import Options
 from edgecv.runtime.archive import read_bundle
-from edgecv.task_score import judge_graph
 
 ALPHA = 0.05  # of each end of an interval, as `edgecv gate` judges
 

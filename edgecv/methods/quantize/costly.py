@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from edgecv.bundling.task_fidelity import TaskFidelity, stacked
 from edgecv.diagnosis.parity.layers import Layer, Sample
 from edgecv.diagnosis.parity.matching import Pair
 from edgecv.graph import Graph
 from edgecv.methods.quantize.harm import Harm, Known, Progress, blamed_names, forms, paired, runs
 from edgecv.methods.quantize.mixed import Problem
-from edgecv.task_fidelity import TaskFidelity, stacked
 
 FEW = 6  # images that each layer is judged on
 LEAST = 0.02  # of the metric: a layer that loses less is left alone

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.backends import facts
+from edgecv.bundling.task_fidelity import TaskFidelity
 from edgecv.errors import missing
 from edgecv.graph import Graph
 from edgecv.graphs.onnx import attention
@@ -22,7 +23,6 @@ from edgecv.methods.quantize.sensitivity import Progress
 from edgecv.runtime.fidelity import kinds
 from edgecv.samples import CalibrationData
 from edgecv.target import Target
-from edgecv.task_fidelity import TaskFidelity
 
 
 def quantize(

@@ -24,6 +24,8 @@ from edgecv.bundling.inference import (
     seen,
 )
 from edgecv.bundling.inference import judged as judged_images
+from edgecv.bundling.steadiness import explained
+from edgecv.bundling.task_fidelity import FAITHFUL, TaskFidelity
 from edgecv.context import Context
 from edgecv.diagnosis.parity.layers import Sample
 from edgecv.errors import ModelError, ParityError, UnsupportedError
@@ -40,8 +42,6 @@ from edgecv.methods.quantize.roads import road
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
 from edgecv.samples import Feeds, calibration_data
-from edgecv.steadiness import explained
-from edgecv.task_fidelity import FAITHFUL, TaskFidelity
 
 log = logging.getLogger(__name__)
 

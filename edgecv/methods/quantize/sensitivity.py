@@ -4,7 +4,7 @@
 
 Of several outputs (or quantities side by side in one) it is the sum of theirs, each against its own
 signal as SQNR has it (`edgecv.runtime.fidelity`): what only one of them reads counts as well. Where
-the task can be asked, it is what its metric loses against float (`edgecv.task_fidelity`).
+the task can be asked, it is what its metric loses against float (`edgecv.bundling.task_fidelity`).
 
 One thing is a layer's weights or an activation. Everything else stays float, so a noise is a
 thing's own; they add up to the whole graph's, roughly. The steps are those of the quantized graph,
@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.bundling.task_fidelity import TaskFidelity
 from edgecv.graphs.onnx.constants import axis_of, dequantized
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import WEIGHTED
@@ -26,7 +27,6 @@ from edgecv.graphs.onnx.names import layer_name
 from edgecv.methods.quantize.mixed import Problem
 from edgecv.runtime.fidelity import compare_all
 from edgecv.samples import CalibrationData
-from edgecv.task_fidelity import TaskFidelity
 
 THROUGH = ("Relu", "Clip", "Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity")
 Progress = Callable[[int, int], None]

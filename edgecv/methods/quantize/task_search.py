@@ -2,7 +2,7 @@
 without labels, and what judges are the labelled test images.
 
     1  every way of choosing ranges, of the best one without bias correction too: ranked by the
-       task's fidelity to float (`edgecv.task_fidelity`) on images held back
+       task's fidelity to float (`edgecv.bundling.task_fidelity`) on images held back
     2  the best first, measured as a bundle: the first that meets the limits is it. What is far
        behind the best is not measured
     3  the same with what other quantizers make (NNCF, a minute), as they start

@@ -22,7 +22,7 @@ def judged(module: torch.nn.Module, images: Images, context: Context, batch: int
     import torch
 
     if not context.classifies or images.truth is not None:
-        from edgecv.task_score import judge_module
+        from edgecv.bundling.task_score import judge_module
 
         return judge_module(module, images, context)
     module.eval()
@@ -40,7 +40,8 @@ def task_of(module: torch.nn.Module, images: Images, context: Context) -> Task |
     StageError: the data has other labels than the task learns from."""
     import torch
 
-    from edgecv import task_score, tasks
+    from edgecv import tasks
+    from edgecv.bundling import task_score
 
     name = context.task or tasks.NONE
     if tasks.of_classes(name) and images.truth is None:

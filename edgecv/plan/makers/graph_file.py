@@ -54,7 +54,7 @@ def from_torch(work: Work, source: ModelSource) -> None:
     """A file of torch.jit.save or torch.export.save as an .onnx file."""
     import torch
 
-    from edgecv.torchfiles.convert import to_onnx
+    from edgecv.methods.export.torch_program import to_onnx
 
     torch.set_num_threads(work.expansion.recipe.threads)
     preprocess = work.preprocess()

@@ -77,7 +77,7 @@ def make(work: Work) -> None:
 
 def _reads(work: Work, preprocess: Preprocess, classes: int | None) -> Any:
     """How another task than classification reads what the network returns; None of a classifier."""
-    from edgecv.task_score import task_of
+    from edgecv.bundling.task_score import task_of
 
     recipe = work.expansion.recipe
     if tasks.of_classes(recipe.task):

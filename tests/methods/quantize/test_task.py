@@ -14,6 +14,7 @@ pytest.importorskip("pycocotools")
 pytest.importorskip("onnxruntime")
 from edgecv import target
 from edgecv.bundling.inference import plain_answers
+from edgecv.bundling.task_fidelity import LEAST_BOXES, LEAST_IMAGES, TaskFidelity
 from edgecv.commands.export_output import fidelity_lines
 from edgecv.context import Context
 from edgecv.data.images import Images
@@ -29,7 +30,6 @@ from edgecv.methods.quantize.options import DEFAULT, Options
 from edgecv.methods.quantize.quantizer import Quantizer
 from edgecv.methods.quantize.roads import road
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.task_fidelity import LEAST_BOXES, LEAST_IMAGES, TaskFidelity
 from tests import networks as nets
 
 SIDE, CELL, COLOURS = 32, 8, 3

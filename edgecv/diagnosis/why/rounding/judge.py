@@ -12,12 +12,12 @@ from typing import Any
 
 from edgecv import tasks
 from edgecv.bundling.inference import Answers, last_answers
+from edgecv.bundling.task_score import check_kind
 from edgecv.data.images import Images
 from edgecv.diagnosis.parity.distance import outputs
 from edgecv.runtime.archive import Contents
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.interface import own
-from edgecv.task_score import check_kind
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pycocotools")
-from edgecv import task_score
+from edgecv.bundling import task_score
 from edgecv.data.annotations import Boxes, Maps, PictureBoxes
 from edgecv.data.images import Images
 from edgecv.runtime.preprocess import Preprocess

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgecv.inferred_task import inferred
+from edgecv.bundling.inferred_task import inferred
 from edgecv.runtime.spec import TensorSpec
 
 RNG = np.random.default_rng(0)

@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from edgecv.bundling.steadiness import LEAST_DB, explained, steadiness
 from edgecv.errors import ParityError
 from edgecv.graph import Graph
 from edgecv.methods.export.onnx import export_onnx
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.steadiness import LEAST_DB, explained, steadiness
 
 TAKES = Preprocess((12, 12), 3, (127.0,), (64.0,), 1.0)
 ERROR = ParityError("net (c)", "SQNR 3 dB", "inspect it")

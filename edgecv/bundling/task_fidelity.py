@@ -19,12 +19,12 @@ import numpy as np
 
 from edgecv import tasks
 from edgecv.bundling.inference import Answers
+from edgecv.bundling.task_score import graph_task
 from edgecv.errors import EdgecvError
 from edgecv.graph import Graph
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.runtime.spec import TensorSpec, batch_of
-from edgecv.task_score import graph_task
 from edgecv.tasks.base import Task
 
 if TYPE_CHECKING:
