@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgecv import files
 from edgecv.benchmark import gate
 from edgecv.benchmark.baseline import Baseline, load
 from edgecv.errors import EdgecvError, RecipeError, StoreError
-from edgecv.plan import store
 from tests.benchmark.judged import HERE, entry, timing
 from tests.runtime.conftest import make_bundle
 
@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(StoreError, match="no space left"):
         written(path, entry("other"))
     assert path.read_bytes() == before

@@ -78,7 +78,8 @@ def test_a_run_measures_a_target_where_it_can(
     """The same job here and there, but for where the bundles are."""
     from edgecv.measuring import facts, run
     from edgecv.measuring.facts import BundleFacts
-    from edgecv.plan import makers
+    from edgecv.plan.makers import measure
+    from edgecv.plan.makers.work import Work
     from edgecv.plan.recipe import Bench
     from edgecv.target import load
 
@@ -106,7 +107,7 @@ def test_a_run_measures_a_target_where_it_can(
     monkeypatch.setattr(device, "call", lambda *a, **_: ask(*a))
     expansion = SimpleNamespace(recipe=SimpleNamespace(bench=Bench(), seed=0, threads=1))
     node = SimpleNamespace(target=target, id="measure:cpu")
-    makers._measure(makers.Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
+    measure.make(Work(expansion, node, inputs, {}, tmp_path, lambda *_: None))
     found = facts.measured(tmp_path)["bundles"]
     if where == "nowhere":
         assert (asked, found) == ([], [])
