@@ -59,9 +59,10 @@ def cheaper(source: Any, choice: Choice, context: Context) -> None:
         images = _images(graph, choice.samples, context)
         found = places(model, choice.into)
         few = images[np.linspace(0, len(images) - 1, min(FEW, len(images))).astype(int)]
-        known = matches(model, found, choice.into, images, context.seed)
-        harm = harms(model, found, choice.into, known, few) if choice.share < 1 else {}
-        taken = chosen(found, choice.layers, choice.share, harm, context.where)
+        meant = chosen(found, choice.layers, 1.0, {}, context.where)
+        known = matches(model, meant, choice.into, images, context.seed)
+        harm = harms(model, meant, choice.into, known, few) if choice.share < 1 else {}
+        taken = chosen(meant, (), choice.share, harm, context.where)
         made, facts = _taught(model, taken, choice, known, images, context)
         facts = {**_said(found, taken, choice.into), **facts}
         clean = write_clean(made, Path(room) / "made", context.network)
