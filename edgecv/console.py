@@ -17,7 +17,7 @@ from rich.text import Text
 from edgecv import tasks
 from edgecv.limits import fidelity_of
 from edgecv.plan.execute import Outcome
-from edgecv.plan.graph import Node
+from edgecv.plan.node import Node
 from edgecv.plan.pipeline import Planned
 from edgecv.report.words import decibel, fidelity
 from edgecv.terminal import printable

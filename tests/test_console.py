@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("rich")
 
 from edgecv import console
-from edgecv.plan.graph import Node
+from edgecv.plan.node import Node
 
 
 class Clock:

@@ -20,7 +20,7 @@ import numpy as np
 from benchmarks.random_nets.judging import FLOAT_DB, INT8_DB, TFLITE_DB, compared, in_process, tree
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, WRONG
 from edgecv import quick_export
-from edgecv.bundling import build
+from edgecv.bundling import remarks
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.runtime import open_bundle
 
@@ -99,7 +99,7 @@ def _judged(network: Network, made: Any, target: str, precision: str) -> dict[st
         figures.append(round(compared(wanted, got)[0], 1))
     right = len(runs[0]) == len(network.wanted) and min(figures) >= least
     kept = precision == "int8" and "int8" not in facts.executed
-    lossy = next((w for w in facts.warnings if w.startswith(build.LOSSY)), "")
+    lossy = next((w for w in facts.warnings if w.startswith(remarks.LOSSY)), "")
     note = "; ".join(facts.notes)
     verdict = (
         (KEPT if kept else RIGHT) if right else LOSSY if lossy and precision == "int8" else WRONG

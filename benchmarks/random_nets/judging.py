@@ -36,7 +36,7 @@ from benchmarks.random_nets.pictures import (
 )
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, REFUSED, RIGHT, UNCLEAR, WRONG
 from edgecv import child, quick_export
-from edgecv.bundling import build
+from edgecv.bundling import remarks
 from edgecv.errors import EdgecvError, ParityError
 from edgecv.fidelity import SEEN_DB
 from edgecv.graphs.onnx.pins import Pins
@@ -227,7 +227,7 @@ def _compared(network: Network, made: Any, target: str, precision: str) -> dict[
     note = "; ".join(made.facts.notes)[:300]
     verdict = WRONG if not right else KEPT if kept or "float" in note else RIGHT
     reason = normalised(note) if verdict == KEPT else ""
-    lossy = next((w for w in made.facts.warnings if w.startswith(build.LOSSY)), "")
+    lossy = next((w for w in made.facts.warnings if w.startswith(remarks.LOSSY)), "")
     told = made.facts.parity["float"]["sqnr_db"] if lossy else np.inf
     if not right and min(f[0] for f in figures) >= told - SEEN_DB:  # as bad as it said, no worse
         verdict, reason = LOSSY, normalised(lossy)

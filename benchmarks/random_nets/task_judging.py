@@ -20,7 +20,7 @@ from benchmarks.random_nets.judging import _refusal, in_process, normalised, tre
 from benchmarks.random_nets.pictures import MEAN, STD, pictures
 from benchmarks.random_nets.verdicts import CRASH, KEPT, LOSSY, RIGHT, WRONG
 from edgecv import quick_export
-from edgecv.bundling import build
+from edgecv.bundling import remarks
 from edgecv.errors import EdgecvError
 from edgecv.runtime import open_bundle
 
@@ -118,7 +118,7 @@ def _compared(network: Network, made: Any, target: str, precision: str) -> dict[
     kept = precision == "int8" and not set(made.facts.executed) & {"int8"}
     verdict = WRONG if not right else KEPT if kept or "float" in note else RIGHT
     reason = normalised(note) if verdict == KEPT else ""
-    lossy = next((w for w in made.facts.warnings if w.startswith(build.LOSSY)), "")
+    lossy = next((w for w in made.facts.warnings if w.startswith(remarks.LOSSY)), "")
     if not right and lossy:
         verdict, reason = LOSSY, normalised(lossy)
     return {"verdict": verdict, "reason": reason, "figures": [int(same), int(of)], "note": note}

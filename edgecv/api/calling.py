@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from edgecv.errors import EdgecvError, StoreError, not_installed
 
 if TYPE_CHECKING:
-    from edgecv.plan.graph import Node
+    from edgecv.plan.node import Node
 
 StrPath = str | os.PathLike[str]
 # progress(done, total, note): in steps, whole or not; total may grow

@@ -22,7 +22,8 @@ from edgecv.errors import (
 )
 from edgecv.files import disk_errors
 from edgecv.plan import makers
-from edgecv.plan.graph import Expansion, Node
+from edgecv.plan.graph import Expansion
+from edgecv.plan.node import Node
 from edgecv.plan.store import Store
 
 log = logging.getLogger(__name__)

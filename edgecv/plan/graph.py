@@ -14,8 +14,6 @@ code that runs and the versions of the libraries that this touches, both found b
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,12 +22,12 @@ from edgecv import data as datasets
 from edgecv import tasks
 from edgecv.backends import reference
 from edgecv.benchmark.machine import cpu_features, processor
-from edgecv.files import digest
 from edgecv.graph_files import reader
 from edgecv.keys.closure import code, maker
 from edgecv.limits import Limits
 from edgecv.model import check_reference, source_digest
 from edgecv.model_source import ModelSource
+from edgecv.plan.node import Node
 from edgecv.plan.node_keys import edit_modules, file_digest, found_source, made_by, stage_key
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.recipe_flow import Step, graph_format
@@ -45,31 +43,6 @@ MEASURING, AWAY = ("edgecv.benchmark.measure", "edgecv.benchmark.profile"), "edg
 
 
 ONNX_TEACHER = "edgecv.methods.distillation.teacher_onnx"
-
-
-@dataclass(frozen=True)
-class Node:
-    """One thing to make. inputs: role -> node id; per_target nodes may fail alone; measures: its
-    maker times something, and wants the machine for itself."""
-
-    id: str
-    kind: str
-    inputs: dict[str, str]
-    key: Key
-    stage: Stage | None = None
-    step: str = ""
-    target: Target | None = None
-    precision: str = "fp32"
-    facts: dict[str, Any] = field(default_factory=dict)
-    measures: bool = False
-
-    @cached_property
-    def digest(self) -> str:
-        return digest(self.key)
-
-    @property
-    def per_target(self) -> bool:
-        return self.target is not None
 
 
 class Expansion:

@@ -16,7 +16,8 @@ from edgecv.files import disk_errors, publish
 from edgecv.measuring import facts
 from edgecv.plan import side_by_side
 from edgecv.plan.execute import Execution, Outcome, Reporter, Silent
-from edgecv.plan.graph import Expansion, Node
+from edgecv.plan.graph import Expansion
+from edgecv.plan.node import Node
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.store import Key, Store
 

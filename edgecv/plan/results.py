@@ -63,7 +63,7 @@ from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.model import Model
 from edgecv.plan.execute import Outcome
-from edgecv.plan.graph import Node
+from edgecv.plan.node import Node
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.store import seconds_of
 

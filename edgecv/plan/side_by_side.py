@@ -20,7 +20,7 @@ from functools import partial
 
 from edgecv import cores
 from edgecv.plan.execute import Execution
-from edgecv.plan.graph import Node
+from edgecv.plan.node import Node
 from edgecv.plan.workers import Done, Pool, Progress, Warned
 
 FIRST = ("data", "model")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from edgecv.plan.graph import Node
+from edgecv.plan.node import Node
 
 FORMATS = {"onnx": "ONNX", "tflite": "TFLite", "openvino": "OpenVINO", "torchscript": "TorchScript"}
 STAGES = {"restructure": "cheaper activations", "export": "float graph"}

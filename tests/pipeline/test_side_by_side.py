@@ -20,7 +20,8 @@ from edgecv import errors
 from edgecv.api.run import made
 from edgecv.plan import pipeline, recipe
 from edgecv.plan.execute import Execution, Outcome, Silent
-from edgecv.plan.graph import Expansion, Node
+from edgecv.plan.graph import Expansion
+from edgecv.plan.node import Node
 from edgecv.plan.results import MEASURED
 from edgecv.plan.side_by_side import default
 from edgecv.plan.store import Store

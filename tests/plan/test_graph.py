@@ -11,7 +11,8 @@ import pytest
 pytest.importorskip("torch")
 from edgecv.errors import RecipeError
 from edgecv.plan import recipe
-from edgecv.plan.graph import Expansion, Node, file_digest
+from edgecv.plan.graph import Expansion, file_digest
+from edgecv.plan.node import Node
 from edgecv.plan.pipeline import explain, plan
 from edgecv.plan.store import Store
 

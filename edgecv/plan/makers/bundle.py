@@ -14,8 +14,8 @@ from edgecv.graph import Graph
 from edgecv.measuring import facts
 from edgecv.measuring.jobs import PackJob
 from edgecv.measuring.run import Measuring
-from edgecv.plan.graph import Node
 from edgecv.plan.makers.work import Work
+from edgecv.plan.node import Node
 
 BATCH = 32  # pictures that a network which mixes them is shown together
 

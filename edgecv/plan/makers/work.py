@@ -10,7 +10,8 @@ from edgecv.context import Context
 from edgecv.data.images import Images
 from edgecv.errors import RecipeError
 from edgecv.measuring.run import Measuring
-from edgecv.plan.graph import Expansion, Node
+from edgecv.plan.graph import Expansion
+from edgecv.plan.node import Node
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Target
 
