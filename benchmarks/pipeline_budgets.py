@@ -10,6 +10,9 @@ process of its own, one side after the other, the order changing from round to r
 - the same with `--accuracy-drop 0.2` on cpu: 3 minutes
 - `edgecv run recipes/quickstart.yaml`: 90 s
 
+`OMP_NUM_THREADS` is 1 on both sides: without it numpy's own threads spin before the change, which
+doubles its CPU seconds and measures how busy the machine is.
+
 Budgets are of two free cores. What other processes took meanwhile is read from /proc/stat: where
 that is more than a fifth of a core, the time is told and not judged. CPU seconds are of the command
 with all processes that it began; a neighbour that fills caches lengthens those too.
@@ -111,7 +114,8 @@ def once(case: Case, checkout: Path, photographs: Path, out: Path) -> Run:
     here = Path.cwd()
     os.chdir(checkout)
     actions = [(os.POSIX_SPAWN_DUP2, said, 1), (os.POSIX_SPAWN_DUP2, said, 2)]
-    process = os.posix_spawn(command[0], command, dict(os.environ), file_actions=actions)
+    named = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = os.posix_spawn(command[0], command, named, file_actions=actions)
     _, status, used = os.wait4(process, 0)  # with all that it waited for itself
     os.chdir(here)
     os.close(said)

@@ -34,7 +34,7 @@ def free(count: int) -> Iterator[None]:
 
 def ahead(make: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
     """make(x) for every x, in order. With cores to spare, some are made before they are asked for:
-    each core holds one that is being made, and at most one more waits for each.
+    as many as there are cores, the one that is given away among them.
 
     Raises what `make` raises, when its turn comes.
     """
@@ -47,7 +47,7 @@ def ahead(make: Callable[[X], Y], items: Iterable[X]) -> Iterator[Y]:
         try:
             for item in items:
                 waiting.append(_begun(pool, partial(make, item)))
-                if len(waiting) > count:
+                if len(waiting) == count:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

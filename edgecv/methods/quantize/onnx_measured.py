@@ -8,6 +8,7 @@ layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,22 +84,24 @@ class Measured:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}
         every = list(layers(self.model))
 
-        def look(sample: Sample) -> tuple[list[float], list[float], list[np.ndarray]]:
+        def look(sample: Sample) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
             values = self._run(sample)
-            held, seen = dict(zip(self._names, values, strict=True)), []
-            for node in every:
-                x = held[node.input[0]]
-                if node.op_type == "Gemm":
-                    seen.append(np.ascontiguousarray(x.T)[None])  # a row for every token
-                else:
-                    seen.append(columns(x[0], shapes[node.input[1]][2:], *geometry(node)))
-            return [v.min() for v in values], [v.max() for v in values], seen
+            held = dict(zip(self._names, values, strict=True))
+            return [v.min() for v in values], [v.max() for v in values], held
+
+        def add(held: dict[str, np.ndarray], node: Any) -> None:
+            x = held[node.input[0]]
+            if node.op_type == "Gemm":
+                x = np.ascontiguousarray(x.T)[None]  # a row for every token
+            else:
+                x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
+            self.moments[node.output[0]].add(x, len(self.samples))
 
         extremes = Extremes(len(self._names))
-        for low, high, seen in ahead(look, self.samples):
+        for low, high, held in ahead(look, self.samples):
             extremes.add(low, high)
-            for node, x in zip(every, seen, strict=True):
-                self.moments[node.output[0]].add(x, len(self.samples))
+            for _ in ahead(partial(add, held), every):
+                pass
         spans = dict(zip(self._names, extremes.whole(), strict=True))
         for name, span in spans.items():
             if not np.isfinite(span).all():
