@@ -49,7 +49,9 @@ def columns(
     """
     geometry = (tuple(map(int, one)) for one in (x.shape[1:], kernel, strides, dilations, pads))
     at, inside, places = _places(*geometry)
-    seen = x.reshape(len(x), -1).take(at, axis=1)
+    flat = x.reshape(len(x), -1)
+    # Channels last stay last in memory: products of them end in other bits than in the other order.
+    seen = flat.take(at, axis=1) if flat.flags.c_contiguous else flat.T.take(at, axis=0).T
     if inside is not None:
         seen *= inside
     return seen.reshape(groups, -1, places)

@@ -124,6 +124,17 @@ def test_a_layer_with_few_columns_has_no_h_and_a_mean() -> None:
     np.testing.assert_allclose(enough.mean, x.mean(2), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_columns_of_channels_last_are_the_same_and_stay_so(kernel: int) -> None:
+    image = np.random.default_rng(0).normal(size=(9, 7, 6)).astype(np.float32)
+    how = ((kernel, kernel), (1, 1), (1, 1), (kernel // 2,) * 4, 6)
+    last = columns(image.transpose(2, 0, 1), *how)
+    first = columns(np.ascontiguousarray(image.transpose(2, 0, 1)), *how)
+    np.testing.assert_array_equal(last, first)
+    assert last.strides[0] == image.itemsize
+    assert first.flags.c_contiguous
+
+
 @pytest.mark.parametrize(("groups", "k", "places"), [(1, WIDE + 44, 20), (1, 40, 20), (30, 9, 20)])
 def test_moments_are_the_sum_of_each_images_product(groups: int, k: int, places: int) -> None:
     rng, seen = np.random.default_rng(0), Moments()
