@@ -32,6 +32,7 @@ def compile(graph: Graph, target: Target, out: Path) -> Compiled:
     content = load(graph, target)
     model = flatbuffer.parse(content, FILE)
     if averaged(model):
+        flatbuffer.drop_unread(model)
         content = flatbuffer.written(model)
     session = Session({FILE: content}, target.threads)
     out.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,8 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     """
     graph = graph_of(model)
     model.description = b"edgecv"
-    model.metadata = model.metadataBuffer = None
+    model.metadata = model.metadataBuffer = model.signatureDefs = None
+    drop_unread(model)
     graph.name = b"main"
     names: dict[int, str] = {}
     for i, op in enumerate(graph.operators):
@@ -160,15 +161,15 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     names |= dict(zip(map(int, graph.inputs), inputs, strict=True))
     names |= dict(zip(map(int, graph.outputs), outputs, strict=True))
     for i, tensor in enumerate(graph.tensors):
-        tensor.name = names.get(i, f"unused_{i}").encode()
-    drop_unread(model)
+        tensor.name = names[i].encode()
     sign(model, inputs, outputs)
 
 
 def drop_unread(model: Any) -> None:
-    """Keep the buffers of tensors that an operator reads, and the first, which the format wants
-    empty."""
+    """Keep the tensors that an operator reads or makes, which get new numbers, the buffers of those
+    that one reads, and the first buffer, which the format wants empty."""
     graph = graph_of(model)
+    _drop_tensors(model)
     tensors, ends = graph.tensors, [*graph.inputs, *graph.outputs]
     read = {int(t) for op in graph.operators for t in op.inputs} | set(map(int, ends))
     for i, tensor in enumerate(tensors):
@@ -179,6 +180,33 @@ def drop_unread(model: Any) -> None:
     model.buffers = [model.buffers[i] for i in kept]
     for tensor in tensors:
         tensor.buffer = place[int(tensor.buffer)]
+
+
+def _drop_tensors(model: Any) -> None:
+    """Those that no operator and no end of the graph knows: other tools want values of them."""
+    graph = graph_of(model)
+    signed = [t for s in model.signatureDefs or () for t in (*s.inputs, *s.outputs)]
+    sides = [
+        (op, side) for op in graph.operators for side in ("inputs", "outputs", "intermediates")
+    ]
+    sides += [(graph, "inputs"), (graph, "outputs")]
+    known = {int(t) for owner, side in sides for t in _indices(owner, side)}
+    known |= {int(t.tensorIndex) for t in signed}
+    kept = [i for i in range(len(graph.tensors)) if i in known]
+    if len(kept) == len(graph.tensors):
+        return
+    place = {old: new for new, old in enumerate(kept)} | {-1: -1}  # -1: an operand left out
+    graph.tensors = [graph.tensors[i] for i in kept]
+    for owner, side in sides:
+        if len(found := _indices(owner, side)):
+            setattr(owner, side, [place[int(t)] for t in found])
+    for one in signed:
+        one.tensorIndex = place[int(one.tensorIndex)]
+
+
+def _indices(owner: Any, side: str) -> Any:
+    found = getattr(owner, side)
+    return () if found is None else found
 
 
 def sign(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
