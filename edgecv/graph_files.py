@@ -7,6 +7,7 @@ methods/quantize, diagnosis/parity and methods/qat. Folders on the Python path a
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgecv.backends import facts
-from edgecv.errors import UnsupportedError
+from edgecv.errors import ModelError, UnsupportedError
 
 if TYPE_CHECKING:
     from edgecv.target import Target
@@ -111,3 +112,20 @@ def graph_file(folder: Path) -> Path | None:
 def kind_of(path: Path) -> str:
     """The format of a graph file, by its suffix."""
     return next(kind for kind, of in FILES.items() if of.suffix == path.suffix)
+
+
+def hint_to(path: Path) -> str:
+    """Where a file that is not there may be: one beside it with nearly its name."""
+    try:
+        beside = sorted(one.name for one in path.parent.iterdir())
+    except OSError:
+        return f"there is no folder {path.parent}"
+    near = difflib.get_close_matches(path.name, beside, 1, 0.8)
+    if near:
+        return f"did you mean {str(path.parent / near[0])!r}?"
+    return "" if path.is_absolute() else "looked up in the working folder"
+
+
+def absent(path: Path) -> ModelError:
+    """What is raised for a network's file that is not there."""
+    return ModelError(str(path), "no such file", hint_to(path))

@@ -8,7 +8,7 @@ from typing import Any
 
 from edgecv import zoo
 from edgecv.errors import RecipeError
-from edgecv.graph_files import FILES, is_pinned
+from edgecv.graph_files import FILES, hint_to, is_pinned
 from edgecv.graphs.onnx import pins
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.yaml_validation import Where, near, short
@@ -115,6 +115,8 @@ def source_of(text: str, args: dict[str, Any], folder: Path) -> ModelSource:
     if is_file(locate(text, folder)):
         hint = "a file is .onnx, .tflite, OpenVINO's .xml, TorchScript or .pt2: docs/networks.md"
         raise RecipeError(text, "is not a network that can be read", hint)
+    if "/" in text and not locate(text, folder).exists():
+        raise RecipeError(text, "no such file or folder", hint_to(locate(text, folder)))
     if "/" in text:
         raise RecipeError(
             text, "is not a Model folder", "a folder with model.json, as `run` writes"

@@ -296,3 +296,52 @@ targets: [cpu]
     assert done.code == 0, done.err
     (bundle,) = (tmp_path / "out" / "bundles").glob("*.edgecv")
     assert [t.name for t in open_bundle(bundle).outputs] == ["scores"]
+
+
+LOADED = """
+import torch
+from torch import nn
+
+
+def drawn():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+
+def loaded():
+    net = drawn()
+    with torch.no_grad():
+        for i, parameter in enumerate(net.parameters()):
+            parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter) + i)
+    return net
+"""
+
+
+def test_random_weights_are_not_passed_over(edgecv: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (tmp_path / "builders.py").write_text(LOADED)
+    for name, warned in (("drawn", True), ("loaded", False)):
+        words = ("--target", "cpu", "--precision", "fp32", "--input-size", "8", "--task", "none")
+        done = edgecv("export", f"builders:{name}", *words, "--out", name, cwd=tmp_path)
+        assert done.code == 0, done.err
+        said = done.out + done.err
+        assert ("its weights are random: built twice, 0.weight and 1 more differ" in said) == warned
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("nets/mine.onxx", "nets/mine.onxx: no such file or folder (did you mean 'nets/mine.onnx'"),
+        ("nets/mane.onnx", "nets/mane.onnx: no such file (did you mean 'nets/mine.onnx'"),
+        ("none/a.tflite", "none/a.tflite: no such file (there is no folder none)"),
+        ("other.onnx", "other.onnx: no such file (looked up in the working folder)"),
+    ],
+)
+def test_a_file_that_is_not_there_is_named_as_it_was_given(
+    edgecv: Callable, tmp_path: Path, asked: str, said: str
+) -> None:
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets/mine.onnx").write_bytes(network(size=24))
+    done = edgecv("export", asked, "--target", "cpu", "--out", "out", cwd=tmp_path)
+    assert done.code == 2
+    assert said in done.err
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.errors import EdgecvError, ModelError, one_line
+from edgecv.graph_files import absent
 
 MOST = (1 << 31) - 1  # bytes: protobuf writes no message of more, and every engine is handed one
 GB = 1e9
@@ -35,7 +36,7 @@ def read_file(path: Path) -> Any:
 
     where = path.name
     if not path.is_file():
-        raise ModelError(where, "no such file", "looked up in the working folder")
+        raise absent(path)
     if (size := path.stat().st_size) > MOST:
         raise ModelError(where, f"is {size / GB:.1f} GB: a network of more than 2 GB has no form "
                          "that the engines can be handed", "take a smaller network")  # fmt: skip

@@ -16,6 +16,7 @@ from edgecv import child
 from edgecv.backends.openvino.run import Session
 from edgecv.errors import EdgecvError, EngineError, ModelError
 from edgecv.graph import Graph
+from edgecv.graph_files import absent
 from edgecv.graphs import groups
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.graphs.openvino import groups as openvino_groups
@@ -42,7 +43,7 @@ def load(path: Path, out: Path, pins: Pins | None = None) -> Graph:
     """
     where, beside = path.name, path.with_suffix(".bin")
     if not path.is_file():
-        raise ModelError(where, "no such file", "looked up in the working folder")
+        raise absent(path)
     head = path.read_bytes()[:4096]
     if head.startswith(LFS):
         raise ModelError(where, "is a git-lfs pointer, not the file", "git lfs pull")

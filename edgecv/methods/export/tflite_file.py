@@ -19,6 +19,7 @@ from edgecv.backends.tflite.custom import refuse_unknown
 from edgecv.backends.tflite.run import Session, plain
 from edgecv.errors import EdgecvError, EngineError, ModelError, UnsupportedError
 from edgecv.graph import Graph
+from edgecv.graph_files import absent
 from edgecv.graphs.onnx.pins import Pins
 from edgecv.graphs.tflite import flatbuffer, groups, metadata
 from edgecv.methods.export import _tflite_own as own
@@ -151,7 +152,7 @@ def _read(path: Path) -> tuple[bytes, Any]:
     """A file's bytes and the same as a ModelT, whose one subgraph holds all of its network."""
     where = path.name
     if not path.is_file():
-        raise ModelError(where, "no such file", "looked up in the working folder")
+        raise absent(path)
     if path.stat().st_size >= LARGEST:
         raise ModelError(where, "is larger than 2 GB, which no .tflite file with its weights is")
     content = path.read_bytes()

@@ -52,6 +52,11 @@ def make(work: Work) -> None:
         module = model.build(file=source.weights)
     check_finite(module, model.builder)
     trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
+    if source.kind == "module" and source.weights is None and not trains:
+        torch.manual_seed(work.expansion.recipe.seed + 1)
+        if drawn := _drawn(module, model.build()):
+            log.warning("%s: its weights are random: built twice, %s differ; give --weights FILE "
+                        "with trained ones", model.builder, drawn)  # fmt: skip
     if taken := source.pins.to_json():  # of several inputs, or of a batch
         if trains:
             what = "says what its inputs are: networks of one image are trained and changed"
@@ -73,6 +78,19 @@ def make(work: Work) -> None:
         model.builder, model.args, model.edits, preprocess.to_json(), labels or None, model.facts
     )
     described.save(work.out, module)
+
+
+def _drawn(module: Any, again: Any) -> str:
+    """Which weights another build has otherwise; "" where the builder loads them."""
+    import torch
+
+    other = again.state_dict()
+    found = [
+        name
+        for name, value in module.state_dict().items()
+        if name in other and value.is_floating_point() and not torch.equal(value, other[name])
+    ]
+    return "" if not found else found[0] + (f" and {len(found) - 1} more" if found[1:] else "")
 
 
 def _reads(work: Work, preprocess: Preprocess, classes: int | None) -> Any:
