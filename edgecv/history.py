@@ -53,7 +53,7 @@ def summary(facts: dict[str, Any]) -> str:
         parts.append(f"{called} {facts[f'{metric}_before_finetuning']:.4f} before fine-tuning")
     if last.get("got"):
         words = [f"{k} {v:g}, got {last['got'][k]:.3g}" for k, v in last["asked"].items()]
-        parts.append(f"asked for {', '.join(words)}")
+        parts.append(f"asked for {', '.join(words)}{_of(last.get('shares'))}")
     if "times_fewer" in facts:
         small = facts["bytes_values_and_bitmask"]
         parts.append(f"{facts['times_fewer']:g} times fewer connections, {small:,} bytes packed")
@@ -67,3 +67,17 @@ def summary(facts: dict[str, Any]) -> str:
     if "scratch" in facts:
         parts.append(f"its shape from scratch {facts['scratch'][metric]:.4f}")
     return ", ".join(parts) or json.dumps(facts)
+
+
+def _of(shares: dict[str, float] | None) -> str:
+    """Of what a ratio is the share, and what went of the whole network; "" of other measures."""
+    if not shares:
+        return ""
+    every, macs = percent(shares["channels"]), percent(shares["macs"])
+    return f" of the channels that can be pruned ({every} of all channels, {macs} of the MACs)"
+
+
+def percent(share: float) -> str:
+    """Few are not none, and all but a few not all: 0.0002 "0.02%", 0.9996 "99.96%", 0.94 "94%"."""
+    near = min(share, 1 - share)
+    return f"{100 * share:.0f}%" if near >= 0.01 or near <= 0 else f"{100 * share:.2f}%"

@@ -8,7 +8,7 @@ readers' input side) is found by a dependency graph (Fang et al., "DepGraph", CV
 a latency, every layer is measured on the engine by its width, widths are chosen by importance lost
 for time won, and the whole network is measured until the time is within 5% of what was asked for
 (`edgecv.methods.pruning.frontier`, `fit`); a layer whose narrowing wins no time stays. `ratio` is
-the old way: a share of every layer's channels, or (`scope: global`) of all.
+the old way: a share of the channels that can be pruned, of every layer or (`scope: global`) of all.
 
 Criteria (`edgecv.methods.pruning.criteria`): thinet (effect on the next layer, what stays rescaled:
 the default, because it keeps most before tuning); l1, l2 norms; bn_scale (network slimming, with

@@ -32,6 +32,8 @@ from edgecv.methods.pruning.edit_keep_channels import can_shrink
 
 log = logging.getLogger(__name__)
 CANNOT = "has channels that cannot be followed"
+JOINED = "is flattened or added to after a concatenation"
+HELD = "is held by `keep`"
 UNTRUE = 0.01  # of what the channels change, may be left unexplained
 
 
@@ -88,7 +90,15 @@ def rows(member: Member) -> Tensor:
 
 
 def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()) -> list[Group]:
-    """Every group whose channels can be removed; why others cannot is logged.
+    """The groups of `survey`."""
+    return survey(module, example, where, keep)[0]
+
+
+def survey(
+    module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = ()
+) -> tuple[list[Group], dict[str, str]]:
+    """Every group whose channels can be removed; why those of other layers stay, by layer, which
+    is logged.
 
     keep: names of layers (or patterns, or modules) whose own channels stay
     Raises UnsupportedError: nothing to prune. RecipeError: a name that matches nothing.
@@ -105,7 +115,7 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
     x = torch.randn(example.shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         before = list(tensors(module(x)))
-    found, held, reasons = [], False, list[str]()
+    found, held, reasons, stay = [], False, list[str](), dict[str, str]()
     for layer, raw in _groups(graph, head):
         name = names.get(layer, graph._module2name.get(layer, "?"))
         reason = _refusal(graph, raw, set(layers.values())) if raw else CANNOT
@@ -116,10 +126,12 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
             group = Group(name, len(raw[0].idxs), members, graph, raw[0].dep)
             if any(m.name in stays for m in group.producers()):
                 held = True
+                stay |= dict.fromkeys(_written(graph, raw, names), HELD)
                 continue
             reason = _untrue(module, group, x, before)
         if reason:
             reasons.append(f"{name} {reason}")
+            stay |= dict.fromkeys([name, *_written(graph, raw, names)], reason)
             log.warning("%s: %s %s: kept", where, name, reason)
         else:
             found.append(group)
@@ -130,7 +142,18 @@ def find(module: nn.Module, example: Tensor, where: str, keep: Sequence[str] = (
         told = f": {'; '.join(reasons[:3])}" if reasons else ""
         what = f"found no layer whose channels can be removed{told}"
         raise UnsupportedError(where, what, hint)
-    return found
+    return found, stay
+
+
+def _written(graph: Any, raw: Any, names: dict[nn.Module, str]) -> list[str]:
+    """The convolutions and dense layers that write a group's channels; none of an unknown one."""
+    return [
+        names[layer]
+        for dep, _ in raw or ()
+        if isinstance(layer := dep.target.module, nn.Conv2d | nn.Linear)
+        and layer in names
+        and graph.is_out_channel_pruning_fn(dep.handler)
+    ]
 
 
 def edit(module: nn.Module, groups: Sequence[Group], kept: Sequence[Tensor], step: str) -> Edit:
@@ -304,7 +327,7 @@ def _refusal(graph: Any, group: Any, layers: set[nn.Module]) -> str:
         if max(indices, default=0) >= width_of(layer, side):
             return CANNOT
         if joined and len(indices) != len(group[0].idxs):
-            return "is flattened or added to after a concatenation"
+            return JOINED
         if None in item.root_idxs:
             return CANNOT
     return ""

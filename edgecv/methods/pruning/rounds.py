@@ -29,6 +29,7 @@ from edgecv.methods.pruning.criteria import thinet
 from edgecv.methods.pruning.fit import MOST, TOLERANCE, Fitted, fit
 from edgecv.methods.pruning.place import here
 from edgecv.methods.pruning.probe import probe
+from edgecv.methods.pruning.reach import Reach
 from edgecv.methods.pruning.shapes import Shapes, example_of, macs, shapes, size_bytes
 from edgecv.methods.pruning.tuning import Slimming, epochs_before, recalibrate, scratch
 from edgecv.methods.training.judging import judged
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Widths = tuple[int, ...]
 FEW = 3  # measurements of a round that is not the last
-LITTLE = 0.8  # of the channels that a ratio asks for; below, it is said
 COARSE = 0.1  # a measure that misses what was asked for by more is warned of
 
 
@@ -148,41 +148,34 @@ class Pruning:
 
     def _choose(self, index: int) -> Choice:
         stage, context = self.stage, self.context
-        found = groups.find(self.module, example_of(context), context.where, stage.keep)
+        found, stay = groups.survey(self.module, example_of(context), context.where, stage.keep)
         sample = probe(self.module, context, stage.samples)
         found, scores = criteria.score(stage.method, found, sample)
         full = tuple(g.width for g in found)
         told: dict[str, Any] = {}
         reached = 1.0
+        reach = Reach.of(self.module, found, stay, context)
+        said = reach.closed() if index == 1 else ""
         if self.what == "ratio":
             share = (1 - self.amount) ** (1 / stage.rounds)
             widths = by_ratio(scores, share, stage.scope, self.align)
             if widths == full:
-                raise StageError(
-                    context.where,
-                    f"ratio {self.amount} removes nothing: widths {sorted(set(full))} stay "
-                    f"multiples of {self.align}",
-                    "raise ratio, widen the model, or set align lower",
-                )
+                raise reach.nothing(context.where, self.amount, self.align)
             if stage.rounds == 1:
-                told = self._told_of_ratio(1 - sum(widths) / sum(full))
+                shares = reach.shares(widths)
+                told = {"asked": {"ratio": self.amount}, "shares": shares}
+                told["got"] = {"ratio": round(shares["prunable"], 4)}
+                said = reach.little(self.amount, shares, self.align)
         else:
             fitted, reached, told = self._fitted(found, scores, index)
             widths = fitted.point.widths
+        if said:
+            log.warning("%s: %s", context.where, said)
         kept = groups.best(scores, widths)
         edit = groups.edit(self.module, found, kept, context.where)
         left = [g.name for g, w in zip(found, widths, strict=True) if w == g.width]
         told |= {"widths": {g.name: w for g, w in zip(found, widths, strict=True)}}
         return Choice(edit, kept, found, told | {"left_alone": left}, reached)
-
-    def _told_of_ratio(self, gone: float) -> dict[str, Any]:
-        """gone: the share of the channels that goes."""
-        if gone < LITTLE * self.amount:
-            log.warning(
-                "%s: ratio %g takes out %.0f%% of the channels: widths stay multiples of %d "
-                "(align)", self.context.where, self.amount, 100 * gone, self.align,
-            )  # fmt: skip
-        return {"asked": {"ratio": self.amount}, "got": {"ratio": round(gone, 4)}}
 
     def _fitted(
         self, found: list[groups.Group], scores: list[Tensor], index: int

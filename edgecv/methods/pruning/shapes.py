@@ -32,11 +32,13 @@ class Layer:
     """One call of a convolution or dense layer, and the groups that its channels are of.
 
     reads, writes: (index of a group, channels of the layer for one of the group's)
+    rows: how often it is computed for an image: a dense layer once a token
     """
 
     product: Product
     reads: tuple[tuple[int, int], ...]
     writes: tuple[tuple[int, int], ...]
+    rows: int = 1
 
     def at(self, widths: Widths, full: Widths) -> Product:
         """The layer with those channels kept."""
@@ -82,7 +84,7 @@ class Shapes:
 
     def macs(self) -> Callable[[Widths], float]:
         """Multiply-accumulates of one image, of widths."""
-        return self.summed(lambda _, product: float(product.macs))
+        return self.summed(lambda layer, product: float(layer.rows * product.macs))
 
     def size_bytes(self, weight: int = 4) -> Callable[[Widths], float]:
         """Bytes with batch norms folded, of widths; a layer that runs twice counts once.
@@ -107,13 +109,15 @@ def weights(product: Product) -> int:
 def shapes(module: nn.Module, groups: Sequence[Group], example: Tensor) -> Shapes:
     """Run one image through and note every layer."""
     names = {layer: name for name, layer in module.named_modules()}
-    products: list[Product] = []
+    ran: list[tuple[Product, int]] = []
 
-    def note(layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        products.append(_product(names[layer], layer, inputs[0], output))
+    def note(layer: Any, inputs: tuple[Tensor, ...], named: dict[str, Any], output: Tensor) -> None:
+        x = inputs[0] if inputs else named["input"]
+        product = _product(names[layer], layer, x, output)
+        ran.append((product, output.numel() // (product.channels[1] * prod(product.result))))
 
     hooks = [
-        layer.register_forward_hook(note)
+        layer.register_forward_hook(note, with_kwargs=True)
         for layer in names
         if isinstance(layer, nn.Conv2d | nn.Linear)
     ]
@@ -127,9 +131,10 @@ def shapes(module: nn.Module, groups: Sequence[Group], example: Tensor) -> Shape
             share = len(member.at) // group.width
             shares.setdefault((member.name, member.side), []).append((index, share))
     layers = tuple(
-        Layer(p, tuple(shares.get((p.layer, "in"), ())), tuple(shares.get((p.layer, "out"), ())))
-        for p in products
-    )
+        Layer(p, reads=tuple(shares.get((p.layer, "in"), ())),
+              writes=tuple(shares.get((p.layer, "out"), ())), rows=rows)
+        for p, rows in ran
+    )  # fmt: skip
     return Shapes(layers, tuple(group.width for group in groups))
 
 
