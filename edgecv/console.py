@@ -21,7 +21,7 @@ from edgecv.plan.node import Node
 from edgecv.plan.pipeline import Planned
 from edgecv.report.words import decibel, fidelity
 from edgecv.terminal import printable
-from edgecv.text_table import precision, table
+from edgecv.text_table import precision, reason, table
 
 SILENCE = 60.0  # seconds; a log in which nothing has appeared for longer looks like one that hangs
 MARKS = {"made": "✓", "reused": "=", "unavailable": "-", "failed": "✗"}
@@ -141,7 +141,7 @@ def results_table(data: dict[str, Any], outcome: Outcome, path: Path) -> None:
     for i, row in enumerate(data["results"]):
         if i and row["target"] != data["results"][i - 1]["target"]:
             rows.append([""] * len(head))
-        rows.append(_cells(row, labelled, notes))
+        rows.append(_cells(row, labelled, notes, path.parent))
     print(f"{data['recipe']['name']}  ({data['machine']['cpu']})\n")
     table(head, rows, right=range(3, len(head) - 1))
     print()
@@ -184,11 +184,10 @@ def _judged(row: dict[str, Any], labelled: bool) -> list[str]:
     return ["" if value is None else f"{100 * value:.2f}", change]
 
 
-def _cells(row: dict[str, Any], labelled: bool, notes: list[str]) -> list[str]:
+def _cells(row: dict[str, Any], labelled: bool, notes: list[str], folder: Path) -> list[str]:
     latency = row["latency_ms"] or {}
     status = row["status"]
-    if row["reason"]:
-        note = f"{row['reason']}"
+    if note := reason(row, folder):
         if note not in notes:
             notes.append(note)
         status += f" [{notes.index(note) + 1}]"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+SLOWER = "int8 is slower than fp32"  # in a row's reason
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> None:
@@ -34,3 +38,21 @@ def precision(row: Mapping[str, Any]) -> str:
     executed = row.get("executed")
     counted = isinstance(executed, Mapping) and executed.get("binary")
     return f"{row['precision']} + 1 bit" if counted else str(row["precision"])
+
+
+def reason(row: Mapping[str, Any], folder: Path) -> str:
+    """The reason of a row of results.json; where int8 is slower, with the command that says why.
+
+    folder: the run's, as the command is to name it
+    """
+    said = str(row.get("reason") or "")
+    if SLOWER not in said or not row.get("bundle"):
+        return said
+    before, _, after = said.partition(SLOWER)
+    after = after[after.find(";") :] if ";" in after else ""  # 0.2 wrote a command without a folder
+    return f"{before}{SLOWER}: `{why(row, folder)}` says why{after}"
+
+
+def why(row: Mapping[str, Any], folder: Path) -> str:
+    """The command that says what costs a row's bundle its time."""
+    return shlex.join(["edgecv", "why", str(folder / str(row["bundle"]))])

@@ -121,3 +121,19 @@ def test_a_table_says_what_its_accuracy_is(metric: str, word: str, capsys) -> No
     assert re.search(rf"precision +{word} +vs fp32", said)
     assert re.search(r"fp32 +50\.00 +-2\.00", said)
     assert f"{word} in percent, vs fp32 in points on the same engine" in said
+
+
+def test_the_command_below_a_table_names_the_bundle_in_the_runs_folder(capsys) -> None:
+    row = {
+        "target": "cpu", "step": "small", "precision": "int8", "latency_ratio": 1.1, "status": "ok",
+        "latency_ms": None, "cpu_time_ratio": None, "bundle": "bundles/small.cpu.edgecv",
+        "metric": {"name": "top1", "value": 0.5, "reference": 0.52},
+        "reason": "int8 is slower than fp32",
+    }  # fmt: skip
+    data = {"results": [row, row], "recipe": {"name": "r"}, "machine": {"cpu": "x"}, "models": []}
+    outcome = SimpleNamespace(made=[], reused=[], elapsed_s=0.0)
+    console.results_table(data, outcome, Path("runs/r/results.json"))  # type: ignore[arg-type]
+    said = capsys.readouterr().out
+    command = "edgecv why runs/r/bundles/small.cpu.edgecv"
+    assert said.count(f"[1] int8 is slower than fp32: `{command}` says why\n") == 1
+    assert said.count("ok [1]") == 2

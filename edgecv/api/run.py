@@ -179,11 +179,13 @@ def _page(out: Path) -> Path:
 
 def _row(row: Mapping[str, Any], out: Path) -> Row:
     from edgecv.limits import fidelity_of
+    from edgecv.text_table import reason
 
     metric, time = row["metric"] or {}, row["latency_ms"] or {}
     low, high = row.get("latency_ratio_interval") or (None, None)
     return Row(
-        **{key: row[key] for key in ("step", "target", "engine", "precision", "status", "reason")},
+        **{key: row[key] for key in ("step", "target", "engine", "precision", "status")},
+        reason=reason(row, out),
         bundle=out / row["bundle"] if row["bundle"] else None,
         metric=metric.get("name"), value=metric.get("value"), reference=metric.get("reference"),
         sqnr_db=(fidelity_of(row) or {}).get("sqnr_db"),

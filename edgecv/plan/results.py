@@ -66,6 +66,7 @@ from edgecv.plan.execute import Outcome
 from edgecv.plan.node import Node
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.store import seconds_of
+from edgecv.text_table import SLOWER
 
 Row = dict[str, Any]
 
@@ -232,7 +233,7 @@ def _latency(node: Node, facts: BundleFacts, outcome: Outcome) -> Row:
             notes = ["machine was busy while measuring"] if found["busy"] else []
             interval = found["latency_ratio_interval"]
             if node.precision == "int8" and interval and interval[0] > 1:
-                notes.append(f"int8 is slower than fp32: `edgecv why {facts.bundle}` says why")
+                notes.append(SLOWER)
             there = {"device": target.device, "machine": measured["machine"]} if away else {}
             return {
                 **{key: found[key] for key in MEASURED},

@@ -41,6 +41,7 @@ from edgecv.report.missing import Missing
 from edgecv.report.pairing import cells_moved, classes_moved, paired
 from edgecv.report.rows import metric_of, metric_words, row_of
 from edgecv.report.search import searches
+from edgecv.text_table import reason
 
 Data = dict[str, Any]
 OLD = "results.json does not list the run's steps: it was written by an older edgecv"
@@ -66,6 +67,8 @@ def _readable(path: Path) -> Iterator[None]:
 def _gather(run: Run) -> Data:
     data, missing = run.data, Missing()
     rows = [row_of(row, data["results"]) for row in data["results"]]
+    for row in rows:
+        row["reason"] = reason(row, run.folder)
     task = _task(run, rows)
     pairs = list(_pairs(run, rows, missing))
     _add_pairs(rows, pairs)
@@ -86,7 +89,7 @@ def _gather(run: Run) -> Data:
         "points": next((row["judged_in"] for row in rows if row["value"] is not None), "top-1"),
         "judged_by": (judged_by := _judged_by(rows)),
         "targets": _targets(rows, judged_by),
-        "cards": (cards := choice.cards(rows, judged_by)),
+        "cards": (cards := choice.cards(rows, judged_by, run.folder)),
         "splits": list(dataset.splits(run, missing)),
         "confusion": confusion.matrices(run, rows, cards),
         "pairs": pairs,

@@ -16,6 +16,7 @@ from edgecv.errors import EngineError, MissingExtraError, ParityError
 from edgecv.plan import recipe, results
 from edgecv.plan.graph import Expansion
 from edgecv.plan.pipeline import Outcome
+from edgecv.text_table import reason
 
 TEXT = """
 model: {zoo: resnet8, width: 16}
@@ -130,6 +131,27 @@ def test_a_busy_machine_is_noted(outcome: Outcome, expansion: Expansion) -> None
     change(outcome, "measure:cpu", bundles=busy)
     found = row(outcome, "small", "cpu")
     assert (found["status"], found["reason"]) == ("ok", "machine was busy while measuring")
+
+
+def test_int8_that_is_slower_is_told_with_a_command_that_runs_as_it_is_pasted(
+    outcome: Outcome, expansion: Expansion, tmp_path: Path
+) -> None:
+    slow = measured(expansion.nodes["bundle:small@cpu"]) | {
+        "latency_ratio": 1.1, "latency_ratio_interval": [1.05, 1.15], "busy": True,
+    }  # fmt: skip
+    change(outcome, "measure:cpu", bundles=[slow])
+    found = row(outcome, "small", "cpu")
+    said = "machine was busy while measuring; int8 is slower than fp32"
+    assert found["reason"] == said
+    run = tmp_path / "my run"
+    command = f"edgecv why '{run}/bundles/small.cpu.edgecv'"
+    assert reason(found, run) == f"{said}: `{command}` says why"
+    assert reason({**found, "bundle": None}, run) == said
+    older = f"{said}: `edgecv why small.cpu.edgecv` says why; its shape from scratch: top-1 90.00"
+    assert reason({**found, "reason": older}, run) == (
+        f"{said}: `{command}` says why; its shape from scratch: top-1 90.00"
+    )
+    assert reason(row(outcome, "dense", "cpu"), run) == "latency not measured"
 
 
 def no_figures(found: dict) -> bool:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+import pytest
 
 from edgecv.report import choice
 
@@ -54,6 +57,62 @@ def test_one_network_may_be_both() -> None:
 def test_what_did_not_run_and_the_reference_are_never_chosen() -> None:
     reference = row("dense", 0.1, 0.0, is_reference=True)
     assert choice.cards([reference, row("away", None)]) == []
+
+
+def fp32(target: str = "cpu", p50: float = 1.0) -> dict[str, Any]:
+    return row("dense", 1.0, 0.0, is_reference=True, smaller=1.0, target=target,
+               latency_ms={"p50": p50}, bundle=f"bundles/dense.{target}.edgecv")  # fmt: skip
+
+
+def beaten(step: str, ratio: float = 1.05, points: float = -2.5, **more: Any) -> dict[str, Any]:
+    """Slower than fp32, less accurate, larger."""
+    return row(step, ratio, points, **{"reference": "dense", "smaller": 0.9, **more})
+
+
+def test_what_fp32_beats_on_every_axis_is_not_recommended() -> None:
+    rows = [fp32(), beaten("slow", 1.3), beaten("small-int8")]
+    (card,) = choice.cards(rows, folder=Path("runs/my shoe"))
+    assert card["title"] == "Nothing here is worth shipping over fp32"
+    assert (card["step"], card["lead"]) == ("dense", "ship fp32")
+    assert card["file"] == "bundles/dense.cpu.edgecv"
+    assert card["lines"] == [
+        "Beside it, small-int8: 2.50 points lost",
+        "−2.50 points of top-1 [−3.00, −2.00]",
+        "1.05× slower than fp32: 1.05 of fp32's time [1.04, 1.06]",
+        "1 KB, larger than fp32",
+    ]
+    assert card["command"] == "edgecv why 'runs/my shoe/bundles/small-int8.cpu.edgecv'"
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"ratio": 0.9}, {"points": 2.5}, {"smaller": 1.1}, {"smaller": None}],
+    ids=["faster", "more accurate", "smaller", "of unknown size"],
+)
+def test_what_wins_in_one_is_worth_a_look_and_alone_is_shown(more: dict[str, Any]) -> None:
+    rows = [fp32(), beaten("worse", 1.01, -0.1), beaten("good", **more)]
+    (card,) = choice.cards(rows)
+    assert (card["title"], card["step"], card["command"]) == ("Safest and fastest", "good", "")
+
+
+@pytest.mark.parametrize("more", [{"ratio": 0.995}, {"points": 0.4}, {"smaller": 1.0}])
+def test_a_gain_that_may_be_chance_is_none(more: dict[str, Any]) -> None:
+    (card,) = choice.cards([fp32(), beaten("even", **more)])
+    assert card["title"] == choice.NOTHING
+
+
+def test_without_labels_what_is_slower_and_larger_is_not_recommended() -> None:
+    alone = beaten("far", points=0.0) | {"points": None, "points_interval": None}
+    (card,) = choice.cards([fp32(), alone], "sqnr_db")
+    assert (card["title"], card["step"]) == (choice.NOTHING, "dense")
+    assert card["lines"][0] == "Beside it, far: 20.0 dB from fp32"
+
+
+def test_of_several_targets_the_quickest_fp32_is_named() -> None:
+    rows = [fp32(), fp32("openvino", 0.5), beaten("a"), beaten("a", 1.2, target="openvino")]
+    (card,) = choice.cards(rows)
+    assert card["file"] == "bundles/dense.openvino.edgecv"
+    assert "1.20× slower" in card["lines"][2], "beside it, on the same engine"
 
 
 def test_without_labels_the_outputs_decide() -> None:

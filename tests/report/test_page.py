@@ -108,6 +108,26 @@ def test_the_images_are_summed_up(page, document: Document) -> None:
     assert "12 of each class" in text
 
 
+def test_where_fp32_beats_all_it_is_the_file_to_ship(bare: Path) -> None:
+    data = json.loads((bare / "results.json").read_text())
+    slow = [r for r in data["results"] if r["latency_ms"] and r["step"] != r["reference"]]
+    for row in slow:
+        row |= {"latency_ratio": 1.2, "latency_ratio_interval": [1.1, 1.3],
+                "engine_bytes": 10**9, "reason": "int8 is slower than fp32"}  # fmt: skip
+        row["metric"]["value"] = row["metric"]["reference"] - 0.1
+    (bare / "results.json").write_text(json.dumps(data))
+    text = " ".join(report.write(bare).read_text().split())
+    (card,) = gather(bare)["cards"]
+    assert "<h2>Nothing here is worth shipping over fp32</h2>" in text
+    assert f"File to ship: <code>{card['file']}</code>" in text
+    assert card["file"].startswith("bundles/dense.")
+    commands = {f"edgecv why {bare / row['bundle']}" for row in slow}
+    assert card["command"] in commands
+    assert f"<code>{card['command']}</code> says why" in text
+    for command in commands:  # and below the table of results
+        assert f"int8 is slower than fp32: `{command}` says why" in text
+
+
 def test_a_busy_machine_is_told_on_the_cards_it_concerns(page, tmp_path: Path) -> None:
     run = Path(shutil.copytree(page.run, tmp_path / "run"))
     data = json.loads((run / "results.json").read_text())
