@@ -18,6 +18,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from edgecv.benchmark.baseline import Baseline
+from tests.benchmark.judged import entry, timing
 from tests.docs import blocks, files
 
 yaml = pytest.importorskip("yaml")
@@ -142,12 +144,18 @@ def git(*words: str, cwd: Path) -> str:
 def workspace(checkout: Path, tmp_path: Path) -> Path:
     """The repository as a runner checks it out, on branch "change" of a remote of its own."""
     made = Path(shutil.copytree(checkout, tmp_path / "workspace"))
-    git("init", "--quiet", "--bare", str(tmp_path / "remote"), cwd=tmp_path)
-    git("init", "--quiet", "--initial-branch", "change", cwd=made)
-    git("remote", "add", "origin", str(tmp_path / "remote"), cwd=made)
-    git("add", "recipe.yaml", "net.onnx", cwd=made)
-    git("commit", "--quiet", "-m", "A network", cwd=made)
+    commit(made, "recipe.yaml", "net.onnx")
     return made
+
+
+def commit(made: Path, *names: str) -> None:
+    """Make a folder a repository on branch "change", with a remote beside it."""
+    remote = made.parent / "remote"
+    git("init", "--quiet", "--bare", str(remote), cwd=made)
+    git("init", "--quiet", "--initial-branch", "change", cwd=made)
+    git("remote", "add", "origin", str(remote), cwd=made)
+    git("add", *names, cwd=made)
+    git("commit", "--quiet", "-m", "A network", cwd=made)
 
 
 def run_all(path: Path, workspace: Path) -> dict[tuple[str, str], int]:
@@ -239,6 +247,40 @@ def test_github_makes_a_baseline_commits_it_and_judges_against_it(workspace: Pat
     there = git("show", "--stat", "--format=%an %s", "change", cwd=workspace.parent / "remote")
     assert there.startswith("edgecv-gate Baseline of edgecv gate")
     assert "baseline.json" in there
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_github_commits_what_a_busy_runner_kept(
+    kept: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The step of a job that the one before it let run. `edgecv` is here a command that leaves what
+    --update leaves where others had the processor, of one bundle or of both: file and exit code."""
+    made = tmp_path / "workspace"
+    made.mkdir()
+    (made / "recipe.yaml").write_text(RECIPE)
+    commit(made, "recipe.yaml")
+    file = Baseline()
+    file.put(entry("a"), timing(calibrated=(0.5, 0.003) if kept else None), "" if kept else "busy")
+    file.put(entry("b"), timing(calibrated=None), "busy")
+    file.write(tmp_path / "busy.json")
+    environment = blocks.environment(tmp_path)
+    (tmp_path / ".bin" / "edgecv").write_text("#!/bin/sh\ncp ../busy.json baseline.json\nexit 4\n")
+    job = read(CI / "github-actions.yml")["jobs"]["baseline"]["steps"]
+    assert not any("if" in step or "continue-on-error" in step for step in job)
+    found = {s.name: s for s in steps(CI / "github-actions.yml") if s.job == "baseline"}
+    code = execute(found["baseline"], made, PATH=environment["PATH"])
+    said = capsys.readouterr().out
+    assert (code, "::warning::" in said, "::error::" in said) == (0 if kept else 4, kept, not kept)
+    if kept:
+        assert execute(found["commit"], made, PATH=environment["PATH"]) == 0
+        there = git("show", "change:baseline.json", cwd=tmp_path / "remote")
+        assert there == (tmp_path / "busy.json").read_text()
+
+
+def test_gitlab_keeps_what_a_busy_runner_kept() -> None:
+    job = read(CI / "gitlab-ci.yml")["edgecv-baseline"]
+    assert job["allow_failure"] == {"exit_codes": [4]}
+    assert job["artifacts"] == {"when": "always", "paths": ["baseline.json"]}
 
 
 def test_gitlab_makes_a_baseline_and_judges_against_it(workspace: Path) -> None:

@@ -10,7 +10,7 @@ A baseline file, SCHEMA 1:
     bundles    {name: {"target", "engine", "precision", "digest" (of the engine's files),
                "size_bytes", "tools", "metric", "correct": base64 of packed bits, or null,
                "sqnr_db": of the worst output against float (where there is no metric),
-               "no_latency": why the last update kept none (absent where it did)}}
+               "no_latency": why there are no figures of it (absent where there are)}}
     machines   [{"machine", "threads", "calibration", "bundles": {name: {"digest", "calibrated",
                "latency_ms", "memory_mb"}}}], one for every kind of machine it was updated on
 
@@ -353,26 +353,36 @@ class Baseline:
         _of_baseline(path, data)  # says what is wrong with it
         return Baseline(data["bundles"], data["machines"])
 
-    def put(self, entry: Entry, timing: Timing | None, why: str = "") -> None:
+    def put(self, entry: Entry, timing: Timing | None, why: str = "") -> dict[str, Any] | None:
         """Keep a bundle's facts, and its figures as this kind of machine's.
 
+        timing: where it was measured, `calibrated` None where the figures are not to be kept
         why: there are none, where there are none; a later gate says it
+        Returns the older figures that stand instead, of the same engine's files by the same tools:
+        this machine's, or without a timing another's; None where there are none, or new ones.
         """
         facts = {**entry.facts, "correct": _pack(entry.correct)}
         if entry.scored:
             parts = {name: npy.written(values) for name, values in entry.scored.items()}
             facts["parts"] = {k: base64.b64encode(v).decode() for k, v in parts.items()}
         facts.pop("no_latency", None)
-        if why:
-            facts["no_latency"] = why[:1000]
+        # A newer engine runs the same network at another speed.
+        renewed = self.bundles.get(entry.name, facts).get("tools") != facts.get("tools")
         self.bundles[entry.name] = facts
-        for there in self.machines:  # figures of another network under the same name
+        for there in self.machines:  # figures of another bundle under the same name
             old = there["bundles"].get(entry.name)
-            if old and old["digest"] != facts["digest"]:
+            if old and (renewed or old["digest"] != facts["digest"]):
                 del there["bundles"][entry.name]
-        if timing is None or timing.calibrated is None:
-            return
-        here = self._machine(timing)
+        here = self._machine(timing) if timing else None
+        if timing is None or here is None or timing.calibrated is None:
+            if here and timing and workloads_differ(here["calibration"], timing.calibration):
+                here["bundles"].pop(entry.name, None)
+            left = [m for m in self.machines if entry.name in m["bundles"]]
+            if why and not left:
+                facts["no_latency"] = why[:1000]
+            return next((m["bundles"][entry.name] for m in left if here in (None, m)), None)
+        if workloads_differ(here["calibration"], timing.calibration):
+            here["bundles"].clear()  # the others' figures are over another workload
         here["calibration"] = timing.calibration
         here["bundles"][entry.name] = {
             "digest": facts["digest"],
@@ -380,6 +390,7 @@ class Baseline:
             "latency_ms": timing.latency_ms,
             "memory_mb": timing.memory_mb,
         }
+        return None
 
     def keep(self, names: Collection[str]) -> list[str]:
         """Forget every other bundle; the names that went."""
@@ -395,7 +406,10 @@ class Baseline:
             if alike(there["machine"], timing.machine) and there["threads"] == timing.threads:
                 there["machine"] = timing.machine
                 return there
-        made = {"machine": timing.machine, "threads": timing.threads, "bundles": {}}
+        made = {
+            "machine": timing.machine, "threads": timing.threads,
+            "calibration": timing.calibration, "bundles": {},
+        }  # fmt: skip
         self.machines.append(made)
         return made
 
@@ -414,3 +428,12 @@ class Baseline:
 def alike(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether latencies of two machines can be compared through the calibration workload."""
     return all(a.get(key) == b.get(key) for key in ALIKE)
+
+
+def workloads_differ(stored: dict[str, Any], now: dict[str, Any]) -> str:
+    """Why two calibration workloads are not one; "" when they are."""
+    for key, shown in (("version", "calibration workload"), ("numpy", "numpy")):
+        old, new = str(stored.get(key)), str(now.get(key))
+        if old.split(".")[:2] != new.split(".")[:2]:
+            return f"the baseline was calibrated with {shown} {old}, and this is {new}"
+    return ""

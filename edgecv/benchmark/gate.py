@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from edgecv import tasks
-from edgecv.benchmark.baseline import Baseline, Entry, Timing, alike
+from edgecv.benchmark.baseline import Baseline, Entry, Timing, alike, workloads_differ
 from edgecv.benchmark.sequential_test import ALPHA, INCONCLUSIVE, PASS, REGRESSION, against_stored
 from edgecv.errors import (
     BundleError,
@@ -253,17 +253,8 @@ def _comparable(
             differing = sorted(set(there.get("features") or ()) ^ set(here["features"]))
             what = f"same processor name, other instruction sets: {', '.join(differing)}"
         return None, f"{what}: too unlike to compare through a calibration workload"
-    differ = _workloads_differ(like[0], now)
+    differ = workloads_differ(like[0].calibration, now)
     return (None, differ) if differ else (like[0], "")
-
-
-def _workloads_differ(stored: Timing, now: dict[str, Any]) -> str:
-    """Why two calibration workloads are not one; "" when they are."""
-    for key, shown in (("version", "calibration workload"), ("numpy", "numpy")):
-        old, new = str(stored.calibration.get(key)), str(now.get(key))
-        if old.split(".")[:2] != new.split(".")[:2]:
-            return f"the baseline was calibrated with {shown} {old}, and this is {new}"
-    return ""
 
 
 def _figures_alone(before: Entry, after: Entry, options: Options, blank: Check) -> Check:
@@ -275,7 +266,8 @@ def _figures_alone(before: Entry, after: Entry, options: Options, blank: Check) 
     for now in new:
         for then in before.timings:
             same = then.threads == now.threads and alike(then.machine, now.machine)
-            if then.calibrated and same and not _workloads_differ(then, now.calibration):
+            differ = workloads_differ(then.calibration, now.calibration)
+            if then.calibrated and same and not differ:
                 assert now.calibrated is not None
                 found = against_stored(
                     now.calibrated, then.calibrated, blank.limit or 0.0, options.alpha
@@ -435,8 +427,8 @@ def update(
     """Measure the candidates beside the calibration workload and write (or extend) a baseline.
 
     whole: the candidates are all there is (those of a run): other bundles leave the file
-    Returns (name, what was measured or None, why not) for each. Raises what measuring raises; the
-    file is then as it was.
+    Returns (name, what was measured or None, why it was not kept) for each; what stands of an
+    earlier update is in the last. Raises what measuring raises; the file is then as it was.
     """
     baseline = Baseline.read(path)
     lines: list[tuple[str, dict[str, Any] | None, str]] = []
@@ -449,11 +441,14 @@ def update(
                 measured = run(
                     "edgecv.benchmark.sequential_test", job_for(entry.bundle, options), entry.name
                 )
-                busy = measured["candidate"]["busy"]
-                timing, why = (None, BUSY) if busy else (_timing(measured, options), "")
+                timing, why = _timing(measured, options), ""
+                if measured["candidate"]["busy"]:
+                    timing, why = replace(timing, calibrated=None), BUSY
             except NOT_HERE as e:
                 why = f"no latency: {e}"
-        baseline.put(entry, timing, why.removeprefix("no latency: "))
+        older = baseline.put(entry, timing, why.removeprefix("no latency: "))
+        if why and older:
+            why += f"; an older figure of digest {older['digest'][:12]} stands"
         lines.append((entry.name, measured, why))
     if not lines:
         raise EdgecvError(str(path), "nothing to keep")

@@ -1,13 +1,13 @@
 """Is the candidate slower than the limit allows? Measured until known, or the budget is spent.
 
     slowdown   r = exp(median_i log(candidate_i / baseline_i)) - 1,  round by round
-    regression when the lower bound of r is above the limit
-    pass       when the upper bound of r is below the limit
+    regression when the lower bound of r is above the limit and above the floor
+    pass       when the upper bound of r is below the limit, and the limit above the floor
     floor      the bound of |log(baseline'_i / baseline_i)|: the baseline opened twice (A/A)
 
 Bounds are one-sided, at ALPHA shared between the looks at the data (Bonferroni) and between the
 bundles that are judged together. A limit below the floor is refused: this machine, now, could not
-tell it from nothing.
+tell a slowdown of that size from nothing. One that is surely above the floor it can (`judge`).
 
 Against a stored baseline the calibration workload stands in for it:
 
@@ -74,12 +74,18 @@ class Verdict:
 
 
 def judge(bounds: tuple[float, float], floor: float, limit: float) -> str:
-    """The rule. bounds: of the ratio; limit: allowed slowdown, relative."""
-    if floor >= limit:
-        return INCONCLUSIVE
-    if bounds[0] > 1.0 + limit:
+    """The rule. bounds: of the ratio; floor: of noise; limit: allowed slowdown; both relative.
+
+    Two equal networks (A/A) are no regression where the limit is below the floor either. The lower
+    bound alone exceeds a limit that was kept in ALPHA of cases at the most, whatever the floor is.
+    It must exceed the floor too, the upper bound of a change that is none in the same rounds: noise
+    that lifts the one widens the other; and where the budget cannot bring the floor below the limit
+    `live` looks once, at a share 1 / LOOKS of ALPHA. Between limit and floor lies what this machine
+    cannot tell from nothing.
+    """
+    if bounds[0] > 1.0 + max(limit, floor):
         return REGRESSION
-    return PASS if bounds[1] < 1.0 + limit else INCONCLUSIVE
+    return PASS if floor < limit and bounds[1] < 1.0 + limit else INCONCLUSIVE
 
 
 def live(sampler: Sampler, limit: float, alpha: float, budget_s: float, tell: Tell) -> Verdict:

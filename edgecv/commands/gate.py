@@ -125,7 +125,8 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
     whole = options.candidate.suffix != ".edgecv"
     lines = gate.update(options.baseline, candidates, settings, run, whole)
     # What a busy machine measured would mislead every gate to come.
-    code = gate.EXIT_CODES[gate.INCONCLUSIVE if any(m and w for _, m, w in lines) else gate.PASS]
+    dropped = any(measured and why for _, measured, why in lines)
+    code = gate.EXIT_CODES[gate.INCONCLUSIVE if dropped else gate.PASS]
     if options.json:
         print_json(
             {
@@ -143,7 +144,17 @@ def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: An
         rows.append([name, f"{p50:.3f}", f"±{2 * error:.1%}", f"not kept: {why}" if why else ""])
     table(["bundle", "p50 ms", "against calibration", ""], rows, right=(1, 2))
     print(f"{options.baseline} written")
+    if dropped:
+        print(_rest(options.baseline, [why for _, measured, why in lines if measured]))
     return code
+
+
+def _rest(path: Path, reasons: list[str]) -> str:
+    """What to do about figures that were not kept. reasons: of each that was measured, or ""."""
+    kept = f"{reasons.count('')} of {len(reasons)} latencies measured were kept in {path}"
+    again = "the same command again adds to them"
+    shared = "recipes/ci/github-actions-two-builds.yml, which needs no baseline"
+    return f"{kept}; {again}. Where others always have a part of the processor: {shared}"
 
 
 def _percent(option: str, text: str) -> float | None:

@@ -277,6 +277,67 @@ def test_a_busy_machine_makes_no_baseline(tmp_path: Path) -> None:
     assert kept.timings == ()
 
 
+def told(path: Path, one: Any, found: dict[str, Any]) -> str:
+    """What an update says of one bundle."""
+    ((_, _, why),) = gate.update(path, [one], Options(), Clock(found))
+    return why
+
+
+def test_a_busy_machine_leaves_the_older_figure_of_the_same_files(tmp_path: Path) -> None:
+    path, one = tmp_path / "b.json", entry(bundle=BUNDLE)
+    assert told(path, one, answer()) == ""
+    before = path.read_bytes()
+    assert told(path, one, busy(answer())).endswith("; an older figure of digest d1 stands")
+    assert path.read_bytes() == before, "no latency is said to be there and not to be"
+    (kept,) = baseline.load(path)
+    assert (kept.timings, "no_latency" in kept.facts) == ((timing(0.5, 0.003),), False)
+    assert judged(kept, one)["latency"].verdict == "pass"
+
+
+@pytest.mark.parametrize("facts", [{"digest": "d2"}, {"tools": {"onnxruntime": "1.32"}}])
+def test_the_older_figure_of_another_bundle_goes(tmp_path: Path, facts: dict[str, Any]) -> None:
+    path = tmp_path / "b.json"
+    gate.update(path, [entry(bundle=BUNDLE)], Options(), Clock(answer()))
+    other = entry(bundle=BUNDLE, facts=facts)
+    assert told(path, other, busy(answer())) == gate.BUSY
+    (kept,) = baseline.load(path)
+    assert (kept.timings, kept.facts["no_latency"]) == ((), gate.BUSY)
+
+
+@pytest.mark.parametrize(
+    ("over", "left"),
+    [({"machine": {**HERE, "cpu": "Cortex-A76"}}, 1), ({"calibration": {"version": 0}}, 0)],
+)
+def test_figures_of_another_machine_or_workload_do_not_stand_for_these(
+    tmp_path: Path, over: dict[str, Any], left: int
+) -> None:
+    path, one = tmp_path / "b.json", entry(bundle=BUNDLE)
+    gate.update(path, [one], Options(), Clock(answer()))
+    assert told(path, one, busy(answer(**over))) == gate.BUSY
+    (kept,) = baseline.load(path)
+    assert (len(kept.timings), "no_latency" in kept.facts) == (left, not left)
+
+
+def test_an_update_with_another_workload_forgets_what_was_over_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    both = [entry("a", bundle=BUNDLE), entry("b", bundle=BUNDLE)]
+    gate.update(path, both, Options(), Clock(answer()))
+    gate.update(path, both[:1], Options(), Clock(answer(calibration={"version": 0})))
+    assert {e.name: len(e.timings) for e in baseline.load(path)} == {"a": 1, "b": 0}
+
+
+def test_figures_of_the_machine_that_runs_it_stand_where_nothing_runs_it(tmp_path: Path) -> None:
+    path = tmp_path / "b.json"
+    gate.update(path, [entry(bundle=BUNDLE)], Options(), Clock(answer()))
+    ((_, measured, why),) = gate.update(
+        path, [entry(bundle=BUNDLE)], Options(), Clock(NoCudaDevice("x", "no GPU"))
+    )
+    assert measured is None
+    assert why.startswith("no latency: ")
+    assert why.endswith("an older figure of digest d1 stands")
+    assert "no_latency" not in path.read_text()
+
+
 # size, memory
 
 

@@ -60,7 +60,13 @@ Told = list[tuple[float, float, str]]
         ((0.5, 0.6), 0.01, 0.05, PASS),
         ((1.05, 1.10), 0.01, 0.05, INCONCLUSIVE),  # at the limit is not beyond it
         ((0.95, 1.05), 0.01, 0.05, INCONCLUSIVE),
-        ((1.9, 2.1), 0.05, 0.05, INCONCLUSIVE),  # a limit that noise reaches is no limit
+        ((0.98, 1.02), 0.05, 0.05, INCONCLUSIVE),  # a limit that noise reaches is no limit
+        ((0.5, 0.6), 0.06, 0.05, INCONCLUSIVE),
+        ((1.834, 1.969), 0.041, 0.01, REGRESSION),  # what is above both is
+        ((10.33, 28.67), 0.057, 0.05, REGRESSION),
+        ((1.02, 1.04), 0.041, 0.01, INCONCLUSIVE),  # between limit and noise
+        ((1.041, 1.09), 0.041, 0.01, INCONCLUSIVE),  # at the noise is not beyond it
+        ((1.042, 1.09), 0.041, 0.01, REGRESSION),
         ((0.98, 1.02), 0.06, 0.05, INCONCLUSIVE),
         ((0.98, 1.02), 0.0499, 0.05, PASS),
         ((1.0, 1.0), 0.0, 0.0, INCONCLUSIVE),
@@ -218,10 +224,20 @@ def test_a_limit_below_the_noise_is_refused_with_one_that_is_not(clock: Clock) -
     assert judge(found.bounds, found.floor, float(offered[1]) / 100 + 1e-9) != REGRESSION
 
 
-def test_a_noisy_machine_cannot_say_regression_either(clock: Clock) -> None:
-    found, _ = judged(clock, 3.0, noise=0.3, limit=0.01, budget_s=1.0)
+def test_a_noisy_machine_cannot_say_regression_of_what_its_noise_reaches(clock: Clock) -> None:
+    found, _ = judged(clock, 1.1, noise=0.3, limit=0.01, budget_s=1.0)
     assert found.verdict == INCONCLUSIVE
+    assert found.floor > 0.1
     assert "noise floor" in found.reason
+
+
+def test_a_noisy_machine_sees_what_is_far_above_its_noise(clock: Clock) -> None:
+    found, sampler = judged(clock, 3.0, noise=0.3, limit=0.01, budget_s=1.0)
+    assert found.verdict == REGRESSION
+    assert found.floor > 0.01
+    assert found.bounds[0] > 1.0 + found.floor
+    assert (found.reason, found.hint) == ("", "")
+    assert sampler.rounds <= 2 * ROUNDS
 
 
 def test_a_floor_that_the_budget_cannot_reach_is_not_waited_for(clock: Clock) -> None:
@@ -276,6 +292,12 @@ def rates(clock: Clock, ratio: float, repetitions: int, **options: Any) -> Count
 
 def test_what_did_not_change_is_never_a_regression(clock: Clock) -> None:
     assert rates(clock, 1.0, 200) == {PASS: 200}
+
+
+@pytest.mark.parametrize("ratio", [1.0, 1.01])
+def test_a_limit_below_the_noise_makes_no_regression_of_noise(clock: Clock, ratio: float) -> None:
+    found = rates(clock, ratio, 100, noise=0.05, limit=0.01, budget_s=2.0)
+    assert found == {INCONCLUSIVE: 100}
 
 
 def test_twice_the_limit_is_always_a_regression(clock: Clock) -> None:
@@ -334,6 +356,8 @@ def test_two_runs_against_the_workload_by_hand() -> None:
         (1.045, 0.003, 0.05, INCONCLUSIVE, "around the limit of 5.0%"),
         (1.0, 0.003, 0.005, INCONCLUSIVE, "a limit of 0.5% is below the noise floor"),
         (1.5, 0.2, 0.05, INCONCLUSIVE, "a limit of 5.0% is below the noise floor"),
+        (1.012, 0.003, 0.005, INCONCLUSIVE, "a limit of 0.5% is below the noise floor"),
+        (1.9, 0.003, 0.005, REGRESSION, ""),
     ],
 )
 def test_verdicts_against_figures(

@@ -19,6 +19,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("onnx")
 from edgecv.cli import main
 from edgecv.runtime.archive import write_bundle
+from tests.benchmark.judged import answer
 from tests.runtime.conftest import described, golden, network
 
 QUICK = ("--budget", "4s", "--max-memory-growth", "none")
@@ -83,6 +84,17 @@ def test_a_much_slower_bundle_is_a_regression(edgecv: Callable, fast: Path, slow
     assert found["floor"] < 1
 
 
+def test_a_limit_below_the_noise_does_not_hide_a_much_slower_bundle(
+    edgecv: Callable, fast: Path, slow: Path
+) -> None:
+    done = edgecv("gate", fast, slow, "--max-slowdown", "0.01%", "--json", *QUICK)
+    assert done.code == 1, done.out
+    found = checks(done)["latency"]
+    assert found["verdict"] == "regression"
+    assert found["bounds"][0] > found["floor"] > 0.0001
+    assert (found["reason"], found["hint"]) == ("", "")
+
+
 def test_a_limit_below_the_noise_is_refused_with_a_hint(edgecv: Callable, fast: Path) -> None:
     done = edgecv("gate", fast, fast, "--max-slowdown", "0.01%", "--json", *QUICK)
     assert done.code == 4, done.out
@@ -99,6 +111,36 @@ def test_a_stored_baseline(edgecv: Callable, baseline: Path, fast: Path, slow: P
     assert checks(same)["latency"]["baseline"] > 0
     worse = calm(edgecv, "gate", baseline, slow, "--json", *WIDE)
     assert worse.code == 1, worse.out
+
+
+def test_an_update_says_what_it_kept_and_what_adds_to_it(
+    fast: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Busy, calm and busy again: the clock's answers are given."""
+    path, found = tmp_path / "baseline.json", answer()
+    monkeypatch.setattr("edgecv.commands.gate.runner", lambda *_: lambda *_: found)
+
+    def update(busy: bool) -> tuple[int, str]:
+        found["candidate"]["busy"] = busy
+        return main(["gate", str(path), str(fast), "--update"]), capsys.readouterr().out
+
+    code, said = update(busy=True)
+    assert (code, "not kept: others had the processor" in said, "stands" in said) == (
+        4,
+        True,
+        False,
+    )
+    assert f"0 of 1 latencies measured were kept in {path}; the same command again adds" in said
+    assert "github-actions-two-builds.yml" in said
+    assert "no_latency" in path.read_text()
+    code, said = update(busy=False)
+    assert (code, said.endswith(f"{path} written\n")) == (0, True)
+    kept = path.read_text()
+    code, said = update(busy=True)
+    digest = json.loads(kept)["bundles"]["net"]["digest"]
+    assert code == 4
+    assert f"; an older figure of digest {digest[:12]} stands" in said
+    assert path.read_text() == kept
 
 
 def test_a_baseline_of_another_machine_settles_nothing(
