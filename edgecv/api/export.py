@@ -137,6 +137,11 @@ def remarks(request: Request, made: Mapping[str, Exported]) -> Iterator[str]:
     ):
         yield "pixels are scaled to 0..1; give --mean and --std if it was trained otherwise"
     yield from dict.fromkeys(one.understood for one in made.values() if one.understood)
+    for drawn in dict.fromkeys(one.random for one in made.values() if one.random):
+        yield (
+            f"the weights of {request.model} are random (built twice, {drawn} differ): give "
+            "--weights FILE with trained ones"
+        )
 
 
 def _says_itself(model: Path) -> bool:

@@ -6,6 +6,7 @@ that matters; its results live in a temporary store and what is asked for is cop
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,7 @@ class Exported:
     verdict: dict[str, Any] | None = None
     as_they_are: bool = False  # the file itself says what its pixels are
     understood: str = ""  # how mean and std were taken, where that was not to be taken for granted
+    random: str = ""  # weights that another build of the network has otherwise
 
 
 def export(
@@ -77,6 +79,7 @@ def export(
             raise next(iter(failed.values()))
         rows = results.collect(outcome)["results"] if compare else []
         names = {t: file_name(request, recipe, t, out) for t in ends}
+        random = _random(outcome.folders.get("model"))
         found: dict[str, Exported | EdgecvError] = {}
         for t, end in ends.items():
             if t in failed:
@@ -88,9 +91,19 @@ def export(
                 written,
                 as_they_are=request.std is None and recipe.data.std != (1.0,),
                 understood=understood_as(request, recipe.data),
+                random=random,
                 verdict=judge(request.limits, own) if compare else None,
             )
         return found
+
+
+def _random(model: Path | None) -> str:
+    """What the step `model` says of weights that are drawn; "" of files, which have none."""
+    described = model / "model.json" if model else None
+    if described is None or not described.is_file():
+        return ""
+    facts = json.loads(described.read_text()).get("facts", {})
+    return str(facts.get("model", {}).get("random", ""))
 
 
 @contextmanager

@@ -19,6 +19,8 @@ from edgecv.runtime.preprocess import Preprocess
 
 log = logging.getLogger(__name__)
 
+RANDOM = "random"  # the fact: which weights another build has otherwise
+
 
 def make(work: Work) -> None:
     """The network as it comes: built with the seed, or copied from where the user has it."""
@@ -52,11 +54,11 @@ def make(work: Work) -> None:
         module = model.build(file=source.weights)
     check_finite(module, model.builder)
     trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
+    about = {}
     if source.kind == "module" and source.weights is None and not trains:
         torch.manual_seed(work.expansion.recipe.seed + 1)
         if drawn := _drawn(module, model.build()):
-            log.warning("%s: its weights are random: built twice, %s differ; give --weights FILE "
-                        "with trained ones", model.builder, drawn)  # fmt: skip
+            about[RANDOM] = drawn
     if taken := source.pins.to_json():  # of several inputs, or of a batch
         if trains:
             what = "says what its inputs are: networks of one image are trained and changed"
@@ -70,7 +72,9 @@ def make(work: Work) -> None:
     if len(example) == 1 and example[0].ndim == 4:
         mixes = _check_behaviour(work.expansion.recipe, model.builder, module, preprocess)
     if mixes:
-        model = model.with_facts("model", {"mixes": mixes})
+        about["mixes"] = mixes
+    if about:
+        model = model.with_facts("model", about)
     check_layer_names(work.expansion.recipe, module)
     for name in _timed_in_float(work.expansion.recipe):
         log.warning("%s: is timed in fp32 and ships in int8: `precision: int8` times that", name)
