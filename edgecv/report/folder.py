@@ -73,6 +73,8 @@ class Run:
     def __init__(self, folder: Path, data: dict[str, Any]) -> None:
         self.folder, self.data = folder, data
         self.nodes: dict[str, Node] = {n["id"]: n for n in data.get("nodes") or []}
+        # As commands on a page name it: a page is shown to others, and holds no path of a machine.
+        self.called = Path(folder.name) if folder.is_absolute() else folder
 
     def place(self, node: str | None) -> Path | None:
         """The folder of a node's result."""

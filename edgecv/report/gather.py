@@ -68,7 +68,7 @@ def _gather(run: Run) -> Data:
     data, missing = run.data, Missing()
     rows = [row_of(row, data["results"]) for row in data["results"]]
     for row in rows:
-        row["reason"] = reason(row, run.folder)
+        row["reason"] = reason(row, run.called)
     task = _task(run, rows)
     pairs = list(_pairs(run, rows, missing))
     _add_pairs(rows, pairs)
@@ -89,7 +89,7 @@ def _gather(run: Run) -> Data:
         "points": next((row["judged_in"] for row in rows if row["value"] is not None), "top-1"),
         "judged_by": (judged_by := _judged_by(rows)),
         "targets": _targets(rows, judged_by),
-        "cards": (cards := choice.cards(rows, judged_by, run.folder)),
+        "cards": (cards := choice.cards(rows, judged_by, run.called)),
         "splits": list(dataset.splits(run, missing)),
         "confusion": confusion.matrices(run, rows, cards),
         "pairs": pairs,

@@ -124,7 +124,7 @@ WRONG = [
     ("zoo: resnet8", "zo: resnet8", "my.yaml:1: model", "'zo'"),
     ("zoo: resnet8, width", "onnx: net.onnx, width", "my.yaml:1: model.width", "no arguments"),
     ("{zoo: resnet8, width: 16}", "~nobody-of-that-name/net", "", "is no path"),
-    ("{zoo: resnet8, width: 16}", "some/where", "some/where", "is not a Model folder"),
+    ("{zoo: resnet8, width: 16}", "some/where", "some/where", "no such file or folder"),
     ("model: ", "modle: ", "my.yaml:1: modle", "did you mean 'model'?"),
     ("targets: ", "seed: -1\ntargets: ", "my.yaml:8: seed", "found -1"),
     ("targets: ", f"seed: {10**30}\ntargets: ", "my.yaml:8: seed", "whole number"),

@@ -56,8 +56,10 @@ def make(work: Work) -> None:
     trains = any(step.stage.produces == "model" for step in work.expansion.recipe.steps)
     about = {}
     if source.kind == "module" and source.weights is None and not trains:
-        torch.manual_seed(work.expansion.recipe.seed + 1)
-        if drawn := _drawn(module, model.build()):
+        with torch.random.fork_rng(devices=[]):  # what is drawn later is as if it were not built
+            torch.manual_seed(work.expansion.recipe.seed + 1)
+            drawn = _drawn(module, model.build())
+        if drawn:
             about[RANDOM] = drawn
     if taken := source.pins.to_json():  # of several inputs, or of a batch
         if trains:
