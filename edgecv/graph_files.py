@@ -116,10 +116,12 @@ def kind_of(path: Path) -> str:
 
 def hint_to(path: Path) -> str:
     """Where a file that is not there may be: one beside it with nearly its name."""
+    if not path.parent.is_dir():
+        return f"there is no folder {path.parent}"
     try:
         beside = sorted(one.name for one in path.parent.iterdir())
-    except OSError:
-        return f"there is no folder {path.parent}"
+    except OSError:  # it may not be listed
+        beside = []
     near = difflib.get_close_matches(path.name, beside, 1, 0.8)
     if near:
         return f"did you mean {str(path.parent / near[0])!r}?"

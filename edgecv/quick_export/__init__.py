@@ -22,6 +22,7 @@ from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
 from edgecv.plan import pipeline, results
 from edgecv.plan.execute import Reporter
+from edgecv.plan.makers.model import RANDOM
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.store import Store
 from edgecv.quick_export.images import understood_as
@@ -103,7 +104,7 @@ def _random(model: Path | None) -> str:
     if described is None or not described.is_file():
         return ""
     facts = json.loads(described.read_text()).get("facts", {})
-    return str(facts.get("model", {}).get("random", ""))
+    return str(facts.get("model", {}).get(RANDOM, ""))
 
 
 @contextmanager

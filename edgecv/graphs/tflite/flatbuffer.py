@@ -161,7 +161,7 @@ def tidy(model: Any, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> None:
     names |= dict(zip(map(int, graph.inputs), inputs, strict=True))
     names |= dict(zip(map(int, graph.outputs), outputs, strict=True))
     for i, tensor in enumerate(graph.tensors):
-        tensor.name = names[i].encode()
+        tensor.name = names.get(i, f"inner_{i}").encode()  # what an operator keeps for itself
     sign(model, inputs, outputs)
 
 

@@ -37,7 +37,7 @@ from edgecv.methods.quantize.harm import Known, Progress
 from edgecv.methods.quantize.isolated import IMAGES, FarOff, far_off, kept, whole_db
 from edgecv.methods.quantize.learned import is_learned, notes
 from edgecv.methods.quantize.mixed import Problem
-from edgecv.methods.quantize.options import DEFAULT, Options
+from edgecv.methods.quantize.options import DEFAULT, Options, without
 from edgecv.methods.quantize.roads import road
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import on_grid
@@ -51,7 +51,7 @@ NONE = Tolerance(-math.inf, 0.0)
 GAIN = 0.02  # of the task's fidelity: less is not worth a layer in float
 # What is tried, in this order, of a detector that the defaults do not serve: it costs no time on
 # the device, as layers in float do, and SQNR does not tell which of them serves the task.
-KNOBS: tuple[dict[str, Any], ...] = (
+OTHER_KNOBS: tuple[dict[str, Any], ...] = (
     {"calibration": "percentile"},
     {"bias_correction": False},
     {"calibration": "percentile", "bias_correction": False},
@@ -236,14 +236,16 @@ class Quantizer:
     def _other_knobs(
         self, graph: Graph, options: Options, out: Path
     ) -> tuple[Graph, Options, float, list[str]]:
-        """(the graph, by the first of KNOBS that serves the task, else the best; its options; its
-        fidelity; what is said of it)"""
+        """(the graph, by the first of OTHER_KNOBS that serves the task, else the best; its options;
+        its fidelity; what is said of it)"""
         assert self.asked is not None
         first = best = self.asked.score(self._answers(graph))
         found = last = options
-        for change in KNOBS:
+        for change in OTHER_KNOBS:
             other = replace(options, **change)
             if best >= FAITHFUL or set(change) & self._fixed or other == options:
+                continue
+            if without(other):  # NNCF does not have them all
                 continue
             graph, last = self._quantized(other, out), other
             now = self.asked.score(self._answers(graph))

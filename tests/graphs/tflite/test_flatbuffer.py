@@ -75,3 +75,15 @@ def test_numbers_follow_the_tensors_that_stay(tmp_path: Path) -> None:
         one.tensorIndex += 1
     flatbuffer.drop_unread(model)
     assert flatbuffer.written(model) == before
+
+
+def test_what_an_operator_keeps_for_itself_stays_and_has_a_name(tmp_path: Path) -> None:
+    graph = export_tflite(nn.Conv2d(3, 4, 1).eval(), torch.zeros(1, 3, 4, 4), tmp_path)
+    model = flatbuffer.parse(graph.path.read_bytes(), "test")
+    main = flatbuffer.graph_of(model)
+    inner = flatbuffer.add_tensor(model, "scratch", [1, 4])
+    main.operators[0].intermediates = [inner]
+    flatbuffer.tidy(model, (graph.inputs[0].name,), (graph.outputs[0].name,))
+    (kept,) = main.operators[0].intermediates
+    assert main.tensors[kept].name.decode().startswith("inner_")
+    assert list(main.tensors[kept].shape) == [1, 4]

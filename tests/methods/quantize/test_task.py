@@ -26,7 +26,7 @@ from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.quantize import quantizer
 from edgecv.methods.quantize.candidate import Judged
 from edgecv.methods.quantize.costly import Costly, why_float
-from edgecv.methods.quantize.options import DEFAULT, Options
+from edgecv.methods.quantize.options import DEFAULT, Options, for_nncf, without
 from edgecv.methods.quantize.quantizer import Quantizer
 from edgecv.methods.quantize.roads import road
 from edgecv.runtime.preprocess import Preprocess
@@ -193,12 +193,12 @@ def test_other_knobs_are_tried_where_the_defaults_do_not_serve(
             making._answers(making._quantized(replace(DEFAULT, **change), out))
         )
 
-    first, *others = map(scored, ({}, *quantizer.KNOBS))
+    first, *others = map(scored, ({}, *quantizer.OTHER_KNOBS))
     best = max(others)
     assert best > first
     monkeypatch.setattr(quantizer, "FAITHFUL", best)
     graph, _ = making.make(DEFAULT, out, TOLERANCE)
-    change = quantizer.KNOBS[others.index(best)]
+    change = quantizer.OTHER_KNOBS[others.index(best)]
     assert {k: graph.facts["options"][k] for k in change} == change
     assert making.asked.score(making._answers(graph)) == pytest.approx(best)
     said = " ".join(graph.facts["warnings"])
@@ -221,6 +221,19 @@ def test_the_defaults_stay_where_no_knob_is_better(
     graph, options, _, said = making._other_knobs(first, DEFAULT, tmp_path / "int8")
     assert (options, said) == (DEFAULT, [])  # two hundredths are not won
     assert graph.path.read_bytes() == before
+
+
+def test_nncf_is_asked_for_what_it_has_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, here = exported(500.0, tmp_path / "float"), context(tmp_path)
+    making, asked = Quantizer(source, here, 16), list[Options]()
+    first = making._quantized(DEFAULT, tmp_path / "int8")
+    monkeypatch.setattr(quantizer, "FAITHFUL", 1.5)
+    monkeypatch.setattr(making, "_quantized", lambda options, _: asked.append(options) or first)
+    making._other_knobs(first, for_nncf(DEFAULT, ()), tmp_path / "int8")
+    assert [o.bias_correction for o in asked[:1]] == [False]
+    assert not any(without(options) for options in asked)
 
 
 def test_a_tolerance_of_the_users_own_holds(tmp_path: Path) -> None:
