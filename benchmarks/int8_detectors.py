@@ -54,6 +54,8 @@ OURS: dict[str, tuple[str, ...]] = {
     "edgecv-drop": ("--accuracy-drop", "1.0"),
     "edgecv-hardswish": ("--activations", "hardswish"),
     "edgecv-hardswish-share": ("--activations", "hardswish", "--activations-share", "0.75"),
+    "edgecv-hardswish-half": ("--activations", "hardswish", "--activations-share", "0.5"),
+    "edgecv-hardswish-quarter": ("--activations", "hardswish", "--activations-share", "0.25"),
     "edgecv-relu": ("--activations", "relu"),
 }
 ENGINE_OF = {"cpu": "onnxruntime", "openvino": "openvino", "tflite": "tflite", "edgetpu": "edgetpu"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,11 @@ from edgecv.graphs.names import names_of
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.geometry import pads
 from edgecv.graphs.tflite.layers import weights
-from edgecv.methods.quantize.rounding import PLACES as SEEN
-from edgecv.methods.quantize.rounding import columns
+from edgecv.methods.quantize.rounding import columns, places_of, spread
 
 
-def seen_by(model: Any, name: str, op: Any, x: np.ndarray) -> np.ndarray | None:
-    """What a layer multiplies with its weights for one image: (groups, K, places).
+def seen_by(model: Any, name: str, op: Any, x: np.ndarray, images: int) -> np.ndarray | None:
+    """What a layer multiplies with its weights for one image of so many: (groups, K, places).
 
     x: its input (1, H, W, C), or (..., C) of a dense layer. None where the weights are computed,
     and for transposed convolutions: how many taps an output sees varies with its place.
@@ -23,16 +23,16 @@ def seen_by(model: Any, name: str, op: Any, x: np.ndarray) -> np.ndarray | None:
     real = weights(model, name, op)
     if real is None or name == "TRANSPOSE_CONV":
         return None
+    most = places_of(math.prod(real.shape[1:]), images)
     if name == "FULLY_CONNECTED":
         rows = x.reshape(-1, real.shape[1])
-        picked = np.linspace(0, len(rows) - 1, min(len(rows), SEEN)).astype(int)
-        return rows[picked].T[None]
+        return rows[spread(len(rows), most)].T[None]
     how = op.builtinOptions
     strides, dilations = (how.strideH, how.strideW), (how.dilationHFactor, how.dilationWFactor)
     around = pads(x.shape[1:3], real.shape[2:], strides, dilations, how.padding)
     groups = x.shape[3] // real.shape[1]
     image = x[0].transpose(2, 0, 1)
-    return columns(image, real.shape[2:], strides, dilations, around, groups)
+    return columns(image, real.shape[2:], strides, dilations, around, groups, most)
 
 
 def known_as(model: Any) -> dict[str, frozenset[str]]:

@@ -112,7 +112,7 @@ class Measured:
             for i, (kind, op) in every:
                 place = int(op.inputs[OPERANDS[kind][0]])
                 entry = values[place] if place in values else value_of(place)
-                x = seen_by(self.model, kind, op, entry)
+                x = seen_by(self.model, kind, op, entry, len(self.samples))
                 if x is not None:
                     seen[i] = x
             return lows, highs, seen
@@ -137,8 +137,9 @@ class Measured:
 
         def look(sample: Any) -> np.ndarray:
             value_of = run(sample)
-            places = self._places.items()
-            return np.stack([histogram(value_of(at), *self.spans[name]) for name, at in places])
+            places, images = self._places.items(), len(self.samples)
+            spans = self.spans
+            return np.stack([histogram(value_of(at), *spans[name], images) for name, at in places])
 
         counts = np.zeros((len(self._places), BINS), np.int64)
         for found in ahead(look, self.samples):

@@ -7,6 +7,7 @@ layer.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -31,7 +32,7 @@ from edgecv.methods.quantize.ranges import (
     chosen,
     histogram,
 )
-from edgecv.methods.quantize.rounding import Moments, columns
+from edgecv.methods.quantize.rounding import Moments, columns, places_of
 from edgecv.samples import CalibrationData
 
 
@@ -82,7 +83,7 @@ class Measured:
 
     def _first_pass(self) -> tuple[dict[str, Range], dict[str, Range]]:
         shapes = {t.name: tuple(t.dims) for t in self.model.graph.initializer}
-        every = list(layers(self.model))
+        every, images = list(layers(self.model)), len(self.samples)
 
         def look(sample: Sample) -> tuple[list[float], list[float], dict[str, np.ndarray]]:
             values = self._run(sample)
@@ -94,8 +95,10 @@ class Measured:
             if node.op_type == "Gemm":
                 x = np.ascontiguousarray(x.T)[None]  # a row for every token
             else:
-                x = columns(x[0], shapes[node.input[1]][2:], *geometry(node))
-            self.moments[node.output[0]].add(x, len(self.samples))
+                shape = shapes[node.input[1]]
+                most = places_of(math.prod(shape[1:]), images)
+                x = columns(x[0], shape[2:], *geometry(node), most)
+            self.moments[node.output[0]].add(x, images)
 
         extremes = Extremes(len(self._names))
         for low, high, held in ahead(look, self.samples):
@@ -113,7 +116,7 @@ class Measured:
     def _second_pass(self) -> np.ndarray:
         def look(sample: Sample) -> np.ndarray:
             rows = zip(self._run(sample), self.spans.values(), strict=True)
-            return np.stack([histogram(value, low, high) for value, (low, high) in rows])
+            return np.stack([histogram(value, *span, len(self.samples)) for value, span in rows])
 
         counts = np.zeros((len(self._names), BINS), np.int64)
         for found in ahead(look, self.samples):

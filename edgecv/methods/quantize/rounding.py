@@ -16,6 +16,7 @@ a layer with fewer than SAMPLES_PER_WEIGHT columns for each of its inputs is rou
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,7 +26,8 @@ import numpy as np
 from edgecv.methods.quantize.adaround import adaround
 from edgecv.methods.quantize.options import Rounding
 
-PLACES = 64  # of an image's output map, spread evenly; all of them where it is smaller
+PLACES, FEWEST = 64, 16  # of one image's output map; all of them where it is smaller
+SAMPLES = 4096  # columns of all images together that say enough
 SAMPLES_PER_WEIGHT = 8
 DAMP = 0.01  # λ, as a share of H's mean diagonal
 SWEEPS = 10
@@ -33,6 +35,31 @@ LAZY = 64  # weights whose errors the rest makes up for at once
 WIDE, HELD, BLOCK = 256, 16, 96  # inputs of a wide layer; images kept, and rows added at a time
 CACHED = 1 << 16  # numbers of many groups' columns that are looked at at once
 SHRINKS = np.linspace(0.35, 1, 27)
+GOLDEN = (5**0.5 - 1) / 2
+
+
+def places_of(inputs: int, images: int) -> int:
+    """How many places of each image are looked at for a layer that multiplies so many inputs.
+
+    Between FEWEST and PLACES: SAMPLES of all images together, more where H wants more of them.
+    """
+    wanted = max(SAMPLES, SAMPLES_PER_WEIGHT * inputs)
+    return min(PLACES, max(FEWEST, -(-wanted // max(images, 1))))
+
+
+def spread(total: int, most: int, wide: int = 0) -> np.ndarray:
+    """At most so many of a map's places 0..total - 1, in order: (count,) int.
+
+    wide: of its rows; 0: not known, it is taken for a square. As many rows as columns of a lattice
+    that the golden ratio turns: steps of one length meet a map's width, and all lie on its border.
+    """
+    if total <= most:
+        return np.arange(total)
+    wide = wide or math.isqrt(total)
+    step = np.arange(most)
+    rows = ((step + 0.5) * -(-total // wide) / most).astype(int)
+    picked = np.unique(rows * wide + ((step + 0.5) * GOLDEN % 1 * wide).astype(int))
+    return picked[picked < total]
 
 
 def columns(
@@ -42,13 +69,14 @@ def columns(
     dilations: Sequence[int],
     pads: Sequence[int],
     groups: int,
+    most: int = PLACES,
 ) -> np.ndarray:
     """What a convolution multiplies with its weights: (groups, C / groups * kh * kw, places).
 
-    x: one image's input (C, H, W). pads: top, left, bottom, right. At most PLACES places.
+    x: one image's input (C, H, W). pads: top, left, bottom, right. most: of its places (`spread`).
     """
     geometry = (tuple(map(int, one)) for one in (x.shape[1:], kernel, strides, dilations, pads))
-    at, inside, places = _places(*geometry)
+    at, inside, places = _places(*geometry, most)
     flat = x.reshape(len(x), -1)
     # Channels last stay last in memory: products of them end in other bits than in the other order.
     seen = flat.take(at, axis=1) if flat.flags.c_contiguous else flat.T.take(at, axis=0).T
@@ -64,13 +92,14 @@ def _places(
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
     pads: tuple[int, ...],
+    most: int,
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
     """Where in a flat image lies what a kernel reads, (kh * kw * places,), 0 outside of it; which
     of them are inside, None where all are; how many places."""
     (height, width), (kh, kw), (dh, dw), (top, left, bottom, right) = size, kernel, dilations, pads
     high = (height + top + bottom - (kh - 1) * dh - 1) // strides[0] + 1
     wide = (width + left + right - (kw - 1) * dw - 1) // strides[1] + 1
-    picked = np.linspace(0, high * wide - 1, min(high * wide, PLACES)).astype(int)
+    picked = spread(high * wide, most, wide)
     rows = (picked // wide * strides[0] - top) + np.arange(kh)[:, None, None] * dh
     across = (picked % wide * strides[1] - left) + np.arange(kw)[None, :, None] * dw
     inside = ((rows >= 0) & (rows < height) & (across >= 0) & (across < width)).ravel()

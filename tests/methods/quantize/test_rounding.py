@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -13,15 +13,21 @@ from edgecv.methods.quantize.layer_rounding import LIMIT, settle_layer
 from edgecv.methods.quantize.options import Options
 from edgecv.methods.quantize.rounding import (
     DAMP,
+    FEWEST,
     HELD,
     LAZY,
+    PLACES,
+    SAMPLES,
+    SAMPLES_PER_WEIGHT,
     WIDE,
     Moments,
     columns,
     descend,
     output_error,
+    places_of,
     round_layer,
     round_weights,
+    spread,
 )
 
 
@@ -34,9 +40,45 @@ def test_columns_times_weights_are_the_convolution(case: tuple[int, ...]) -> Non
     x = torch.randn(1, c, 12, 9, generator=torch.Generator().manual_seed(0))
     got = columns(x[0].numpy(), (k, k), (stride,) * 2, (dilation,) * 2, (pad,) * 4, groups)
     expected = layer(x).detach().numpy().reshape(o, -1)
-    places = np.linspace(0, expected.shape[1] - 1, got.shape[2]).astype(int)
+    wide = layer(x).shape[3]
+    places = spread(expected.shape[1], PLACES, wide)
     weights = layer.weight.detach().numpy().reshape(groups, o // groups, -1)
     np.testing.assert_allclose((weights @ got).reshape(o, -1), expected[:, places], atol=1e-5)
+
+
+def _unevenness(at: np.ndarray, size: int) -> float:
+    """How far the share of places before any column (or row) is from its share of the map."""
+    share = (np.sort(at) + 0.5) / size
+    rank = np.arange(len(share) + 1) / len(share)
+    return float(np.maximum(np.abs(rank[1:] - share), np.abs(rank[:-1] - share)).max())
+
+
+@given(
+    high=st.integers(1, 400), wide=st.integers(8, 400), most=st.sampled_from([FEWEST, 43, PLACES])
+)
+@example(high=63, wide=63, most=PLACES)  # places by equal steps: 63 of 64 in the last column
+@example(high=126, wide=126, most=PLACES)
+@example(high=56, wide=56, most=43)
+def test_places_are_spread_over_a_map_of_any_width(high: int, wide: int, most: int) -> None:
+    places = spread(high * wide, most, wide)
+    assert len(places) <= min(most, high * wide)
+    assert len(places) >= (most if high * wide >= 2 * most else 0.75 * min(most, high * wide))
+    assert (np.diff(places) > 0).all()
+    assert places[0] >= 0
+    assert places[-1] < high * wide
+    assert _unevenness(places % wide, wide) < 0.13 + 0.5 / min(wide, most)
+    assert _unevenness(places // wide, high) < 0.13 + 0.5 / min(high, most)
+
+
+def test_as_many_places_are_looked_at_as_h_wants() -> None:
+    for images in (1, 8, 64, 160, 1000, 100_000):
+        for inputs in (9, 64, 512, 1152, 9000):
+            places = places_of(inputs, images)
+            assert FEWEST <= places <= PLACES
+            if places < PLACES:
+                assert places * images >= max(SAMPLES, SAMPLES_PER_WEIGHT * inputs)
+    assert places_of(9, 64) == PLACES
+    assert places_of(9, 128) == PLACES // 2
 
 
 def test_weights_round_to_the_least_error_of_the_output() -> None:
