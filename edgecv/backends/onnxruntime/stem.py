@@ -22,6 +22,7 @@ The whole of FastestDet takes 0.85 of its time, of EfficientNet-Lite0 0.93.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,20 +57,17 @@ def _smaller(draft: Draft, conv: Any, x: str) -> tuple[int, int, list[int]] | No
     given, shape, out = (
         attributes(conv), draft.known_shape(x), draft.known_shape(conv.output[0]),
     )  # fmt: skip
-    steps, pads = given.get("strides", [1]), given.get("pads", [0] * 4)
+    strides, pads = given.get("strides", [1, 1]), given.get("pads", [0] * 4)
     kernel = given.get("kernel_shape")
-    if shape is None or out is None or kernel is None or len(shape) != 4 or shape[1] >= FEW:
+    if shape is None or out is None or kernel is None or len(shape) != 4:
         return None
-    if given.get("group", 1) != 1 or {*given.get("dilations", [1])} != {1}:
+    found = smaller_steps((out[1], shape[1], *kernel), strides, pads, given.get("group", 1))
+    if found is None or {*given.get("dilations", [1])} != {1}:
         return None
-    step, front = steps[0], pads[0]
-    square = {*steps} == {step} and pads[1] == front and {*kernel} == {kernel[0]}
-    if given.get("auto_pad", "NOTSET") != "NOTSET" or not square or step < 2:
+    step, zeros = found
+    if given.get("auto_pad", "NOTSET") != "NOTSET" or shape[2] % step or shape[3] % step:
         return None
-    if shape[2] % step or shape[3] % step:
-        return None
-    first = -(-front // step)
-    zeros = first * step - front
+    first = (pads[0] + zeros) // step
     size = -(-(zeros + kernel[0]) // step)
     ends = [out[i] - 1 + size - shape[i] // step - first for i in (2, 3)]
     return None if min(ends) < 0 else (step, zeros, [first, first, *ends])
@@ -84,14 +82,32 @@ def _rearrange(
     x = unpack.input[0]
     held = next(t for t in draft.graph.initializer if t.name == weight.input[0])
     values = numpy_helper.to_array(held)
-    filters, channels, kernel, _ = values.shape
-    size = -(-(zeros + kernel) // step)
-    wide = np.zeros((filters, channels, step * size, step * size), values.dtype)
-    wide[:, :, zeros : zeros + kernel, zeros : zeros + kernel] = values
-    apart = wide.reshape(filters, channels, size, step, size, step).transpose(0, 3, 5, 1, 2, 4)
-    made = np.ascontiguousarray(apart.reshape(filters, -1, size, size))
+    made = to_depth(values, step, zeros)
     held.CopyFrom(numpy_helper.from_array(made, held.name))
     name = draft.unique(f"{x}/depth")
     draft.before(unpack, draft.make("SpaceToDepth", [x], name, blocksize=step))
     unpack.input[0] = name
-    write_attributes(conv, {"kernel_shape": [size, size], "strides": [1, 1], "pads": pads})
+    size = made.shape[2:]
+    write_attributes(conv, {"kernel_shape": [*size], "strides": [1, 1], "pads": pads})
+
+
+def to_depth(values: np.ndarray, step: int, zeros: int, empty: float = 0) -> np.ndarray:
+    """w of v, (O, C, k, k) to (O, step² C, k', k'). zeros: in front of the kernel; empty: theirs"""
+    filters, channels, kernel, _ = values.shape
+    size = -(-(zeros + kernel) // step)
+    wide = np.full((filters, channels, step * size, step * size), empty, values.dtype)
+    wide[:, :, zeros : zeros + kernel, zeros : zeros + kernel] = values
+    apart = wide.reshape(filters, channels, size, step, size, step).transpose(0, 3, 5, 1, 2, 4)
+    return np.ascontiguousarray(apart.reshape(filters, -1, size, size))
+
+
+def smaller_steps(
+    shape: Sequence[int], strides: Sequence[int], pads: Sequence[int], groups: int
+) -> tuple[int, int] | None:
+    """(step, zeros in front of the kernel) of a layer that is rearranged where its image and
+    dilations allow it; None of one that never is. shape: of its weights (O, C, kh, kw)"""
+    if len(shape) != 4 or shape[1] >= FEW or groups != 1 or strides[0] < 2:
+        return None
+    if len({*strides}) > 1 or shape[2] != shape[3] or pads[0] != pads[1]:
+        return None
+    return strides[0], -pads[0] % strides[0]

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from edgecv.backends.onnxruntime.stem import smaller_steps, to_depth
 from edgecv.cores import ahead
 from edgecv.graphs.onnx.constants import initializers
-from edgecv.graphs.onnx.geometry import groups
+from edgecv.graphs.onnx.geometry import geometry, groups
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import layers, outputs_first, rows_of
 from edgecv.methods.quantize.layer_rounding import Settled, settle_layer
@@ -99,4 +100,17 @@ def fit(model: Any, quantized: Any) -> None:
 
 
 def _pairs(node: Any, floats: dict[str, np.ndarray]) -> np.ndarray:
-    return neighbours(outputs_first(node, floats[node.input[1]]).shape, groups(node))
+    """Neighbours in the weight's own order, and in that of a first layer rearranged for ONNX
+    Runtime."""
+    shape = outputs_first(node, floats[node.input[1]]).shape
+    pairs = neighbours(shape, groups(node))
+    if node.op_type != "Conv":
+        return pairs
+    strides, _, pads, count = geometry(node)
+    found = smaller_steps(shape, strides, pads, count)
+    if found is None:
+        return pairs
+    at = np.arange(np.prod(shape[1:])).reshape(1, *shape[1:])
+    moved = to_depth(at, *found, empty=-1)
+    others = moved.ravel()[neighbours(moved.shape)]
+    return np.concatenate([pairs, others[(others >= 0).all(1)]])

@@ -104,20 +104,26 @@ def test_nothing_is_changed_and_twice_is_the_same(graphs: tuple) -> None:
 
 
 def test_a_layer_with_coarser_weights_stands_out(graphs: tuple) -> None:
-    """Rounded on a grid 16 times as coarse, a layer's noise is some 256 times as large."""
+    """Its noise is what the float network loses with these weights alone."""
     model, quantized = graphs
     coarse = onnx.ModelProto()
     coarse.CopyFrom(quantized)
-    for tensor in coarse.graph.initializer:
-        if tensor.name == "b.weight_scale":
-            scale = onnx.numpy_helper.to_array(tensor) * 16
-            tensor.CopyFrom(onnx.numpy_helper.from_array(scale.astype("f4"), tensor.name))
-        if tensor.name == "b.weight_quantized":
-            q = np.rint(onnx.numpy_helper.to_array(tensor) / 16).astype("i1")
-            tensor.CopyFrom(onnx.numpy_helper.from_array(q, tensor.name))
+    held = {t.name: t for t in coarse.graph.initializer}
+    scale, q = (onnx.numpy_helper.to_array(held[f"b.weight_{of}"]) for of in ("scale", "quantized"))
+    scale, q = (scale * 16).astype("f4"), np.rint(q / 16).astype("i1")
+    for of, values in (("scale", scale), ("quantized", q)):
+        name = f"b.weight_{of}"
+        held[name].CopyFrom(onnx.numpy_helper.from_array(values, name))
     before, after = (sensitivities(model, g, SAMPLES[16:]).weights for g in (quantized, coarse))
-    assert 30 < after["b"] / before["b"] < 3000
+    assert after["b"] > 30 * before["b"]
     assert after["a"] == before["a"]
+
+    net, images = Net().eval(), torch.from_numpy(SAMPLES[16:])
+    with torch.no_grad():
+        real = net(images)
+        net.b.weight.copy_(torch.from_numpy(q * scale.reshape(-1, 1, 1, 1)))
+        noise = (net(images) - real).square().sum() / real.square().sum()
+    assert after["b"] == pytest.approx(float(noise), rel=1e-2)
 
 
 def test_gradients_find_what_running_finds(graphs: tuple) -> None:
