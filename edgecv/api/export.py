@@ -30,7 +30,8 @@ class Bundle:
     target:      the device profile; engine: what computes it there; precision: "int8", ...
     size_bytes:  of the bundle; engine_bytes: of the engine's files in it
     sqnr_db:     of its outputs against the float network, the worst of several; None: not known
-    metric:      {"name", "value" (0..1), "samples"} on `evaluate`'s images, or None
+    metric:      {"name", "value" (0..1), "samples"} on `evaluate`'s images, or None; "reference":
+                 fp32's value on the same engine and images, where this is not fp32 itself
     executed:    precision -> layers that the engine ran in it; {} where it did not run here
     reason:      why it did not run here; "" where it did
     notes:       what was found on the way, a sentence each

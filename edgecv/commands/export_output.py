@@ -61,32 +61,48 @@ def metric_line(metric: Mapping[str, Any], judged: Mapping[str, Any] | None = No
     known = words.figures(key for key, value in more.items() if value is not None)
     beside = [f"{words.figure(key)} {words.beside(more[key], name, key)}" for key in known]
     rest = f" ({', '.join(beside)})" if beside else ""
+    drop = lost(metric)
     if judged:
         low, high = judged["bounds"]
         rest += f", {judged['drop']:.2f} points ({low:.2f} to {high:.2f}) below fp32"
+    elif drop is not None:
+        way = "below" if drop >= 0 else "above"
+        rest += f", {abs(drop):.2f} points {way} fp32's {100 * metric['reference']:.2f}"
     return f"{said}{rest} on {metric['samples']:,} images"
+
+
+def lost(metric: Mapping[str, Any] | None) -> float | None:
+    """Points of accuracy below fp32's; None where fp32's is not known."""
+    if metric is None or metric.get("reference") is None:
+        return None
+    return 100.0 * float(metric["reference"] - metric["value"])
 
 
 def print_table(found: Mapping[str, Exported | EdgecvError]) -> None:
     """A row for each target; why one got no bundle below."""
     made = [one.facts.metric for one in found.values() if not isinstance(one, EdgecvError)]
     points = next((tasks.called(m["name"]) for m in made if m), "top-1")
-    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", points)
+    head = ("target", "bundle", "bytes", "layers that ran", "dB from float", points, "fp32",
+            "vs fp32")  # fmt: skip
     rows = []
     for name, one in found.items():
         if isinstance(one, EdgecvError):
-            rows.append((name, "none", "", "", "", ""))
+            rows.append((name, "none", *[""] * (len(head) - 2)))
             continue
         facts = one.facts
         against = facts.parity["float"] or facts.parity["graph"]
         ran = ", ".join(f"{n} {precision}" for precision, n in sorted(facts.executed.items()))
+        drop = lost(facts.metric)
         rows.append((
             name, one.bundle.name, f"{facts.size_bytes:,}", ran or "not run here",
             f"{against['sqnr_db']:.1f}" if against else "",
             f"{100 * facts.metric['value']:.2f}" if facts.metric else "",
+            f"{100 * facts.metric['reference']:.2f}" if facts.metric and drop is not None else "",
+            f"{-drop:+.2f}" if drop is not None else "",
         ))  # fmt: skip
-    kept = 6 if any(row[5] for row in rows) else 5  # accuracy where it was measured on labels
-    table(head[:kept], [row[:kept] for row in rows], right=(2, 4, 5)[: kept - 3])
+    # accuracy where it was measured on labels, fp32's where that is another's
+    kept = 8 if any(row[7] for row in rows) else 6 if any(row[5] for row in rows) else 5
+    table(head[:kept], [row[:kept] for row in rows], right=(2, 4, 5, 6, 7)[: kept - 3])
     for name, one in found.items():
         if not isinstance(one, EdgecvError) and _has_parts(one.facts):
             for line in fidelity_lines(one.facts):

@@ -41,16 +41,15 @@ from edgecv.target import Target
 NOT_IN_BUNDLES = {"description", "alignment", "device", "device_python"}
 MEASURING, AWAY = ("edgecv.benchmark.measure", "edgecv.benchmark.profile"), "edgecv.measuring.away"
 
-
 ONNX_TEACHER = "edgecv.methods.distillation.teacher_onnx"
 
 
 class Expansion:
     """Builds the nodes of a recipe in an order in which each comes after its inputs."""
 
-    def __init__(self, recipe: Recipe, compare: bool = True) -> None:
-        """compare: also build the fp32 references and measure latencies."""
-        self.recipe, self.compare = recipe, compare
+    def __init__(self, recipe: Recipe, compare: bool = True, judge: bool = False) -> None:
+        """compare: also build fp32 references and measure latencies; judge: one for each engine"""
+        self.recipe, self.compare, self.judge = recipe, compare, judge
         self.nodes: dict[str, Node] = {}
         self._environments: dict[str, dict[str, Any]] = {}  # by backend, read once
         for split in ("train", "test"):
@@ -156,11 +155,10 @@ class Expansion:
         return (ONNX_TEACHER,) if step.teacher_file or from_file else ()
 
     def _target(self, target: Target) -> None:
-        bundles = [
-            self._bundle(name, target)
-            for name in self.measured()
-            if self.precision(name) in target.precisions
-        ]
+        first = next(t for t in self.recipe.targets if t.backend == target.backend)
+        beside = self.compare or (self.judge and target is first)
+        names = [n for n in self.measured(beside) if self.precision(n) in target.precisions]
+        bundles = [self._bundle(name, target) for name in names]
         if not self.compare:
             return
         inputs = {str(i): name for i, name in enumerate(bundles)}
@@ -176,10 +174,10 @@ class Expansion:
         name = f"measure:{target.name}"
         self._add(Node(name, "measure", inputs, key, target=target, measures=True))
 
-    def measured(self) -> Iterator[str]:
-        """Names of the steps that become bundles: references first, then what is shipped."""
+    def measured(self, beside: bool = True) -> Iterator[str]:
+        """Names of the steps that become bundles: references, if beside, then what is shipped."""
         shipped = [s.name for s in self.recipe.shipped()]
-        references = [self.reference(s) for s in shipped] if self.compare else []
+        references = map(self.reference, shipped) if beside else ()
         yield from dict.fromkeys([*references, *shipped])
 
     def reference(self, name: str) -> str:

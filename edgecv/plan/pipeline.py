@@ -114,17 +114,19 @@ def run(
     store: Store | None = None,
     compare: bool = True,
     jobs: int | None = 1,
+    judge: bool = False,
 ) -> Outcome:
     """Make every node that is not in the store yet (without fp32 references
     and latencies when not `compare`).
 
+    judge: the fp32 references all the same, one for each engine, for their accuracy
     jobs: nodes that are made at once, each in a process of its own (`edgecv.plan.side_by_side`);
           None is as many as there are cores for. The results are the same.
     A step that fails for one target is a failed row; a step that all targets need stops the run.
     Raises EdgecvError; whatever was finished is kept.
     """
     store = store or Store(out / "store")
-    execution = Execution(Outcome(Expansion(recipe, compare)), store, reporter or Silent())
+    execution = Execution(Outcome(Expansion(recipe, compare, judge)), store, reporter or Silent())
     jobs = side_by_side.default(recipe.threads) if jobs is None else jobs
     began = time.perf_counter()
     with store.locked(), source_trust.own(), builder_trust.named(recipe.builders()):

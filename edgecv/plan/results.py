@@ -246,19 +246,28 @@ def _latency(node: Node, facts: BundleFacts, outcome: Outcome) -> Row:
 
 
 def _references(rows: list[Row], outcome: Outcome) -> None:
-    """Fill metric.reference: the fp32 accuracy on the same engine, else on another one."""
-    measured = {
-        (r["step"], r["engine"]): r["metric"]["value"]
-        for r in rows
-        if r["metric"] and r["precision"] == "fp32"
-    }
+    known = references(outcome)
     for row in rows:
-        name = row["reference"] = outcome.expansion.reference(row["step"])
-        if row["metric"] is None:
-            continue
-        same = measured.get((name, row["engine"]))
-        others = [v for (step, _), v in measured.items() if step == name]
-        row["metric"]["reference"] = same if same is not None else (others or [None])[0]
+        row["reference"] = outcome.expansion.reference(row["step"])
+        if row["metric"] is not None:
+            row["metric"]["reference"] = known.get(f"bundle:{row['step']}@{row['target']}")
+
+
+def references(outcome: Outcome) -> dict[str, float]:
+    """fp32's accuracy (0..1) by a bundle's node: on the same engine, else on another one."""
+    made = [n for n in outcome.expansion.nodes.values() if n.id in outcome.folders]
+    bundles = [n for n in made if n.kind == "bundle"]
+    measured: dict[str, dict[str, float]] = {}  # step -> engine -> accuracy
+    for node in bundles:
+        facts = kept.read(outcome.folders[node.id])
+        if facts.metric and node.precision == "fp32":
+            measured.setdefault(node.step, {})[facts.engine] = facts.metric["value"]
+    found: dict[str, float] = {}
+    for node in bundles:
+        of = measured.get(outcome.expansion.reference(node.step), {})
+        if of and node.target:
+            found[node.id] = of.get(node.target.backend, next(iter(of.values())))
+    return found
 
 
 def _agreements(rows: list[Row], outcome: Outcome) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
+from edgecv import model_input
 from edgecv.errors import BundleError, EdgecvError
 from edgecv.files import disk_errors, publish
 from edgecv.limits import judge
@@ -24,6 +25,7 @@ from edgecv.plan import pipeline, results
 from edgecv.plan.execute import Reporter
 from edgecv.plan.makers.model import RANDOM
 from edgecv.plan.recipe import Recipe
+from edgecv.plan.recipe_input import labelled
 from edgecv.plan.store import Store
 from edgecv.quick_export.images import understood_as
 from edgecv.quick_export.recipe import recipe_of
@@ -67,20 +69,23 @@ def export(
     recipe = recipe_of(request)
     with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
         compare = bool(request.limits)
+        floats = not compare and _against_float(request, recipe)
         kept_in = Store(store or Path(room))
         with _in_options():
-            outcome = pipeline.run(recipe, out, reporter, kept_in, compare, jobs)
+            outcome = pipeline.run(recipe, out, reporter, kept_in, compare, jobs, floats)
         step = recipe.steps[-1]
         ends = {t.name: f"bundle:{step.name}@{t.name}" for t in recipe.targets}
         failed: dict[str, EdgecvError] = {}
         for node in outcome.expansion.nodes.values():  # what limits are judged by counts too
-            if node.kind in ("bundle", "measure") and node.target and node.id in outcome.failures:
+            counts = node.kind == "measure" or (node.kind == "bundle" and compare)
+            if (counts or node.id in ends.values()) and node.target and node.id in outcome.failures:
                 failed.setdefault(node.target.name, outcome.failures[node.id])
         if len(failed) == len(ends):
             raise next(iter(failed.values()))
         rows = results.collect(outcome)["results"] if compare else []
         names = {t: file_name(request, recipe, t, out) for t in ends}
         random = _random(outcome.folders.get("model"))
+        references = results.references(outcome) if compare or floats else {}
         found: dict[str, Exported | EdgecvError] = {}
         for t, end in ends.items():
             if t in failed:
@@ -90,12 +95,29 @@ def export(
             own = [r for r in rows if (r["step"], r["target"]) == (step.name, t)]
             found[t] = replace(
                 written,
+                facts=_beside(written.facts, references.get(end)),
                 as_they_are=request.std is None and recipe.data.std != (1.0,),
                 understood=understood_as(request, recipe.data),
                 random=random,
                 verdict=judge(request.limits, own) if compare else None,
             )
         return found
+
+
+def _against_float(request: Request, recipe: Recipe) -> bool:
+    """Whether what is made has an accuracy, and a float network that lost some of it."""
+    if not request.evaluate or not labelled(request.evaluate):
+        return False
+    if recipe.steps[-1].stage.word != "quantize":
+        return False
+    return model_input.known(recipe.model, request.size).get("precision") in (None, "fp32")
+
+
+def _beside(facts: BundleFacts, reference: float | None) -> BundleFacts:
+    """With metric.reference, fp32's accuracy, where that is known."""
+    if facts.metric is None or reference is None:
+        return facts
+    return replace(facts, metric={**facts.metric, "reference": reference})
 
 
 def _random(model: Path | None) -> str:

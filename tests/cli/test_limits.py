@@ -203,3 +203,33 @@ def test_a_limit_is_a_number(edgecv: Callable, room: Path, option: str, value: s
     done = edgecv("export", "hostile:plain", *OPTIONS, f"{option}={value}", "--out", "x", cwd=room)
     assert done.code == 2
     assert "a number above 0" in done.err
+
+
+def test_int8_stands_beside_fp32_without_limits(
+    edgecv: Callable, project: Path, tmp_path: Path
+) -> None:
+    folders = project / "images" / "test"
+    options = ("--target", "cpu", "--calibration", "images/train", "--input-size", "24", "--json",
+               "--evaluate", "imagefolder:images/test", "--labels", tmp_path / "names")  # fmt: skip
+    (tmp_path / "names").write_text("".join(f"{p.name}\n" for p in sorted(folders.iterdir())))
+    found = {}
+    for precision in ("fp32", "int8"):
+        out = tmp_path / precision
+        done = edgecv("export", "mynet:make", *options, "--precision", precision, "--out", out,
+                      cwd=project)  # fmt: skip
+        assert done.code == 0, done.err
+        assert len(list(out.glob("*.edgecv"))) == 1  # what stands beside it is not what was asked
+        found[precision] = json.loads(done.out)["metric"]
+    assert found["int8"]["reference"] == found["fp32"]["value"]
+    assert "reference" not in found["fp32"]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(0.3, "2.00 points below fp32's 32.00"), (0.34, "2.00 points above")]
+)
+def test_what_was_lost_is_said_beside_the_accuracy(value: float, said: str) -> None:
+    from edgecv.commands.export_output import metric_line
+
+    metric = {"name": "top1", "value": value, "samples": 64, "reference": 0.32}
+    assert said in metric_line(metric)
+    assert "fp32" not in metric_line({**metric, "reference": None})

@@ -409,3 +409,15 @@ def test_int8_of_another_task_hangs_on_how_it_is_read(project: Path) -> None:
     text = text.replace("{name: small-int8}", "{name: small-int8, from: model}")
     text = text.replace(", from: dense}", ", from: model}")
     assert int8("task: segmentation").inputs["test"] == "data:test"
+
+
+def test_one_float_network_is_judged_for_each_engine(project: Path) -> None:
+    """Beside what ships, where nothing is timed: not again for a target of the same engine."""
+    made = recipe.load(project / "my.yaml")
+    plain = Expansion(made, compare=False).nodes.keys()
+    judged = Expansion(made, compare=False, judge=True).nodes.keys()
+    assert judged - plain == {"bundle:dense@cpu", "bundle:dense@openvino", "bundle:dense@tflite"}
+    made = recipe.load(project / "my.yaml", targets=ALIKE)
+    beside = Expansion(made, compare=False, judge=True).nodes.keys()
+    assert "bundle:dense@openvino" in beside
+    assert "bundle:dense@nuc" not in beside
