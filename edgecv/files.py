@@ -72,6 +72,41 @@ def publish(source: Path, path: Path) -> None:
         raise
 
 
+def check_folder(folder: Path, option: str = "--out") -> None:
+    """Before the work: raises StoreError where it cannot be a folder that is written to. Makes
+    nothing. option: that which names it"""
+    there = next(
+        p for p in (folder, *folder.parents, *folder.absolute().parents) if os.path.lexists(p)
+    )
+    if not there.is_dir():
+        what = "is a file, not a folder"
+    elif not os.access(there, os.W_OK | os.X_OK):
+        what = "cannot be written to"
+    else:
+        return
+    what = what if there == folder else f"cannot be made: {there} {what}"
+    raise StoreError(str(folder), what, f"give {option} another folder")
+
+
+def check_file(path: Path, option: str, appends: bool = False) -> None:
+    """Before the work: raises StoreError where no file of that name can be written, or added to.
+    Makes nothing. option: that which names it"""
+    folder, hint = path.parent, f"give {option} another file"
+    if path.is_dir():
+        raise StoreError(str(path), "is a folder, not a file", hint)
+    if not os.path.lexists(folder):
+        inside = next(p for p in folder.absolute().parents if os.path.lexists(p))
+        hint = f"mkdir -p {folder}" if inside.is_dir() else hint
+        raise StoreError(str(path), "its folder is not there", hint)
+    if not folder.is_dir():
+        raise StoreError(str(path), f"{folder} is a file, not a folder", hint)
+    if appends and path.exists():
+        if not os.access(path, os.W_OK):
+            raise StoreError(str(path), "cannot be written to", hint)
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(str(path), "its folder cannot be written to", hint)
+
+
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

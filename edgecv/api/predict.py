@@ -69,7 +69,8 @@ def predict(
                 its name, and the others are answered
 
     Raises at once RecipeError (a number out of range, a word that the task does not ask),
-    BundleError, DataError (no such file), MissingExtraError, EngineError, TrustError; and while it
+    StoreError (`save` cannot be written to), BundleError, DataError (no such file),
+    MissingExtraError, EngineError, TrustError; and while it
     answers DataError: a picture that cannot be read; StoreError.
     """
     asked = {"confidence": confidence, "iou": iou, "max_detections": max_detections,
@@ -117,11 +118,14 @@ def opened(
     threads: int | None,
 ) -> tuple[Predictor, list[Source], Kept | None]:  # fmt: skip
     """The bundle on its engine, what it is to answer, and the folder for answers."""
+    from edgecv.files import check_folder
     from edgecv.predicting.answers import Predictor
     from edgecv.predicting.saving import Kept
     from edgecv.predicting.sources import source
     from edgecv.runtime.archive import read_bundle
 
+    if save:
+        check_folder(save, "--save")
     predictor = Predictor(read_bundle(bundle), threads, **asked)
     sources = [source(text, predictor.channels, every, save) for text in images]
     kept = None

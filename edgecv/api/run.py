@@ -154,9 +154,10 @@ def made(
     jobs: int | None = 1,
 ) -> tuple[Outcome, dict[str, Any]]:
     """Run it and write what it made into `out`: also results.json, which comes back."""
+    from edgecv.files import check_folder
     from edgecv.plan import pipeline, results
 
-    pipeline.check_space(out)
+    check_folder(out)
     outcome = pipeline.run(recipe, out, reporter, jobs=jobs)
     pipeline.publish_results(outcome, out)
     data = results.collect(outcome, source)

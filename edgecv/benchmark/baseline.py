@@ -35,7 +35,7 @@ import numpy as np
 
 from edgecv import __version__, tasks
 from edgecv.errors import RecipeError
-from edgecv.files import disk_errors, write_atomic
+from edgecv.files import check_file, disk_errors, write_atomic
 from edgecv.runtime import npy, shape
 from edgecv.runtime.archive import Contents, read_bundle
 from edgecv.runtime.manifest import COUNT, LINE, METRIC, NAME
@@ -419,8 +419,7 @@ class Baseline:
             "schema": SCHEMA, "kind": KIND, "edgecv": __version__, "bundles": self.bundles,
             "machines": [m for m in self.machines if m["bundles"]],
         }  # fmt: skip
-        if not path.parent.is_dir():
-            raise RecipeError(str(path), "its folder is not there", f"mkdir {path.parent}")
+        check_file(path, "gate --update")
         with disk_errors(path.parent):
             write_atomic(path, json.dumps(data, indent=1) + "\n")
 

@@ -12,6 +12,7 @@ from typing import Any
 from edgecv.commands.bench import add_device
 from edgecv.commands.common import Bar, runner, seconds
 from edgecv.errors import RecipeError
+from edgecv.files import check_file
 from edgecv.terminal import print_json
 
 
@@ -83,8 +84,12 @@ def run_gate(options: argparse.Namespace) -> int:
     settings = judging.options(limits, options.threads, options.budget, options.seed)
     summary = _summary_path(options.summary)
     kept = options.baseline if options.update else None
-    for path in filter(None, (options.junit, summary, kept)):
-        _check_place(path)
+    if options.junit:
+        check_file(options.junit, "--junit")
+    if summary:
+        check_file(summary, "--summary", appends=True)
+    if kept:
+        check_file(kept, "gate --update")
     away = options.device is not None
     with Bar("gate", quiet=options.json) as bar:
         run = runner(options, bar)
@@ -104,14 +109,6 @@ def run_gate(options: argparse.Namespace) -> int:
     if summary:
         verdict_output.append(summary, verdict_output.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
-
-
-def _check_place(path: Path) -> None:
-    """Before minutes of measuring, not after."""
-    if not path.parent.is_dir():
-        raise RecipeError(str(path), "its folder is not there", f"mkdir {path.parent}")
-    if path.is_dir():
-        raise RecipeError(str(path), "is a folder", "name a file")
 
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:

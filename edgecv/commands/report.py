@@ -25,11 +25,13 @@ def register(command: Any) -> None:
 
 def report(options: argparse.Namespace) -> int:
     from edgecv import report as reporting
+    from edgecv.files import check_file
     from edgecv.report import page, summary
 
     page.check_libraries()
     if options.folder.name == "results.json":
         options.folder = options.folder.parent
+    check_file(options.out or options.folder / "report.html", "--out")
     with Bar("report") as bar:
         data = reporting.collect(options.folder, bar)
     path = reporting.write(options.folder, options.out, data=data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import builder_trust, live_network, source_trust
-from edgecv.errors import StoreError
 from edgecv.files import disk_errors, publish
 from edgecv.measuring import facts
 from edgecv.plan import side_by_side
@@ -187,12 +185,3 @@ def _publish(source: Path, path: Path) -> None:
 
 def _same(a: Path, b: Path) -> bool:
     return a.stat().st_size == b.stat().st_size and a.read_bytes() == b.read_bytes()
-
-
-def check_space(out: Path) -> None:
-    """Raises StoreError when `out` cannot be a folder that is written to."""
-    there = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not there.is_dir():
-        raise StoreError(str(there), "is a file, not a folder", "use another --out")
-    if not os.access(there, os.W_OK):
-        raise StoreError(str(there), "cannot be written to", "use another --out")

@@ -255,13 +255,13 @@ def _references(rows: list[Row], outcome: Outcome) -> None:
 
 def references(outcome: Outcome) -> dict[str, float]:
     """fp32's accuracy (0..1) by a bundle's node: on the same engine, else on another one."""
-    made = [n for n in outcome.expansion.nodes.values() if n.id in outcome.folders]
-    bundles = [n for n in made if n.kind == "bundle"]
+    made, nodes = outcome.folders.keys() - outcome.failures.keys(), outcome.expansion.nodes
+    bundles = [n for n in nodes.values() if n.kind == "bundle" and n.id in made]
     measured: dict[str, dict[str, float]] = {}  # step -> engine -> accuracy
     for node in bundles:
         facts = kept.read(outcome.folders[node.id])
-        if facts.metric and node.precision == "fp32":
-            measured.setdefault(node.step, {})[facts.engine] = facts.metric["value"]
+        if facts.metric and node.target and node.precision == "fp32":
+            measured.setdefault(node.step, {})[node.target.backend] = facts.metric["value"]
     found: dict[str, float] = {}
     for node in bundles:
         of = measured.get(outcome.expansion.reference(node.step), {})

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from edgecv.errors import RecipeError, StoreError, missing
+from edgecv.files import check_folder
 from edgecv.predicting.sources import Picture
 from edgecv.predicting.video import Film
 from edgecv.runtime import npy
@@ -41,20 +42,14 @@ class Kept:
     def __init__(self, folder: Path, read: Iterable[Path], arrays: bool) -> None:
         """read: every file that is read; arrays: answers are arrays and not drawn.
 
-        Raises RecipeError: it is no folder, or one that cannot be written to; MissingExtraError:
+        Raises StoreError: it is no folder, or one that cannot be written to; MissingExtraError:
         Pillow is not installed, and pictures are to be drawn.
         """
-        if folder.exists() and not folder.is_dir():
-            raise RecipeError("--save", f"{folder} is a file", "give a folder")
+        check_folder(folder, "--save")
         if not arrays:
             _pillow()
-        try:
+        with _told(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            what = f"{folder} cannot be made: {error.strerror}"
-            raise RecipeError("--save", what, "give another folder") from error
-        if not os.access(folder, os.W_OK):  # before anything is answered
-            raise RecipeError("--save", f"{folder} cannot be written to", "give another folder")
         self.folder, self._arrays = folder, arrays
         self._read = {(s.st_dev, s.st_ino) for s in (p.stat() for p in read if p.exists())}
         self._taken: set[Path] = set()

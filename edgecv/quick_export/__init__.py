@@ -17,7 +17,7 @@ from typing import Any
 from edgecv import backends as engines
 from edgecv import model_input
 from edgecv.errors import BundleError, EdgecvError
-from edgecv.files import disk_errors, publish
+from edgecv.files import check_folder, disk_errors, publish
 from edgecv.limits import judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
@@ -65,7 +65,7 @@ def export(
     jobs: steps that are done at once, as `pipeline.run` has it
     Raises EdgecvError where no target got a bundle; nothing is written to `out` then.
     """
-    pipeline.check_space(out)
+    check_folder(out)
     recipe = recipe_of(request)
     with tempfile.TemporaryDirectory(prefix="edgecv-export-") as room:
         compare = bool(request.limits)

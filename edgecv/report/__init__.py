@@ -39,16 +39,12 @@ def write(
     data: what `collect` gave, to not ask the engines again
     Raises DataError (as collect), MissingExtraError (extra `report`), StoreError (a full disk).
     """
-    from edgecv.errors import StoreError
-    from edgecv.files import disk_errors, write_atomic
+    from edgecv.files import check_file, disk_errors, write_atomic
     from edgecv.report import page
 
     page.check_libraries()
     path = out or run_dir / "report.html"
-    if path.is_dir():
-        raise StoreError(str(path), "is a folder, not a file", "give the name of an .html file")
-    if not path.parent.is_dir():
-        raise StoreError(str(path), "its folder is not there", f"mkdir {path.parent}")
+    check_file(path, "--out")
     text = page.html(run_dir, data or collect(run_dir, progress))
     with disk_errors(path):
         write_atomic(path, text)

@@ -151,7 +151,10 @@ def test_what_is_stopped_keeps_its_film_only_where_it_has_no_end(
     [
         (("spots.edgecv", "never.png"), "never.png: no such file"),
         (("spots.edgecv", "empty"), "empty: holds no images (images end in .jpg"),
-        (("spots.edgecv", "one.npy", "--save", "one.npy/sub"), "one.npy/sub cannot be made: Not a"),
+        (
+            ("spots.edgecv", "one.npy", "--save", "one.npy/sub"),
+            "one.npy/sub: cannot be made: one.npy is a file",
+        ),
         (("spots.edgecv", "camera:99"), "camera:99: no such camera"),
         (("spots.edgecv", "spots.edgecv"), "is no image or film by its name"),
         (("spots.edgecv", "photos", "--save", "photos"), "is read and written"),

@@ -74,16 +74,16 @@ def test_a_folder_that_cannot_be_made_or_written_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RecipeError, match="cannot be made"):
+    with pytest.raises(StoreError, match="cannot be made"):
         Kept(tmp_path / "file" / "out", [], False)
     monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
-    with pytest.raises(RecipeError, match="cannot be written to"):
+    with pytest.raises(StoreError, match="cannot be written to"):
         Kept(tmp_path / "out", [], False)
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    with pytest.raises(RecipeError, match="is a file"):
+    with pytest.raises(StoreError, match="is a file"):
         Kept(tmp_path / "out", [], False)
 
 
