@@ -36,8 +36,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         message = self._unknown(message) or message
         message, near = self._choice(message) or (message, self._near(message))
-        hint = f"did you mean {' or '.join(near)}?" if near else f"see {self.prog} --help"
-        hint = self._listed(message) or hint
+        command = self._command()
+        hint = f"see {self.prog}{f' {command}' if command else ''} --help"
+        hint = f"did you mean {' or '.join(near)}?" if near else hint
+        hint = self._listed(message) or self._elsewhere(message) or hint
         self.exit(2, f"error: {self.prog}: {message} ({hint})\n")
 
     def _choice(self, message: str) -> tuple[str, list[str]] | None:
@@ -63,7 +65,7 @@ class Parser(argparse.ArgumentParser):
     def _listed(self, message: str) -> str | None:
         """Where blanks are written between numbers that commas hold together: --mean 1 2 3."""
         said = message.partition("unrecognized arguments: ")[2].split()
-        if not said or said[0] not in self._given:
+        if not said or said[0].startswith("--") or said[0] not in self._given:
             return None
         before = self._given[: self._given.index(said[0])]
         option = next((word for word in reversed(before) if word.startswith("--")), "")
@@ -72,11 +74,30 @@ class Parser(argparse.ArgumentParser):
             return None
         return f"{option} takes them in one word, with commas: {option} {action.metavar}"
 
+    def _commands(self) -> dict[str, argparse.ArgumentParser]:
+        return dict(self._subparsers._group_actions[0].choices or {}) if self._subparsers else {}
+
+    def _command(self) -> str:
+        """The one that was given; "" where it is none."""
+        return next((word for word in self._given if word in self._commands()), "")
+
     def _options(self) -> dict[str, argparse.Action]:
-        """Of every command."""
-        commands = self._subparsers._group_actions[0].choices if self._subparsers else None
-        return {o: action for c in dict(commands or {self.prog: self}).values()
-                for o, action in c._option_string_actions.items()}  # fmt: skip
+        """Of the command that was given, else of every one."""
+        commands = self._commands()
+        given = self._command()
+        several = [commands[given]] if given else [*commands.values()] or [self]
+        return {o: action for c in several for o, action in c._option_string_actions.items()}
+
+    def _elsewhere(self, message: str) -> str | None:
+        """Where other commands than the given one have the option."""
+        said = message.partition("unrecognized arguments: ")[2].split()
+        given, option = self._command(), said[0].partition("=")[0] if said else ""
+        if not given or not option.startswith("--") or option in self._options():
+            return None
+        known = self._commands().items()
+        those = [name for name, c in known if option in c._option_string_actions]
+        told = f"it is an option of {', '.join(those[:3])}{' and others' if those[3:] else ''}"
+        return f"{told}; see {self.prog} {given} --help" if those else None
 
     def _near(self, message: str) -> list[str]:
         """Options like the one that is in no command."""

@@ -311,6 +311,8 @@ EXPORTS = (
          ("mynet:make", "--targt", "cpu")),
     Case("blanks", nothing, ("unrecognized arguments: 0.5 0.5", "--mean M[,M,M]"),
          ("mynet:make", "--target", "cpu", "--mean", "0.5", "0.5", "0.5")),
+    Case("elsewhere", nothing, ("unrecognized arguments: --profile", "it is an option of bench"),
+         ("mynet:make", "--target", "cpu", "--out", "x", "--profile")),
     Case("photo", lambda f: (f / "cat.jpg").write_bytes(b"\xff\xd8"),
          ("cat.jpg", "is not a network that can be read"), ("./cat.jpg", "--target", "cpu")),
     Case("target", nothing, ("cpuu", "did you mean"), ("mynet:make", "--target", "cpuu")),
