@@ -9,7 +9,8 @@ kernels for each channel are not: there the next positions are neighbours.
 
 Neighbours are input channels 2i and 2i + 1 of one kernel position, which is how ONNX Runtime
 (im2col in NHWC) and OpenVINO (blocks of four channels) lay them out; where the channels are odd,
-ONNX Runtime's pairs reach into the next position, and both orders count.
+ONNX Runtime's pairs reach into the next position, and both orders count. So does that of a first
+layer whose image goes to depth (`backends/onnxruntime/stem.py`).
 """
 
 from __future__ import annotations
