@@ -6,7 +6,9 @@ import argparse
 import logging
 import re
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -43,10 +45,11 @@ def seconds(text: str) -> float:
 
 
 class Bar:
-    """One line of progress on a terminal, and nothing elsewhere. Standard library only."""
+    """One line of progress on a terminal; elsewhere nothing but the lines of `step`. Standard
+    library only."""
 
     def __init__(self, title: str, quiet: bool = False, width: int = 24) -> None:
-        self.title, self.width = title, width
+        self.title, self.width, self.quiet = title, width, quiet
         self.live = not quiet and sys.stderr.isatty()
         self.drawn = False
 
@@ -75,6 +78,29 @@ class Bar:
         print(f"\r\x1b[K{self.title} {bar} {printable(note)}", end="", file=sys.stderr, flush=True)
         self.drawn = True
 
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """One of the things that take long: a line when it is done, without a terminal one when it
+        begins too, as a log that says nothing looks like one that hangs."""
+        title, began = self.title, time.monotonic()
+        self.title = f"{title} {printable(what)}"
+        if not self.live:
+            self._say(f"… {what}")
+        try:
+            yield
+        except BaseException:
+            self._say(f"✗ {what}")
+            raise
+        else:
+            self._say(f"✓ {what}  {time.monotonic() - began:.1f} s")
+        finally:
+            self.title = title
+
+    def _say(self, line: str) -> None:
+        self.clear()
+        if not self.quiet:
+            print(printable(line), file=sys.stderr, flush=True)
+
 
 def _count(text: str) -> int:
     """An argparse type: 1 or more."""
@@ -90,6 +116,11 @@ def add_jobs(command: Any) -> None:
         help="steps that are done at once, each in a process of its own; measurements are alone "
         "(default: as many as there are cores for)",
     )  # fmt: skip
+    add_quiet(command)
+
+
+def add_quiet(command: Any) -> None:
+    """`--quiet`, of a command that works long."""
     command.add_argument(
         "-q", "--quiet", action="store_true", help="say nothing but the result and errors"
     )

@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edgecv.api.running import Runner
 from edgecv.commands.bench import add_device
-from edgecv.commands.common import Bar, runner, seconds
+from edgecv.commands.common import Bar, add_quiet, is_quiet, runner, seconds
 from edgecv.errors import RecipeError
 from edgecv.files import check_file
 from edgecv.terminal import print_json
@@ -54,6 +55,7 @@ def register(command: Any) -> None:
     gate.add_argument("--threads", type=int, default=1, help="engine threads (default 1)")
     gate.add_argument("--seed", type=int, default=0, help="of the order of turns")
     add_device(gate)
+    add_quiet(gate)
     gate.add_argument(
         "--update",
         action="store_true",
@@ -91,8 +93,8 @@ def run_gate(options: argparse.Namespace) -> int:
     if kept:
         check_file(kept, "gate --update")
     away = options.device is not None
-    with Bar("gate", quiet=options.json) as bar:
-        run = runner(options, bar)
+    with Bar("gate", quiet=is_quiet(options)) as bar:
+        run = _told(runner(options, bar), bar, options.budget)
         if options.update:
             return _update(options, settings, baseline.load(options.candidate, away), run)
         judged = judging.judge(options.baseline, options.candidate, settings, run, away)
@@ -109,6 +111,17 @@ def run_gate(options: argparse.Namespace) -> int:
     if summary:
         verdict_output.append(summary, verdict_output.markdown(judged, verdict))
     return gate.EXIT_CODES[verdict]
+
+
+def _told(run: Runner, bar: Bar, budget: float) -> Runner:
+    """The same, and what is measured is said: minutes pass with several bundles."""
+
+    def measured(module: str, job: dict[str, Any], where: str) -> dict[str, Any]:
+        most = f", {budget:g} s at the most" if "budget_s" in job else ", its memory again"
+        with bar.step(f"{where}{most}"):
+            return run(module, job, where)
+
+    return measured
 
 
 def _update(options: argparse.Namespace, settings: Any, candidates: Any, run: Any) -> int:

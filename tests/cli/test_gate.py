@@ -232,6 +232,20 @@ def test_bad_input_is_one_line(
     assert said in line
 
 
+@pytest.mark.parametrize("quiet", [(), ("-q",), ("--json",)])
+def test_what_is_measured_is_said_meanwhile(
+    edgecv: Callable, fast: Path, tmp_path: Path, quiet: tuple[str, ...]
+) -> None:
+    done = edgecv("gate", tmp_path / "b.json", fast, "--update", *QUICK, *quiet)
+    begun, *_, last = done.err.splitlines() or ["", ""]
+    if quiet:
+        assert done.err == ""
+    else:
+        assert begun.startswith("… net"), done.err
+        assert last.startswith("✓ net"), done.err
+    assert "net" in done.out
+
+
 def test_without_a_baseline_it_says_how_to_make_one(
     tmp_path: Path, fast: Path, capsys: pytest.CaptureFixture
 ) -> None:
