@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import textwrap
+from shutil import get_terminal_size
 from typing import Any
 
 from edgecv import installation
@@ -28,7 +31,6 @@ def doctor(options: argparse.Namespace) -> int:
     from edgecv.benchmark.machine import machine
     from edgecv.binary import library
     from edgecv.keys.versions import version
-    from edgecv.text_table import table
 
     engines = [run_module(name).probe() for name in ENGINES]
     here = machine()
@@ -45,10 +47,17 @@ def doctor(options: argparse.Namespace) -> int:
             "binary_kernels": vars(kernels),
         })  # fmt: skip
         return 0
-    print(f"{here['cpu']}: {here['cores']} cores, {here['memory_mb']:,} MB, {here['system']}")
-    print(f"instruction sets: {', '.join(here['features']) or 'none that matter'}")
+    width = get_terminal_size().columns if sys.stdout.isatty() else 0
+    about = [
+        f"{here['cpu']}: {here['cores']} cores, {here['memory_mb']:,} MB, {here['system']}",
+        f"instruction sets: {', '.join(here['features']) or 'none that matter'}",
+    ]
     if not INTEGER_DOT & set(here["features"]):
-        print("no 8-bit dot product: int8 gains less here; on x86 the target is x86-avx2, or cpu")
+        about.append(
+            "no 8-bit dot product: int8 gains less here; on x86 the target is x86-avx2, or cpu"
+        )
+    for line in about:
+        print("\n".join(_wrapped(line, width or len(line), "  ")))
     print()
     rows = [
         [
@@ -71,8 +80,52 @@ def doctor(options: argparse.Namespace) -> int:
         ]
         for name in known
     ]
-    table(["what", "here", "version", "without it you lose", "cure"], rows)
+    print("\n".join(lines(rows, width)))
     return 0
+
+
+HEAD = ("what", "here", "version", "without it you lose", "cure")
+SHORT = 3  # columns that fit beside each other on any terminal
+
+
+def lines(rows: list[list[str]], width: int) -> list[str]:
+    """The table; where its lines are wider than the terminal, what is lost and cured is below it.
+
+    width: in characters; 0: not known, as of a file"""
+    from edgecv.text_table import lines as table
+
+    whole = table(HEAD, rows)
+    if not width or max(map(len, whole)) <= width:
+        return whole
+    found = table(HEAD[:SHORT], [row[:SHORT] for row in rows])
+    found = [part for line in found for part in _wrapped(line, width, "  ")]
+    for what, _, _, lost, cure in rows:
+        if lost or cure:
+            found += [
+                "",
+                *_wrapped(f"{what}: without it you lose {lost or 'nothing'}", width, "  "),
+            ]
+            found += _cured(cure, width)
+    return found
+
+
+def _wrapped(text: str, width: int, later: str, first: str = "") -> list[str]:
+    if len(first + text) <= width:
+        return [first + text]
+    return textwrap.wrap(
+        text, width, initial_indent=first, subsequent_indent=later, break_on_hyphens=False
+    )
+
+
+def _cured(cure: str, width: int) -> list[str]:
+    """A sentence, or a command that runs as it is pasted."""
+    if " install " not in cure or " " not in cure.strip():
+        return _wrapped(cure, width, "  ", "  ") if cure else []
+    *most, last = textwrap.wrap(
+        cure, width - 2, initial_indent="  ", subsequent_indent="    ",
+        break_on_hyphens=False, break_long_words=False,
+    )  # fmt: skip
+    return [*(f"{line} \\" for line in most), last]
 
 
 def _kernels(found: Any) -> list[str]:

@@ -261,6 +261,28 @@ def test_a_compiled_file_needs_libedgetpu():
     assert LIBRARY in probe().reason
 
 
+@pytest.mark.parametrize(
+    ("system", "processor", "said"),
+    [
+        (
+            "Linux",
+            "x86_64",
+            "brings it; its package edgetpu-compiler compiles for it",
+        ),
+        ("Linux", "aarch64", "no compiler for Linux on aarch64: compile on x86-64 Linux"),
+        ("Darwin", "arm64", "no compiler for Darwin on arm64: compile on x86-64 Linux"),
+    ],
+)
+def test_what_brings_it_here_is_said(
+    monkeypatch: pytest.MonkeyPatch, system: str, processor: str, said: str
+) -> None:
+    if probe().available:
+        pytest.skip("libedgetpu is here")
+    monkeypatch.setattr("platform.system", lambda: system)
+    monkeypatch.setattr("platform.machine", lambda: processor)
+    assert probe().reason.endswith(said)
+
+
 def test_an_uncompiled_file_is_profiled_on_the_cpu():
     net = Session({"m": tpu_graph().path.read_bytes()})
     profile = net.profile({"input": np.zeros((1, 24, 24, 3), np.uint8)}, runs=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -158,6 +159,37 @@ def test_doctor_says_what_a_missing_engine_costs_and_its_cure(
     (line,) = (x for x in done.out.splitlines() if x.startswith("openvino "))
     assert line.split()[1] == "no"
     assert "nuc" in line
+
+
+def test_doctor_fits_the_terminal() -> None:
+    """A real terminal: no line is wider."""
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "edgecv", "doctor"]
+    environment = os.environ | {"COLUMNS": "80"}
+    with subprocess.Popen(command, stdout=theirs, env=environment) as process:
+        os.close(theirs)
+        read = b""
+        with contextlib.suppress(OSError):  # the other end is closed
+            while part := os.read(ours, 4096):
+                read += part
+    os.close(ours)
+    assert process.returncode == 0
+    found = read.decode().splitlines()
+    assert max(map(len, found)) <= 80
+    assert any(line.startswith("onnxruntime ") for line in found)
+
+
+def test_a_command_that_is_folded_runs_as_it_is_pasted() -> None:
+    from edgecv.commands import doctor
+
+    cure = "pip install -c /a/very/long/folder/constraints.txt -e '/a/very/long/folder[openvino]'"
+    rows = [["openvino", "no", "", "much", cure], ["c", "yes", "cc 1", "", ""]]
+    *_, head, first, second = doctor.lines(rows, 60)
+    assert head == "openvino: without it you lose much"
+    assert first.endswith(" \\")
+    assert (first.removesuffix("\\") + second.lstrip()).strip() == cure
+    assert len(doctor.lines(rows, 0)) == 4
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])

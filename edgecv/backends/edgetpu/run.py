@@ -7,6 +7,7 @@ A bundle that was not compiled for the Edge TPU is plain full-integer TFLite and
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -32,8 +33,19 @@ def probe() -> Probe:
     try:
         ctypes.CDLL(LIBRARY)
     except OSError:
-        return Probe("edgetpu", False, host.version, f"{LIBRARY} is not installed", "")
+        return Probe("edgetpu", False, host.version, f"{LIBRARY} is not installed: {_cure()}", "")
     return Probe("edgetpu", True, f"{host.version}, {LIBRARY}", "", "")
+
+
+def _cure() -> str:
+    """What brings the runtime and the compiler to this machine, or that there is none for it."""
+    system, processor = platform.system(), platform.machine()
+    linux = system == "Linux"
+    brings = "Debian package libedgetpu1-std brings" if linux else "runtime archive holds"
+    if linux and processor in ("x86_64", "AMD64"):
+        return f"Coral's {brings} it; its package edgetpu-compiler compiles for it"
+    none = f"there is no compiler for {system} on {processor}: compile on x86-64 Linux"
+    return f"Coral's {brings} it; {none}"
 
 
 class Session(tflite.Session):
