@@ -127,6 +127,18 @@ def _run(module: nn.Module, x: Tensor, seed: int) -> Run:
     return found, seen
 
 
+def check_of_images(module: nn.Module, where: str) -> None:
+    """Raises ModelError naming the first layer of volumes: images (N, C, H, W) are trained on, and
+    memory is laid out for their four axes."""
+    volumes = (name for name, weight in module.named_parameters() if weight.ndim > 4)
+    if (name := next(volumes, None)) is not None:
+        layer = name.rpartition(".")[0]
+        kind = type(module.get_submodule(layer)).__name__
+        what = f"layer {layer!r} ({kind}) is of volumes (N, C, D, H, W)"
+        hint = "networks of images (N, C, H, W) are trained and changed: use 2-d layers"
+        raise ModelError(where, what, hint)
+
+
 @contextmanager
 def tracking(module: nn.Module) -> Iterator[Callable[[], str]]:
     """Yields a function that says which layer was running when something was raised."""

@@ -398,10 +398,12 @@ def check_outputs(
     """
     import torch
 
-    from edgecv.behaviour import tracking
+    from edgecv.behaviour import check_of_images, tracking
     from edgecv.outputs import outputs_of
 
     was = module.training
+    if trains:
+        check_of_images(module, where)
     module.eval()
     try:
         with torch.inference_mode(), tracking(module) as inside:
@@ -409,6 +411,8 @@ def check_outputs(
     except Exception as e:
         shape, at = " and a ".join("x".join(map(str, x.shape)) for x in example), inside()
         hint = "check data.size and the channels, or run its forward on such a tensor"
+        if any(f"{sides}d)" in at for sides in (1, 3)):
+            hint = "images are (N, C, H, W), and that layer is of other inputs"
         if missing := _without(module, len(example)):
             hint = f"its forward takes more: give a shape of each, --input {missing}:1x4"
         what = f"fails on a {shape} input, at {at or _place(e)}"

@@ -298,6 +298,27 @@ def test_outputs_that_are_no_logits_are_named(what, said: str) -> None:
         check_outputs(Returns(what), "mine:make", [torch.zeros(1, 3, 8, 8)], 4)
 
 
+class Volumes(nn.Module):
+    """Takes an image, and lays it into a volume itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv3d(3, 4, (1, 3, 3))
+
+    def forward(self, x):
+        return self.inner(x[:, :, None]).mean((2, 3, 4))
+
+
+def test_layers_of_volumes_are_refused_before_training() -> None:
+    image = [torch.zeros(1, 3, 8, 8)]
+    with pytest.raises(ModelError, match=r"layer 'inner' \(Conv3d\) is of volumes"):
+        check_outputs(Volumes(), "mine:make", image, 4)
+    check_outputs(Volumes(), "mine:make", image, 4, trains=False)
+    for layer in (nn.Conv3d(3, 4, 3), nn.Conv1d(3, 4, 3)):
+        with pytest.raises(ModelError, match=r"images are \(N, C, H, W\), and that layer"):
+            check_outputs(nn.Sequential(layer), "mine:make", image, 4, trains=False)
+
+
 def test_checking_outputs_leaves_the_mode_alone() -> None:
     module = Returns(lambda x: x.mean((2, 3))).train()
     check_outputs(module, "mine:make", [torch.zeros(1, 3, 8, 8)], None)
