@@ -17,9 +17,10 @@ from edgecv.zoo import published
 
 def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
     """As far as the model says it: size [height, width], channels, mean and std in units of 0..255,
-    the other fields of Preprocess, labels, precision, inputs and outputs (TensorSpecs); "bytes",
-    its name, where it takes pixels as they are; "any_size" where its own is no must; "learned",
-    whether training learned the ranges of its tensors.
+    the other fields of Preprocess, labels, precision, inputs and outputs (TensorSpecs;
+    "shown": as tasks read them, "sigmoid": names of those that one makes); "bytes", its name, where
+    it takes pixels as they are; "any_size" where its own is no must; "learned", whether training
+    learned the ranges of its tensors.
 
     size: (height, width) where the file leaves its own open. Raises ModelError: a file that cannot
     be read.
@@ -42,7 +43,8 @@ def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
             graph = import_module(loader(source.kind)).load(Path(source.name), Path(room), pins)
         half = graph.facts.get("stored") == "fp16"
         found: dict[str, Any] = {"precision": "fp16" if half else graph.precision}
-        found |= {"inputs": graph.inputs, "outputs": graph.outputs}
+        found |= {"inputs": graph.inputs, "outputs": graph.outputs, "shown": graph.shown}
+        found |= {"sigmoid": tuple(graph.facts.get("sigmoid", ()))}
         image = image_of(graph.inputs)
         if image is None:  # of images that are made up for it nobody looks at the pixels
             found |= {"size": [8, 8], "channels": 3}

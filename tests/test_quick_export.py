@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from edgecv.errors import RecipeError, TargetError
+from edgecv.errors import RecipeError, TargetError, UnsupportedError
 from edgecv.quick_export import Request, file_name
 from edgecv.quick_export.recipe import cleaned, recipe_of
 from edgecv.quick_export.task import check_task, task_for
@@ -122,3 +123,54 @@ def test_what_is_said_of_reading_is_of_the_task(asked: dict, line: str) -> None:
     request = Request(**{"model": "net.onnx", "targets": ("cpu",), **asked})
     with pytest.raises(RecipeError, match=line):
         check_task(request, task_for(request))
+
+
+def _headed(path: Path, outputs: int, pool: int) -> str:
+    """A file of one 1x1 convolution over means of pool x pixels of 32x32: (1, outputs, 32/pool, .);
+    a row of `outputs` where that is one place."""
+    onnx = pytest.importorskip("onnx")
+    helper, real = onnx.helper, onnx.TensorProto.FLOAT
+    weight = np.zeros((outputs, 3, 1, 1), np.float32)
+    side = 32 // pool
+    shape = [1, outputs, side, side] if side > 1 else [1, outputs]
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["p"], kernel_shape=[pool] * 2, strides=[pool] * 2),
+        helper.make_node("Conv", ["p", "w"], ["c" if side == 1 else "y"], kernel_shape=[1, 1]),
+        *([helper.make_node("Flatten", ["c"], ["y"])] if side == 1 else []),
+    ]
+    ends = [
+        helper.make_tensor_value_info(n, real, s) for n, s in (("x", [1, 3, 32, 32]), ("y", shape))
+    ]
+    held = [onnx.numpy_helper.from_array(weight, "w")]
+    graph = helper.make_graph(nodes, "headed", ends[:1], ends[1:], held)
+    opset = [helper.make_opsetid("", 17)]
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "pool", "more"),
+    [
+        (5, 32, {}),
+        (5, 32, {"task": "classification"}),
+        (10, 16, {"task": "detection", "decode": {"decoder": "fastestdet"}}),
+        (10, 16, {"task": "detection"}),
+    ],
+)
+def test_labels_of_another_count_are_refused_before_anything_is_made(
+    tmp_path: Path, outputs: int, pool: int, more: dict
+) -> None:
+    model = _headed(tmp_path / "net.onnx", outputs, pool)
+    recipe_of(Request(model, ("cpu",), labels=tuple("abcde"), **more))
+    with pytest.raises(RecipeError, match=r"3 names are given, and net.onnx has 5 classes") as e:
+        recipe_of(Request(model, ("cpu",), labels=tuple("abc"), **more))
+    assert e.value.where == "--labels"
+
+
+def test_outputs_that_the_decoder_cannot_have_are_refused_before_anything_is_made(
+    tmp_path: Path,
+) -> None:
+    model = _headed(tmp_path / "net.onnx", 10, 16)
+    said = {"task": "detection", "decode": {"decoder": "centernet"}}
+    with pytest.raises(UnsupportedError, match=r"centernet reads .*fastestdet.* would fit"):
+        recipe_of(Request(model, ("cpu",), **said))

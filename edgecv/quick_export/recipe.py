@@ -29,7 +29,7 @@ from edgecv.plan.recipe_input import (
 )
 from edgecv.quick_export.images import data_of, labels_of
 from edgecv.quick_export.request import OPTIONS, Request
-from edgecv.quick_export.task import check_task, task_for
+from edgecv.quick_export.task import check_outputs, check_task, task_for
 from edgecv.stages.export import Export
 from edgecv.stages.quantize import Quantize
 from edgecv.stages.restructure import Restructure
@@ -91,17 +91,19 @@ def recipe_of(request: Request) -> Recipe:
     decode = with_tables(request.decode, Path(), lambda key: f"--{key}")
     if decode:
         check_decode(str(task), decode, f"--task {task}")
+    data, labels = data_of(request, known), labels_of(request.labels)
+    check_outputs(source, known, task, labels, decode, data)
     return Recipe(
         name=name,
         folder=Path(),
         model=source,
-        data=data_of(request, known),
+        data=data,
         seed=0,
         threads=1,
         bench=Bench(),
         steps=_steps(request, source, Step(name, "model", stage)),
         targets=profiles,
-        labels=labels_of(request.labels) or tuple(known.get("labels") or ()) or None,
+        labels=labels or tuple(known.get("labels") or ()) or None,
         task=task,
         decode=decode,
         limits=request.limits,

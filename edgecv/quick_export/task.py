@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
 from edgecv import (
     tasks,
     zoo,
 )
-from edgecv.errors import RecipeError
+from edgecv.errors import RecipeError, UnsupportedError
+from edgecv.model_source import ModelSource
+from edgecv.plan.recipe_data import Data
 from edgecv.plan.recipe_input import (
     check_truth,
     task_of,
 )
 from edgecv.quick_export.request import Request
+from edgecv.runtime.fidelity import kinds, width
+from edgecv.runtime.spec import plain
+
+BESIDE = (5, 4, 1, 0, 64)  # channels that stand beside the classes, the likeliest first
 
 # fields of tasks that have an option of their own
 SHORT = ("decoder", "confidence", "iou", "max_detections", "agnostic", "priors", "form",
@@ -49,6 +60,44 @@ def check_task(request: Request, task: str | None) -> None:
         hint = f"it has {', '.join(known)}" if known else hint
         whose = f"task {task} has none" if task else "no task is given"
         raise RecipeError(f"--{_option(key)}", whose, hint)
+
+
+def check_outputs(
+    source: ModelSource, known: Mapping[str, Any], task: str | None,
+    labels: tuple[str, ...] | None, decode: Mapping[str, Any], data: Data,
+) -> None:  # fmt: skip
+    """What a graph file's outputs show before anything is made.
+
+    known: `model_input.known`; labels: that the request gives, or None
+    Raises RecipeError: as many labels as the network has not; UnsupportedError: outputs that the
+    task does not read.
+    """
+    if not known.get("shown"):
+        return
+    shown, reader = known["shown"], tasks.task(str(task)) if task in tasks.names() else None
+    if reader is None or tasks.of_classes(task):
+        own = width(shown[0]) if kinds(shown)[shown[0].name] == "classes" else None
+        if labels and own not in (None, len(labels)):
+            raise _other_count(source, len(labels), str(own))
+        return
+    said = {**reader.of_ends(list(map(plain, known["outputs"])), known["sigmoid"]), **decode}
+    count = len(labels or known.get("labels") or ()) or None
+    try:
+        reader.of_graph(shown, data.height_width, count, said)
+    except UnsupportedError:
+        if not labels:
+            raise
+        sides = sorted({n for spec in shown for n in spec.shape[1:]})
+        for other in (n - beside for beside in BESIDE for n in sides):
+            with suppress(UnsupportedError):
+                if other > 0 and reader.of_graph(shown, data.height_width, other, said):
+                    raise _other_count(source, len(labels), str(other)) from None
+        raise
+
+
+def _other_count(source: ModelSource, given: int, own: str) -> RecipeError:
+    what = f"{given} names are given, and {Path(source.name).name} has {own} classes"
+    return RecipeError("--labels", what, "a line for each class, in the outputs' order")
 
 
 def _option(key: str) -> str:
