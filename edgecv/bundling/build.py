@@ -45,7 +45,7 @@ from edgecv.reading_graph import put_behind
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.fidelity import kinds, width
 from edgecv.runtime.preprocess import Preprocess
-from edgecv.runtime.spec import image_of
+from edgecv.runtime.spec import batch_of, image_of
 from edgecv.samples import adapted
 from edgecv.target import Target
 from edgecv.tasks.base import Task
@@ -128,6 +128,8 @@ def _prove(
         kind = next(iter(kinds(graph.outputs).values()))
         task = proof["task"] = _task(job, graph, answers)
         classifies = isinstance(task, ClassificationTask)
+        if task and not classifies and not compared.made_up and graph.precision == "fp32":
+            _check_reads(job, graph, task, answers)
         proof["warnings"] += told
         said = proof["parity"]["float"] or proof["parity"]["compiled"]
         proof["warnings"] += list(doubts(said, classifies))
@@ -183,6 +185,15 @@ def _served(
         return asked is not None and asked.enough and asked.score(own) >= FAITHFUL
 
     return served
+
+
+def _check_reads(job: PackJob, graph: Graph, task: Task, answers: Answers) -> None:
+    """Raises UnsupportedError: what the task reads of photographs cannot be. Of integers it is
+    asked before they are made (`TaskFidelity.of`)."""
+    from edgecv.bundling.task_fidelity import TaskFidelity
+
+    if batch_of(graph.inputs) == 1:
+        TaskFidelity(task, graph.shown, job.preprocess, None, job.labels or ()).check(answers)
 
 
 def _task(job: PackJob, graph: Graph, answers: Answers | None) -> Task | None:

@@ -74,8 +74,14 @@ class TaskFidelity:
             log.info("%s: fidelity is not asked of the task: %s", context.where, e)
             return None
         asked = TaskFidelity(task, source.shown, context.preprocess, None, context.labels or ())
+        asked.check(answers)
         found = asked.on(answers)
         return found if found is not None and found.enough else None
+
+    def check(self, answers: Answers) -> None:
+        """Raises UnsupportedError: what is read of the float network's answers to photographs
+        cannot be."""
+        self.task.check_reads(self.outputs, self._named(answers))
 
     def on(self, answers: Answers) -> TaskFidelity | None:
         """The same where the float network's answers are these, of other images."""
@@ -100,14 +106,17 @@ class TaskFidelity:
         """What the task reads of each, in pixels of the network's input."""
         size, asked = self.preprocess.size, self.task.judging()
         lies = Placement(size, (0, 0), (1.0, 1.0))
-        found = []
-        for row in zip(*answers, strict=True):
-            outputs = {
+        return [self.task.read(one, lies, size, **asked) for one in self._named(answers)]
+
+    def _named(self, answers: Answers) -> list[dict[str, np.ndarray]]:
+        """The outputs of each image, as the task takes them."""
+        return [
+            {
                 spec.name: np.asarray(values).reshape(spec.shape).astype(spec.dtype, copy=False)
                 for spec, values in zip(self.outputs, row, strict=True)
             }
-            found.append(self.task.read(outputs, lies, size, **asked))
-        return found
+            for row in zip(*answers, strict=True)
+        ]
 
 
 def stacked(answers: Sequence[Answers]) -> Answers:

@@ -215,6 +215,13 @@ class Task:
         sigmoid makes."""
         return {}
 
+    def check_reads(
+        self, outputs: Sequence[TensorSpec], images: Sequence[Mapping[str, np.ndarray]]
+    ) -> None:
+        """Raises UnsupportedError: what is read of a float network's answers to photographs cannot
+        be, as another decoder's outputs would say. outputs: as `of_graph` takes them; images: the
+        outputs of each, by name."""
+
     # --- on devices too
 
     def read(self, outputs: Outputs, lies: Placement, size: tuple[int, int], **asked: Any) -> Any:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from edgecv.errors import BundleError, RecipeError, one_line
+from edgecv.errors import BundleError, RecipeError, UnsupportedError, one_line
 from edgecv.runtime.answers import Detection
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
@@ -223,6 +223,16 @@ class DetectionTask(Task):
 
     def asks_graph(self) -> bool:
         return self.nms == "graph" and self.decoder != "suppressed"
+
+    def check_reads(
+        self, outputs: Sequence[TensorSpec], images: Sequence[Mapping[str, np.ndarray]]
+    ) -> None:
+        from edgecv.tasks.detection.plausible import implausible, others
+
+        if seen := implausible(self, images):
+            fit = " or ".join(others(self, outputs))
+            hint = f"by their shapes the outputs may be {fit}'s" if fit else "say another --decoder"
+            raise UnsupportedError("--decoder", f"{self.decoder} reads {seen}", hint)
 
     def judging(self) -> Mapping[str, Any]:
         """Nearly everything that the network says, in the order of its scores, as COCO's metric
