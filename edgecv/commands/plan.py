@@ -18,8 +18,10 @@ def plan(options: argparse.Namespace) -> int:
     recipe, _, out = checked_recipe(options)
     from edgecv.console import plan_table
     from edgecv.plan import pipeline
+    from edgecv.plan.foresight import check_classes
     from edgecv.plan.store import Store
 
+    check_classes(recipe)
     lines = pipeline.plan(recipe, Store(out / "store"))
     if options.json:
         nodes = [
