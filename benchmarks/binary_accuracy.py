@@ -24,7 +24,7 @@ import record
 import yaml
 
 from edgecv.benchmark.machine import load_average
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe, results
 
 FASHION = {"train": "fashion-mnist-sample", "test": "fashion-mnist-sample", "size": 28,

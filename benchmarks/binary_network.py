@@ -24,12 +24,12 @@ import record
 import torch
 import yaml
 
-from edgecv import zoo
 from edgecv.benchmark.machine import load_average
 from edgecv.binary import library
 from edgecv.methods.binary.replacing import binarize
 from edgecv.methods.binary.selection import choose
-from edgecv.model import Model
+from edgecv.models import zoo
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe
 from edgecv.runtime.archive import read_bundle
 

@@ -21,7 +21,7 @@ import numpy as np
 import record
 import torch
 
-from edgecv import target, zoo
+from edgecv import target
 from edgecv.backends.c.compile import compile
 from edgecv.benchmark.machine import load_average
 from edgecv.binary.build import compiler
@@ -31,6 +31,7 @@ from edgecv.methods.binary.replacing import binarize
 from edgecv.methods.binary.selection import choose
 from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.quantize.onnx_qdq import quantize_onnx
+from edgecv.models import zoo
 
 NETS: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
     "resnet8": ({"width": 8, "channels": 1}, (1, 28, 28)),

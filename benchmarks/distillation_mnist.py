@@ -25,7 +25,7 @@ import yaml
 
 from edgecv.benchmark.machine import load_average
 from edgecv.data.images import Images
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe
 
 TEACHER = {"epochs": 22, "batch_size": 256, "lr": 0.002, "flip": False, "shift": 2}

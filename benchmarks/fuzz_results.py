@@ -17,9 +17,9 @@ from typing import Any
 
 from fuzzing import changed_bytes, changed_json, main
 
-from edgecv import history
 from edgecv.benchmark import baseline, gate
-from edgecv.model import Model
+from edgecv.models import history
+from edgecv.models.model import Model
 from edgecv.report.gather import gather
 from edgecv.terminal import printable
 

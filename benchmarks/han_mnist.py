@@ -25,7 +25,7 @@ import yaml
 from torch import Tensor, nn
 
 from edgecv.benchmark.machine import load_average
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe, results
 
 # net -> densities of the paper's tables 3 and 4 (LeNet-5's first dense layer at 7.7% instead of 8%:

@@ -23,7 +23,7 @@ import yaml
 
 from edgecv.benchmark.machine import load_average
 from edgecv.measuring import facts
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe
 
 TARGET = "cpu"

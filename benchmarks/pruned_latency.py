@@ -42,7 +42,7 @@ from edgecv.methods.pruning.whole import Whole
 from edgecv.methods.training.judging import judged
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe, results
 from edgecv.runtime.preprocess import Preprocess
 

@@ -19,7 +19,7 @@ import record
 
 from edgecv.benchmark.machine import load_average
 from edgecv.methods.pruning import criteria
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import results
 from edgecv.stages.prune import Prune
 

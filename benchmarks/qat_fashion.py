@@ -25,7 +25,7 @@ import yaml
 from edgecv.benchmark.machine import load_average
 from edgecv.bundling.inference import torch_outputs
 from edgecv.data.images import Images
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.plan import pipeline, recipe
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.stages.quantize import Quantize

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecv import zoo
 from edgecv.backends import compile_module, run_module
 from edgecv.graph import Graph
 from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.quantize.onnx_qdq import quantize_onnx
+from edgecv.models import zoo
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.samples import adapted

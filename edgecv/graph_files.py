@@ -75,10 +75,12 @@ def reaches(target: Target, kind: str) -> str:
 
 def reader(kind: str) -> str:
     """The module that makes graphs of other formats of a file; "" where PyTorch lies between."""
-    room = find_spec(".importing", __package__)  # the module's own name would import its room,
+    room = find_spec(
+        ".models.importing", __package__
+    )  # the module's own name would import its room,
     assert room is not None  # and PyTorch with it
     folders = room.submodule_search_locations
-    found = PathFinder.find_spec(f"edgecv.importing.from_{kind}", folders)
+    found = PathFinder.find_spec(f"edgecv.models.importing.from_{kind}", folders)
     return found.name if found else ""
 
 

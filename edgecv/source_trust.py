@@ -1,9 +1,10 @@
 """Some files are source code: opening them compiles or imports what their maker wrote.
 
 A bundle of C is, and a Model folder whose builder is somebody's function. So an engine's session
-(`check`) and a Model folder (`edgecv.builder_trust`) want to be told that the maker is trusted, by
-EDGECV_TRUST_SOURCE=1. `run`, `export` trust what lies in their own folder (`own`), and tell it to
-the processes and devices that measure (`passed`). Imports with the standard library alone.
+(`check`) and a Model folder (`edgecv.models.builder_trust`) want to be told that the maker is
+trusted, by EDGECV_TRUST_SOURCE=1. `run`, `export` trust what lies in their own folder (`own`), and
+tell it to the processes and devices that measure (`passed`). Imports with the standard library
+alone.
 """
 
 from __future__ import annotations

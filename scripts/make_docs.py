@@ -17,9 +17,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from edgecv import stages, target, zoo  # noqa: E402
+from edgecv import stages, target  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.zoo import published  # noqa: E402
 from edgecv.plan import recipe_schema  # noqa: E402
-from edgecv.zoo import published  # noqa: E402
 from scripts import api_page, reference_pages  # noqa: E402
 
 BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
@@ -110,7 +111,7 @@ def zoo_page() -> str:
         made = ", ".join(f"{k}: {json.dumps(v)}" for k, v in zoo.arguments(name).items())
         rows.append(f"| `{name}` | `{made}` | {zoo.about(name)} |")
     return (
-        "# The zoo\n\nGenerated from `edgecv/zoo/` by `make docs`. A recipe says "
+        "# The zoo\n\nGenerated from `edgecv/models/zoo/` by `make docs`. A recipe says "
         "`model: {zoo: mobilenet_v2, width: 0.5, classes: 10, stride: 8}`.\n\n"
         "width: channels of the first stage (a whole number) or a multiplier of all channels (1.0)."
         "\nstride: what the input is divided by; 32 as published, 8 or 4 for small images.\n"

@@ -40,11 +40,13 @@ targets: [cpu, openvino, tflite, tensorrt, c]
 """
 # One file of every room.
 TOUCHED = (
-    "data/images.py", "runtime/preprocess.py", "model.py", "zoo/resnet.py", "edits.py",
+    "data/images.py", "runtime/preprocess.py", "models/model.py", "models/zoo/resnet.py",
+    "models/edits.py",
     "methods/training/loop.py", "methods/distillation/losses.py", "methods/pruning/groups.py",
     "methods/lowrank/tucker2.py", "methods/restructuring/fitting.py", "methods/binary/training.py",
     "methods/qat/lsq.py", "binary/lowering.py", "binary/c/portable.c",
-    "importing/reader.py", "stages/train.py", "methods/export/onnx.py", "methods/export/tflite.py",
+    "models/importing/reader.py", "stages/train.py", "methods/export/onnx.py",
+    "methods/export/tflite.py",
     "plan/makers/model.py", "methods/quantize/search.py", "methods/quantize/onnx_qdq.py",
     "fidelity.py", "bundling/build.py",
     "measuring/row_times.py", "measuring/run.py", "benchmark/sampling.py",

@@ -179,7 +179,7 @@ def operators_page() -> str:
     from onnx import defs
 
     from edgecv.backends.c.read import _Reader
-    from edgecv.importing.operators import OPERATORS
+    from edgecv.models.importing.operators import OPERATORS
 
     standard = {s.name for s in defs.get_all_schemas()}
     in_c = {n for n in standard if hasattr(_Reader, f"_{n.lower()}")}

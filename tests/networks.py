@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecv import zoo
 from edgecv.context import Context
 from edgecv.data.images import Images
+from edgecv.models import zoo
 from edgecv.runtime.preprocess import Preprocess
 
 SIZE, CLASSES = 16, 4

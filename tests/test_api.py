@@ -325,7 +325,7 @@ def test_what_is_no_network_and_no_target_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_network_that_only_a_program_has_is_in_no_folder() -> None:
-    from edgecv import live_network
+    from edgecv.models import live_network
 
     with live_network.held(network()) as name:
         assert name == "<object>:Sequential"
@@ -336,7 +336,7 @@ def test_a_network_that_only_a_program_has_is_in_no_folder() -> None:
 
 
 def test_weights_behind_a_hook_are_copied() -> None:
-    from edgecv import live_network
+    from edgecv.models import live_network
 
     with pytest.warns(FutureWarning):
         layer = nn.utils.weight_norm(nn.Conv2d(1, 2, 3))

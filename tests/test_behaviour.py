@@ -13,7 +13,7 @@ from torch.nn import functional as F  # noqa: E402
 
 from edgecv.behaviour import check_random, check_runs, mixing  # noqa: E402
 from edgecv.errors import ModelError, UnsupportedError  # noqa: E402
-from edgecv.model import check_outputs  # noqa: E402
+from edgecv.models.model import check_outputs  # noqa: E402
 
 SHAPE = (3, 8, 8)
 

@@ -27,7 +27,7 @@ def test_the_mirror_comes_first_then_what_imports_it():
         ("edgecv/plan/store.py", "tests/plan/test_store.py"),
         ("tests/plan/test_store.py", "tests/plan/test_store.py"),
         ("scripts/fast_tests.py", "tests/test_fast_tests.py"),
-        ("edgecv/edits.py", "tests/test_edits.py"),
+        ("edgecv/models/edits.py", "tests/models/test_edits.py"),
     ],
 )
 def test_of_a_file(path, test):

@@ -19,7 +19,7 @@ from edgecv.graphs.tflite.subnormals import flush_tflite
 from edgecv.measuring.flushing import flushing, possible
 from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.export.tflite import export_tflite
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.subnormals import SMALLEST, count, flush, scan
 
 FLOATS = st.floats(width=32, allow_subnormal=True)

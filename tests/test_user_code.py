@@ -10,7 +10,7 @@ import pytest
 
 from edgecv import child, user_code
 from edgecv.data.function import items
-from edgecv.model import Model, check_reference, source_digest
+from edgecv.models.model import Model, check_reference, source_digest
 
 NET = """import own_part
 from torch import nn
@@ -76,7 +76,7 @@ def test_what_is_installed_is_never_taken_from_the_folder(folder):
         (folder / f"{name}.py").write_text(TRAP)
     for name in ("mailbox", "rich"):
         sys.modules.pop(name, None)
-    from edgecv.model import resolve
+    from edgecv.models.model import resolve
 
     found = resolve("mynet2:make")()
     assert not any(str(folder) in file for file in found)
@@ -94,7 +94,7 @@ def test_a_library_does_not_find_its_extras_there(folder):
     )
     sys.path.append(str(away))
     try:
-        from edgecv.model import resolve
+        from edgecv.models.model import resolve
 
         resolve("mynet3:make")
     finally:

@@ -73,10 +73,10 @@ def compress(
     """
     import torch
 
-    from edgecv import live_network
-    from edgecv.folding import folded, unwrapped
     from edgecv.methods.qat.attach import has_quantizers
-    from edgecv.model import check_outputs
+    from edgecv.models import live_network
+    from edgecv.models.folding import folded, unwrapped
+    from edgecv.models.model import check_outputs
 
     costs = {"ratio": ratio, "macs": macs, "size_mb": size_mb, "latency_ratio": latency_ratio,
              "latency_ms": latency_ms}  # fmt: skip
@@ -125,7 +125,7 @@ def _prune(
     """Remove channels, in place, and measure batch norms anew."""
     from edgecv.methods.pruning.rounds import Pruning
     from edgecv.methods.pruning.tuning import recalibrate
-    from edgecv.model import Model
+    from edgecv.models.model import Model
     from edgecv.stages.prune import Prune
     from edgecv.yaml_validation import checked
 

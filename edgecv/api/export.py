@@ -125,8 +125,8 @@ def _unmet(made: Exported) -> BudgetError | None:
 
 def remarks(request: Request, made: Mapping[str, Exported]) -> Iterator[str]:
     """What to know of a request where something was taken that it does not say, a sentence each."""
-    from edgecv import zoo
-    from edgecv.zoo import published
+    from edgecv.models import zoo
+    from edgecv.models.zoo import published
 
     name = request.model.removeprefix("zoo:")
     if request.model in zoo.names() and not (request.weights or request.args.get("pretrained")):
@@ -194,8 +194,8 @@ def taken(
         if isinstance(model, str | os.PathLike):
             yield os.fspath(model), words
             return
-        from edgecv import live_network
         from edgecv.api import ready
+        from edgecv.models import live_network
 
         if known := ready.of(model):
             name, words = stack.enter_context(ready.held(model, known, words))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgecv.api.export_options import ExportOptions
-    from edgecv.edits import Edit
+    from edgecv.models.edits import Edit
 
 NAME = "edgecv_ready"  # the attribute of a network that holds it
 KEPT = 64  # images
@@ -54,7 +54,7 @@ def of(module: Any) -> Ready | None:
     """
     from torch import nn
 
-    from edgecv.folding import unwrapped
+    from edgecv.models.folding import unwrapped
 
     if not isinstance(module, nn.Module):
         what = f"takes a name, a path or a torch.nn.Module, found {type(module).__name__}"
@@ -76,7 +76,7 @@ def held(
     module: nn.Module, ready: Ready, words: ExportOptions
 ) -> Iterator[tuple[str, ExportOptions]]:
     """The name of a network that came back from training, and the words, meanwhile."""
-    from edgecv import live_network
+    from edgecv.models import live_network
 
     words = ready.sized(words)
     with ExitStack() as stack:
@@ -96,11 +96,11 @@ def held(
 @contextmanager
 def _folder(module: nn.Module, ready: Ready, folder: Path) -> Iterator[None]:
     """A Model folder of a network with quantizers, whose float self is held meanwhile."""
-    from edgecv import builder_trust, live_network
-    from edgecv.folding import unwrapped
     from edgecv.methods.qat.attach import plain
     from edgecv.methods.qat.biases import settle
-    from edgecv.model import Model
+    from edgecv.models import builder_trust, live_network
+    from edgecv.models.folding import unwrapped
+    from edgecv.models.model import Model
 
     assert ready.edit is not None
     trained = copy.deepcopy(unwrapped(module)).cpu().float().eval()

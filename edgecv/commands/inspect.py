@@ -68,8 +68,8 @@ def describe(contents: Contents) -> dict[str, Any]:
 
 
 def _model(path: Path) -> dict[str, Any]:
-    from edgecv import history
-    from edgecv.model import Model
+    from edgecv.models import history
+    from edgecv.models.model import Model
 
     model = Model.read(path)
     return {

@@ -165,7 +165,7 @@ class OutputNames:
     ImageNet's outputs also by its synset (n01440764)."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        from edgecv.zoo import published
+        from edgecv.models.zoo import published
 
         self._index = {name: i for i, name in enumerate(names)}
         numbered = all(name == str(i) for i, name in enumerate(names))

@@ -226,7 +226,7 @@ def _code(
     methods = f"{NAME}.methods"
     choices[f"{methods}.distillation.teacher_*"] = ()  # files that teach count with who reads them
     choices[f"{methods}.restructuring.for_*"] = ()  # counts where a step says it (`Stage.modules`)
-    choices[f"{NAME}.importing.from_*"] = ()  # formats that are read for others, likewise
+    choices[f"{NAME}.models.importing.from_*"] = ()  # formats that are read for others, likewise
     choices |= {f"{NAME}.backends": engines, f"{NAME}.data": reads}
     # A task counts where it is among the modules; where none is, labels are classes.
     said = [m.removeprefix(f"{NAME}.tasks.") for m in modules if m.startswith(f"{NAME}.tasks.")]

@@ -25,8 +25,8 @@ from edgecv.benchmark.machine import cpu_features, processor
 from edgecv.graph_files import reader
 from edgecv.keys.closure import code, maker
 from edgecv.limits import Limits
-from edgecv.model import check_reference, source_digest
-from edgecv.model_source import ModelSource
+from edgecv.models.model import check_reference, source_digest
+from edgecv.models.model_source import ModelSource
 from edgecv.plan.node import Node
 from edgecv.plan.node_keys import edit_modules, file_digest, found_source, made_by, stage_key
 from edgecv.plan.recipe import Recipe
@@ -92,7 +92,7 @@ class Expansion:
         inputs = {"train": "data:train"}
         key: Key = {"kind": "model", "inputs": self._digests(inputs), "args": model.args}
         key |= {"input": self.input(), "labels": self.recipe.labels}
-        key |= code(("edgecv.model", *made_by(model), *self._task_modules()))
+        key |= code(("edgecv.models.model", *made_by(model), *self._task_modules()))
         if not tasks.of_classes(self.recipe.task):  # it says how many outputs there are
             key["task"] = self.recipe.task
         if model.kind == "module":

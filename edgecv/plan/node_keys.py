@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgecv import data as datasets
-from edgecv import zoo
 from edgecv.backends import reference
-from edgecv.edits import kinds
 from edgecv.graph_files import loader
 from edgecv.keys.closure import code
 from edgecv.methods.export._onnx_file import beside
-from edgecv.model_source import TORCH, ModelSource, locate
+from edgecv.models import zoo
+from edgecv.models.edits import kinds
+from edgecv.models.model_source import TORCH, ModelSource, locate
 from edgecv.plan.store import Key
 from edgecv.stages.base import Stage
 from edgecv.target import Target

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgecv import builder_trust, live_network, source_trust
+from edgecv import source_trust
 from edgecv.files import disk_errors, publish
 from edgecv.measuring import facts
+from edgecv.models import builder_trust, live_network
 from edgecv.plan import side_by_side
 from edgecv.plan.execute import Execution, Outcome, Reporter, Silent
 from edgecv.plan.graph import Expansion

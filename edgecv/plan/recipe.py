@@ -23,10 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from edgecv import model_source, reading_graph, strict_yaml, target, tasks, user_code
+from edgecv import reading_graph, strict_yaml, target, tasks, user_code
 from edgecv.errors import RecipeError, TargetError
 from edgecv.limits import Limits
-from edgecv.model_source import ModelSource
+from edgecv.models import model_source
+from edgecv.models.model_source import ModelSource
 from edgecv.plan import (
     recipe_flow,
     recipe_input,  # fmt: skip

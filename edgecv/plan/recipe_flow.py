@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from edgecv.backends import facts
-from edgecv.edits import Edit, conflict
 from edgecv.errors import ModelError, RecipeError, TargetError
 from edgecv.graph_files import FILES, reaches, read_into_pytorch
-from edgecv.model_source import ModelSource
+from edgecv.models.edits import Edit, conflict
+from edgecv.models.model_source import ModelSource
 from edgecv.stages.base import Stage
 from edgecv.target import Target
 from edgecv.yaml_validation import Where
@@ -101,7 +101,7 @@ def _made(source: ModelSource) -> dict[Any, Edit]:
     """The edits of a network as it comes."""
     if source.kind != "folder":
         return {}
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     with suppress(ModelError):  # damaged: said when it is opened
         return dict(enumerate(Model.read(Path(source.name)).edits))

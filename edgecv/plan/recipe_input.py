@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 
 from edgecv import data as datasets
-from edgecv import model_input, pixel_units, tasks
+from edgecv import pixel_units, tasks
 from edgecv.errors import DataError, ModelError, RecipeError, one_line
 from edgecv.graph_files import FILES
 from edgecv.limits import unknown_drop
-from edgecv.model_source import ModelSource, is_file
+from edgecv.models import model_input
+from edgecv.models.model_source import ModelSource, is_file
+from edgecv.models.zoo import published
 from edgecv.plan.recipe_data import Data
 from edgecv.plan.recipe_flow import Step
 from edgecv.runtime import npy
@@ -23,7 +25,6 @@ from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.spec import image_of
 from edgecv.stages.base import Limited
 from edgecv.yaml_validation import Where
-from edgecv.zoo import published
 
 # What a model's own word counts for where the recipe says nothing; and what hangs on `resize`.
 _TRAINED = ("size", "mean", "std", "resize", "crop_pct", "pad_value", "pad_at", "interpolation",
@@ -258,7 +259,7 @@ def _expected(data: Data, model: ModelSource) -> dict[str, Any]:
     if model.kind == "zoo":
         found = published.known(model.name, model.args)
     elif model.kind == "folder" and is_file(Path(model.name) / "model.json"):
-        from edgecv.model import Model
+        from edgecv.models.model import Model
 
         found = {}
         with suppress(ModelError):  # damaged: said when it is opened

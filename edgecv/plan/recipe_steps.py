@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from edgecv import model_source, stages
+from edgecv import stages
 from edgecv.backends import formats
 from edgecv.errors import RecipeError
 from edgecv.graph_files import FILES
-from edgecv.model_source import is_file, locate
+from edgecv.models import model_source
+from edgecv.models.model_source import is_file, locate
 from edgecv.plan.recipe_flow import Step
 from edgecv.stages.base import Stage
 from edgecv.yaml_validation import Where, near, validated

@@ -52,7 +52,7 @@ from typing import Any
 
 import numpy as np
 
-from edgecv import __version__, history, tasks
+from edgecv import __version__, tasks
 from edgecv.backends import every
 from edgecv.benchmark.machine import cpu_features, machine
 from edgecv.errors import MissingExtraError
@@ -61,7 +61,8 @@ from edgecv.keys.versions import versions
 from edgecv.limits import Limits, expected_drop, judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
-from edgecv.model import Model
+from edgecv.models import history
+from edgecv.models.model import Model
 from edgecv.plan.execute import Outcome
 from edgecv.plan.node import Node
 from edgecv.plan.recipe import Recipe

@@ -13,10 +13,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from edgecv import builder_trust, lifeline, logs, source_trust
+from edgecv import lifeline, logs, source_trust
 from edgecv.errors import EdgecvError
 from edgecv.files import disk_errors
 from edgecv.memory import keep_freed
+from edgecv.models import builder_trust
 from edgecv.plan import makers
 from edgecv.plan.graph import Expansion
 

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from edgecv import backends as engines
-from edgecv import model_input
 from edgecv.errors import BundleError, EdgecvError
 from edgecv.files import check_folder, disk_errors, publish
 from edgecv.limits import judge
 from edgecv.measuring import facts as kept
 from edgecv.measuring.facts import BundleFacts
+from edgecv.models import model_input
 from edgecv.plan import pipeline, results
 from edgecv.plan.execute import Reporter
 from edgecv.plan.makers.model import RANDOM

@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from edgecv import (
-    model_input,
-    pixel_units,
-)
+from edgecv import pixel_units
 from edgecv.data.arrays import SUFFIXES as ARRAYS
 from edgecv.data.files import tell
 from edgecv.errors import DataError, RecipeError
+from edgecv.models import model_input
 from edgecv.plan.recipe_data import Data
 from edgecv.quick_export.request import OPTIONS, Request
 from edgecv.runtime.spec import TensorSpec, image_of

@@ -8,17 +8,12 @@ from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
-from edgecv import (
-    live_network,
-    model_input,
-    reading_graph,
-    target,
-    tasks,
-)
+from edgecv import reading_graph, target, tasks
 from edgecv.errors import DataError, RecipeError
 from edgecv.graph_files import is_pinned
 from edgecv.limits import unknown_drop
-from edgecv.model_source import ModelSource, source_of
+from edgecv.models import live_network, model_input
+from edgecv.models.model_source import ModelSource, source_of
 from edgecv.plan.recipe import Recipe
 from edgecv.plan.recipe_data import Bench
 from edgecv.plan.recipe_flow import Step, comes_as, offers, suits, takes

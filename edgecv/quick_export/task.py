@@ -7,12 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from edgecv import (
-    tasks,
-    zoo,
-)
+from edgecv import tasks
 from edgecv.errors import RecipeError, UnsupportedError
-from edgecv.model_source import ModelSource
+from edgecv.models import zoo
+from edgecv.models.model_source import ModelSource
 from edgecv.plan.recipe_data import Data
 from edgecv.plan.recipe_input import (
     check_truth,

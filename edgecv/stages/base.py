@@ -15,7 +15,7 @@ from edgecv.limits import NAMES, Limits
 from edgecv.target import Target
 
 if TYPE_CHECKING:
-    from edgecv.edits import Edit
+    from edgecv.models.edits import Edit
 
 
 class Stage(BaseModel):
@@ -52,7 +52,8 @@ class Stage(BaseModel):
         return self.model_dump(mode="json", exclude={"name", "from_", "ship"})
 
     def planned(self, step: str) -> Edit | None:  # noqa: ARG002
-        """The edit that it will make, with the layers that the recipe names (`edgecv.edits`)."""
+        """The edit that it will make, with the layers that the recipe names
+        (`edgecv.models.edits`)."""
         return None
 
     def learns_labels(self) -> bool:

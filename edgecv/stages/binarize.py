@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from edgecv import layer_selection
 from edgecv.context import Context
-from edgecv.edits import Edit
+from edgecv.models import layer_selection
+from edgecv.models.edits import Edit
 from edgecv.stages.train import Training
 
 if TYPE_CHECKING:

@@ -63,7 +63,7 @@ class Distill(Training):
         return super().unfit(task)
 
     def run(self, source: Any, context: Context) -> None:
-        from edgecv.model import Model
+        from edgecv.models.model import Model
 
         if "student" in context.inputs:
             dense = self._came_in(source, context) if self.teacher == "self" else None

@@ -2,7 +2,7 @@
 
 The file's outputs are compared with the network's on real images; a file that computes something
 else is a ParityError, not a bundle. A graph file that the user brought passes through as it is; an
-.onnx file is read into PyTorch first for a TFLite target (`edgecv.importing`).
+.onnx file is read into PyTorch first for a TFLite target (`edgecv.models.importing`).
 
 edgecv/methods/export/ holds the roads (onnx.py, tflite.py) and the doors for a user's files; a
 target profile says by its format which road it needs: for_<format>.py there.

@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from edgecv.context import Context
-from edgecv.edits import Edit, describe, replay
 from edgecv.errors import StageError
+from edgecv.models.edits import Edit, describe, replay
 from edgecv.stages.train import Training
 from edgecv.target import Target
 

@@ -29,7 +29,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from edgecv.context import Context
-from edgecv.edits import Edit
+from edgecv.models.edits import Edit
 from edgecv.stages.train import Training
 from edgecv.target import Target
 

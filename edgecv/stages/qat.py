@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from edgecv.context import Context
-from edgecv.edits import Edit
+from edgecv.models.edits import Edit
 from edgecv.stages.train import Training
 
 

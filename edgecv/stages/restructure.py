@@ -30,11 +30,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
-from edgecv import layer_selection, macs
 from edgecv.context import Context
-from edgecv.edits import Edit, describe
 from edgecv.errors import StageError, UnsupportedError
 from edgecv.methods.restructuring import Activation, Into
+from edgecv.models import layer_selection, macs
+from edgecv.models.edits import Edit, describe
 from edgecv.stages.base import Stage
 from edgecv.stages.train import Training
 
@@ -209,8 +209,8 @@ class Restructure(Training):
         import torch
 
         from edgecv.bundling.inference import calibration_sample
-        from edgecv.edits import put
         from edgecv.methods.restructuring.fitting import captured, fit
+        from edgecv.models.edits import put
 
         torch.set_num_threads(context.threads)
         pixels = calibration_sample(images.pixels, self.samples)

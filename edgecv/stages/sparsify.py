@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from edgecv.context import Context
-from edgecv.edits import Edit
+from edgecv.models.edits import Edit
 from edgecv.stages.train import Training
 
 

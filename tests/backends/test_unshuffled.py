@@ -18,8 +18,8 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.tflite import flatbuffer, layers  # noqa: E402
 from edgecv.methods.export.tflite import export_tflite  # noqa: E402
 from edgecv.methods.quantize.tflite_int8 import quantize_tflite  # noqa: E402
+from edgecv.models.zoo.blocks import ChannelShuffle  # noqa: E402
 from edgecv.target import load  # noqa: E402
-from edgecv.zoo.blocks import ChannelShuffle  # noqa: E402
 from tests.backends.tflite_graphs import GRID, images  # noqa: E402
 
 SLOW = {"STRIDED_SLICE", "GATHER", "GATHER_ND", "RESHAPE", "TRANSPOSE"}

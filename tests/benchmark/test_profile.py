@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 import torch
 
-from edgecv import child, zoo
+from edgecv import child
 from edgecv.backends import compile_module, run_module
 from edgecv.benchmark.profile import HEAD, RIGHT, profile, rows, summary
 from edgecv.errors import BundleError
@@ -27,6 +27,7 @@ from edgecv.methods.export.onnx import export_onnx
 from edgecv.methods.export.tflite import export_tflite
 from edgecv.methods.quantize.onnx_qdq import quantize_onnx
 from edgecv.methods.quantize.tflite_int8 import quantize_tflite
+from edgecv.models import zoo
 from edgecv.runtime.archive import write_bundle
 from edgecv.runtime.preprocess import Preprocess
 from edgecv.target import Grid, Target

@@ -12,12 +12,12 @@ onnx = pytest.importorskip("onnx")
 ort = pytest.importorskip("onnxruntime")
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.binary.float_fallback import plain  # noqa: E402
 from edgecv.binary.lowering import lower  # noqa: E402
 from edgecv.methods.binary.constants_for_export import frozen  # noqa: E402
 from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
 from edgecv.methods.export.onnx import export_onnx  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.qat.nets import settled  # noqa: E402
@@ -134,7 +134,7 @@ def test_chains_are_equal_bit_for_bit(name: str, kernels: Path, tmp_path: Path) 
 def test_a_trained_network_answers_alike(kernels: Path, tmp_path: Path) -> None:
     module = nets.seeded(lambda: zoo.build("resnet8", width=8, classes=nets.CLASSES))
     context = nets.context(tmp_path / "model", where="b")
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     Binarize(epochs=8, batch_size=8, flip=False, lr=0.01, teacher="none").run(
         (Model("none:here"), module), context

@@ -36,7 +36,7 @@ def shelf(project: Path, edgecv: Callable, tmp_path_factory: pytest.TempPathFact
 def model_folder(project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Model folder of mynet:make, with its own mean, crop and labels, saved by edgecv."""
     torch = pytest.importorskip("torch")
-    from edgecv.model import Model
+    from edgecv.models.model import Model
     from edgecv.runtime.preprocess import Preprocess
 
     folder = tmp_path_factory.mktemp("models") / "mine"

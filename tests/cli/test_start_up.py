@@ -77,7 +77,7 @@ def test_a_plan_of_every_stage_loads_nothing_that_computes(tmp_path: Path) -> No
 
 
 def test_a_history_is_told_without_the_libraries_that_made_it(tmp_path: Path) -> None:
-    from edgecv import edits
+    from edgecv.models import edits
 
     assert {e["op"] for e in EDITS} == set(edits.kinds())
     made = [{**edit, "step": f"s{i}"} for i, edit in enumerate(EDITS)]

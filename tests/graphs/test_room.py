@@ -19,7 +19,7 @@ NAMED = {
     "runtime/outside.py": "reads the bytes of each format, on a device too",
     "methods/distillation/teacher_onnx.py": "reads that format, proves it on its reference engine",
     "methods/distillation/unlabelled.py": "a file teaches, proven on its reference engine",
-    "importing/tflite/proof.py": "a file and what was made of it, each on its reference engine",
+    "models/importing/tflite/proof.py": "a file and what was made of it, each on its engine",
     "diagnosis/parity/*_network.py": "a format, opened on its reference engine",
     "diagnosis/parity/for_*.py": "a format, taken apart on its reference engine",
     "methods/qat/for_*.py": "tensors of a format, by its reference engine",

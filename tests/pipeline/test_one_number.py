@@ -190,7 +190,7 @@ def test_a_file_is_judged_by_the_same(run: Run, edgecv: Callable) -> None:
     """The network as an .onnx file, with labels of its own, through `export`."""
     import torch
 
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     folder = run.folder / "file"
     folder.mkdir(exist_ok=True)

@@ -352,7 +352,7 @@ targets: [cpu]
 def test_a_file_of_weights_is_part_of_the_networks_key(project: Path) -> None:
     import torch
 
-    from edgecv import zoo
+    from edgecv.models import zoo
 
     def made(weights: str) -> Expansion:
         named = "{zoo: resnet8, width: 16" + (f", weights: {weights}" if weights else "") + "}"

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 pytest.importorskip("torch")
-from edgecv import zoo
 from edgecv.errors import RecipeError, StageError
+from edgecv.models import zoo
 from edgecv.plan import pipeline, recipe
 from edgecv.plan.makers import model
 

@@ -11,8 +11,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from edgecv import model_source, yaml_validation
+from edgecv import yaml_validation
 from edgecv.errors import EdgecvError, RecipeError, TargetError
+from edgecv.models import model_source
 from edgecv.plan import recipe
 from edgecv.plan.graph import Expansion
 

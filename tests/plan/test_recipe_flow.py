@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from edgecv import edits
 from edgecv.errors import RecipeError, StageError
-from edgecv.model import Model
+from edgecv.models import edits
+from edgecv.models.model import Model
 from edgecv.plan import recipe
 
 HEAD = """\

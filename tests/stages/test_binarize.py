@@ -14,10 +14,10 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import history, zoo  # noqa: E402
 from edgecv.errors import ModelError, RecipeError, UnsupportedError  # noqa: E402
 from edgecv.methods.binary.modules import OneBit, RPReLU  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import history, zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.binarize import Binarize  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
 from tests import networks as nets  # noqa: E402
@@ -69,7 +69,7 @@ def test_another_process_computes_the_same_bits(trained: Path, tmp_path: Path) -
     _, module = Model.load(tmp_path)
     save_file({"x": X}, tmp_path / "x.safetensors")
     code = (
-        "import sys, torch; from pathlib import Path; from edgecv.model import Model\n"
+        "import sys, torch; from pathlib import Path; from edgecv.models.model import Model\n"
         "from safetensors.torch import load_file, save_file\n"
         "torch.set_num_threads(1); out = Path(sys.argv[1]); _, net = Model.load(out)\n"
         "x = load_file(out / 'x.safetensors')['x']\n"
@@ -212,7 +212,7 @@ def test_a_layer_that_is_not_called_itself_stays_float(tmp_path: Path) -> None:
 
 
 def test_an_edit_that_does_not_fit_is_an_error(trained: Path, tmp_path: Path) -> None:
-    from edgecv.edits import replay
+    from edgecv.models.edits import replay
 
     binarize(trained, tmp_path, epochs=1)
     (edit,) = Model.read(tmp_path).edits

@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.training.loop import Trainer  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.plan import (  # noqa: E402
     pipeline,
     recipe,

@@ -14,15 +14,16 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import target, zoo  # noqa: E402
+from edgecv import target  # noqa: E402
 from edgecv.bundling.inference import sample  # noqa: E402
 from edgecv.cli import main  # noqa: E402
-from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import BudgetError, RecipeError, StageError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
 from edgecv.measuring.jobs import Times  # noqa: E402
 from edgecv.methods.lowrank import timing  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.edits import describe  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.lowrank import Lowrank  # noqa: E402
 from tests import networks as nets  # noqa: E402
@@ -118,7 +119,8 @@ def test_another_process_computes_and_exports_the_same_bits(tmp_path: Path) -> N
     code = (
         "import sys, torch; from pathlib import Path\n"
         "sys.modules['scipy'] = None  # what chose the ranks is not needed\n"
-        "from edgecv.model import Model; from edgecv.methods.export.onnx import export_onnx\n"
+        "from edgecv.models.model import Model\n"
+        "from edgecv.methods.export.onnx import export_onnx\n"
         "from safetensors.torch import load_file, save_file\n"
         "torch.set_num_threads(1); out = Path(sys.argv[1]); _, net = Model.load(out)\n"
         "x = load_file(out / 'x.safetensors')['x']\n"

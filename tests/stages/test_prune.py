@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv.edits import replay  # noqa: E402
 from edgecv.errors import StageError, UnsupportedError  # noqa: E402
 from edgecv.methods.pruning import groups  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.edits import replay  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.prune import Prune, macs  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

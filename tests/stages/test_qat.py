@@ -15,13 +15,13 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.measuring import facts as kept  # noqa: E402
 from edgecv.methods.qat.attach import of  # noqa: E402
 from edgecv.methods.qat.training import QuantizingTrainer  # noqa: E402
 from edgecv.methods.training.loop import Trainer  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.plan import (  # noqa: E402
     pipeline,
     recipe,
@@ -80,7 +80,7 @@ def test_another_process_computes_the_same_bits(trained: Path, tmp_path: Path) -
     _, module = Model.load(tmp_path)
     save_file({"x": X}, tmp_path / "x.safetensors")
     code = (
-        "import sys, torch; from pathlib import Path; from edgecv.model import Model\n"
+        "import sys, torch; from pathlib import Path; from edgecv.models.model import Model\n"
         "from safetensors.torch import load_file, save_file\n"
         "torch.set_num_threads(1); out = Path(sys.argv[1]); _, net = Model.load(out)\n"
         "x = load_file(out / 'x.safetensors')['x']\n"

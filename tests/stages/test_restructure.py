@@ -13,13 +13,13 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.backends.onnxruntime.run import Session  # noqa: E402
-from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import RecipeError, StageError, UnsupportedError  # noqa: E402
-from edgecv.macs import macs, parameters  # noqa: E402
 from edgecv.methods.export.onnx import export_onnx  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.edits import describe  # noqa: E402
+from edgecv.models.macs import macs, parameters  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from edgecv.stages.restructure import Restructure  # noqa: E402
 from tests import networks as nets  # noqa: E402
@@ -69,7 +69,7 @@ def test_a_new_process_loads_the_same_bits(tmp_path: Path) -> None:
     restructure(module, tmp_path, into="igcv2")
     x = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)
     code = (
-        "import sys, torch; from pathlib import Path; from edgecv.model import Model\n"
+        "import sys, torch; from pathlib import Path; from edgecv.models.model import Model\n"
         "torch.set_num_threads(1); x = torch.linspace(-1, 1, 3 * 16 * 16).reshape(1, 3, 16, 16)\n"
         "with torch.no_grad(): y = Model.load(Path(sys.argv[1]))[1](x)\n"
         "print(y.numpy().tobytes().hex())"

@@ -17,7 +17,7 @@ from edgecv.data.images import Images  # noqa: E402
 from edgecv.errors import DataError, RecipeError, UnsupportedError  # noqa: E402
 from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.methods.restructuring.activations import places  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
 from edgecv.quick_export import Request, export  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402

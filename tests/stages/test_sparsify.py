@@ -11,10 +11,10 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv.edits import describe  # noqa: E402
 from edgecv.errors import RecipeError, UnsupportedError  # noqa: E402
 from edgecv.methods.pruning import connections  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.edits import describe  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.sparsify import Sparsify  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from edgecv import backends, stages, target, zoo
+from edgecv import backends, stages, target
 from edgecv.cli import build_parser, main
 from edgecv.errors import RecipeError
+from edgecv.models import zoo
 from edgecv.plan import recipe, recipe_schema
 from edgecv.stages.base import Stage
 

@@ -15,7 +15,7 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import stages, zoo  # noqa: E402
+from edgecv import stages  # noqa: E402
 from edgecv.context import Context  # noqa: E402
 from edgecv.data.annotations import Boxes, Maps, Numbers, PictureBoxes  # noqa: E402
 from edgecv.data.images import Images  # noqa: E402
@@ -24,7 +24,8 @@ from edgecv.methods.pruning import criteria, groups  # noqa: E402
 from edgecv.methods.pruning.probe import loss, probe  # noqa: E402
 from edgecv.methods.pruning.shapes import example_of  # noqa: E402
 from edgecv.methods.training.judging import judged  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.plan import recipe  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
 from edgecv.stages.base import Stage  # noqa: E402

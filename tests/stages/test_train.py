@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 from edgecv.methods.training.plan import Plan  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -107,7 +107,7 @@ def _made(node: dict[str, Any], contents: Contents, run: Run) -> bool:
 
 def _given(contents: Contents, path: Path) -> Reference:
     if path.is_dir():
-        from edgecv.model import Model
+        from edgecv.models.model import Model
 
         model = Model.read(path)
         pre = Preprocess.from_json(model.input) if model.input else None
@@ -152,7 +152,7 @@ def torch_form(folder: Path, contents: Contents) -> Form:
     from edgecv.methods.lowrank.structured import materialised
     from edgecv.methods.qat.attach import has_quantizers
     from edgecv.methods.qat.learned_ranges import Trained
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     model, module = Model.load(folder)
     title = "PyTorch"

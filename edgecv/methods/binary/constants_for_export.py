@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from edgecv.edits import put
 from edgecv.methods.binary.modules import OneBit, past
+from edgecv.models.edits import put
 
 
 class Frozen(nn.Module):

@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from edgecv.edits import named, put
 from edgecv.errors import ModelError
 from edgecv.methods.binary.modules import OneBit, RPReLU
+from edgecv.models.edits import named, put
 
 # form -> (shift before the sign, real shortcut, RPReLU)
 FORMS = {"react": (True, True, True), "bireal": (False, True, False), "xnor": (False, False, False)}

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from edgecv.errors import UnsupportedError
-from edgecv.layer_kinds import altered
 from edgecv.methods.qat.calls import Call, Seen, watch
+from edgecv.models.layer_kinds import altered
 
 BATCH_NORMS = nn.BatchNorm2d | nn.BatchNorm1d
 FEW = 32  # products of one output; a 3x3 layer of a grey image has 9

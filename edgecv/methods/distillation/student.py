@@ -16,8 +16,8 @@ from torch import fx, nn
 
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import PRODUCTS
-from edgecv.importing.operators import OPERATORS
-from edgecv.importing.reader import Reader
+from edgecv.models.importing.operators import OPERATORS
+from edgecv.models.importing.reader import Reader
 
 
 @dataclass(frozen=True)

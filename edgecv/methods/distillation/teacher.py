@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from edgecv.behaviour import as_trained, tensors
 from edgecv.errors import EngineError, StageError, one_line
-from edgecv.model import Model
+from edgecv.models.model import Model
 from edgecv.runtime.preprocess import Preprocess
 
 

@@ -28,7 +28,7 @@ def load(path: Path, preprocess: Preprocess) -> tuple[nn.Module, Preprocess]:
     preprocess: of the images that come; their size is taken where the file leaves its own open.
     Raises ModelError where the file is damaged, UnsupportedError naming a node.
     """
-    from edgecv.importing import onnx_to_torch
+    from edgecv.models.importing import onnx_to_torch
 
     with tempfile.TemporaryDirectory(prefix="edgecv-teacher-") as room:
         graph = load_onnx(path, Path(room), Pins(size=preprocess.size))

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch.fx import GraphModule, Node
 
-from edgecv.importing.windows import beyond, counted
+from edgecv.models.importing.windows import beyond, counted
 
 _aten = torch.ops.aten
 _POSITIVE = (_aten.relu.default, _aten.relu_.default, _aten.relu6.default, _aten.sigmoid.default)

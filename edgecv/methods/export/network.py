@@ -37,7 +37,7 @@ def export_network(source: Any, context: Context, opset: int = 18) -> None:
     from edgecv.runtime.fidelity import kinds
 
     if module is None:
-        from edgecv.importing import onnx_to_torch
+        from edgecv.models.importing import onnx_to_torch
 
         module = onnx_to_torch(source, context.network)
     trained = _trained(source)
@@ -98,7 +98,7 @@ def _of_file(source: Path, target: Target, context: Context) -> Any:
         return road(kind).load(source, context.out)
     if not reader(kind):
         return None
-    found = import_module(f"edgecv.importing.from_{kind}")
+    found = import_module(f"edgecv.models.importing.from_{kind}")
     return found.load(source, context.out, context.network, target.name)
 
 

@@ -217,7 +217,7 @@ def _annotated(graph: Any) -> Iterator[Any]:
 def _check_layers(module: torch.nn.Module, where: str) -> None:
     import torch
 
-    from edgecv.model import check_finite
+    from edgecv.models.model import check_finite
 
     check_finite(module, where)
     for name, part in module.named_modules():

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from edgecv.behaviour import check_random
 from edgecv.errors import EdgecvError, ModelError, UnsupportedError, one_line
 from edgecv.fidelity import EXPORT, check
+from edgecv.models.torchfiles import kinds, program, script
 from edgecv.outputs import outputs_of
 from edgecv.runtime.fidelity import kinds as kinds_of
-from edgecv.torchfiles import kinds, program, script
 
 log = logging.getLogger(__name__)
 PROOFS = 4  # random inputs that it is compared on

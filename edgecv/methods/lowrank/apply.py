@@ -6,12 +6,12 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgecv.edits import put
 from edgecv.errors import StageError
 from edgecv.methods.lowrank.decide import Candidate
 from edgecv.methods.lowrank.form import Ranks, built
 from edgecv.methods.lowrank.grouped import Grouped
 from edgecv.methods.lowrank.layers import Layer, covariance
+from edgecv.models.edits import put
 
 if TYPE_CHECKING:
     import torch

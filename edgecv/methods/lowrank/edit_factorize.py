@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecv.edits import Edit
+from edgecv.models.edits import Edit
 
 if TYPE_CHECKING:
     import torch

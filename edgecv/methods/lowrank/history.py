@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgecv.edits import named, put
 from edgecv.errors import ModelError
 from edgecv.methods.lowrank.cp import Cp
 from edgecv.methods.lowrank.form import Form, built, shape_of
@@ -20,6 +19,7 @@ from edgecv.methods.lowrank.grouped import Grouped
 from edgecv.methods.lowrank.spatial import Spatial
 from edgecv.methods.lowrank.svd import Svd
 from edgecv.methods.lowrank.tucker2 import Tucker2
+from edgecv.models.edits import named, put
 
 if TYPE_CHECKING:
     from torch import nn

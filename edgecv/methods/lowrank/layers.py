@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgecv.errors import RecipeError
-from edgecv.layer_kinds import altered
-from edgecv.layer_selection import hint, is_named
 from edgecv.methods.lowrank.form import Shape, shape_of
+from edgecv.models.layer_kinds import altered
+from edgecv.models.layer_selection import hint, is_named
 
 if TYPE_CHECKING:
     import torch

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from edgecv import layer_selection
 from edgecv.context import Context
 from edgecv.errors import RecipeError, UnsupportedError
-from edgecv.layer_kinds import altered
 from edgecv.methods.distillation.distill_loss import DistillLoss
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan, learning_rate
+from edgecv.models import layer_selection
+from edgecv.models.layer_kinds import altered
 
 log = logging.getLogger(__name__)
 EVERY = 8  # steps between two looks at the masks
@@ -58,7 +58,8 @@ def densities(
     module: nn.Module, density: float, given: Mapping[str, float], where: str,
     pattern: tuple[int, int] | None = None,
 ) -> dict[str, float]:  # fmt: skip
-    """The share that stays, by layer. given: by name (`edgecv.layer_selection`), before the rest.
+    """The share that stays, by layer. given: by name
+    (`edgecv.models.layer_selection`), before the rest.
 
     Raises RecipeError: a name that matches nothing; UnsupportedError: nothing is left to prune.
     """

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgecv.edits import Edit, named
 from edgecv.errors import ModelError
+from edgecv.models.edits import Edit, named
 
 if TYPE_CHECKING:
     import torch

@@ -23,12 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.behaviour import tensors
-from edgecv.edits import Edit, replay
 from edgecv.errors import ModelError, UnsupportedError
-from edgecv.layer_kinds import altered
-from edgecv.layer_selection import layers as every_layer
-from edgecv.layer_selection import named
 from edgecv.methods.pruning.edit_keep_channels import can_shrink
+from edgecv.models.edits import Edit, replay
+from edgecv.models.layer_kinds import altered
+from edgecv.models.layer_selection import layers as every_layer
+from edgecv.models.layer_selection import named
 
 log = logging.getLogger(__name__)
 CANNOT = "has channels that cannot be followed"

@@ -17,9 +17,9 @@ from torch import nn
 
 from edgecv.context import Context
 from edgecv.errors import StageError
-from edgecv.history import percent
 from edgecv.methods.pruning import groups
 from edgecv.methods.pruning.shapes import Shapes, Widths, example_of, macs, shapes
+from edgecv.models.history import percent
 
 LITTLE = 0.8  # of the channels that a ratio asks for; below, it is said
 IDLE = 0.1  # of the MACs that a ratio sounds like; below, it is said why

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from edgecv.behaviour import check_runs
 from edgecv.context import Context
-from edgecv.edits import Edit, describe, replay
 from edgecv.errors import ModelError, StageError, UnsupportedError
 from edgecv.files import write_atomic
 from edgecv.methods.pruning import criteria, frontier, groups, tables, whole
@@ -33,7 +32,8 @@ from edgecv.methods.pruning.reach import Reach
 from edgecv.methods.pruning.shapes import Shapes, example_of, macs, shapes, size_bytes
 from edgecv.methods.pruning.tuning import Slimming, epochs_before, recalibrate, scratch
 from edgecv.methods.training.judging import judged
-from edgecv.model import Model
+from edgecv.models.edits import Edit, describe, replay
+from edgecv.models.model import Model
 from edgecv.target import Target
 
 if TYPE_CHECKING:

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.context import Context
-from edgecv.macs import macs as macs_of
 from edgecv.measuring.product import Product, widened
 from edgecv.methods.pruning.groups import Group
+from edgecv.models.macs import macs as macs_of
 
 Widths = tuple[int, ...]
 BIAS = 4  # bytes

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from edgecv.context import Context
-from edgecv.edits import Edit, replay
 from edgecv.methods.pruning.probe import probe
 from edgecv.methods.training.judging import judged
 from edgecv.methods.training.loop import Trainer
 from edgecv.methods.training.plan import Plan
-from edgecv.model import Model
+from edgecv.models.edits import Edit, replay
+from edgecv.models.model import Model
 
 
 class Slimming(Trainer):

@@ -59,7 +59,7 @@ class Whole:
         from edgecv.graph import Graph
         from edgecv.methods.export.network import export_network
         from edgecv.methods.quantize.quantizer import Quantizer
-        from edgecv.model import Model
+        from edgecv.models.model import Model
 
         self._count += 1
         kinds = ("float", "int8", "bundle")

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from edgecv.edits import Edit
 from edgecv.errors import ModelError
 from edgecv.methods.qat.calls import counted
 from edgecv.methods.qat.lsq import Lsq
 from edgecv.methods.qat.pact import Pact
+from edgecv.models.edits import Edit
 
 NAME = "fake_quantizers"
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecv.edits import Edit
-from edgecv.layer_kinds import altered
 from edgecv.methods.qat.attach import of
+from edgecv.models.edits import Edit
+from edgecv.models.layer_kinds import altered
 
 LEVELS = 255  # between the ends of an activation's range, in every engine
 

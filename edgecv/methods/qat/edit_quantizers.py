@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edgecv.edits import Edit
 from edgecv.errors import ModelError
+from edgecv.models.edits import Edit
 
 if TYPE_CHECKING:
     import torch

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from edgecv.edits import Edit
 from edgecv.errors import StageError
 from edgecv.methods.qat.attach import attach, of
 from edgecv.methods.qat.insertion import choose
+from edgecv.models.edits import Edit
 
 BATCH = 64
 

@@ -20,10 +20,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from edgecv.edits import Edit
 from edgecv.errors import UnsupportedError
 from edgecv.methods.qat.calls import Call, Seen, watch
 from edgecv.methods.qat.lsq import levels
+from edgecv.models.edits import Edit
 
 
 def choose(

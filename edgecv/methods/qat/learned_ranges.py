@@ -24,11 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edgecv.edits import Edit
 from edgecv.graph import Graph
 from edgecv.methods.qat import values
 from edgecv.methods.qat.attach import of, plain, rounded
-from edgecv.model import Model
+from edgecv.models.edits import Edit
+from edgecv.models.model import Model
 
 if TYPE_CHECKING:
     from edgecv.context import Context

@@ -23,11 +23,11 @@ import torch
 
 from edgecv.errors import UnsupportedError
 from edgecv.graphs.onnx.layers import WEIGHTED, outputs_first
-from edgecv.importing.operators import OPERATORS
-from edgecv.importing.reader import Reader
 from edgecv.methods.quantize.mixed import Problem
 from edgecv.methods.quantize.reconstruction import Collect
 from edgecv.methods.quantize.sensitivity import Rounded, problem_of, rounded
+from edgecv.models.importing.operators import OPERATORS
+from edgecv.models.importing.reader import Reader
 from edgecv.runtime.fidelity import Energy
 from edgecv.samples import CalibrationData
 

@@ -11,10 +11,10 @@ import numpy as np
 from edgecv.backends.onnxruntime.tensors import watcher
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.layers import layers
-from edgecv.importing.operators import OPERATORS
-from edgecv.importing.reader import Reader
 from edgecv.methods.quantize.onnx_quantized import Quantized
 from edgecv.methods.quantize.reconstruction import Subject
+from edgecv.models.importing.operators import OPERATORS
+from edgecv.models.importing.reader import Reader
 
 
 def subject(model: Any, quantized: Any) -> Subject:

@@ -30,10 +30,10 @@ from edgecv.graphs.onnx.draft import Draft, inferred
 from edgecv.graphs.onnx.epilogues import epilogues
 from edgecv.graphs.onnx.index import Index
 from edgecv.graphs.onnx.names import layer_name
-from edgecv.layer_selection import named
 from edgecv.methods.distillation.relevance import probabilities, weights
 from edgecv.methods.quantize.onnx_fused import tail
 from edgecv.methods.restructuring import Activation
+from edgecv.models.layer_selection import named
 
 # What each takes the place of; nothing is replaced by what costs as much.
 REPLACES: dict[str, tuple[str, ...]] = {
@@ -84,7 +84,7 @@ def chosen(
 ) -> list[Place]:
     """Which to replace, in the file's order.
 
-    layers: names or patterns (`edgecv.layer_selection`); () is all
+    layers: names or patterns (`edgecv.models.layer_selection`); () is all
     share: of the numbers that all of those make, at most, by the least harm for each number;
     what does not fit is left out
     harm: by tensor; read where share is below 1

@@ -20,10 +20,10 @@ from typing import Any, get_args
 
 from torch import nn
 
-from edgecv.layer_kinds import altered
 from edgecv.methods.restructuring import Into
-from edgecv.zoo.blocks import ChannelShuffle
-from edgecv.zoo.igc import PAIR, cheapest_groups, interleaved, sparse_pointwise
+from edgecv.models.layer_kinds import altered
+from edgecv.models.zoo.blocks import ChannelShuffle
+from edgecv.models.zoo.igc import PAIR, cheapest_groups, interleaved, sparse_pointwise
 
 GROUPED = ("grouped", "igcv1", "igcv2")  # those with a choice of groups
 EXPANSION = {"igcv3": 2.0, "bottleneck": 0.25}

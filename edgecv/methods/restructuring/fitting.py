@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from edgecv.methods.restructuring.blocks import Spec, make
-from edgecv.zoo.blocks import ChannelShuffle
+from edgecv.models.zoo.blocks import ChannelShuffle
 
 RATE = 3e-3  # Adam's, falling to zero as a cosine
 BATCH = 16  # images in a step, and in a pass

@@ -10,9 +10,9 @@ from typing import Any
 
 from torch import nn
 
-from edgecv.edits import named, put
 from edgecv.errors import ModelError
 from edgecv.methods.restructuring.blocks import Spec, make
+from edgecv.models.edits import named, put
 
 
 def replace(module: nn.Module, edit: dict[str, Any]) -> None:

@@ -52,7 +52,7 @@ def _trained(work: Work) -> float | None:
     folder = work.inputs.get("network")
     if folder is None or not (folder / "model.json").is_file():
         return None
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     model = Model.read(folder)
     if "mixes" in model.facts.get("model", {}):
@@ -64,7 +64,7 @@ def _trained(work: Work) -> float | None:
 def _in_batches(work: Work, folder: Path) -> float | None:
     """Top-1 of a network on data.test as its user would measure it: shuffled, many at a time."""
     from edgecv.methods.training.judging import judged
-    from edgecv.model import Model
+    from edgecv.models.model import Model
 
     test = Images.load(work.images["test"])
     if not test.classes or test.truth is not None:  # top-1 is of classes alone

@@ -13,7 +13,7 @@ from edgecv.data.images import Images
 from edgecv.errors import ModelError
 from edgecv.graph import OWN, Graph
 from edgecv.graph_files import SOURCE, loader
-from edgecv.model_source import ModelSource
+from edgecv.models.model_source import ModelSource
 from edgecv.plan.makers.work import Work
 from edgecv.runtime.fidelity import kinds
 from edgecv.runtime.preprocess import Preprocess

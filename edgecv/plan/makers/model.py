@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from edgecv import layer_selection, tasks
+from edgecv import tasks
 from edgecv.behaviour import MIXES
 from edgecv.data.images import Images
 from edgecv.errors import ModelError
-from edgecv.model_source import TORCH
+from edgecv.models import layer_selection
+from edgecv.models.model_source import TORCH
 from edgecv.plan.makers.graph_file import from_graph, from_torch
 from edgecv.plan.makers.work import Work
 from edgecv.plan.recipe import Recipe
@@ -34,7 +35,7 @@ def make(work: Work) -> None:
     import torch
 
     from edgecv.examples import TAKES, examples
-    from edgecv.model import Model, check_finite, check_outputs
+    from edgecv.models.model import Model, check_finite, check_outputs
 
     preprocess, images = work.preprocess(), Images.load(work.images["train"])
     labels = work.expansion.recipe.labels or images.classes

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from edgecv import edits
 from edgecv.graph_files import graph_file
+from edgecv.models import edits
 from edgecv.plan.makers.work import Work
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,7 @@ def make(work: Work) -> None:
     elif (file := graph_file(work.inputs["model"])) is not None:
         source = file
     else:
-        from edgecv.model import Model
+        from edgecv.models.model import Model
 
         source = Model.load(work.inputs["model"])
         if planned := stage.planned(work.node.step):

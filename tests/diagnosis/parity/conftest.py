@@ -57,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     from edgecv.methods.export.onnx import export_onnx
     from edgecv.methods.quantize.onnx_qdq import quantize_onnx
     from edgecv.methods.quantize.tflite_int8 import quantize_tflite
-    from edgecv.model import Model
+    from edgecv.models.model import Model
     from tests.backends import tflite_graphs as nets
 
     root = tmp_path_factory.mktemp("parity")

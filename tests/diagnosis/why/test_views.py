@@ -13,13 +13,13 @@ pytest.importorskip("onnx")
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from edgecv import zoo
 from edgecv.backends import compile_module
 from edgecv.diagnosis.why.onnx_view import OnnxView
 from edgecv.graph import Graph
 from edgecv.measuring.product import Product, widened
 from edgecv.measuring.single_layer_graphs import onnx_twin, trial
 from edgecv.methods.export.onnx import export_onnx
+from edgecv.models import zoo
 from edgecv.target import load
 
 SIZE = 16

@@ -13,7 +13,7 @@ from edgecv.errors import ModelError
 from edgecv.graph import Graph
 from edgecv.graphs.onnx.canonical import canonical
 from edgecv.methods.export.onnx import export_onnx, load_onnx
-from edgecv.model import check_finite
+from edgecv.models.model import check_finite
 
 LOW = float("-inf")
 X = np.random.default_rng(0).normal(size=(1, 3, 8, 8)).astype(np.float32)

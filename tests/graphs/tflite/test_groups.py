@@ -9,7 +9,7 @@ from edgecv.graphs.groups import Groups
 from edgecv.graphs.tflite import flatbuffer
 from edgecv.graphs.tflite.groups import found
 from edgecv.runtime.spec import TensorSpec
-from tests.importing.tflite_files import File, conv
+from tests.models.importing.tflite_files import File, conv
 
 
 def parted(f: File, *outputs: int) -> list[Groups | None]:

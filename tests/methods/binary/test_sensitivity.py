@@ -7,12 +7,12 @@ import copy
 import pytest
 
 torch = pytest.importorskip("torch")
-from edgecv import zoo  # noqa: E402
-from edgecv.macs import macs  # noqa: E402
 from edgecv.methods.binary.modules import OneBit  # noqa: E402
 from edgecv.methods.binary.replacing import binarize  # noqa: E402
 from edgecv.methods.binary.sensitivity import Cost, damage, least  # noqa: E402
 from edgecv.methods.pruning.tuning import recalibrate  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.macs import macs  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 NAMES = [f"stage{s}.0.conv{c}" for s in (1, 2, 3) for c in (1, 2)]

@@ -7,12 +7,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.distillation import losses  # noqa: E402
 from edgecv.methods.distillation.distill_loss import DistillLoss  # noqa: E402
 from edgecv.methods.distillation.features import Features, Weights, found, shapes  # noqa: E402
 from edgecv.methods.distillation.teacher import Translated  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 X = torch.randn(4, 3, nets.SIZE, nets.SIZE, generator=torch.Generator().manual_seed(0))

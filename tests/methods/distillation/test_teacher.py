@@ -11,10 +11,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.distillation import teacher  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.runtime.preprocess import Preprocess  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
@@ -89,9 +89,9 @@ def test_an_onnx_file_gives_the_same_logits(tmp_path: Path) -> None:
 def test_an_onnx_file_that_torch_cannot_read_is_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from edgecv import importing
     from edgecv.errors import UnsupportedError
     from edgecv.methods.distillation.teacher_onnx import OnnxTeacher
+    from edgecv.models import importing
 
     module = saved(tmp_path / "m")
     path = exported(tmp_path / "net.onnx", module)

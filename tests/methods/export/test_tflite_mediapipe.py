@@ -11,7 +11,7 @@ from edgecv.backends.tflite.run import Session, plain
 from edgecv.errors import ModelError, UnsupportedError
 from edgecv.methods.export import _tflite_mediapipe as mediapipe
 from edgecv.methods.export import tflite_file
-from tests.importing.tflite_files import File, conv
+from tests.models.importing.tflite_files import File, conv
 
 RNG = np.random.default_rng(0)
 

@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv import history  # noqa: E402
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.pruning import groups  # noqa: E402
 from edgecv.methods.pruning.reach import Reach  # noqa: E402
 from edgecv.methods.pruning.shapes import example_of, macs, shapes  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import history  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

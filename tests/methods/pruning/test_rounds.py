@@ -14,7 +14,7 @@ from edgecv.errors import BudgetError, RecipeError, StageError, TargetError  # n
 from edgecv.methods.pruning import place, rounds, tables, whole  # noqa: E402
 from edgecv.methods.pruning.shapes import macs, size_bytes  # noqa: E402
 from edgecv.methods.training.loop import Trainer  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from edgecv.edits import replay  # noqa: E402
 from edgecv.methods.pruning import frontier, groups  # noqa: E402
 from edgecv.methods.pruning.shapes import example_of, macs, shapes, size_bytes  # noqa: E402
 from edgecv.methods.pruning.tables import Table  # noqa: E402
+from edgecv.models.edits import replay  # noqa: E402
 from tests import networks as nets  # noqa: E402
 
 

@@ -10,13 +10,14 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxruntime")
 
-from edgecv import target, zoo  # noqa: E402
+from edgecv import target  # noqa: E402
 from edgecv.context import Context  # noqa: E402
 from edgecv.measuring.run import Measuring  # noqa: E402
 from edgecv.methods.pruning import groups, tables  # noqa: E402
 from edgecv.methods.pruning.shapes import example_of, shapes  # noqa: E402
 from edgecv.methods.pruning.whole import Whole  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.runtime.archive import read_bundle  # noqa: E402
 from edgecv.stages.prune import Prune  # noqa: E402
 from tests import networks as nets  # noqa: E402

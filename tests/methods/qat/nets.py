@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from edgecv.zoo.efficientnet_lite import SamePad
+from edgecv.models.zoo.efficientnet_lite import SamePad
 
 
 class Spelled(nn.Module):

@@ -9,10 +9,10 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv.edits import describe, replay  # noqa: E402
 from edgecv.errors import ModelError, StageError  # noqa: E402
 from edgecv.methods.qat.attach import has_quantizers, of, plain, rounded  # noqa: E402
 from edgecv.methods.qat.initialisation import prepare  # noqa: E402
+from edgecv.models.edits import describe, replay  # noqa: E402
 from tests.methods.qat.nets import Spelled, settled  # noqa: E402
 
 X = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))

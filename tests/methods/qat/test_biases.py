@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.methods.qat.attach import of  # noqa: E402
 from edgecv.methods.qat.biases import settle  # noqa: E402
 from edgecv.methods.qat.initialisation import prepare  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.qat.nets import Spelled, settled  # noqa: E402
 

@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
-from edgecv import zoo  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.methods.qat.insertion import choose  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.qat.nets import Spelled  # noqa: E402
 

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 from onnx import numpy_helper  # noqa: E402
 
-from edgecv import target, zoo  # noqa: E402
+from edgecv import target  # noqa: E402
 from edgecv.bundling.inference import graph_outputs, torch_outputs  # noqa: E402
 from edgecv.errors import UnsupportedError  # noqa: E402
 from edgecv.graph import Graph  # noqa: E402
@@ -24,7 +24,8 @@ from edgecv.methods.qat.attach import of, rounded  # noqa: E402
 from edgecv.methods.qat.biases import settle  # noqa: E402
 from edgecv.methods.qat.initialisation import prepare  # noqa: E402
 from edgecv.methods.quantize.vnni_saturation import neighbours, saturating  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.export import Export  # noqa: E402
 from edgecv.stages.quantize import Quantize  # noqa: E402
 from tests import networks as nets  # noqa: E402

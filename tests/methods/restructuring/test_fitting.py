@@ -9,11 +9,11 @@ import pytest
 torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
-from edgecv.edits import replay  # noqa: E402
 from edgecv.errors import ModelError  # noqa: E402
 from edgecv.methods.restructuring.blocks import Spec, chosen, make  # noqa: E402
 from edgecv.methods.restructuring.fitting import captured, error, fit, regress, start_from  # noqa: E402
 from edgecv.methods.restructuring.replacing import put  # noqa: E402
+from edgecv.models.edits import replay  # noqa: E402
 from tests import networks as nets  # noqa: E402
 from tests.methods.restructuring.test_blocks import KINDS  # noqa: E402
 

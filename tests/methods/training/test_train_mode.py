@@ -15,7 +15,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from edgecv.errors import StageError  # noqa: E402
 from edgecv.methods.training.train_mode import check_train_mode, first  # noqa: E402
-from edgecv.model import Model  # noqa: E402
+from edgecv.models.model import Model  # noqa: E402
 from edgecv.stages.train import Train  # noqa: E402
 from tests import networks as nets  # noqa: E402
 

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgecv import zoo
 from edgecv.data.annotations import PictureBoxes
 from edgecv.errors import ModelError
+from edgecv.models import zoo
 from edgecv.runtime.placement import Placement
 from edgecv.runtime.spec import TensorSpec
 from edgecv.tasks.detection import DetectionTask
