@@ -24,7 +24,7 @@ from edgecv.models.zoo import blocks, efficientnet_lite, igc
 def test_names_are_listed_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None\n"
-        "from edgecv import zoo; print(*zoo.names())\n"
+        "from edgecv.models import zoo; print(*zoo.names())\n"
         "try: zoo.build('resnet8')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
