@@ -24,7 +24,7 @@ def check_classes(recipe: Recipe) -> None:
         return  # the zoo's are built with the classes of the data
     import torch
 
-    from edgecv.model import Model, check_outputs
+    from edgecv.models.model import Model, check_outputs
 
     torch.manual_seed(recipe.seed)
     module = Model(source.name, dict(source.args)).build(file=source.weights)
