@@ -370,7 +370,7 @@ def test_bench_refuses_what_cannot_be_measured(edgecv: Callable, shelf, option: 
     "arguments",
     [
         ("bench", "--rounds", "3", "--burst-ms", "1", "--budget", "0.2s", "{fp32}", "{int8}"),
-        ("gate", "{fp32}", "{fp32}", "--max-slowdown", "none"),
+        ("gate", "-q", "{fp32}", "{fp32}", "--max-slowdown", "none"),
         ("verify", "{fp32}"),
         ("inspect", "{fp32}"),
         ("inspect", "{model}"),
