@@ -135,7 +135,8 @@ def test_the_page_has_every_name() -> None:
 # Of a command: words of its own, and the keyword that stands for an option of another name.
 COMMANDS = {
     "export": ({"_q", "quiet"}, {"target": "targets"}), "bench": ({"profile"}, {}),
-    "gate": ({"update", "junit", "summary"}, {}), "parity": (set(), {}), "why": (set(), {}),
+    "gate": ({"update", "junit", "summary", "_q", "quiet"}, {}), "parity": (set(), {}),
+    "why": (set(), {}),
     "predict": (set(), {}),
     "run": ({"_q", "quiet"}, {"set": "settings", "target": "targets", "no_report": "report"}),
 }  # fmt: skip
