@@ -18,7 +18,7 @@ from edgecv.runtime.spec import TensorSpec, image_of, plain
 def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
     """As far as the model says it: size [height, width], channels, mean and std in units of 0..255,
     the other fields of Preprocess, labels, precision, inputs and outputs (TensorSpecs;
-    "shown": as tasks read them, "sigmoid": names of those that one makes); "bytes", its name, where
+    "shown": as tasks read them); "bytes", its name, where
     it takes pixels as they are; "any_size" where its own is no must; "learned", whether training
     learned the ranges of its tensors.
 
@@ -44,7 +44,6 @@ def known(source: ModelSource, size: tuple[int, int] | None) -> dict[str, Any]:
         half = graph.facts.get("stored") == "fp16"
         found: dict[str, Any] = {"precision": "fp16" if half else graph.precision}
         found |= {"inputs": graph.inputs, "outputs": graph.outputs, "shown": graph.shown}
-        found |= {"sigmoid": tuple(graph.facts.get("sigmoid", ()))}
         image = image_of(graph.inputs)
         if image is None:  # of images that are made up for it nobody looks at the pixels
             found |= {"size": [8, 8], "channels": 3}

@@ -78,11 +78,16 @@ def check_outputs(
         if labels and own not in (None, len(labels)):
             raise _other_count(source, len(labels), str(own))
         return
-    said = {**reader.of_ends(list(map(plain, known["outputs"])), known["sigmoid"]), **decode}
+    ends = list(map(plain, known["outputs"]))
+    said = {**reader.of_ends(ends, ()), **decode}
     count = len(labels or known.get("labels") or ()) or None
     try:
         reader.of_graph(shown, data.height_width, count, said)
     except UnsupportedError:
+        with suppress(UnsupportedError):  # which of them a sigmoid makes is known once it is made
+            made = {**reader.of_ends(ends, [spec.name for spec in ends]), **decode}
+            reader.of_graph(shown, data.height_width, count, made)
+            return
         if not labels:
             raise
         sides = sorted({n for spec in shown for n in spec.shape[1:]})

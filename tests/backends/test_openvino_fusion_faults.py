@@ -19,7 +19,7 @@ from edgecv.graphs.openvino.files import FILES  # noqa: E402
 from edgecv.graphs.openvino.layers import BETWEEN  # noqa: E402
 from edgecv.methods.export.onnx import export_onnx  # noqa: E402
 from edgecv.runtime.fidelity import Energy  # noqa: E402
-from edgecv.target import Target  # noqa: E402
+from edgecv.target import Grid, Target, saturates  # noqa: E402
 from tests.backends import onnx_graphs as graphs  # noqa: E402
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")
@@ -89,7 +89,8 @@ NETS = {
 
 
 def int8(net: nn.Module, out: Path) -> Graph:
-    return graphs.int8_graph(export_onnx(net, torch.zeros(graphs.SHAPE), out / "float"), out)
+    floats = export_onnx(net, torch.zeros(graphs.SHAPE), out / "float")
+    return graphs.int8_graph(floats, out, Grid(reduce_range=saturates()))
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -20,10 +20,10 @@ from edgecv.graph import Graph  # noqa: E402
 from edgecv.graphs.openvino.files import FILES  # noqa: E402
 from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
 from edgecv.runtime.spec import TensorSpec  # noqa: E402
-from edgecv.target import Grid, Target  # noqa: E402
+from edgecv.target import Grid, Target, saturates  # noqa: E402
 
 TARGET = Target(name="t", backend="openvino", graph="onnx")
-GRID = Grid(activations="uint8", per_channel=True, symmetric=False)
+GRID = Grid(activations="uint8", per_channel=True, symmetric=False, reduce_range=saturates())
 
 
 def network(tmp_path: Path, channels: int, kernel: int = 1, step: int = 0) -> Graph:

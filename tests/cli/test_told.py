@@ -122,7 +122,7 @@ def test_how_a_task_reads_is_checked(edgecv: Callable, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("nodes", "shape", "labels", "said", "line"),
     [
-        ("each", [1, 3, SIDE, SIDE], "a b", (), "z has 3 channels, and there are 2 classes"),
+        ("each", [1, 3, SIDE, SIDE], "a b", (), "2 names are given, and net.onnx has 3 classes"),
         ("one", [1, 1, SIDE, SIDE], "a b", (), "say --decode holds=logit, holds=probability"),
         ("one", [1, 1, SIDE, SIDE], "a b c", ("--decode", "holds=logit"),
          "z has 1 channel, which tells 2 classes apart, and there are 3"),
