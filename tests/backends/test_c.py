@@ -17,11 +17,7 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from torch import nn  # noqa: E402
 
-from edgecv import (  # noqa: E402
-    source_trust,
-    target,
-    zoo,
-)
+from edgecv import source_trust, target  # noqa: E402
 from edgecv.backends.c import codegen, reference  # noqa: E402
 from edgecv.backends.c.arena import lives, plan  # noqa: E402
 from edgecv.backends.c.compile import compile  # noqa: E402
@@ -38,6 +34,7 @@ from edgecv.methods.binary.replacing import binarize  # noqa: E402
 from edgecv.methods.binary.selection import choose  # noqa: E402
 from edgecv.methods.export.onnx import export_onnx, load_onnx  # noqa: E402
 from edgecv.methods.quantize.onnx_qdq import quantize_onnx  # noqa: E402
+from edgecv.models import zoo  # noqa: E402
 from edgecv.target import Grid  # noqa: E402
 from tests import networks  # noqa: E402
 from tests.methods.qat.nets import settled  # noqa: E402

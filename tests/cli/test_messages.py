@@ -91,7 +91,7 @@ COMMANDS = (
     EXPORT + " --calibration images --evaluate imagefolder:images",
     *(f"plan {name}.yaml" for name in RECIPES if name != "good"),
     "plan missing.yaml",
-    "plan good.yaml --target cpu,openvino",
+    "plan good.yaml --target cpu,openvino --set prune.align=4",
     "plan good.yaml --set prune.ration=0.4",
     "plan good.yaml --set prune.ratio=1.5",
     "plan good.yaml --set prune.ratio",
